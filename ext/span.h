@@ -1,0 +1,24 @@
+/* A run of bytes that somebody else owns. `data == NULL` means absent; an empty
+ * run that is present has a non-NULL pointer and `size == 0`. */
+#ifndef BKM_SPAN_H
+#define BKM_SPAN_H
+
+#include <stdint.h>
+#include <string.h>
+
+typedef struct {
+    const uint8_t *data;
+    uint32_t size;
+} bkm_span;
+
+/* Unsigned byte order, the shorter one first on a common prefix (bbolt-format, section 4). */
+static inline int bkm_span_compare(bkm_span a, bkm_span b)
+{
+    uint32_t common = a.size < b.size ? a.size : b.size;
+    int order = common ? memcmp(a.data, b.data, common) : 0;
+    if (order != 0)
+        return order;
+    return (a.size > b.size) - (a.size < b.size);
+}
+
+#endif

@@ -1,0 +1,58 @@
+"""Build of the extension modules; everything else is declared in pyproject.toml.
+
+``BUILDKIT_MIGRATE_CHECKED=1`` builds with Cython's run-time checks and with the address and
+undefined-behaviour sanitizers (run Python with libasan preloaded then; see CONTRIBUTING.md).
+"""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+CHECKED = os.environ.get("BUILDKIT_MIGRATE_CHECKED") == "1"
+
+SHA256 = ["sha256.c", "sha256_portable.c", "sha256_shani.c", "sha256_avx2.c", "sha256_armv8.c"]
+BOLT = ["bolt_reader.c"]
+MODULES = {
+    "sha256": ["sha256.pyx", *SHA256],
+    "chain": ["chain.pyx", "chain.c", *SHA256],
+    "bolt": ["bolt.pyx", *BOLT, "bolt_builder.c", "bolt_rewrite.c", "bolt_scan.c", "bolt_check.c"],
+}
+
+compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-function"]
+link_args = []
+if CHECKED:
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    compile_args += ["-O1", "-g", "-fno-omit-frame-pointer", *sanitizers]
+    link_args += sanitizers
+else:
+    compile_args += ["-O3"]
+
+extensions = [
+    Extension(
+        f"buildkit_migrate._native.{name}",
+        [f"ext/{source}" for source in sources],
+        include_dirs=["ext"],
+        depends=[f"ext/{entry.name}" for entry in os.scandir("ext") if entry.name.endswith(".h")],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+    for name, sources in MODULES.items()
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build/cython",
+        include_path=["src", "ext"],
+        compiler_directives={
+            "language_level": 3,
+            "freethreading_compatible": False,
+            "boundscheck": CHECKED,
+            "wraparound": False,
+            "initializedcheck": CHECKED,
+            "cdivision": not CHECKED,
+            "embedsignature": True,
+        },
+    )
+)

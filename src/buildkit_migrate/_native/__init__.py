@@ -1,0 +1,1 @@
+"""Extension modules built from ``ext/``."""

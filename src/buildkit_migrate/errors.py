@@ -1,0 +1,107 @@
+"""Errors of buildkit-migrate: one base class; each class knows its exit status and carries fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "BrokenRecordsError",
+    "BusyError",
+    "ContainerdStateError",
+    "CorruptDatabaseError",
+    "EditConflictError",
+    "Error",
+    "NativeSelfTestError",
+    "RootNotFoundError",
+    "StorageError",
+    "UnusableTargetError",
+]
+
+
+class Error(Exception):
+    """Base class. ``str(error)`` is one message for a person: what is wrong, where, and what to do.
+
+    ``exit_code`` is the exit status of the command; ``hint`` says what to do next, "" if nothing helps.
+    """
+
+    exit_code = 1
+    hint = ""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        if hint:
+            self.hint = hint
+
+
+class RootNotFoundError(Error):
+    """No BuildKit state directory or worker directory where one was expected."""
+
+    exit_code = 3
+
+
+class BusyError(Error):
+    """A database or lock file is held by another process, most likely a running daemon."""
+
+    exit_code = 4
+    hint = "stop the BuildKit daemon (and any other buildkit-migrate) and run the command again"
+
+
+class CorruptDatabaseError(Error):
+    """A bbolt file breaks a rule of its format (spec bbolt-format, section 14).
+
+    ``path``: the file, "" for one in memory. ``page``: page number, or -1 if the rule is about the file.
+    ``rule``: short name of the broken rule.
+    """
+
+    exit_code = 5
+    hint = "restore the file from a backup, or remove the cache; nothing was changed"
+
+    def __init__(self, rule: str, *, path: str = "", page: int = -1, detail: str = "") -> None:
+        where = f"page {page}: " if page >= 0 else ""
+        more = f" ({detail})" if detail else ""
+        super().__init__(f"{path or 'bbolt data'}: {where}{rule}{more}")
+        self.path = path
+        self.page = page
+        self.rule = rule
+        self.detail = detail
+
+
+class BrokenRecordsError(Error):
+    """The v1 store has records that can't be migrated as they are, and the policy is to refuse.
+
+    ``problems``: one object per broken record, each with its reason.
+    """
+
+    exit_code = 6
+    hint = "--on-broken drop leaves these records and their descendants out of the new store"
+
+    def __init__(self, message: str, problems: Sequence[object]) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class ContainerdStateError(Error):
+    """The containerd services have no usable state for this worker."""
+
+    exit_code = 7
+
+
+class StorageError(Error):
+    """The operating system refused to read or write (disk full, no permission, I/O error)."""
+
+    exit_code = 8
+
+
+class UnusableTargetError(Error):
+    """Something exists at the v2 path that is no readable metadata store."""
+
+    exit_code = 9
+
+
+class EditConflictError(Error):
+    """An edit puts a value where a bucket is, or enters a bucket where a value is."""
+
+
+class NativeSelfTestError(Error):
+    """A native kernel gave a wrong answer for a known input; the build or its dispatch is faulty."""

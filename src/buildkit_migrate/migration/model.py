@@ -1,0 +1,110 @@
+"""Plain-Python forms of survey and plan.
+
+The reference model computes with them, the fast path can be shown as them: two plans are equal when these
+objects are equal. They are made for people and tests; a migration of a million records never builds them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = [
+    "Kind",
+    "PlainPlan",
+    "PlainRecords",
+    "PlainSurvey",
+    "Problem",
+    "Reason",
+    "RecordPlan",
+    "Resource",
+    "Snapshot",
+    "Caution",
+]
+
+PlainRecords = Mapping[bytes, Mapping[bytes, bytes | None]]
+"""Record id to (metadata key to value bytes; None stands for a nested bucket under that key)."""
+
+Resource = tuple[str, bytes]
+"""Type (``content`` or ``snapshots/<snapshotter>``) and id of a lease resource."""
+
+
+class Kind(enum.IntEnum):
+    """Kind of a snapshot, as the snapshotter's database stores it."""
+
+    UNKNOWN = 0
+    VIEW = 1
+    ACTIVE = 2
+    COMMITTED = 3
+
+
+class Reason(enum.StrEnum):
+    """Why a record can't be migrated as it is."""
+
+    BAD_ID = "id-not-utf8"
+    UNDECODABLE = "undecodable-value"
+    KEY_IS_BUCKET = "key-is-bucket"
+    CYCLE = "cycle"
+    NO_TARGET = "no-equal-mutable-target"
+    REPAIRED = "equal-mutable-target-gone"
+    """Not dropped: the record's own committed snapshot exists, so it becomes an ordinary record."""
+    NO_SNAPSHOT = "no-snapshot"
+    BAD_DIGEST = "blob-not-a-digest"
+    NO_PARENT = "no-parent"
+    DESCENDANT = "descends-from-dropped"
+
+
+class Caution(enum.StrEnum):
+    """What is worth a line in the report but does not stop a migration."""
+
+    EMPTY_BLOB_MAPPING = "empty-blob-mapping"
+    PARENT_WITHOUT_RECORD = "parent-without-record"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    kind: Kind
+    parent: bytes = b""
+    root_label: bool = False
+
+
+@dataclass
+class PlainSurvey:
+    """What the containerd services say. ``blobs`` maps digest to "has the gc.root label"."""
+
+    snapshotter: str
+    snapshots: dict[bytes, Snapshot] = field(default_factory=dict)
+    blobs: dict[bytes, bool] = field(default_factory=dict)
+    leases: dict[bytes, set[Resource]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Problem:
+    record: bytes
+    reason: Reason
+    detail: bytes = b""
+    """The key, target, parent, blob or dropped ancestor that the reason is about."""
+
+
+@dataclass(frozen=True)
+class RecordPlan:
+    """One kept record. ``puts``: metadata key to exact value bytes; ``index``: new index keys, whole.
+
+    ``create_lease``: the lease does not exist yet. ``add_resources``: those that the lease lacks.
+    """
+
+    puts: dict[bytes, bytes]
+    index: frozenset[bytes]
+    create_lease: bool
+    add_resources: frozenset[Resource]
+
+
+@dataclass
+class PlainPlan:
+    records: dict[bytes, RecordPlan] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    """One per record at most, sorted by record id."""
+    cautions: set[tuple[bytes, Caution]] = field(default_factory=set)
+    unlabel_snapshots: set[bytes] = field(default_factory=set)
+    unlabel_blobs: set[bytes] = field(default_factory=set)
