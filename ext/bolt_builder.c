@@ -332,8 +332,8 @@ static uint8_t *add_element(bkm_builder *builder, uint32_t flags, bkm_span key, 
         return NULL;
     }
     size_t size = BKM_LEAF_ELEMENT + key.size + value_size;
+    /* The fill is at least half a page, so what may become an inline bucket is never flushed here. */
     if (bucket->count && (leaf_size(bucket) + size > builder->fill || bucket->count == BKM_MAX_ELEMENTS)
-        && (bucket->paged || leaf_size(bucket) + size > bkm_builder_inline_limit(builder) - BKM_BUCKET_HEADER)
         && !flush_leaf(builder, bucket))
         return NULL;
     if (!grow(builder, &bucket->entries, bucket->count, &bucket->capacity, sizeof *bucket->entries)

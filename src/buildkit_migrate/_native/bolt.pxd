@@ -3,6 +3,10 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 
+cdef extern from "<stdbool.h>" nogil:
+    ctypedef bint c_bool "bool"
+
+
 cdef extern from "span.h" nogil:
     ctypedef struct bkm_span:
         const uint8_t *data
@@ -30,7 +34,7 @@ cdef extern from "bolt_reader.h" nogil:
     ctypedef struct bkm_item:
         bkm_span key
         bkm_span value
-        bint bucket
+        c_bool bucket
 
     ctypedef struct bkm_cursor:
         bkm_bolt *bolt
@@ -56,5 +60,5 @@ cdef class Reader:
 
 
 cdef class Bucket:
-    cdef Reader reader
-    cdef bkm_bucket bucket
+    cdef readonly Reader reader
+    cdef bkm_bucket handle

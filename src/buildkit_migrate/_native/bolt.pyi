@@ -43,6 +43,8 @@ class Bucket:
     """A bucket of a `Reader`. Raises `errors.CorruptDatabaseError` on any damaged page it meets."""
 
     @property
+    def reader(self) -> Reader: ...
+    @property
     def sequence(self) -> int: ...
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`; None if there is none or if it is a bucket."""
