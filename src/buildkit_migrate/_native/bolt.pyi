@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, final
+from typing import final
 
 ReadableBuffer = bytes | bytearray | memoryview
 
