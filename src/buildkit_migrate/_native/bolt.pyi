@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, final
+from typing import final
 
 ReadableBuffer = bytes | bytearray | memoryview
 
@@ -42,6 +42,8 @@ class Reader:
 class Bucket:
     """A bucket of a `Reader`. Raises `errors.CorruptDatabaseError` on any damaged page it meets."""
 
+    @property
+    def reader(self) -> Reader: ...
     @property
     def sequence(self) -> int: ...
     def get(self, key: bytes) -> bytes | None:

@@ -1,0 +1,417 @@
+"""Python face of the bbolt reader, builder, rewrite, scan and check. The stub documents it."""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+
+from buildkit_migrate.errors import CorruptDatabaseError, EditConflictError
+
+
+cdef extern from "bolt_reader.h" nogil:
+    bint bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
+    void bkm_bolt_close(bkm_bolt *bolt)
+    const char *bkm_rule_text(bkm_rule rule)
+    bkm_rule BKM_NO_MEMORY
+    bkm_bucket bkm_root_bucket(const bkm_bolt *bolt)
+    bint bkm_bucket_decode(bkm_bolt *bolt, bkm_span value, uint64_t page, bkm_bucket *bucket)
+    bint bkm_bucket_find(bkm_bolt *bolt, const bkm_bucket *bucket, bkm_span key, bkm_item *item, c_bool *found)
+    bint bkm_bucket_descend(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_span *path, size_t depth,
+                            bkm_bucket *inner, c_bool *found)
+    bint bkm_cursor_seek(bkm_cursor *cursor, bkm_bolt *bolt, const bkm_bucket *bucket, bkm_span start)
+    bint bkm_cursor_next(bkm_cursor *cursor)
+    bint bkm_cursor_end(const bkm_cursor *cursor)
+    bkm_item bkm_cursor_item(const bkm_cursor *cursor)
+    uint64_t bkm_cursor_page(const bkm_cursor *cursor)
+
+cdef extern from "bolt_builder.h" nogil:
+    ctypedef enum bkm_build_status:
+        BKM_BUILD_OK
+        BKM_BUILD_NO_MEMORY
+        BKM_BUILD_SINK_FAILED
+    ctypedef struct bkm_builder:
+        pass
+    ctypedef c_bool (*bkm_sink)(void *context, const uint8_t *data, size_t size)
+    const char *bkm_build_status_text(bkm_build_status status)
+    bkm_builder *bkm_builder_new(uint32_t page_size, uint32_t fill, bkm_sink sink, void *context)
+    void bkm_builder_free(bkm_builder *builder)
+    bint bkm_builder_open(bkm_builder *builder, bkm_span key, uint64_t sequence)
+    bint bkm_builder_put(bkm_builder *builder, bkm_span key, bkm_span value)
+    bint bkm_builder_close(bkm_builder *builder)
+    bint bkm_builder_finish(bkm_builder *builder, uint8_t *metas)
+    bkm_build_status bkm_builder_status(const bkm_builder *builder)
+
+cdef extern from "bolt_rewrite.h" nogil:
+    ctypedef enum bkm_rewrite_status:
+        BKM_REWRITE_OK
+        BKM_REWRITE_READ
+        BKM_REWRITE_BUILD
+        BKM_REWRITE_REFILL
+        BKM_REWRITE_MALFORMED
+        BKM_REWRITE_CONFLICT
+    ctypedef struct bkm_rewrite_result:
+        bkm_rewrite_status status
+        bkm_span key
+        uint64_t changes
+    ctypedef struct bkm_edits:
+        const uint8_t *data
+        size_t size
+        size_t at
+        c_bool (*refill)(bkm_edits *edits)
+        void *context
+    bkm_rewrite_result bkm_rewrite(bkm_bolt *bolt, const bkm_bucket *source, bkm_builder *builder, bkm_edits *edits)
+
+cdef extern from "bolt_scan.h" nogil:
+    ctypedef struct bkm_path:
+        const bkm_span *steps
+        size_t depth
+    ctypedef struct bkm_table:
+        size_t rows
+        bkm_span *names
+        bkm_span **columns
+        size_t column_count
+    bint bkm_scan(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *paths, size_t path_count, bkm_table *table)
+    void bkm_table_free(bkm_table *table)
+
+cdef extern from "bolt_check.h" nogil:
+    bint bkm_check(bkm_bolt *bolt, void (*report)(void *context, uint64_t page, const char *text), void *context)
+
+
+cdef inline bytes to_bytes(bkm_span span):
+    return PyBytes_FromStringAndSize(<const char *>span.data, span.size)
+
+
+cdef inline bkm_span to_span(bytes value) except *:
+    cdef bkm_span span
+    if len(value) > 0x7FFFFFFF:
+        raise ValueError("keys and values must be shorter than 2 GiB")
+    span.data = <const uint8_t *><const char *>value
+    span.size = <uint32_t>len(value)
+    return span
+
+
+cdef class Column:
+    def __cinit__(self):
+        self.spans = NULL
+        self.count = 0
+
+    def __dealloc__(self):
+        free(self.spans)
+
+    @staticmethod
+    cdef Column adopt(bkm_span *spans, Py_ssize_t count, object owner):
+        cdef Column column = Column.__new__(Column)
+        column.spans = spans
+        column.count = count
+        column.owner = owner
+        return column
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, Py_ssize_t index):
+        if index < 0:
+            index += self.count
+        if index < 0 or index >= self.count:
+            raise IndexError("column index out of range")
+        if self.spans[index].data == NULL:
+            return None
+        return to_bytes(self.spans[index])
+
+    def __iter__(self):
+        cdef Py_ssize_t index
+        for index in range(self.count):
+            yield self[index]
+
+
+cdef class Reader:
+    def __cinit__(self, data, str path=""):
+        cdef const uint8_t *start = NULL
+        self.path = path
+        self.view = data
+        if self.view.shape[0]:
+            start = &self.view[0]
+        if not bkm_bolt_open(&self.bolt, start, <uint64_t>self.view.shape[0]):
+            raise self.failure()
+
+    def __dealloc__(self):
+        bkm_bolt_close(&self.bolt)
+
+    cdef object failure(self):
+        if self.bolt.rule == BKM_NO_MEMORY:
+            return MemoryError()
+        cdef object page = -1 if self.bolt.rule_page == BKM_NO_PAGE else self.bolt.rule_page
+        return CorruptDatabaseError(bkm_rule_text(self.bolt.rule).decode(), path=self.path, page=page)
+
+    @property
+    def page_size(self):
+        return self.bolt.page_size
+
+    @property
+    def high_water(self):
+        return self.bolt.high_water
+
+    @property
+    def transaction(self):
+        return self.bolt.transaction
+
+    @property
+    def freelist(self):
+        return None if self.bolt.freelist == BKM_NO_FREELIST else self.bolt.freelist
+
+    @property
+    def other_meta(self):
+        return bkm_rule_text(self.bolt.other_meta).decode()
+
+    @property
+    def root(self):
+        return make_bucket(self, bkm_root_bucket(&self.bolt))
+
+
+cdef Bucket make_bucket(Reader reader, bkm_bucket handle):
+    cdef Bucket bucket = Bucket.__new__(Bucket)
+    bucket.reader = reader
+    bucket.handle = handle
+    return bucket
+
+
+cdef class Bucket:
+    @property
+    def sequence(self):
+        return self.handle.sequence
+
+    def get(self, bytes key not None):
+        cdef bkm_item item
+        cdef c_bool found = False
+        if not bkm_bucket_find(&self.reader.bolt, &self.handle, to_span(key), &item, &found):
+            raise self.reader.failure()
+        if not found or item.bucket:
+            return None
+        return to_bytes(item.value)
+
+    def bucket(self, *path):
+        cdef bkm_bucket handle = self.handle
+        cdef bkm_bucket inner
+        cdef bkm_span name
+        cdef c_bool found = True
+        for step in path:
+            name = to_span(step)
+            if not bkm_bucket_descend(&self.reader.bolt, &handle, &name, 1, &inner, &found):
+                raise self.reader.failure()
+            if not found:
+                return None
+            handle = inner
+        return make_bucket(self.reader, handle)
+
+    def items(self, bytes start=b""):
+        return Items(self, start)
+
+
+cdef class Items:
+    """Iterator of `Bucket.items`."""
+
+    cdef Reader reader
+    cdef bkm_cursor cursor
+    cdef bint started
+    cdef bytes start
+    cdef Bucket bucket
+
+    def __cinit__(self, Bucket bucket not None, bytes start not None):
+        self.reader = bucket.reader
+        self.bucket = bucket
+        self.start = start
+        self.started = False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef bint ok
+        if not self.started:
+            self.started = True
+            ok = bkm_cursor_seek(&self.cursor, &self.reader.bolt, &self.bucket.handle, to_span(self.start))
+        elif bkm_cursor_end(&self.cursor):
+            raise StopIteration
+        else:
+            ok = bkm_cursor_next(&self.cursor)
+        if not ok:
+            raise self.reader.failure()
+        if bkm_cursor_end(&self.cursor):
+            raise StopIteration
+        cdef bkm_item item = bkm_cursor_item(&self.cursor)
+        cdef bkm_bucket inner
+        if not item.bucket:
+            return to_bytes(item.key), to_bytes(item.value)
+        if not bkm_bucket_decode(&self.reader.bolt, item.value, bkm_cursor_page(&self.cursor), &inner):
+            raise self.reader.failure()
+        return to_bytes(item.key), make_bucket(self.reader, inner)
+
+
+cdef c_bool call_sink(void *context, const uint8_t *data, size_t size) noexcept nogil:
+    with gil:
+        return (<Builder>context).give(data, size)
+
+
+cdef class Builder:
+    cdef bkm_builder *builder
+    cdef object sink
+    cdef object sink_error
+    cdef uint32_t page_size
+
+    def __cinit__(self, sink, uint32_t page_size=4096, double fill=0.9):
+        if page_size < 1024 or page_size > 16 << 20 or page_size & (page_size - 1):
+            raise ValueError("page_size must be a power of two from 1024 to 16 MiB")
+        if not 0.5 <= fill <= 1.0:
+            raise ValueError("fill must be from 0.5 to 1.0")
+        self.sink = sink
+        self.page_size = page_size
+        self.builder = bkm_builder_new(page_size, <uint32_t>(page_size * fill), call_sink, <void *>self)
+        if self.builder == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        bkm_builder_free(self.builder)
+
+    cdef bint give(self, const uint8_t *data, size_t size):
+        # The view is valid during the call only; a sink that keeps the bytes must copy them.
+        try:
+            view = memoryview(<const uint8_t[:size]>data)
+            try:
+                self.sink(view)
+            finally:
+                view.release()
+            return True
+        except BaseException as error:
+            self.sink_error = error
+            return False
+
+    cdef object failure(self):
+        cdef bkm_build_status status = bkm_builder_status(self.builder)
+        if status == BKM_BUILD_SINK_FAILED:
+            return self.sink_error
+        if status == BKM_BUILD_NO_MEMORY:
+            return MemoryError()
+        return ValueError(bkm_build_status_text(status).decode())
+
+    def open_bucket(self, bytes key not None, uint64_t sequence=0):
+        if not bkm_builder_open(self.builder, to_span(key), sequence):
+            raise self.failure()
+
+    def put(self, bytes key not None, bytes value not None):
+        if not bkm_builder_put(self.builder, to_span(key), to_span(value)):
+            raise self.failure()
+
+    def close_bucket(self):
+        if not bkm_builder_close(self.builder):
+            raise self.failure()
+
+    def finish(self):
+        cdef bytes metas = PyBytes_FromStringAndSize(NULL, 2 * <Py_ssize_t>self.page_size)
+        if not bkm_builder_finish(self.builder, <uint8_t *><char *>metas):
+            raise self.failure()
+        return metas
+
+
+cdef class EditSource:
+    """Feeds the chunks of a Python iterator to the native rewrite."""
+
+    cdef object chunks
+    cdef bytes chunk
+    cdef object error
+
+    def __cinit__(self, edits):
+        self.chunks = iter(edits)
+
+    cdef bint next_chunk(self, bkm_edits *edits):
+        try:
+            self.chunk = next(self.chunks, b"")
+        except BaseException as error:
+            self.error = error
+            return False
+        edits.data = <const uint8_t *><const char *>self.chunk
+        edits.size = <size_t>len(self.chunk)
+        return True
+
+
+cdef c_bool refill(bkm_edits *edits) noexcept nogil:
+    with gil:
+        return (<EditSource>edits.context).next_chunk(edits)
+
+
+def rewrite(Bucket source, Builder builder not None, edits):
+    cdef EditSource chunks = EditSource(edits)
+    cdef bkm_edits stream
+    cdef bkm_rewrite_result result
+    cdef bkm_bolt *bolt = NULL
+    cdef const bkm_bucket *bucket = NULL
+    stream.data = <const uint8_t *>b""
+    stream.size = 0
+    stream.at = 0
+    stream.refill = refill
+    stream.context = <void *>chunks
+    if source is not None:
+        bolt = &source.reader.bolt
+        bucket = &source.handle
+    with nogil:
+        result = bkm_rewrite(bolt, bucket, builder.builder, &stream)
+    if result.status == BKM_REWRITE_READ:
+        raise source.reader.failure()
+    if result.status == BKM_REWRITE_BUILD:
+        raise builder.failure()
+    if result.status == BKM_REWRITE_REFILL:
+        raise chunks.error
+    if result.status == BKM_REWRITE_MALFORMED:
+        raise ValueError("malformed edit stream")
+    if result.status == BKM_REWRITE_CONFLICT:
+        key = to_bytes(result.key).decode(errors="backslashreplace")
+        where = source.reader.path if source is not None else ""
+        raise EditConflictError(f"{where}: key {key!r} is a bucket where a value is needed, or the other way round")
+    return result.changes
+
+
+def scan(Bucket bucket not None, paths):
+    cdef list steps = [tuple(path) for path in paths]
+    cdef size_t total = sum(len(path) for path in steps)
+    if any(not path for path in steps):
+        raise ValueError("a path needs at least one step")
+    cdef bkm_path *native = <bkm_path *>calloc(len(steps) + 1, sizeof(bkm_path))
+    cdef bkm_span *spans = <bkm_span *>malloc((total + 1) * sizeof(bkm_span))
+    cdef bkm_table table
+    cdef size_t at = 0, i
+    cdef bint ok
+    try:
+        if native == NULL or spans == NULL:
+            raise MemoryError
+        for i, path in enumerate(steps):
+            native[i].steps = spans + at
+            native[i].depth = <size_t>len(path)
+            for step in path:
+                spans[at] = to_span(step)
+                at += 1
+        i = <size_t>len(steps)
+        with nogil:
+            ok = bkm_scan(&bucket.reader.bolt, &bucket.handle, native, i, &table)
+        if not ok:
+            raise bucket.reader.failure()
+        names = Column.adopt(table.names, table.rows, bucket.reader)
+        table.names = NULL
+        columns = []
+        for i in range(table.column_count):
+            columns.append(Column.adopt(table.columns[i], table.rows, bucket.reader))
+            table.columns[i] = NULL
+        bkm_table_free(&table)
+        return names, columns
+    finally:
+        free(native)
+        free(spans)
+
+
+cdef void collect(void *context, uint64_t page, const char *text) noexcept nogil:
+    with gil:
+        (<list>context).append((-1 if page == BKM_NO_PAGE else page, text.decode()))
+
+
+def check(Reader reader not None):
+    cdef list findings = []
+    if not bkm_check(&reader.bolt, collect, <void *>findings):
+        raise MemoryError
+    return findings

@@ -1,0 +1,64 @@
+"""C face of the bolt module, for the other extension modules."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "<stdbool.h>" nogil:
+    ctypedef bint c_bool "bool"
+
+
+cdef extern from "span.h" nogil:
+    ctypedef struct bkm_span:
+        const uint8_t *data
+        uint32_t size
+
+
+cdef extern from "bolt_reader.h" nogil:
+    ctypedef int bkm_rule
+    const uint64_t BKM_NO_PAGE
+    const uint64_t BKM_NO_FREELIST
+
+    ctypedef struct bkm_bolt:
+        uint32_t page_size
+        uint64_t high_water
+        uint64_t freelist
+        uint64_t transaction
+        bkm_rule other_meta
+        bkm_rule rule
+        uint64_t rule_page
+
+    ctypedef struct bkm_bucket:
+        uint64_t root
+        uint64_t sequence
+
+    ctypedef struct bkm_item:
+        bkm_span key
+        bkm_span value
+        c_bool bucket
+
+    ctypedef struct bkm_cursor:
+        bkm_bolt *bolt
+        uint8_t *visited
+
+
+cdef class Column:
+    cdef bkm_span *spans      # malloc'ed, owned
+    cdef Py_ssize_t count
+    cdef object owner         # keeps the bytes behind the spans alive
+
+    @staticmethod
+    cdef Column adopt(bkm_span *spans, Py_ssize_t count, object owner)
+
+
+cdef class Reader:
+    cdef bkm_bolt bolt
+    cdef const unsigned char[::1] view
+    cdef readonly str path
+
+    # Makes the exception for the rule that `bolt` holds.
+    cdef object failure(self)
+
+
+cdef class Bucket:
+    cdef readonly Reader reader
+    cdef bkm_bucket handle
