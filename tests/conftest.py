@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
+
 import containerd_daemon
 import judge as judges
-import pytest
 
 
 @pytest.fixture(scope="session")

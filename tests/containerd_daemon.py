@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -81,11 +82,12 @@ class Containerd:
         self._discard()
 
     def start(self) -> None:
-        """Starts the daemon and waits until it answers."""
+        """Starts the daemon and waits until it answers and has collected garbage, as each start brings.
+
+        From then on it collects again only after deletions or a hundred changes.
+        """
         config = self.directory / "config.toml"
-        config.write_text(
-            CONFIG.format(root=self.root, state=self.directory / "state", address=self.address)
-        )
+        config.write_text(CONFIG.format(root=self.root, state=self.directory / "state", address=self.address))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 ["containerd", "--config", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -95,6 +97,7 @@ class Containerd:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"containerd does not answer\n{self._last_words()}")
             time.sleep(0.1)
+        self.collect_garbage()
 
     def stop(self) -> None:
         """Ends the daemon: with SIGTERM, and if that does not help, with SIGKILL."""
@@ -144,7 +147,7 @@ class Containerd:
         return labels
 
     def prepare(self, snapshotter: str, name: str, parent: str = "") -> None:
-        """Makes an active snapshot; ctr labels it as a root of the garbage collector, as BuildKit v0.6.4 does."""
+        """Makes an active snapshot, labelled as a root of the garbage collector (as BuildKit v0.6.4 does)."""
         self.ctr("snapshots", "--snapshotter", snapshotter, "prepare", name, *([parent] if parent else []))
 
     def commit(self, snapshotter: str, name: str, active: str) -> None:
@@ -153,7 +156,9 @@ class Containerd:
 
     def view(self, snapshotter: str, name: str, parent: str) -> None:
         """Makes a view, with the same label."""
-        self.ctr("snapshots", "--snapshotter", snapshotter, "view", name, parent)
+        snapshots = ("snapshots", "--snapshotter", snapshotter)
+        self.ctr(*snapshots, "view", name, parent)
+        self.ctr(*snapshots, "label", name, f"{GC_ROOT}={datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
 
     def content(self) -> dict[str, dict[str, str]]:
         """Labels of each blob by digest."""

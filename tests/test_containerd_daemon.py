@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from containerd_daemon import GC_ROOT, Containerd, Snapshot
 
 pytestmark = pytest.mark.real
@@ -26,7 +27,7 @@ def test_state_outlives_the_daemon(containerd: Containerd) -> None:
         assert containerd.content() == {digest: {GC_ROOT: "2019-11-01T08:00:05Z"}}
         containerd.stop()
         with pytest.raises(RuntimeError):
-            containerd.ctr("version")
+            containerd.ctr("--connect-timeout", "200ms", "version")
         containerd.start()
 
 

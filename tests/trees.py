@@ -9,7 +9,7 @@ from pathlib import Path
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader, rewrite
 
 Row = tuple[tuple[bytes, ...], bytes | None, bytes | int]
-"""(path of a bucket, key, value). Before these rows comes one for the bucket itself: (path, None, sequence)."""
+"""(path of a bucket, key, value); before these comes a row for the bucket itself: (path, None, sequence)."""
 
 
 @dataclass

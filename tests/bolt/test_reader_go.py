@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from judge import Judge
-from trees import Row, copy, read, rows_of
 
 from buildkit_migrate._native.bolt import Bucket, check
+from judge import Judge
+from trees import Row, copy, read, rows_of
 
 pytestmark = pytest.mark.real
 

@@ -6,10 +6,10 @@ import random
 from pathlib import Path
 
 import pytest
-from judge import Judge
-from trees import Tree, read, rows, rows_of, write
 
 from buildkit_migrate._native.bolt import check
+from judge import Judge
+from trees import Tree, read, rows, rows_of, write
 
 pytestmark = pytest.mark.real
 
