@@ -154,17 +154,18 @@ func checkPages(tx *bolt.Tx, path string) (errs []string) {
 // checkOrder walks all keys and looks each one up: a wrong branch page hides keys from the search.
 func checkOrder(b *bolt.Bucket, path []string) (errs []string) {
 	var last []byte
-	finder := b.Cursor()
 	must(b.ForEach(func(k, v []byte) error {
 		if len(k) == 0 || (last != nil && bytes.Compare(last, k) >= 0) {
 			errs = append(errs, fmt.Sprintf("bucket %q: key %q after %q", path, k, last))
 		}
 		last = k
-		if found, _ := finder.Seek(k); !bytes.Equal(found, k) {
-			errs = append(errs, fmt.Sprintf("bucket %q: key %q is not found", path, k))
+		if v != nil && b.Get(k) != nil {
+			return nil
 		}
-		if v == nil {
-			errs = append(errs, checkOrder(b.Bucket(k), append(path[:len(path):len(path)], string(k)))...)
+		if child := b.Bucket(k); v == nil && child != nil {
+			errs = append(errs, checkOrder(child, append(path[:len(path):len(path)], string(k)))...)
+		} else {
+			errs = append(errs, fmt.Sprintf("bucket %q: key %q is not found", path, k))
 		}
 		return nil
 	}))
