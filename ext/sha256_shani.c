@@ -36,19 +36,22 @@ compress_lanes(size_t lanes, uint32_t (*state)[8], const uint8_t *const *data, s
             const __m128i k = _mm_loadu_si128((const __m128i *)&bkm_sha256_rounds[4 * i]);
 #pragma GCC unroll 4
             for (size_t l = 0; l < lanes; l++) {
-                __m128i *now = &w[l][i & 3];
                 if (i < 4) {
                     const uint8_t *from = data[l] + block * BKM_SHA256_BLOCK + 16 * i;
-                    *now = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)from), swap);
-                } else {
-                    __m128i last = w[l][(i + 3) & 3];
-                    __m128i sum = _mm_add_epi32(_mm_sha256msg1_epu32(*now, w[l][(i + 1) & 3]),
-                                                _mm_alignr_epi8(last, w[l][(i + 2) & 3], 4));
-                    *now = _mm_sha256msg2_epu32(sum, last);
+                    w[l][i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)from), swap);
                 }
-                __m128i input = _mm_add_epi32(*now, k);
+                /* Later words are made ahead of their rounds, in two steps, while the rounds wait. */
+                const __m128i now = w[l][i & 3];
+                const __m128i input = _mm_add_epi32(now, k);
+                __m128i *next = &w[l][(i + 1) & 3], *third = &w[l][(i + 3) & 3];
                 cdgh[l] = _mm_sha256rnds2_epu32(cdgh[l], abef[l], input);
+                if (i >= 3 && i < 15) {
+                    __m128i sum = _mm_add_epi32(*next, _mm_alignr_epi8(now, *third, 4));
+                    *next = _mm_sha256msg2_epu32(sum, now);
+                }
                 abef[l] = _mm_sha256rnds2_epu32(abef[l], cdgh[l], _mm_shuffle_epi32(input, 0x0e));
+                if (i >= 1 && i < 13)
+                    *third = _mm_sha256msg1_epu32(*third, now);
             }
         }
 #pragma GCC unroll 4
