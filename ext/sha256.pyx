@@ -15,6 +15,7 @@ from sha256_kernel cimport (
     bkm_sha256_self_test,
     bkm_sha256_usable,
     bkm_span,
+    digest_bytes,
     select_kernel,
 )
 
@@ -52,7 +53,7 @@ def digest_many(messages, kernel=None):
     cdef Py_ssize_t i, size
     cdef bytes message
     cdef bkm_span *spans = <bkm_span *>malloc((count + 1) * sizeof(bkm_span))
-    cdef uint8_t (*digests)[32] = <uint8_t (*)[32]>malloc((count + 1) * BKM_SHA256_DIGEST)
+    cdef digest_bytes *digests = <digest_bytes *>malloc((count + 1) * BKM_SHA256_DIGEST)
     try:
         if spans == NULL or digests == NULL:
             raise MemoryError
@@ -78,7 +79,7 @@ def self_test(str kernel not None, answers=None):
 
     ``answers``: digests to expect in place of those in KNOWN_ANSWERS, in the same order.
     """
-    cdef uint8_t[BKM_SHA256_ANSWERS][32] expected
+    cdef digest_bytes expected[BKM_SHA256_ANSWERS]
     cdef const bkm_sha256_kernel *chosen = select_kernel(kernel)
     cdef bytes answer
     cdef Py_ssize_t i
@@ -88,5 +89,5 @@ def self_test(str kernel not None, answers=None):
     for i in range(BKM_SHA256_ANSWERS):
         answer = digests[i]
         memcpy(expected[i], PyBytes_AS_STRING(answer), BKM_SHA256_DIGEST)
-    if not bkm_sha256_self_test(chosen.compress, <const uint8_t (*)[32]>expected):
+    if not bkm_sha256_self_test(chosen.compress, <const digest_bytes *>expected):
         raise NativeSelfTestError(f"SHA-256 kernel {kernel!r} gives wrong digests")

@@ -4,6 +4,9 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
 
+ctypedef uint8_t digest_bytes[32]
+
+
 cdef extern from "span.h":
     ctypedef struct bkm_span:
         const uint8_t *data
@@ -32,14 +35,14 @@ cdef extern from "sha256.h":
         BKM_SHA256_WRONG
 
     const uint8_t bkm_sha256_answer_sizes[7]
-    const uint8_t bkm_sha256_answers[7][32]
+    const digest_bytes bkm_sha256_answers[7]
 
     size_t bkm_sha256_usable(const bkm_sha256_kernel **kernels) noexcept nogil
     bkm_sha256_status bkm_sha256_select(const char *name, const bkm_sha256_kernel **kernel) noexcept nogil
     const char *bkm_sha256_demanded() noexcept nogil
-    bint bkm_sha256_self_test(bkm_sha256_compress compress, const uint8_t (*answers)[32]) noexcept nogil
+    bint bkm_sha256_self_test(bkm_sha256_compress compress, const digest_bytes *answers) noexcept nogil
     void bkm_sha256_digest_many(
-        bkm_sha256_compress compress, const bkm_span *messages, size_t count, uint8_t (*digests)[32]
+        bkm_sha256_compress compress, const bkm_span *messages, size_t count, digest_bytes *digests
     ) noexcept nogil
 
 
