@@ -311,6 +311,7 @@ def test_labels_go_from_records_and_views_only() -> None:
     )
     assert plan.unlabel_snapshots == {b"r", b"view"}
     assert plan.unlabel_blobs == set()
+    assert puts(plan, b"unlabelled")[keys.BLOB] == text(BLOB)
 
 
 def problem_of(plan: PlainPlan, id: bytes) -> tuple[Reason, bytes]:
@@ -402,6 +403,12 @@ def test_equal_mutable_of_a_repaired_record_is_not_repaired() -> None:
     assert keys.EQUAL_MUTABLE not in puts(plan, b"a")
 
 
+def test_target_that_is_equal_mutable_needs_no_snapshot() -> None:
+    plan = planned({b"a": em(b"b"), b"b": em(b"m"), b"m": {}}, {b"a": COMMITTED, b"m": ACTIVE})
+    assert plan.problems == []
+    assert keys.EQUAL_MUTABLE not in puts(plan, b"a")
+
+
 def test_repaired_and_then_dropped() -> None:
     plan = planned({b"em": em(b"gone") | {keys.BLOB: text(b"odd")}}, {b"em": COMMITTED})
     assert plan.problems == [Problem(b"em", Reason.BAD_DIGEST, b"odd")]
@@ -453,11 +460,12 @@ def test_parent_without_record() -> None:
 
 
 def test_parent_cycle() -> None:
-    links = {b"a": b"b", b"b": b"c", b"c": b"a", b"d": b"a", b"self": b"self"}
+    links = {b"0": b"b", b"a": b"b", b"b": b"c", b"c": b"a", b"d": b"a", b"self": b"self"}
     plan = planned(
         {id: {} for id in links}, {id: Snapshot(Kind.COMMITTED, above) for id, above in links.items()}
     )
     assert [(p.record, p.reason, p.detail) for p in plan.problems] == [
+        (b"0", Reason.DESCENDANT, b"b"),
         (b"a", Reason.CYCLE, b"b"),
         (b"b", Reason.CYCLE, b"c"),
         (b"c", Reason.CYCLE, b"a"),
