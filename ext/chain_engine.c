@@ -104,10 +104,40 @@ static void find_cycles(const bkm_chain_input *in, uint8_t *state)
     }
 }
 
+/* Records lie anywhere in the columns, and their ids anywhere in memory. The caches are told of a record twice
+ * before its turn: of what its index leads to, then of what that leads to. */
+enum { FAR = 32, NEAR = 16 };
+
+static void prefetch_far(const bkm_chain_input *in, const bkm_chain_output *out, uint32_t r)
+{
+    __builtin_prefetch(&in->parent[r]);
+    __builtin_prefetch(&in->diff_id[r]);
+    __builtin_prefetch(&out->state[r]);
+    __builtin_prefetch(out->chain[r], 1);
+    __builtin_prefetch(out->blob_chain[r], 1);
+}
+
+static void prefetch_id(bkm_span id) /* which may lie across two cache lines */
+{
+    __builtin_prefetch(id.data);
+    __builtin_prefetch(id.data + id.size);
+}
+
+static void prefetch_near(const bkm_chain_input *in, const bkm_chain_output *out, uint32_t r)
+{
+    prefetch_id(in->diff_id[r]);
+    __builtin_prefetch(out->chain[in->parent[r]]);
+    __builtin_prefetch(out->blob_chain[in->parent[r]]);
+}
+
 /* H(blob + " " + diffID), which needs no parent, into `blob_chain`. */
 static void hash_blobs(const bkm_chain_input *in, const bkm_chain_output *out, bkm_chain_hash *batch)
 {
     for (size_t r = 0; r < in->count; r++) {
+        if (r + NEAR < in->count) {
+            prefetch_id(in->blob[r + NEAR]);
+            prefetch_id(in->diff_id[r + NEAR]);
+        }
         if (out->state[r] != BKM_CHAIN_BASE && out->state[r] != BKM_CHAIN_COMPUTED)
             continue;
         if (!bkm_chain_hash_fits(batch, 1))
@@ -128,6 +158,11 @@ static void hash_chains(const bkm_chain_input *in, const bkm_chain_output *out, 
     bool have_prefixes = false;
 
     for (size_t i = order->roots; i < order->reached; i++) {
+        if (i + FAR < order->reached)
+            prefetch_far(in, out, order->record[i + FAR]);
+        if (i + NEAR < order->reached)
+            prefetch_near(in, out, order->record[i + NEAR]);
+
         uint32_t r = order->record[i], parent = (uint32_t)in->parent[r];
         if (out->state[r] != BKM_CHAIN_COMPUTED)
             continue;
