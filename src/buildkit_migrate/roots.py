@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.bolt import lock
+from buildkit_migrate.bolt import lock, missing
 from buildkit_migrate.containerd.offline import MetadataDatabase, OfflineContainerd, open_database
 from buildkit_migrate.errors import ContainerdStateError, RootNotFoundError, StorageError
 from buildkit_migrate.migration.migrate import (
@@ -81,8 +81,8 @@ def find_root(path: StrPath | None = None) -> Root:
         if root is not None:
             return root
         raise RootNotFoundError(
-            f"{path} is no BuildKit state directory (with runc-* or containerd-* directories) and no such worker "
-            "directory",
+            f"{path} is no BuildKit state directory (with runc-* or containerd-* directories in it) "
+            "and no such worker directory"
         )
     tried = []
     for place in default_places():
@@ -133,9 +133,9 @@ def migrate_root(
 ) -> list[Report]:
     """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
 
-    ``path``: as for `find_root`. ``containerd_root`` and ``namespace`` are for containerd workers: the root of the
-    stopped containerd, and the namespace that BuildKit used in it. All workers are locked and planned before
-    anything is written, so a problem with one leaves all unchanged. A dry run changes nothing and creates no file.
+    ``path``: as for `find_root`. ``containerd_root`` and ``namespace`` are for containerd workers: the root
+    of the stopped containerd, and the namespace that BuildKit used in it. All workers are locked and planned
+    before anything is written, so a problem with one leaves all unchanged. A dry run creates no file.
     Raises the errors of `find_root` and `migrate_v2`, and ContainerdStateError without ``containerd_root``.
     """
     root = find_root(path)
@@ -159,9 +159,11 @@ def _lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> Non
     # The lock file is left behind, as removing it could pull it from under a daemon that waits to start;
     # the daemon removes it itself when it stops.
     for name, created in ((LOCK_FILE, create), ("cache.db", False)):
-        file = root.state / name
-        if created or file.exists():
-            held.enter_context(lock(file, exclusive=not dry_run, create=created))
+        try:
+            held.enter_context(lock(root.state / name, exclusive=not dry_run, create=created))
+        except StorageError as error:
+            if not missing(error):
+                raise
 
 
 class _Opener:
@@ -196,13 +198,14 @@ class _Opener:
 
     def _oci(self, worker: Worker) -> OfflineContainerd:
         metadata = self._metadata(worker.path / "containerdmeta.db")
-        return self._with_snapshots(metadata, worker.path / "snapshots" / "metadata.db", OCI_NAMESPACE, worker)
+        snapshots = worker.path / "snapshots" / "metadata.db"
+        return self._with_snapshots(metadata, snapshots, OCI_NAMESPACE, worker)
 
     def _containerd(self, worker: Worker) -> OfflineContainerd:
         if self._containerd_root is None:
             raise ContainerdStateError(
                 f"the records of {worker.path} need the state of the containerd that BuildKit used",
-                hint="stop that containerd, too, and give its root with --containerd-root (/var/lib/containerd)",
+                hint="stop it, too, and give its root (/var/lib/containerd) with --containerd-root",
             )
         root = Path(self._containerd_root)
         if self._shared is None:
@@ -211,9 +214,7 @@ class _Opener:
         return self._with_snapshots(self._shared, snapshots, self._namespace, worker)
 
     def _metadata(self, path: Path) -> MetadataDatabase:
-        return self._held.enter_context(
-            contextlib.closing(MetadataDatabase(path, exclusive=self._exclusive))
-        )
+        return self._held.enter_context(contextlib.closing(MetadataDatabase(path, exclusive=self._exclusive)))
 
     def _with_snapshots(
         self, metadata: MetadataDatabase, snapshots_path: Path, namespace: str, worker: Worker

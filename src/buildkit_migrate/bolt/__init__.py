@@ -2,7 +2,7 @@
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Column, Reader, check, rewrite, scan
 from buildkit_migrate.bolt.edits import encode
-from buildkit_migrate.bolt.file import Database, Lock, keep, lock, remove, replace, write
+from buildkit_migrate.bolt.file import Database, Lock, keep, lock, missing, remove, write
 
 __all__ = [
     "Bucket",
@@ -15,8 +15,8 @@ __all__ = [
     "encode",
     "keep",
     "lock",
+    "missing",
     "remove",
-    "replace",
     "rewrite",
     "scan",
     "write",

@@ -1,8 +1,8 @@
 """Edits of a database: the stream of operations that `rewrite` merges into a tree.
 
 A stream is chunks of bytes, each of whole operations, sorted by key within each bucket. An operation is its
-number (one byte) and, but for LEAVE, the key's size (32 bits, little-endian) and the key; PUT and DEFAULT go on
-with size and bytes of the value.
+number (one byte) and, but for LEAVE, the key's size (32 bits, little-endian) and the key; PUT and DEFAULT go
+on with size and bytes of the value.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ENTER: Final = 3  # created if missing
 LEAVE: Final = 4
 DEFAULT: Final = 5  # put if the key is missing
 
-Edits = Mapping[bytes, Union[bytes, None, "Edits"]]
-"""What to do with each key of a bucket: bytes are put, None deletes, a mapping is the edits of a nested bucket."""
+Edits = Mapping[bytes, Union[bytes, "Edits", None]]
+"""What to do with each key of a bucket: put bytes, delete (None), or edit a nested bucket (a mapping)."""
 
 _CHUNK: Final = 1 << 16
 

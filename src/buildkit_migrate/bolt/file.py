@@ -1,6 +1,7 @@
 """Files that hold bbolt databases: locks, mapped reading, writing aside and switching.
 
-Every system call of the package that changes something on disk is made here, so that tests can make each fail.
+Every system call of the package that changes something on disk is made here, so that tests can make each
+fail.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final, Self
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 
-__all__ = ["Database", "Lock", "keep", "lock", "remove", "replace", "write"]
+__all__ = ["Database", "Lock", "keep", "lock", "missing", "remove", "write"]
 
 DEFAULT_PAGE_SIZE: Final = 4096
 
@@ -31,6 +32,11 @@ def _storage(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+def missing(error: StorageError) -> bool:
+    """Whether the error is that there is no such file."""
+    return isinstance(error.__cause__, FileNotFoundError)
 
 
 class Lock:
@@ -116,6 +122,13 @@ class Database:
     def root(self) -> Bucket:
         return self.reader.root
 
+    def rename(self, target: Path) -> None:
+        """The switch: the file takes the name ``target``, durably, and stays locked. Raises StorageError."""
+        with _storage(target):
+            self.path.rename(target)
+            self.path = target
+            _sync_directory(target.parent)
+
     def close(self) -> None:
         self._lock.release()
 
@@ -138,14 +151,15 @@ def _nothing() -> bytes:
 
 def write(
     path: Path, *, mode: int, page_size: int, fill: Callable[[Builder], object], owner_of: Path | None = None
-) -> Lock:
-    """Writes a new database: ``fill`` pushes its content. Returns the lock on it, exclusive, after fsync.
+) -> Database:
+    """Writes a new database: ``fill`` pushes its content. Returns it after fsync, locked exclusively.
 
-    ``path`` must not exist. ``owner_of``: the new file gets owner and group of this one. If anything fails the file
-    is removed. Raises StorageError and whatever ``fill`` raises.
+    ``path`` must not exist. ``owner_of``: the new file gets owner and group of this one. If anything fails
+    the file is removed. Raises StorageError and whatever ``fill`` raises.
     """
     with _storage(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        held = Lock(path, fd)
         try:
             _flock(fd, path, exclusive=True)
             if owner_of is not None:
@@ -153,14 +167,17 @@ def write(
             os.fchmod(fd, mode)  # whatever the umask is
             builder = Builder(lambda block: _write_all(fd, block), page_size)
             fill(builder)
+            metas = builder.finish()  # the last blocks go out here, before the meta pages
             os.lseek(fd, 0, os.SEEK_SET)
-            _write_all(fd, memoryview(builder.finish()))
+            _write_all(fd, memoryview(metas))
             os.fsync(fd)
+            return Database(held)
         except BaseException:
-            os.close(fd)
-            remove(path)
+            try:
+                remove(path)
+            finally:
+                held.release()
             raise
-    return Lock(path, fd)
 
 
 def _give_to_owner_of(fd: int, model: Path) -> None:
@@ -172,13 +189,6 @@ def _give_to_owner_of(fd: int, model: Path) -> None:
 def _write_all(fd: int, block: memoryview) -> None:
     while block:
         block = block[os.write(fd, block) :]
-
-
-def replace(new: Path, target: Path) -> None:
-    """The switch: ``new`` takes the name of ``target``, durably. Raises StorageError."""
-    with _storage(target):
-        new.rename(target)
-        _sync_directory(target.parent)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,7 +1,7 @@
 """The containerd services of a stopped daemon, worked on in its database files.
 
-Two databases: containerd's own (leases, labels, parents), which is rewritten as a whole, and the snapshotter's
-(kinds), which is only read. Spec containerd-metadata-db, sections 1 to 6.
+Two databases: containerd's own (leases, labels, parents), which is rewritten as a whole, and the
+snapshotter's (kinds), which is only read. Spec containerd-metadata-db, sections 1 to 6.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate._native.plan import Plan, Survey
-from buildkit_migrate.bolt import Database, keep, remove, replace, rewrite, write
+from buildkit_migrate.bolt import Database, keep, missing, remove, rewrite, write
 from buildkit_migrate.errors import ContainerdStateError, StorageError
 
 __all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
 
 KEPT_SUFFIX: Final = ".before-v2"
-"""Added to the name of containerd's database: a second name for the file as it was before the first rewrite."""
+"""Ends the second name that containerd's database gets before it is replaced, so that one can go back."""
 
 _TMP_SUFFIX: Final = ".tmp"
 
@@ -55,14 +55,15 @@ class MetadataDatabase:
         )
         try:
             keep(self.path, self.path.with_name(self.path.name + KEPT_SUFFIX))
-            replace(aside, self.path)
-            new.path = self.path
-            old, self.database = self.database, Database(new)
-            old.close()
+            new.rename(self.path)
         except BaseException:
-            new.release()
-            remove(aside)
+            try:
+                remove(aside)
+            finally:
+                new.close()
             raise
+        old, self.database = self.database, new
+        old.close()
 
     def _mode(self) -> int:
         try:
@@ -79,7 +80,7 @@ def open_database(path: Path, *, exclusive: bool) -> Database:
     try:
         return Database.open(path, exclusive=exclusive)
     except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if missing(error):
             raise ContainerdStateError(f"containerd's database {path} is missing") from error
         raise
 
@@ -118,9 +119,11 @@ class OfflineContainerd:
 
         Raises as `open_database` does.
         """
-        with contextlib.closing(MetadataDatabase(metadata_path, exclusive=exclusive)) as metadata:
-            with open_database(snapshots_path, exclusive=exclusive) as snapshots:
-                yield cls(metadata, snapshots, namespace, snapshotter)
+        with (
+            contextlib.closing(MetadataDatabase(metadata_path, exclusive=exclusive)) as metadata,
+            open_database(snapshots_path, exclusive=exclusive) as snapshots,
+        ):
+            yield cls(metadata, snapshots, namespace, snapshotter)
 
     def survey(self, *, expected: bool) -> Survey:
         metadata = self._metadata.database
@@ -138,7 +141,7 @@ class OfflineContainerd:
         self._asked[part] = plan
 
     def commit(self) -> None:
-        """Writes what was asked for. As it is one rename, all three services must have been asked, for one plan."""
+        """Writes what was asked for: as it is one rename, of all three services and for one plan."""
         plans = list(self._asked.values())
         if len(plans) != 3 or any(plan is not plans[0] for plan in plans):
             raise ValueError("leases and labels of one plan are written together or not at all")

@@ -17,8 +17,8 @@ class Containerd(Protocol):
     def survey(self, *, expected: bool) -> Survey:
         """What is there now.
 
-        ``expected``: there are records, so a containerd that knows nothing of their snapshotter is the wrong one.
-        Raises ContainerdStateError then.
+        ``expected``: there are records. A containerd that knows nothing of their snapshotter is the wrong one
+        then; raises ContainerdStateError.
         """
 
     def commit(self) -> None:

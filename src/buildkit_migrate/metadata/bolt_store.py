@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.bolt import Bucket, Lock, rewrite, write
+from buildkit_migrate.bolt import Bucket, Database, rewrite, write
 from buildkit_migrate.errors import BrokenRecordsError
 from buildkit_migrate.metadata import gojson
 from buildkit_migrate.metadata.keys import (
@@ -100,10 +100,10 @@ def _item(id: bytes, record: Bucket) -> Item:
         ) from error.__cause__
 
 
-def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path) -> Lock:
+def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path) -> Database:
     """Writes a new store: the one below ``source`` with ``edits`` applied, in one pass.
 
-    Mode 0600, owner and group of the file ``like``. Returns the lock on it.
+    Mode 0600, owner and group of the file ``like``. Returns it, locked.
     Raises StorageError (also if ``path`` exists) and CorruptDatabaseError.
     """
     return write(

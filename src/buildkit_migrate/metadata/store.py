@@ -1,4 +1,4 @@
-"""The store interface: what BuildKit v0.32.2 asks of its record metadata (spec buildkit-metadata, section 1)."""
+"""The store interface: what BuildKit asks of its record metadata (spec buildkit-metadata, section 1)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MetadataStore(Protocol):
     def search(self, index: bytes, *, prefix_only: bool = False) -> Iterator[Item]:
         """Records with this index, in order of the index keys; index entries without record are skipped.
 
-        ``prefix_only``: of all indexes that begin with ``index``. A record comes once for each of its index keys.
+        ``prefix_only``: of all indexes that begin with ``index``; a record comes once for each index key.
         """
 
     def probe(self, index: bytes) -> bool:

@@ -1,7 +1,7 @@
 """The migration of one store, from v1 to v2 (spec buildkit-metadata, sections 4 and 5).
 
-All is planned before anything is written. Then, in this order: the new store, written aside and synced; leases;
-labels; commit; the switch. Whatever happens, v1 stays as it is, and running again finishes the job.
+All is planned before anything is written. Then, in this order: the new store, written aside and synced;
+leases; labels; commit; the switch. Whatever happens, v1 stays as it is, and running again finishes the job.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Literal, Self
 
 from buildkit_migrate._native.plan import Plan, Records
-from buildkit_migrate.bolt import Database, remove, replace
+from buildkit_migrate.bolt import Database, remove
 from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
 from buildkit_migrate.errors import (
     BrokenRecordsError,
@@ -29,7 +29,7 @@ from buildkit_migrate.migration.report import Outcome, Report
 __all__ = ["Migration", "OnBroken", "Progress", "migrate_v2", "refuse_broken", "settled"]
 
 OnBroken = Literal["fail", "drop"]
-"""What to do with records that can't be migrated: change nothing at all, or leave them out of the new store."""
+"""What to do if records can't be migrated: change nothing at all, or leave them out of the new store."""
 
 Progress = Callable[[str], object]
 """Called with what is done next."""
@@ -73,8 +73,8 @@ def migrate_v2(
 def settled(from_path: Path, to_path: Path) -> Report | None:
     """The report if there is nothing to do, None if there is a v1 store to migrate.
 
-    Raises UnusableTargetError if what is at ``to_path`` is no store; the reference takes that for migrated, and
-    BuildKit then starts with an empty cache.
+    Raises UnusableTargetError if what is at ``to_path`` is no store; the reference takes that for migrated,
+    and BuildKit then starts with an empty cache.
     """
     if _exists(to_path):
         _check_target(to_path)
@@ -171,14 +171,15 @@ class Migration:
         aside = self._to_path.with_name(self._to_path.name + _TMP_SUFFIX)
         remove(aside)  # left by a run that was killed; nobody else writes it while we hold the lock on v1
         self._progress(f"writing {self._to_path}")
-        with write_store(aside, self._source.root, self.plan.store_edits(), like=self._from_path):
+        edits = self.plan.store_edits()
+        with write_store(aside, self._source.root, edits, like=self._from_path) as store:
             try:
                 self._progress("writing leases and labels")
                 self._lease_manager.ensure(self.plan)
                 self._snapshotter.remove_root_labels(self.plan)
                 self._content_store.remove_root_labels(self.plan)
                 self._containerd.commit()
-                replace(aside, self._to_path)
+                store.rename(self._to_path)
             except BaseException:
                 remove(aside)
                 raise

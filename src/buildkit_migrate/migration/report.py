@@ -45,7 +45,7 @@ class Report:
         return self.to_path.parent
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON. What is not UTF-8 is approximated, and given exactly under the same name with ``_b64``."""
+        """For JSON. What is not UTF-8 is approximated, and given exactly under its name with ``_b64``."""
         return {
             **named_text("worker", os.fsencode(self.worker)),
             **named_text("from", os.fsencode(self.from_path)),
