@@ -200,7 +200,7 @@ def _pass2_parent_of_equal_mutable(records: _Records) -> None:
     for record in records.values():
         waiting: list[_Record] = []
         at: _Record | None = record
-        while at is not None and at.equal_mutable and not at.parent and keys.PARENT not in at.puts:
+        while at is not None and at.equal_mutable and not at.parent:
             waiting.append(at)
             at = records.get(at.equal_mutable)
         # A target that is dropped has no parent to give; the record will be dropped as its descendant.
