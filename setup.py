@@ -11,12 +11,24 @@ from setuptools import Extension, setup
 
 CHECKED = os.environ.get("BUILDKIT_MIGRATE_CHECKED") == "1"
 
-SHA256 = ["sha256.c", "sha256_portable.c", "sha256_shani.c", "sha256_avx2.c", "sha256_armv8.c"]
+# Not "sha256.c" nor "chain.c": those are the names that Cython gives to its own output.
+SHA256 = [
+    "sha256_dispatch.c",
+    "sha256_message.c",
+    "sha256_portable.c",
+    "sha256_shani.c",
+    "sha256_avx2.c",
+    "sha256_armv8.c",
+]
+CHAIN = ["chain_engine.c", "chain_hash.c", *SHA256]
 BOLT = ["bolt_reader.c"]
+# Nor "plan.c".
+PLAN = ["json_value.c", "records.c", "survey.c", "plan_passes.c", "plan_edits.c", "index_keys.c", "bolt_scan.c"]
 MODULES = {
     "sha256": ["sha256.pyx", *SHA256],
-    "chain": ["chain.pyx", "chain.c", *SHA256],
+    "chain": ["chain.pyx", *CHAIN],
     "bolt": ["bolt.pyx", *BOLT, "bolt_builder.c", "bolt_rewrite.c", "bolt_scan.c", "bolt_check.c"],
+    "plan": ["plan.pyx", *PLAN, *BOLT, *CHAIN],
 }
 
 compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-function"]

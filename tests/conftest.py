@@ -1,13 +1,20 @@
-"""Fixtures for parts that are not ours: bbolt for Go and a containerd daemon."""
+"""Settings for all tests, and fixtures for parts that are not ours: bbolt for Go, a containerd daemon."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-
-import pytest
+from pathlib import Path
 
 import containerd_daemon
 import judge as judges
+import pytest
+from hypothesis import settings
+
+# Tests assert nothing about time, as machines differ.
+settings.register_profile("default", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +30,18 @@ def containerd() -> Iterator[containerd_daemon.Containerd]:
         pytest.skip(reason)
     with containerd_daemon.Containerd() as daemon:
         yield daemon
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Where all real parts are meant to be there, a skipped test that needs one is a failure."""
+    report = yield
+    if (
+        report.skipped
+        and os.environ.get("BUILDKIT_MIGRATE_REQUIRE_REAL") == "1"
+        and item.get_closest_marker("real")
+    ):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{Path(item.path).name}: a real part is missing: {reason}"
+    return report

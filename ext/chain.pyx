@@ -1,0 +1,163 @@
+"""Chain ids of many records at once (buildkit-metadata, section 4, pass 4)."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stddef cimport size_t
+from libc.stdint cimport INT32_MAX, UINT32_MAX, int32_t, uint8_t
+from libc.stdlib cimport calloc, free
+from sha256_kernel cimport bkm_sha256_kernel, bkm_span, digest_bytes, select_kernel
+
+
+cdef extern from "chain.h":
+    enum:
+        BKM_ID_SIZE
+
+    ctypedef struct bkm_chain_input:
+        size_t count
+        const int32_t *parent
+        const bkm_span *diff_id
+        const bkm_span *blob
+        const bkm_span *given_chain
+        const bkm_span *given_blob_chain
+        const uint8_t *skip
+
+    ctypedef struct bkm_chain_output:
+        digest_bytes *chain
+        digest_bytes *blob_chain
+        uint8_t *state
+
+    ctypedef enum bkm_chain_state:
+        BKM_CHAIN_STATES
+
+    ctypedef enum bkm_chain_status:
+        BKM_CHAIN_OK
+        BKM_CHAIN_NO_MEMORY
+        BKM_CHAIN_BAD_INPUT
+
+    bkm_chain_status bkm_chain_run(
+        const bkm_chain_input *input, const bkm_chain_output *output, const bkm_sha256_kernel *kernel
+    ) noexcept nogil
+    bkm_span bkm_chain_id(
+        const bkm_chain_input *input, const bkm_chain_output *output, size_t record, uint8_t *space
+    ) noexcept nogil
+    bkm_span bkm_blob_chain_id(
+        const bkm_chain_input *input, const bkm_chain_output *output, size_t record, uint8_t *space
+    ) noexcept nogil
+
+
+# In the order of bkm_chain_state.
+STATES = ("empty", "given", "base", "computed", "no-parent", "cycle", "blocked", "skipped")
+assert len(STATES) == BKM_CHAIN_STATES
+
+
+cdef bytes text(bkm_span span):
+    return PyBytes_FromStringAndSize(<const char *>span.data, span.size) if span.size else b""
+
+
+cdef int fill(bkm_span *spans, list values) except -1:
+    """Point ``spans`` at the bytes objects in ``values``, which must outlive them."""
+    cdef Py_ssize_t i
+    cdef bytes value
+    for i in range(len(values)):
+        value = values[i]
+        if value is None:
+            raise TypeError("a value is bytes, not None")
+        if PyBytes_GET_SIZE(value) > <Py_ssize_t>UINT32_MAX:
+            raise OverflowError("a value is shorter than 4 GiB")
+        spans[i].data = <const uint8_t *>PyBytes_AS_STRING(value)
+        spans[i].size = PyBytes_GET_SIZE(value)
+    return 0
+
+
+@cython.final
+cdef class Batch:
+    """Records packed once, for runs of the engine alone."""
+
+    cdef bkm_chain_input input
+    cdef bkm_chain_output output
+    cdef const bkm_sha256_kernel *kernel
+    cdef int32_t *parent
+    cdef bkm_span *spans  # four columns
+    cdef uint8_t *skip
+    cdef list held  # owns what the spans point at
+
+    def __init__(self, parents, diff_ids, blobs, given=None, skip=None, kernel=None):
+        cdef list parent_list = list(parents)
+        cdef list skips = [] if skip is None else list(skip)
+        cdef Py_ssize_t count = len(parent_list)
+        cdef Py_ssize_t i
+        if self.held is not None:
+            raise TypeError("a batch is filled once")
+        self.held = [list(diff_ids), list(blobs)]
+        if given is not None:
+            pairs = list(given)
+            self.held += [[chain for chain, _ in pairs], [blob_chain for _, blob_chain in pairs]]
+        lengths = [len(column) for column in self.held] + ([] if skip is None else [len(skips)])
+        if any([length != count for length in lengths]):
+            raise ValueError("the columns differ in length")
+        if count > INT32_MAX:
+            raise OverflowError("too many records")
+        self.kernel = select_kernel(kernel)
+
+        # One more than needed: an allocation of no bytes may be NULL.
+        self.parent = <int32_t *>calloc(count + 1, sizeof(int32_t))
+        self.spans = <bkm_span *>calloc(4 * count + 1, sizeof(bkm_span))
+        self.skip = <uint8_t *>calloc(count + 1, 1)
+        self.output.chain = <digest_bytes *>calloc(count + 1, 32)
+        self.output.blob_chain = <digest_bytes *>calloc(count + 1, 32)
+        self.output.state = <uint8_t *>calloc(count + 1, 1)
+        if (
+            self.parent == NULL or self.spans == NULL or self.skip == NULL or self.output.chain == NULL
+            or self.output.blob_chain == NULL or self.output.state == NULL
+        ):
+            raise MemoryError
+        for i in range(count):
+            self.parent[i] = parent_list[i]
+        for i in range(len(skips)):
+            self.skip[i] = bool(skips[i])
+        for i, column in enumerate(self.held):
+            fill(self.spans + i * count, column)
+        self.input.count = count
+        self.input.parent = self.parent
+        self.input.diff_id = self.spans
+        self.input.blob = self.spans + count
+        if given is not None:
+            self.input.given_chain = self.spans + 2 * count
+            self.input.given_blob_chain = self.spans + 3 * count
+        self.input.skip = NULL if skip is None else self.skip
+
+    def __dealloc__(self):
+        free(self.parent)
+        free(self.spans)
+        free(self.skip)
+        free(self.output.chain)
+        free(self.output.blob_chain)
+        free(self.output.state)
+
+    def run(self):
+        """Compute all ids, without the GIL."""
+        cdef bkm_chain_status status
+        with nogil:
+            status = bkm_chain_run(&self.input, &self.output, self.kernel)
+        if status == BKM_CHAIN_NO_MEMORY:
+            raise MemoryError
+        if status == BKM_CHAIN_BAD_INPUT:
+            raise ValueError("a parent is neither an index of a record nor -1 nor -2")
+
+    def results(self):
+        """(state, chainID, blobChainID) of each record, as the last run left them."""
+        cdef uint8_t space[BKM_ID_SIZE]
+        cdef size_t i
+        found = []
+        for i in range(self.input.count):
+            chain = text(bkm_chain_id(&self.input, &self.output, i, space))
+            blob_chain = text(bkm_blob_chain_id(&self.input, &self.output, i, space))
+            found.append((STATES[self.output.state[i]], chain, blob_chain))
+        return found
+
+
+def chain_ids(parents, diff_ids, blobs, given=None, skip=None, kernel=None):
+    """(state, chainID, blobChainID) of each record; see Batch for the arguments."""
+    batch = Batch(parents, diff_ids, blobs, given, skip, kernel)
+    batch.run()
+    return batch.results()

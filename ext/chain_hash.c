@@ -1,0 +1,108 @@
+/* Batches of "<prefix> <text>" on the lanes of a SHA-256 kernel. */
+#include "chain_hash.h"
+
+#include "hex.h"
+
+/* The tail of a message of two ids: what the first block leaves of the prefix, a space, the text, padding. */
+enum {
+    PREFIX_REST = BKM_ID_SIZE - BKM_SHA256_BLOCK,
+    TEXT_AT = PREFIX_REST + 1,
+    MESSAGE_SIZE = BKM_ID_SIZE + 1 + BKM_ID_SIZE,
+};
+
+void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST])
+{
+    memcpy(id, "sha256:", 7);
+    bkm_hex_digest(id + 7, digest);
+}
+
+void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel)
+{
+    uint8_t blank[MESSAGE_SIZE - BKM_SHA256_BLOCK] = {0};
+
+    blank[PREFIX_REST] = ' ';
+    batch->kernel = kernel;
+    batch->prefixes = batch->texts = 0;
+    for (size_t i = 0; i < BKM_HASH_BATCH; i++) {
+        /* The space and the padding are the same in all messages: they are written only here. */
+        memcpy(batch->tail[i], blank, BKM_SHA256_BLOCK);
+        bkm_sha256_pad(batch->tail[i] + BKM_SHA256_BLOCK, blank + BKM_SHA256_BLOCK,
+                       sizeof blank - BKM_SHA256_BLOCK, MESSAGE_SIZE);
+        batch->tail_data[i] = batch->tail[i];
+    }
+}
+
+size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix)
+{
+    static const uint8_t nothing[BKM_SHA256_BLOCK]; /* an odd prefix keeps its place in the lanes, unused */
+    size_t number = batch->prefixes++;
+
+    batch->prefix[number] = prefix;
+    batch->head[number] = prefix.size == BKM_ID_SIZE ? prefix.data : nothing;
+    return number;
+}
+
+size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t prefix[BKM_SHA256_DIGEST])
+{
+    uint8_t *id = batch->spelled[batch->prefixes];
+    bkm_id_spell(id, prefix);
+    return bkm_chain_hash_prefix(batch, (bkm_span){id, BKM_ID_SIZE});
+}
+
+/* The general way, for prefixes and texts of any length. */
+static void hash_alone(const bkm_sha256_kernel *kernel, bkm_span prefix, bkm_span text, uint8_t *digest)
+{
+    bkm_sha256_stream stream;
+    bkm_sha256_start(&stream, kernel);
+    bkm_sha256_update(&stream, prefix.data, prefix.size);
+    bkm_sha256_update(&stream, (const uint8_t *)" ", 1);
+    bkm_sha256_update(&stream, text.data, text.size);
+    bkm_sha256_finish(&stream, digest);
+}
+
+/* Takes a place for a text after a regular prefix and returns where the text goes. */
+static uint8_t *add_tail(bkm_chain_hash *batch, size_t prefix, uint8_t *digest)
+{
+    size_t number = batch->texts++;
+    uint8_t *tail = batch->tail[number];
+
+    memcpy(tail, batch->prefix[prefix].data + BKM_SHA256_BLOCK, PREFIX_REST);
+    batch->prefix_of[number] = prefix;
+    batch->digest[number] = digest;
+    return tail + TEXT_AT;
+}
+
+void bkm_chain_hash_text(bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest)
+{
+    if (batch->prefix[prefix].size == BKM_ID_SIZE && text.size == BKM_ID_SIZE)
+        memcpy(add_tail(batch, prefix, digest), text.data, BKM_ID_SIZE);
+    else
+        hash_alone(batch->kernel, batch->prefix[prefix], text, digest);
+}
+
+void bkm_chain_hash_text_id(bkm_chain_hash *batch, size_t prefix, const uint8_t text[BKM_SHA256_DIGEST],
+                            uint8_t *digest)
+{
+    if (batch->prefix[prefix].size == BKM_ID_SIZE) {
+        bkm_id_spell(add_tail(batch, prefix, digest), text);
+    } else {
+        uint8_t id[BKM_ID_SIZE];
+        bkm_id_spell(id, text);
+        hash_alone(batch->kernel, batch->prefix[prefix], (bkm_span){id, BKM_ID_SIZE}, digest);
+    }
+}
+
+void bkm_chain_hash_flush(bkm_chain_hash *batch)
+{
+    if (batch->texts > 0) {
+        for (size_t i = 0; i < batch->prefixes; i++)
+            memcpy(batch->head_state[i], bkm_sha256_initial, sizeof batch->head_state[i]);
+        batch->kernel->compress(batch->head_state, batch->head, batch->prefixes, 1);
+        for (size_t i = 0; i < batch->texts; i++)
+            memcpy(batch->state[i], batch->head_state[batch->prefix_of[i]], sizeof batch->state[i]);
+        batch->kernel->compress(batch->state, batch->tail_data, batch->texts, 2);
+        for (size_t i = 0; i < batch->texts; i++)
+            bkm_sha256_store(batch->digest[i], batch->state[i]);
+    }
+    batch->prefixes = batch->texts = 0;
+}

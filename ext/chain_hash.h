@@ -1,0 +1,53 @@
+/* Digests of "<prefix> <text>", the one form of message that chain ids are made of, in batches.
+ *
+ * Prefix and text are nearly always ids "sha256:<64 hex>" of 71 bytes. Then the message has 143 bytes,
+ * three blocks, and the first block lies within the prefix: its state is computed once per prefix and
+ * shared by all texts that follow it. Prefixes and texts of other lengths are hashed on their own. */
+#ifndef BKM_CHAIN_HASH_H
+#define BKM_CHAIN_HASH_H
+
+#include "sha256.h"
+
+#define BKM_ID_SIZE 71 /* "sha256:" and 64 hex digits */
+
+enum { BKM_HASH_BATCH = 64 }; /* messages; small enough for the first-level cache */
+
+typedef struct {
+    const bkm_sha256_kernel *kernel;
+    size_t prefixes, texts; /* in use */
+    bkm_span prefix[BKM_HASH_BATCH];
+    const uint8_t *head[BKM_HASH_BATCH]; /* the first block of each prefix */
+    uint32_t head_state[BKM_HASH_BATCH][8];
+    uint8_t spelled[BKM_HASH_BATCH][BKM_ID_SIZE]; /* prefixes that were given as digests */
+    size_t prefix_of[BKM_HASH_BATCH];
+    const uint8_t *tail_data[BKM_HASH_BATCH];
+    uint8_t tail[BKM_HASH_BATCH][2 * BKM_SHA256_BLOCK]; /* the second and third block of each message */
+    uint32_t state[BKM_HASH_BATCH][8];
+    uint8_t *digest[BKM_HASH_BATCH]; /* where each result goes */
+} bkm_chain_hash;
+
+/* Writes "sha256:" and the hex digits of a digest. */
+void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST]);
+
+void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel);
+
+/* Whether `messages` more fit, each with a prefix of its own. */
+static inline bool bkm_chain_hash_fits(const bkm_chain_hash *batch, size_t messages)
+{
+    return batch->prefixes + messages <= BKM_HASH_BATCH && batch->texts + messages <= BKM_HASH_BATCH;
+}
+
+/* Add a prefix, as text (which must stay until the flush) or as the digest of an id (copied).
+ * Returns its number, which is valid until the flush. */
+size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix);
+size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t prefix[BKM_SHA256_DIGEST]);
+
+/* Add the message "<prefix> <text>", the text as above (copied); its digest is there after the flush. */
+void bkm_chain_hash_text(bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest);
+void bkm_chain_hash_text_id(bkm_chain_hash *batch, size_t prefix, const uint8_t text[BKM_SHA256_DIGEST],
+                            uint8_t *digest);
+
+/* Hashes what was added and empties the batch. */
+void bkm_chain_hash_flush(bkm_chain_hash *batch);
+
+#endif

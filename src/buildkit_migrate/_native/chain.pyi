@@ -1,0 +1,47 @@
+from collections.abc import Sequence
+from typing import Final, final
+
+STATES: Final[tuple[str, ...]]
+"""What a record can end as (buildkit-metadata, section 4, pass 4).
+
+"empty": no diffID or no blob, both ids are b"". "given": the values in the store stand. "base": has no
+parent, its chainID is its diffID. "computed": both ids are digests. "no-parent": needs its parent, and there is
+no such record. "cycle": is its own ancestor. "blocked": needs a parent that has no result. "skipped": left out.
+The ids of the last four are b"".
+"""
+
+@final
+class Batch:
+    """Records packed once, for runs of the engine alone. The columns hold one value per record.
+
+    ``parents``: index of the parent, -1 for none, -2 for one that has no record. ``diff_ids``, ``blobs``: b""
+    if absent; any bytes are hashed as they stand. ``given``: (chainID, blobChainID) that are in the store
+    already. ``skip``: true for records to leave out. ``kernel``: a name from ``sha256.kernels()``.
+
+    Raises ValueError for columns of different lengths, Error for a kernel that can't be used.
+    """
+
+    def __init__(
+        self,
+        parents: Sequence[int],
+        diff_ids: Sequence[bytes],
+        blobs: Sequence[bytes],
+        given: Sequence[tuple[bytes, bytes]] | None = None,
+        skip: Sequence[bool] | None = None,
+        kernel: str | None = None,
+    ) -> None: ...
+    def run(self) -> None:
+        """Compute all ids, without the GIL. ValueError for a parent that is no index, -1 or -2."""
+
+    def results(self) -> list[tuple[str, bytes, bytes]]:
+        """(state, chainID, blobChainID) of each record, as the last run left them."""
+
+def chain_ids(
+    parents: Sequence[int],
+    diff_ids: Sequence[bytes],
+    blobs: Sequence[bytes],
+    given: Sequence[tuple[bytes, bytes]] | None = None,
+    skip: Sequence[bool] | None = None,
+    kernel: str | None = None,
+) -> list[tuple[str, bytes, bytes]]:
+    """(state, chainID, blobChainID) of each record; see Batch for the arguments."""

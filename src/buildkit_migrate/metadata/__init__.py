@@ -1,0 +1,1 @@
+"""BuildKit's record metadata: keys, values, and the stores that hold them."""

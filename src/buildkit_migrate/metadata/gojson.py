@@ -1,0 +1,281 @@
+"""The values of metadata keys: JSON exactly as Go's ``encoding/json`` writes and reads it.
+
+Rules: spec buildkit-metadata, section 3. A stored value is an *envelope*,
+``{"value":<raw>,"index":"<index>"}``, whose raw part is decoded a second time, into the type that the key
+asks for. All goes in and out as bytes: UTF-8 where it is text, anything where a store may hold anything.
+
+The standard library's ``json`` is not used: it takes constants and byte sequences that Go refuses, puts one
+U+FFFD where Go puts several, and has limits of its own on nesting and digits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+__all__ = [
+    "UndecodableValueError",
+    "Value",
+    "blob_mapping",
+    "decode",
+    "encode_string",
+    "encode_value",
+    "string",
+]
+
+MAX_NESTING: Final = 10_000
+"""Open objects and arrays that Go's scanner allows."""
+
+
+class UndecodableValueError(ValueError):
+    """Go's decoder would return an error for this value."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A decoded envelope.
+
+    ``raw``: text of the ``value`` member, None if there is none; ``index``: "" if there is none.
+    """
+
+    raw: bytes | None = None
+    index: bytes = b""
+
+
+# --- Encoding
+
+# Bytes that are not UTF-8 go through ``str`` as lone surrogates (surrogateescape), one for each byte.
+_NOT_UTF8: Final = "\udc80-\udcff"
+_TO_ESCAPE: Final = re.compile(f'[\x00-\x1f"\\\\<>&\u2028\u2029{_NOT_UTF8}]')
+_SHORT_ESCAPES: Final = {
+    '"': '\\"',
+    "\\": "\\\\",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+}
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match[0]
+    if char in _SHORT_ESCAPES:
+        return _SHORT_ESCAPES[char]
+    return "\\ufffd" if "\udc80" <= char <= "\udcff" else f"\\u{ord(char):04x}"
+
+
+def encode_string(raw: bytes) -> bytes:
+    r"""JSON string with its quotes, as Go 1.22 to 1.26 write it.
+
+    Each byte that is not part of valid UTF-8 becomes the six characters ``\ufffd``.
+    """
+    text = _TO_ESCAPE.sub(_escape, raw.decode("utf-8", "surrogateescape"))
+    return b'"' + text.encode() + b'"'
+
+
+def encode_value(value: bytes | bool | int, index: bytes = b"") -> bytes:
+    """Envelope of a string (as bytes), a bool or a signed 64-bit integer.
+
+    ``index`` is left out when empty. Raises ValueError for an integer out of range.
+    """
+    if isinstance(value, bytes):
+        raw = encode_string(value)
+    elif isinstance(value, bool):
+        raw = b"true" if value else b"false"
+    elif -(2**63) <= value < 2**63:
+        raw = str(value).encode()
+    else:
+        raise ValueError("integer out of the signed 64-bit range")
+    return b'{"value":' + raw + (b',"index":' + encode_string(index) if index else b"") + b"}"
+
+
+# --- Scanning
+
+_SPACE: Final = re.compile(rb"[ \t\r\n]*")
+_STRING: Final = re.compile(rb'"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*"')
+_SCALAR: Final = re.compile(
+    rb"(?:%b|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)" % _STRING.pattern
+)
+_CLOSING: Final = {b"{": b"}", b"[": b"]"}
+
+
+def _refuse(text: bytes, at: int) -> NoReturn:
+    what = f"unexpected {text[at : at + 1]!r}" if at < len(text) else "unexpected end"
+    raise UndecodableValueError(f"{what} at byte {at}")
+
+
+def _after_space(text: bytes, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None  # it matches nothing, too
+    return match.end()
+
+
+def _member_name(text: bytes, at: int) -> tuple[bytes, int]:
+    """The name, as it is written, that begins at ``at``, and where the member's value begins."""
+    match = _STRING.match(text, at)
+    if match is None:
+        _refuse(text, at)
+    colon = _after_space(text, match.end())
+    if text[colon : colon + 1] != b":":
+        _refuse(text, colon)
+    return match[0], _after_space(text, colon + 1)
+
+
+def _after_value(text: bytes, at: int) -> int:
+    """Where the JSON value that begins at ``at`` ends. Nesting is kept in a list, not on Python's stack."""
+    closings: list[bytes] = []
+    while True:
+        closing = _CLOSING.get(text[at : at + 1])
+        if closing is None:
+            match = _SCALAR.match(text, at)
+            if match is None:
+                _refuse(text, at)
+            at = match.end()
+        else:
+            closings.append(closing)
+            if len(closings) > MAX_NESTING:
+                raise UndecodableValueError(f"nested deeper than {MAX_NESTING} at byte {at}")
+            at = _after_space(text, at + 1)
+            if text[at : at + 1] != closing:
+                if closing == b"}":
+                    _, at = _member_name(text, at)
+                continue
+        at = _after_closings(text, at, closings)
+        if not closings:
+            return at
+        # A comma: on to the next element or member.
+        at = _after_space(text, at + 1)
+        if closings[-1] == b"}":
+            _, at = _member_name(text, at)
+
+
+def _after_closings(text: bytes, at: int, closings: list[bytes]) -> int:
+    """Close what ends here; ``closings`` loses it.
+
+    Returns where the next comma is, or the end if nothing is open any more.
+    """
+    while closings:
+        at = _after_space(text, at)
+        mark = text[at : at + 1]
+        if mark == b",":
+            return at
+        if mark != closings[-1]:
+            _refuse(text, at)
+        closings.pop()
+        at += 1
+    return at
+
+
+def _document(text: bytes) -> bytes:
+    """The one JSON value that ``text`` is, without the space around it."""
+    start = _after_space(text, 0)
+    end = _after_value(text, start)
+    rest = _after_space(text, end)
+    if rest != len(text):
+        _refuse(text, rest)
+    return text[start:end]
+
+
+# --- Decoding
+
+_ESCAPE: Final = re.compile(
+    rb"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\(.)"
+)
+_ESCAPED: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+_REPLACEMENT: Final = "\ufffd"
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    high, low, unit, char = match.groups()
+    if high is not None:
+        return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + (int(low, 16) - 0xDC00)).encode()
+    if unit is not None:
+        code = int(unit, 16)
+        return (_REPLACEMENT if 0xD800 <= code < 0xE000 else chr(code)).encode()
+    return _ESCAPED.get(char, char)
+
+
+def _unquote(token: bytes) -> bytes:
+    """Text of a JSON string as UTF-8; lone surrogates and each byte that is not UTF-8 become U+FFFD."""
+    # Unescaping first is safe: it gives whole characters, which can't complete a broken one before them.
+    text = _ESCAPE.sub(_unescape, token[1:-1]).decode("utf-8", "surrogateescape")
+    return re.sub(f"[{_NOT_UTF8}]", _REPLACEMENT, text).encode()
+
+
+def _fold(name: bytes) -> bytes:
+    """Name for comparing without case. Of all other letters, only U+017F and U+212A fold to ASCII ones."""
+    return name.replace("\u017f".encode(), b"s").replace("\u212a".encode(), b"k").lower()
+
+
+def _members(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(Folded name, text of the value) of each member of ``text``, a valid JSON object."""
+    at = _after_space(text, 1)
+    while text[at : at + 1] != b"}":
+        name, start = _member_name(text, at)
+        end = _after_value(text, start)
+        yield _fold(_unquote(name)), text[start:end]
+        at = _after_space(text, end)
+        if text[at : at + 1] == b",":
+            at = _after_space(text, at + 1)
+
+
+def _strings(text: bytes, names: tuple[bytes, ...]) -> dict[bytes, bytes]:
+    """The string members of ``text``, a valid JSON object, that have these (folded) names.
+
+    "" where there is none. The last of several counts, but ``null`` leaves what is there.
+    """
+    found = dict.fromkeys(names, b"")
+    for name, raw in _members(text):
+        if name in found and raw != b"null":
+            if raw[:1] != b'"':
+                raise UndecodableValueError(f"member {name.decode()!r} is not a string")
+            found[name] = _unquote(raw)
+    return found
+
+
+def decode(stored: bytes) -> Value:
+    """Envelope of a value as the store holds it (not of an empty one, which means "cleared").
+
+    Raises UndecodableValueError where Go does.
+    """
+    text = _document(stored)
+    if text == b"null":
+        return Value()
+    if text[:1] != b"{":
+        raise UndecodableValueError("neither an object nor null")
+    raw = None
+    for name, member in _members(text):
+        if name == b"value":
+            raw = member
+    return Value(raw, _strings(text, (b"index",))[b"index"])
+
+
+def string(stored: bytes | None) -> bytes:
+    """What BuildKit's string getter gives for a value as the store holds it, None if it holds none.
+
+    "" for an absent, cleared or undecodable value and one of another type.
+    """
+    if not stored:
+        return b""
+    try:
+        raw = decode(stored).raw
+    except UndecodableValueError:
+        return b""
+    return _unquote(raw) if raw is not None and raw[:1] == b'"' else b""
+
+
+def blob_mapping(stored: bytes) -> tuple[bytes, bytes] | None:
+    """(Blobsum, DiffID) of a non-empty ``blobmapping.blob``, None if there is no raw part or it is ``null``.
+
+    Raises UndecodableValueError if the envelope or its raw part does not decode.
+    """
+    raw = decode(stored).raw
+    if raw is None or raw == b"null":
+        return None
+    if raw[:1] != b"{":
+        raise UndecodableValueError("blob mapping is not an object")
+    found = _strings(raw, (b"blobsum", b"diffid"))
+    return found[b"blobsum"], found[b"diffid"]

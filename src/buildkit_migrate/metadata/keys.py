@@ -1,0 +1,71 @@
+"""Names that BuildKit's metadata store is made of (spec buildkit-metadata, sections 1 and 2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "BLOB",
+    "BLOB_CHAIN_ID",
+    "BLOB_CHAIN_ID_INDEX",
+    "BLOB_MAPPING",
+    "CHAIN_ID",
+    "CHAIN_ID_INDEX",
+    "COMMITTED",
+    "DIFF_ID",
+    "EQUAL_MUTABLE",
+    "EXTERNAL_BUCKET",
+    "INDEX_BUCKET",
+    "MAIN_BUCKET",
+    "MEDIA_TYPE",
+    "MEDIA_TYPE_DOCKER_GZIP",
+    "PARENT",
+    "SNAPSHOT",
+    "WRITTEN",
+    "index_key",
+    "record_of_index_key",
+]
+
+MAIN_BUCKET: Final = b"_main"
+INDEX_BUCKET: Final = b"_index"
+EXTERNAL_BUCKET: Final = b"_external"
+
+# What v1 writes and the migration reads (section 2.1).
+EQUAL_MUTABLE: Final = b"cache.equalMutable"
+BLOB_MAPPING: Final = b"blobmapping.blob"
+
+# What the migration adds (section 2.2).
+COMMITTED: Final = b"snapshot.committed"
+PARENT: Final = b"cache.parent"
+SNAPSHOT: Final = b"cache.snapshot"
+DIFF_ID: Final = b"cache.diffID"
+BLOB: Final = b"cache.blob"
+MEDIA_TYPE: Final = b"cache.mediatype"
+CHAIN_ID: Final = b"cache.chainID"
+BLOB_CHAIN_ID: Final = b"cache.blobChainID"
+
+WRITTEN: Final = frozenset({COMMITTED, PARENT, SNAPSHOT, DIFF_ID, BLOB, MEDIA_TYPE, CHAIN_ID, BLOB_CHAIN_ID})
+"""The keys that a migration adds to records."""
+
+CHAIN_ID_INDEX: Final = b"chainid:"
+BLOB_CHAIN_ID_INDEX: Final = b"blobchainid:"
+"""An index is this prefix and then the value of the key."""
+
+MEDIA_TYPE_DOCKER_GZIP: Final = b"application/vnd.docker.image.rootfs.diff.tar.gzip"
+"""Media type of every migrated blob, of OCI layers, too (section 4, pass 3)."""
+
+_SEPARATOR: Final = b"::"
+
+
+def index_key(index: bytes, record: bytes) -> bytes:
+    """Key in the ``_index`` bucket that leads from ``index`` to the id ``record``."""
+    return index + _SEPARATOR + record
+
+
+def record_of_index_key(key: bytes) -> bytes | None:
+    """Record id in a key of ``_index``, None if it has none.
+
+    Cut at the last ``::``, as an index often has ``::`` of its own and a record id never does (section 1).
+    """
+    _, separator, record = key.rpartition(_SEPARATOR)
+    return record if separator else None

@@ -1,0 +1,212 @@
+"""Loaders for the shared fixtures: real roots and synthetic stores with the reference's own results.
+
+They lie outside the repository, at ``$BUILDKIT_MIGRATE_FIXTURES`` or ``<checkout>/../shared/fixtures``; tests
+that need them are skipped where they are absent. Their forms are described in the MANIFEST.md beside them.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import plain_bbolt
+from buildkit_migrate.migration.model import Kind, PlainRecords, PlainSurvey, Resource, Snapshot
+
+ROOT_LABEL = b"containerd.io/gc.root"
+FLAT_LABEL = b"containerd.io/gc.flat"
+
+REAL_ROOTS = {"a": "overlayfs", "b": "native", "c": "overlayfs"}
+"""Name to snapshotter."""
+
+SYNTHETIC_STORES = ("deep-1000-1", "flat-1000-1", "forest-1000-1", "wide-1000-1")
+
+Tree = plain_bbolt.Tree
+
+
+def directory() -> Path:
+    """Where the fixtures are; skips the test if they are absent."""
+    default = Path(__file__).parents[2] / "shared" / "fixtures"
+    path = Path(os.environ.get("BUILDKIT_MIGRATE_FIXTURES", default))
+    if not (path / "MANIFEST.md").is_file():
+        pytest.skip(f"no shared fixtures at {path} (set BUILDKIT_MIGRATE_FIXTURES)")
+    return path
+
+
+# --- Dumps of real roots
+
+
+def dump(root: str, moment: str, database: str) -> Tree:
+    """A dump of a real root: ``moment`` is "before" or "after-migratev2"; bucket sequences are left out."""
+    path = directory() / root / moment / f"{database}.json.gz"
+    return _tree(json.loads(gzip.decompress(path.read_bytes())))
+
+
+def _tree(bucket: dict[str, Any]) -> Tree:
+    tree: Tree = {_name(name): _tree(child) for name, child in bucket.get("buckets", {}).items()}
+    tree |= {_name(name): _value(value) for name, value in bucket.get("keys", {}).items()}
+    return tree
+
+
+def _name(text: str) -> bytes:
+    prefix = "\0b64:"
+    return base64.b64decode(text[len(prefix) :]) if text.startswith(prefix) else text.encode()
+
+
+def _value(value: str | dict[str, str]) -> bytes:
+    return value.encode() if isinstance(value, str) else base64.b64decode(value["b64"])
+
+
+def bucket(tree: Tree, *path: bytes) -> Tree:
+    """The bucket at ``path``, an empty one if it is absent."""
+    for name in path:
+        child = tree.get(name, {})
+        assert isinstance(child, dict)
+        tree = child
+    return tree
+
+
+def buckets(tree: Tree) -> dict[bytes, Tree]:
+    """The nested buckets of a bucket, without its plain keys."""
+    return {name: child for name, child in tree.items() if isinstance(child, dict)}
+
+
+def records_of(tree: Tree) -> PlainRecords:
+    """The records of a metadata store."""
+    return {
+        id: {key: None if isinstance(value, dict) else value for key, value in record.items()}
+        for id, record in buckets(bucket(tree, b"_main")).items()
+    }
+
+
+def leases_of(containerd: Tree) -> dict[bytes, set[Resource]]:
+    """Lease id to resources, from containerd's metadata database."""
+    leases = {}
+    for id, lease in buckets(bucket(containerd, b"v1", b"buildkit", b"leases")).items():
+        resources: set[Resource] = {("content", digest) for digest in bucket(lease, b"content")}
+        for snapshotter, names in buckets(bucket(lease, b"snapshots")).items():
+            resources |= {(f"snapshots/{snapshotter.decode()}", name) for name in names}
+        leases[id] = resources
+    return leases
+
+
+def survey_of(containerd: Tree, backend: Tree, snapshotter: str) -> PlainSurvey:
+    """Survey from containerd's metadata database and the snapshotter's own one (for the kinds)."""
+    namespace = bucket(containerd, b"v1", b"buildkit")
+    kinds = buckets(bucket(backend, b"v1", b"snapshots"))
+    survey = PlainSurvey(snapshotter, leases=leases_of(containerd))
+    for name, entry in buckets(bucket(namespace, b"snapshots", snapshotter.encode())).items():
+        backend_name, parent = entry[b"name"], entry.get(b"parent", b"")
+        assert isinstance(backend_name, bytes)
+        assert isinstance(parent, bytes)
+        kind = kinds[backend_name][b"kind"]
+        assert isinstance(kind, bytes)
+        survey.snapshots[name] = Snapshot(Kind(kind[0]), parent, ROOT_LABEL in bucket(entry, b"labels"))
+    for digest, blob in buckets(bucket(namespace, b"content", b"blob")).items():
+        survey.blobs[digest] = ROOT_LABEL in bucket(blob, b"labels")
+    return survey
+
+
+@dataclass
+class RealRoot:
+    """A real root before the migration, and what the reference made of it."""
+
+    records: PlainRecords
+    survey: PlainSurvey
+    metadata: Tree
+    metadata_v2: Tree
+    containerd: Tree
+    containerd_after: Tree
+    survey_after: PlainSurvey
+
+
+def real_root(name: str) -> RealRoot:
+    metadata = dump(name, "before", "metadata")
+    containerd = dump(name, "before", "containerdmeta")
+    containerd_after = dump(name, "after-migratev2", "containerdmeta")
+    backend = dump(name, "before", "snapshots")
+    return RealRoot(
+        records=records_of(metadata),
+        survey=survey_of(containerd, backend, REAL_ROOTS[name]),
+        metadata=metadata,
+        metadata_v2=dump(name, "after-migratev2", "metadata_v2"),
+        containerd=containerd,
+        containerd_after=containerd_after,
+        survey_after=survey_of(containerd_after, backend, REAL_ROOTS[name]),
+    )
+
+
+# --- Synthetic stores
+
+Call = tuple[str, ...]
+"""Name of a call that changes something, and its arguments."""
+
+
+@dataclass
+class SyntheticStore:
+    """A generated v1 store, the world around it, and what the reference made of it."""
+
+    records: PlainRecords
+    survey: PlainSurvey
+    metadata: Tree
+    metadata_v2: Tree
+    calls: Counter[Call]
+
+
+def synthetic_store(name: str) -> SyntheticStore:
+    path = directory() / "synthetic" / name
+    metadata = plain_bbolt.load(gzip.decompress((path / "metadata.db.gz").read_bytes()))
+    world = json.loads(gzip.decompress((path / "world.json.gz").read_bytes()))
+    survey = PlainSurvey(world["snapshotter"])
+    for entry in world["snapshots"]:
+        survey.snapshots[entry["id"].encode()] = Snapshot(
+            Kind[entry["kind"].upper()], entry.get("parent", "").encode(), "gcroot" in entry
+        )
+    for entry in world["content"]:
+        survey.blobs[entry["digest"].encode()] = "gcroot" in entry
+    return SyntheticStore(
+        records=records_of(metadata),
+        survey=survey,
+        metadata=metadata,
+        metadata_v2=_lines_to_tree((path / "v2.dump.jsonl.gz").read_bytes()),
+        calls=_changing_calls((path / "calls.sorted.jsonl.gz").read_bytes()),
+    )
+
+
+def _lines_to_tree(data: bytes) -> Tree:
+    tree: Tree = {}
+    for line in gzip.decompress(data).splitlines():
+        entry = json.loads(line)
+        at = tree
+        for name in entry["p"]:
+            child = at.setdefault(name.encode(), {})
+            assert isinstance(child, dict)
+            at = child
+        if "v64" in entry:
+            at[entry["k"].encode()] = base64.b64decode(entry["v64"])
+        elif "v" in entry:
+            at[entry["k"].encode()] = entry["v"].encode()
+    return tree
+
+
+def _changing_calls(data: bytes) -> Counter[Call]:
+    calls: Counter[Call] = Counter()
+    for line in gzip.decompress(data).splitlines():
+        call = json.loads(line)
+        match call["m"]:
+            case "leases.Create" as name:
+                calls[name, call["id"], *call["labels"]] += 1
+            case "leases.AddResource" as name:
+                calls[name, call["lease"], call["type"], call["id"]] += 1
+            case "snapshots.Update" as name:
+                calls[name, call["name"], *call["fieldpaths"]] += 1
+            case "content.Update" as name:
+                calls[name, call["digest"], *call["fieldpaths"]] += 1
+    return calls
