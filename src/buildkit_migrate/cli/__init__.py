@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
@@ -74,6 +75,7 @@ class InterruptedByUserError(errors.Error):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status. Arguments are those of the process by default."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _replace_closed_streams()
     try:
         return _run(given)
     except BrokenPipeError:
@@ -82,6 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         render.abandon_output()
         return BROKEN_PIPE
+
+
+def _replace_closed_streams() -> None:
+    """Opens /dev/null for a stream that the caller closed, before a database gets its descriptor."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
 
 
 def _run(given: list[str]) -> int:
