@@ -25,15 +25,21 @@ typedef struct {
     id_text text;
 } order;
 
-/* Rises with the key; keys of equal rank need a full comparison. */
-static uint64_t rank(bkm_span text)
+/* Rises with the key, of which `parts` are what follows the prefix; keys of equal rank need a full
+ * comparison. It is made of the eight bytes after the algorithm, which is nearly always the same. */
+static uint64_t rank(const bkm_span parts[3])
 {
-    int side = bkm_span_compare(text, (bkm_span)NAME("sha256:"));
-    if (text.size < 15 || memcmp(text.data, "sha256:", 7) != 0)
+    uint8_t start[15] = {0};
+    size_t filled = 0;
+    for (int i = 0; i < 3 && filled < sizeof start; i++) {
+        size_t size = parts[i].size < sizeof start - filled ? parts[i].size : sizeof start - filled;
+        memcpy(start + filled, parts[i].data, size);
+        filled += size;
+    }
+    int side = memcmp(start, "sha256:", 7);
+    if (side != 0)
         return side < 0 ? 0 : UINT64_MAX;
-    uint64_t digits;
-    memcpy(&digits, text.data + 7, sizeof digits);
-    return __builtin_bswap64(digits);
+    return __builtin_bswap64(bkm_load64(start + 7));
 }
 
 static uint8_t byte_of(const bkm_span *parts, size_t at)
@@ -103,8 +109,10 @@ static uint32_t *sorted(const bkm_plan *plan, id_text text, size_t count)
     size_t filled = 0;
     for (uint32_t i = 0; i < plan->records->count; i++) {
         uint8_t space[BKM_ID_SIZE];
-        if (bkm_plan_writes_chain(plan, i))
-            entries[filled++] = (entry){rank(text(&plan->chain_input, &plan->chains, i, space)), i};
+        if (!bkm_plan_writes_chain(plan, i))
+            continue;
+        const bkm_span parts[] = {text(&plan->chain_input, &plan->chains, i, space), separator, plan->records->id[i]};
+        entries[filled++] = (entry){rank(parts), i};
     }
     const entry *in_order = sort(&by, entries, entries + count, count);
     for (size_t i = 0; i < count; i++)

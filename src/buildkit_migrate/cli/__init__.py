@@ -13,6 +13,8 @@ from buildkit_migrate import errors
 
 __all__ = ["main"]
 
+_COMMANDS: Final = ("migrate",)
+
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
@@ -65,29 +67,40 @@ class _PrintCompletion(argparse.Action):
         parser.exit()
 
 
+class InterruptedByUserError(errors.Error):
+    exit_code = INTERRUPTED
+    hint = "running the command again finishes the job"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status. Arguments are those of the process by default."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _replace_closed_streams()
     try:
-        status = _run(given)
-        sys.stdout.flush()
+        return _run(given)
     except BrokenPipeError:
-        # Who read our output has gone. Python would try once more to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who read our output has gone.
+        from buildkit_migrate.cli import render
+
+        render.abandon_output()
         return BROKEN_PIPE
-    return status
+
+
+def _replace_closed_streams() -> None:
+    """Opens /dev/null for a stream that the caller closed, before a database gets its descriptor."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
 
 
 def _run(given: list[str]) -> int:
     try:
-        parser = _make_parser()
-        options = parser.parse_args(given)
-        status: int = _command(options.command)(options)
-    except KeyboardInterrupt:
-        print("buildkit-migrate: interrupted; running it again finishes the job", file=sys.stderr)
-        return INTERRUPTED
+        options = _make_parser().parse_args(given)
+        status: int = _module(options.command).run(options)
     except BrokenPipeError:
         raise
+    except KeyboardInterrupt:
+        return _fail(InterruptedByUserError("interrupted"), given)
     except Exception as error:
         return _fail(error, given)
     return status
@@ -114,17 +127,10 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_COMMANDS: Final = ("migrate",)
-
-
 def _module(name: str) -> Any:
     from importlib import import_module
 
     return import_module(f"buildkit_migrate.cli.{name}")
-
-
-def _command(name: str) -> Any:
-    return _module(name).run
 
 
 def _fail(error: Exception, given: Sequence[str]) -> int:
@@ -137,7 +143,7 @@ def _fail(error: Exception, given: Sequence[str]) -> int:
 
         traceback.print_exception(error)
     if wants_json(given):
-        render.print_json({"error": render.error_as_dict(known)})
+        render.emit_json({"error": render.error_as_dict(known)})
     for line in render.error_lines(known, verbose="-v" in given or "--verbose" in given):
         print(line, file=sys.stderr)
     return known.exit_code

@@ -73,10 +73,9 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     if options.format == "json":
-        render.print_json(render.reports_as_dict(root.path, reports, options.dry_run, options.verbose))
+        render.emit_json(render.reports_as_dict(root.path, reports, options.dry_run, options.verbose))
     else:
-        for line in render.report_lines(root.path, reports, options.verbose):
-            print(line)
+        render.emit(render.report_lines(root.path, reports, options.verbose))
     refused = options.dry_run and options.on_broken == "fail" and any(report.problems for report in reports)
     if refused:
         print(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from buildkit_migrate.migration.report import Report
 
 __all__ = [
+    "abandon_output",
+    "emit",
+    "emit_json",
     "error_as_dict",
     "error_lines",
     "known_error",
-    "print_json",
     "printable",
     "report_lines",
     "reports_as_dict",
@@ -29,10 +32,44 @@ _SHOWN: Final = 20
 """Problems and cautions that are listed when nobody asks for all."""
 
 
-def print_json(document: dict[str, Any]) -> None:
+# --- Output
+
+
+def emit(lines: Iterable[str]) -> None:
+    """Prints to stdout. Raises StorageError if the system refuses, BrokenPipeError if nobody reads."""
+    with _writing_output():
+        for line in lines:
+            sys.stdout.buffer.write(line.encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def emit_json(document: dict[str, Any]) -> None:
+    """Prints a document to stdout; raises as `emit` does."""
     import orjson
 
-    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
+    with _writing_output():
+        sys.stdout.buffer.write(
+            orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        )
+        sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def _writing_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        abandon_output()
+        raise errors.StorageError(f"standard output: {error.strerror}") from error
+
+
+def abandon_output() -> None:
+    """Sends what is still to be printed nowhere, so that Python does not fail on it again when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def printable(value: bytes) -> str:
@@ -49,7 +86,7 @@ def known_error(error: Exception) -> errors.Error:
     if isinstance(error, errors.Error):
         return error
     if isinstance(error, OSError):
-        return errors.StorageError(str(error))
+        return errors.StorageError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return errors.Error(
         f"unexpected {type(error).__name__}: {error}",
         hint="please report this, with the output of the same command with --debug",

@@ -1,0 +1,375 @@
+"""The native plan: equal to the reference model, and its edits do what the plan says."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import struct
+
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fixtures
+from buildkit_migrate import reference
+from buildkit_migrate._native.bolt import Reader
+from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate.errors import CorruptDatabaseError
+from buildkit_migrate.metadata import gojson, keys
+from buildkit_migrate.migration.model import (
+    Caution,
+    Kind,
+    PlainPlan,
+    PlainRecords,
+    PlainSurvey,
+    Problem,
+    Reason,
+    RecordPlan,
+    Snapshot,
+)
+from fixtures import Tree, bucket
+from strategies import worlds
+from dicts import edited, file_of
+
+SLOW = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+NOW = 1_600_000_000_120_000_000
+NOW_STORED = struct.pack(">BqIh", 1, 62135596800 + 1_600_000_000, 120_000_000, -1)
+NOW_TEXT = b"2020-09-13T12:26:40.12Z"
+ZERO_TIME = b"\x01" + bytes(12) + b"\xff\xff"
+EARLIER = struct.pack(">BqIh", 1, 62135596800, 5, -1)
+
+
+def store_of(records: PlainRecords) -> Tree:
+    main: Tree = {}
+    for id, record in records.items():
+        main[id] = {key: {b"k": b"v"} if value is None else value for key, value in record.items()}
+    return {b"_main": main}
+
+
+def native_survey(survey: PlainSurvey) -> Survey:
+    return Survey(
+        survey.snapshotter,
+        [(name, s.kind, s.parent, s.root_label) for name, s in survey.snapshots.items()],
+        survey.blobs.items(),
+        survey.leases.items(),
+    )
+
+
+def native_plan(store: Tree, survey: PlainSurvey) -> Plan:
+    return Plan(Records(Reader(file_of(store))), native_survey(survey))
+
+
+# --- Equal to the reference model
+
+
+@SLOW
+@given(worlds(max_records=10))
+def test_equals_the_reference_model(world: tuple[PlainRecords, PlainSurvey]) -> None:
+    records, survey = world
+    assert native_plan(store_of(records), survey).plain() == reference.plan(records, survey)
+
+
+@pytest.mark.parametrize("name", fixtures.REAL_ROOTS)
+def test_real_root(name: str) -> None:
+    root = fixtures.real_root(name)
+    plan = native_plan(root.metadata, root.survey)
+    assert plan.plain() == reference.plan(root.records, root.survey)
+    assert edited(plan.records.reader, plan.store_edits()) == root.metadata_v2
+
+
+@pytest.mark.parametrize("name", fixtures.SYNTHETIC_STORES)
+def test_synthetic_store(name: str) -> None:
+    store = fixtures.synthetic_store(name)
+    data = gzip.decompress((fixtures.directory() / "synthetic" / name / "metadata.db.gz").read_bytes())
+    plan = Plan(Records(Reader(data)), native_survey(store.survey))
+    assert plan.plain() == reference.plan(store.records, store.survey)
+    assert edited(plan.records.reader, plan.store_edits()) == store.metadata_v2
+
+
+def test_store_without_records() -> None:
+    for store in ({}, {b"_main": {}}, {b"_main": {b"no bucket": b""}}, {b"_main": b"no bucket"}):
+        plan = native_plan(store, PlainSurvey("overlayfs"))
+        assert plan.plain() == PlainPlan()
+        assert list(plan.store_edits()) == []
+        assert list(plan.containerd_edits(NOW)) == []
+
+
+def test_damaged_store() -> None:
+    data = bytearray(file_of(store_of({b"%d" % i: {b"etag": b"x" * 500} for i in range(100)})))
+    data[4 * 4096 : 5 * 4096] = b"\xff" * 4096
+    with pytest.raises(CorruptDatabaseError):
+        Records(Reader(bytes(data)))
+
+
+# --- Edits of the store
+
+
+@st.composite
+def stores(draw: st.DrawFn) -> tuple[Tree, PlainSurvey]:
+    """Stores whose records have index keys and external values, and keys that belong to no record."""
+    records, survey = draw(worlds(max_records=10))
+    ids = st.sampled_from([*records, b"gone", b""])
+    indexes = st.sampled_from([b"i", b"blobchainid:x", b"chainid:sha256:0::x", b"git::", b"z:", b""])
+    index = draw(st.lists(st.builds(keys.index_key, indexes, ids) | ids.filter(bool), max_size=6))
+    external = draw(st.dictionaries(ids.filter(bool), st.just({b"name": b"raw"}), max_size=4))
+    store = store_of(records)
+    if index:
+        store[b"_index"] = dict.fromkeys(index, b"")
+    if external or draw(st.booleans()):
+        store[b"_external"] = dict(external)
+    return store, survey
+
+
+def after_migration(store: Tree, plan: PlainPlan) -> Tree:
+    """What a plan makes of a store."""
+    dropped = {problem.record for problem in plan.problems if problem.reason is not Reason.REPAIRED}
+    result = copy.deepcopy(store)
+    for name in (b"_main", b"_external"):
+        for id in dropped & set(bucket(result, name)):
+            del bucket(result, name)[id]
+    index = bucket(result, b"_index")
+    for key in [key for key in index if keys.record_of_index_key(key) in dropped]:
+        del index[key]
+    for id, record in plan.records.items():
+        bucket(result, b"_main", id).update(record.puts)
+        index.update(dict.fromkeys(record.index, b""))
+    if index:
+        result[b"_index"] = index
+    return result
+
+
+@SLOW
+@given(stores())
+def test_store_edits_make_the_new_store(world: tuple[Tree, PlainSurvey]) -> None:
+    store, survey = world
+    plan = native_plan(store, survey)
+    assert edited(plan.records.reader, plan.store_edits()) == after_migration(store, plan.plain())
+
+
+def test_index_keys_of_odd_texts_come_in_order() -> None:
+    """A base layer's chain id is its diffID, whatever that is; "::" in texts and ids may meet."""
+    digest = b"sha256:" + b"1" * 64
+    records: dict[bytes, dict[bytes, bytes | None]] = {}
+    texts = [b"a", b"a::b", b"a:", b"sha256:", b"sha256:00000000", b"sha256:00000000::", digest, b"z" * 200]
+    for number, text in enumerate([*texts, "sha256:é".encode(), b"a"]):
+        for id in (b"%d" % number, b"b::%d" % number, b":%d" % number, b"c", b"b::c"):
+            mapping = b'{"value":{"Blobsum":"%b","DiffID":"%b"}}' % (digest, text)
+            records[id] = {keys.BLOB_MAPPING: mapping}
+    survey = PlainSurvey("s", {id: Snapshot(Kind.COMMITTED) for id in records}, {digest: True})
+    plan = native_plan(store_of(records), survey)
+    plain = reference.plan(records, survey)
+    assert plan.plain() == plain
+    assert edited(plan.records.reader, plan.store_edits()) == after_migration(store_of(records), plain)
+
+
+def test_records_with_one_index_key() -> None:
+    """Ids with "::" can make the same key of two records; it is put once."""
+    digest = b"sha256:" + b"1" * 64
+    records: dict[bytes, dict[bytes, bytes | None]] = {
+        id: {keys.BLOB_MAPPING: b'{"value":{"Blobsum":"%b","DiffID":"%b"}}' % (digest, diff_id)}
+        for id, diff_id in ((b"b::c", b"a"), (b"c", b"a::b"))
+    }
+    survey = PlainSurvey("s", {id: Snapshot(Kind.COMMITTED) for id in records}, {digest: True})
+    plan = native_plan(store_of(records), survey)
+    expected = after_migration(store_of(records), plan.plain())
+    assert b"chainid:a::b::c" in bucket(expected, b"_index")
+    assert edited(plan.records.reader, plan.store_edits()) == expected
+
+
+def test_streams_of_many_chunks() -> None:
+    """More than a chunk in each stream, and one record that is larger than a chunk."""
+    long = b"p" * 600_000
+    records: PlainRecords = {b"r%05d" % i: {b"snapshot.size": b'{"value":1}'} for i in range(12_000)}
+    survey = PlainSurvey("s", {id: Snapshot(Kind.ACTIVE, long if id == b"r00500" else b"", True) for id in records})
+    plan = native_plan(store_of(records), survey)
+    chunks = list(plan.store_edits())
+    assert len(chunks) > 2
+    assert edited(plan.records.reader, chunks) == after_migration(store_of(records), reference.plan(records, survey))
+    assert len(list(plan.containerd_edits(NOW))) > 2
+
+
+# --- containerd's database
+
+
+def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[Tree, Tree]:
+    """containerd's database and the snapshotter's own, as a survey of them says."""
+    backend: Tree = {b"left over": {b"kind": b"\1"}}
+    snapshots: Tree = {b"no backend": {b"name": b"x", b"labels": {fixtures.ROOT_LABEL: b"t"}}, b"leaf": b""}
+    for number, (name, snapshot) in enumerate(survey.snapshots.items()):
+        backend_name = b"%b/%d/%b" % (namespace, number, name)
+        backend[backend_name] = {b"kind": bytes([snapshot.kind])}
+        snapshots[name] = {b"name": backend_name, **_labels(number, snapshot.root_label)}
+        if snapshot.parent:
+            bucket(snapshots, name)[b"parent"] = snapshot.parent
+    blobs: Tree = {digest: _labels(number, root) for number, (digest, root) in enumerate(survey.blobs.items())}
+    leases: Tree = {}
+    for id, resources in survey.leases.items():
+        lease: Tree = {b"createdat": EARLIER}
+        for kind, resource in resources:
+            if kind == "content":
+                lease.setdefault(b"content", {})[resource] = b""  # type: ignore[index]
+            else:
+                of_type = lease.setdefault(b"snapshots", {}).setdefault(kind.split("/")[1].encode(), {})  # type: ignore[union-attr]
+                of_type[resource] = b""  # type: ignore[index]
+        leases[id] = lease
+    containerd: Tree = {
+        b"v1": {
+            b"version": b"\6",
+            b"another": {b"leases": {b"theirs": {}}},
+            namespace: {
+                b"snapshots": {survey.snapshotter.encode(): snapshots},
+                b"content": {b"blob": blobs},
+                b"leases": leases,
+            },
+        }
+    }
+    return containerd, {b"v1": {b"snapshots": backend}}
+
+
+def _labels(number: int, root: bool) -> Tree:
+    """Labels of an object, in the forms that occur: other labels too, an empty bucket, none."""
+    labels: Tree = {b"other": b"l"} if number % 2 else {}
+    if root:
+        labels[fixtures.ROOT_LABEL] = b"2020"
+    entry: Tree = {b"createdat": EARLIER, b"size": b"\x02"} if number % 3 else {}
+    return {**entry, b"labels": labels} if labels or number % 4 else entry
+
+
+def after_update(containerd: Tree, plan: PlainPlan, snapshotter: bytes) -> Tree:
+    result = copy.deepcopy(containerd)
+    namespace = bucket(result, b"v1", b"buildkit")
+    for digest in plan.unlabel_blobs:
+        _unlabel(bucket(namespace, b"content", b"blob", digest)).setdefault(b"size", b"\0")
+    for name in plan.unlabel_snapshots:
+        _unlabel(bucket(namespace, b"snapshots", snapshotter, name))
+    for id, record in plan.records.items():
+        if record.create_lease:
+            bucket(namespace, b"leases")[id] = {
+                b"createdat": NOW_STORED,
+                b"labels": {fixtures.FLAT_LABEL: NOW_TEXT},
+            }
+        lease = bucket(namespace, b"leases", id)
+        for kind, resource in record.add_resources:
+            path = [b"content"] if kind == "content" else [b"snapshots", snapshotter]
+            at = lease
+            for step in path:
+                at = at.setdefault(step, {})  # type: ignore[assignment]
+            at[resource] = b""
+    return result
+
+
+def _unlabel(entry: Tree) -> Tree:
+    bucket(entry, b"labels").pop(fixtures.ROOT_LABEL)
+    entry.setdefault(b"createdat", ZERO_TIME)
+    entry[b"updatedat"] = NOW_STORED
+    return entry
+
+
+@SLOW
+@given(worlds(max_records=10))
+def test_offline_survey_and_containerd_edits(world: tuple[PlainRecords, PlainSurvey]) -> None:
+    records, survey = world
+    containerd, backend = databases_of(survey)
+    metadata = Reader(file_of(containerd))
+    offline = Survey.offline(metadata, Reader(file_of(backend)), "buildkit", survey.snapshotter)
+    expected = reference.plan(records, survey)
+    plan = Plan(Records(Reader(file_of(store_of(records)))), offline)
+    assert plan.plain() == expected
+    snapshotter = survey.snapshotter.encode()
+    assert edited(metadata, plan.containerd_edits(NOW)) == after_update(containerd, expected, snapshotter)
+    assert {id: (create, resources) for id, create, resources in plan.leases()} == {
+        id: (record.create_lease, record.add_resources)
+        for id, record in expected.records.items()
+        if record.create_lease or record.add_resources
+    }
+
+
+def test_offline_survey_of_databases_without_the_buckets() -> None:
+    """A bucket that is missing at any level is an empty one."""
+    trees: list[Tree] = [{}, {b"v1": {}}, {b"v1": b""}, {b"v1": {b"buildkit": {}}}]
+    trees.append({b"v1": {b"buildkit": {b"content": {}, b"leases": {}, b"snapshots": {}}}})
+    store = store_of({b"a": {}})
+    for tree in trees:
+        for backend in (None, Reader(file_of({})), Reader(file_of({b"v1": {b"snapshots": {}}}))):
+            offline = Survey.offline(Reader(file_of(tree)), backend, "buildkit", "overlayfs")
+            plan = Plan(Records(Reader(file_of(store))), offline)
+            assert plan.problems == [Problem(b"a", Reason.NO_SNAPSHOT)]
+            assert list(plan.containerd_edits(NOW)) == []
+
+
+def test_other_namespace_and_snapshotter_are_not_looked_at() -> None:
+    survey = PlainSurvey("overlayfs", {b"a": Snapshot(Kind.ACTIVE)})
+    containerd, backend = (Reader(file_of(tree)) for tree in databases_of(survey))
+    records = Records(Reader(file_of(store_of({b"a": {}}))))
+    for namespace, snapshotter, kept in (("buildkit", "overlayfs", 1), ("moby", "overlayfs", 0), ("buildkit", "btrfs", 0)):
+        offline = Survey.offline(containerd, backend, namespace, snapshotter)
+        assert Plan(records, offline).counts["kept"] == kept
+
+
+def test_damaged_databases_are_told_apart() -> None:
+    good = Reader(file_of({b"v1": {b"snapshots": {}}}))
+    data = bytearray(file_of({b"v1": {b"%d" % i: b"x" * 500 for i in range(100)}}))
+    data[3 * 4096 : -4096] = b"\xff" * (len(data) - 4 * 4096)
+    damaged = Reader(bytes(data), "damaged.db")
+    for pair in ((good, damaged), (damaged, good)):
+        with pytest.raises(CorruptDatabaseError, match=r"damaged\.db"):
+            Survey.offline(*pair, "buildkit", "overlayfs")
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"), [(0, b"2020-09-13T12:26:40Z"), (1, b"2020-09-13T12:26:40.000000001Z"), (12 * 10**7, NOW_TEXT)]
+)
+def test_time_text(fraction: int, text: bytes) -> None:
+    plan = native_plan(store_of({b"a": {}}), PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)}))
+    tree = edited(Reader(file_of({})), plan.containerd_edits(1_600_000_000 * 10**9 + fraction))
+    assert bucket(tree, b"v1", b"buildkit", b"leases", b"a", b"labels") == {fixtures.FLAT_LABEL: text}
+
+
+# --- What people look at
+
+
+@SLOW
+@given(worlds(max_records=10))
+def test_counts(world: tuple[PlainRecords, PlainSurvey]) -> None:
+    records, survey = world
+    plain = reference.plan(records, survey)
+    kept = plain.records.values()
+    left = {name for name, s in survey.snapshots.items() if s.root_label} - plain.unlabel_snapshots
+    assert native_plan(store_of(records), survey).counts == {
+        "records": len(records),
+        "kept": len(kept),
+        "dropped": len(records) - len(kept),
+        "committed": sum(keys.COMMITTED in record.puts for record in kept),
+        "blobs": sum(keys.BLOB in record.puts for record in kept),
+        "chains": sum(keys.CHAIN_ID in record.puts for record in kept),
+        "leases_to_create": sum(record.create_lease for record in kept),
+        "resources_to_add": sum(len(record.add_resources) for record in kept),
+        "unlabel_snapshots": len(plain.unlabel_snapshots),
+        "unlabel_blobs": len(plain.unlabel_blobs),
+        "views": sum(survey.snapshots[name].kind is Kind.VIEW for name in plain.unlabel_snapshots),
+        "labels_left_snapshots": len(left),
+        "labels_left_blobs": len({d for d, root in survey.blobs.items() if root} - plain.unlabel_blobs),
+    }
+
+
+@SLOW
+@given(worlds(max_records=10))
+def test_record_tells_what_the_new_store_says(world: tuple[PlainRecords, PlainSurvey]) -> None:
+    records, survey = world
+    plan = native_plan(store_of(records), survey)
+    plain = plan.plain()
+    assert [plan.record(i).id for i in range(len(plan.records))] == sorted(records)
+    for index, id in enumerate(sorted(records)):
+        shown = plan.record(index)
+        assert shown.dropped == (id not in plain.records)
+        if shown.dropped:
+            continue
+        values = {**records[id], **plain.records[id].puts}
+        assert shown.committed == (keys.COMMITTED in plain.records[id].puts)
+        assert shown.parent == gojson.string(values.get(keys.PARENT))
+        assert shown.snapshot == gojson.string(values[keys.SNAPSHOT])
+        assert shown.blob == gojson.string(values.get(keys.BLOB))
+        assert shown.diff_id == gojson.string(values.get(keys.DIFF_ID))
+    with pytest.raises(IndexError):
+        plan.record(len(records))
