@@ -18,6 +18,7 @@ typedef struct {
     bkm_span_table blobs_by_digest;
     int32_t *target;    /* index of the equal-mutable target as it is stored, or BKM_NO_INDEX */
     int32_t *links;     /* room for one link of each record */
+    int32_t *blob;      /* index of the record's blob in the survey, or BKM_NO_INDEX */
     uint32_t *walked;   /* room for find_cycles */
 } maker;
 
@@ -196,10 +197,13 @@ static void pass3_blob(maker *m)
     for (size_t i = 0; i < m->count; i++) {
         plan->diff_id[i] = bkm_records_stored(records, BKM_STORED_DIFF_ID, i);
         plan->blob[i] = bkm_records_stored(records, BKM_STORED_BLOB, i);
+        m->blob[i] = plan->blob[i].size ? bkm_span_table_find(&m->blobs_by_digest, plan->blob[i]) : BKM_NO_INDEX;
         if (bkm_plan_dropped(plan, i) || !records->blobsum[i].data)
             continue;
-        if (bkm_span_table_find(&m->blobs_by_digest, records->blobsum[i]) < 0)
+        int32_t blob = bkm_span_table_find(&m->blobs_by_digest, records->blobsum[i]);
+        if (blob < 0)
             continue;
+        m->blob[i] = blob;
         plan->flags[i] |= BKM_PUT_BLOB;
         plan->diff_id[i] = records->diff_id[i];
         plan->blob[i] = records->blobsum[i];
@@ -361,9 +365,8 @@ static void pass6_and_7_labels(maker *m)
         if (bkm_plan_dropped(plan, i) || bkm_plan_equal_mutable(plan, i).size)
             continue;
         plan->unlabel_snapshot[plan->snapshot[i]] = survey->snapshot_root[plan->snapshot[i]];
-        int32_t blob = plan->blob[i].size ? bkm_span_table_find(&m->blobs_by_digest, plan->blob[i]) : BKM_NO_INDEX;
-        if (blob >= 0)
-            plan->unlabel_blob[blob] = survey->blob_root[blob];
+        if (m->blob[i] >= 0)
+            plan->unlabel_blob[m->blob[i]] = survey->blob_root[m->blob[i]];
     }
     for (size_t i = 0; i < survey->snapshot_count; i++)
         if (survey->snapshot_kind[i] == BKM_SNAPSHOT_VIEW)
@@ -461,12 +464,14 @@ bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey 
     maker m = {.plan = plan, .count = records->count};
     m.target = malloc((m.count + 1) * sizeof *m.target);
     m.links = malloc((m.count + 1) * sizeof *m.links);
+    m.blob = malloc((m.count + 1) * sizeof *m.blob);
     m.walked = malloc((m.count + 1) * sizeof *m.walked);
-    bool ok = m.target && m.links && m.walked && allocate(plan, m.count) &&
+    bool ok = m.target && m.links && m.blob && m.walked && allocate(plan, m.count) &&
               bkm_span_table_make(&m.records_by_id, records->id, m.count) &&
               bkm_span_table_make(&m.blobs_by_digest, survey->blob, survey->blob_count) && run(&m, kernel);
     free(m.target);
     free(m.links);
+    free(m.blob);
     free(m.walked);
     bkm_span_table_free(&m.records_by_id);
     bkm_span_table_free(&m.blobs_by_digest);

@@ -10,11 +10,11 @@
 
 typedef struct {
     const bkm_span *keys;
-    uint32_t *slots; /* index + 1, 0 = free */
+    uint64_t *slots; /* upper half: that of the hash, so that few keys are looked at; lower half: index + 1 */
     size_t mask;
 } bkm_span_table;
 
-static inline size_t bkm_span_hash(bkm_span key)
+static inline uint64_t bkm_span_hash(bkm_span key)
 {
     uint64_t hash = key.size, word;
     const uint8_t *at = key.data;
@@ -28,7 +28,7 @@ static inline size_t bkm_span_hash(bkm_span key)
     if (left)
         memcpy(&word, at, left);
     hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
-    return (size_t)(hash ^ hash >> 32);
+    return hash ^ hash >> 29;
 }
 
 /* `keys` (all different, fewer than INT32_MAX) must stay. False when out of memory. */
@@ -37,14 +37,15 @@ static inline bool bkm_span_table_make(bkm_span_table *table, const bkm_span *ke
     size_t size = 16;
     while (size < 2 * count)
         size *= 2;
-    *table = (bkm_span_table){keys, calloc(size, sizeof(uint32_t)), size - 1};
+    *table = (bkm_span_table){keys, calloc(size, sizeof(uint64_t)), size - 1};
     if (!table->slots)
         return false;
     for (size_t i = 0; i < count; i++) {
-        size_t slot = bkm_span_hash(keys[i]) & table->mask;
+        uint64_t hash = bkm_span_hash(keys[i]);
+        size_t slot = hash & table->mask;
         while (table->slots[slot])
             slot = (slot + 1) & table->mask;
-        table->slots[slot] = (uint32_t)i + 1;
+        table->slots[slot] = (hash >> 32 << 32) | (i + 1);
     }
     return true;
 }
@@ -52,10 +53,14 @@ static inline bool bkm_span_table_make(bkm_span_table *table, const bkm_span *ke
 /* Index of the key, -1 if it is not there. */
 static inline int32_t bkm_span_table_find(const bkm_span_table *table, bkm_span key)
 {
-    for (size_t slot = bkm_span_hash(key) & table->mask; table->slots[slot]; slot = (slot + 1) & table->mask) {
-        const bkm_span *found = &table->keys[table->slots[slot] - 1];
+    uint64_t hash = bkm_span_hash(key);
+    for (size_t slot = hash & table->mask; table->slots[slot]; slot = (slot + 1) & table->mask) {
+        if ((table->slots[slot] ^ hash) >> 32)
+            continue;
+        uint32_t index = (uint32_t)table->slots[slot] - 1;
+        const bkm_span *found = &table->keys[index];
         if (found->size == key.size && (key.size == 0 || memcmp(found->data, key.data, key.size) == 0))
-            return (int32_t)(table->slots[slot] - 1);
+            return (int32_t)index;
     }
     return -1;
 }
