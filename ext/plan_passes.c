@@ -73,9 +73,11 @@ static void find_cycles(maker *m, const int32_t *links, bkm_reason reason)
 static void check_values(maker *m)
 {
     const bkm_records *records = m->plan->records;
-    for (size_t i = 0; i < m->count; i++)
+    for (size_t i = 0; i < m->count; i++) {
+        bkm_prefetch_ahead(records->id, m->count, i);
         if (!bkm_utf8_valid(records->id[i]))
             refuse(m->plan, i, BKM_BAD_ID);
+    }
     for (size_t i = 0; i < records->problem_count; i++) {
         const bkm_value_problem *problem = &records->problems[i];
         refuse(m->plan, problem->record,
@@ -88,8 +90,7 @@ static void check_equal_mutable(maker *m)
 {
     bkm_plan *plan = m->plan;
     const bkm_span *equal_mutable = plan->records->equal_mutable;
-    for (size_t i = 0; i < m->count; i++)
-        m->target[i] = equal_mutable[i].size ? bkm_span_table_find(&m->records_by_id, equal_mutable[i]) : BKM_NO_INDEX;
+    bkm_span_table_find_all(&m->records_by_id, equal_mutable, m->count, m->target);
     find_cycles(m, m->target, BKM_EQUAL_MUTABLE_CYCLE);
 
     for (size_t i = 0; i < m->count; i++) {
@@ -141,6 +142,7 @@ static bool as_read(bkm_plan *plan, bkm_span *text)
 static bool pass1_committed_parent(maker *m)
 {
     bkm_plan *plan = m->plan;
+    const bkm_survey *survey = plan->survey;
     for (size_t i = 0; i < m->count; i++) {
         plan->parent[i] = bkm_records_stored(plan->records, BKM_STORED_PARENT, i);
         if (bkm_plan_dropped(plan, i))
@@ -149,7 +151,8 @@ static bool pass1_committed_parent(maker *m)
             plan->flags[i] |= BKM_PUT_COMMITTED;
             continue;
         }
-        if (plan->survey->snapshot_kind[plan->snapshot[i]] == BKM_SNAPSHOT_COMMITTED)
+        bkm_prefetch_ahead(survey->snapshot_parent, survey->snapshot_count, (size_t)plan->snapshot[i]);
+        if (survey->snapshot_kind[plan->snapshot[i]] == BKM_SNAPSHOT_COMMITTED)
             plan->flags[i] |= BKM_PUT_COMMITTED;
         bkm_span parent = bkm_plan_snapshot_parent(plan, i);
         if (parent.size == 0)
@@ -194,19 +197,17 @@ static void pass3_blob(maker *m)
 {
     bkm_plan *plan = m->plan;
     const bkm_records *records = plan->records;
+    bkm_span_table_find_all(&m->blobs_by_digest, records->blobsum, m->count, m->blob);
     for (size_t i = 0; i < m->count; i++) {
+        if (m->blob[i] >= 0 && !bkm_plan_dropped(plan, i)) {
+            plan->flags[i] |= BKM_PUT_BLOB;
+            plan->diff_id[i] = records->diff_id[i];
+            plan->blob[i] = records->blobsum[i];
+            continue;
+        }
         plan->diff_id[i] = bkm_records_stored(records, BKM_STORED_DIFF_ID, i);
         plan->blob[i] = bkm_records_stored(records, BKM_STORED_BLOB, i);
         m->blob[i] = plan->blob[i].size ? bkm_span_table_find(&m->blobs_by_digest, plan->blob[i]) : BKM_NO_INDEX;
-        if (bkm_plan_dropped(plan, i) || !records->blobsum[i].data)
-            continue;
-        int32_t blob = bkm_span_table_find(&m->blobs_by_digest, records->blobsum[i]);
-        if (blob < 0)
-            continue;
-        m->blob[i] = blob;
-        plan->flags[i] |= BKM_PUT_BLOB;
-        plan->diff_id[i] = records->diff_id[i];
-        plan->blob[i] = records->blobsum[i];
     }
 }
 
@@ -222,16 +223,16 @@ static bool needs_chain_ids(const bkm_plan *plan, size_t record)
 static void check_digests_and_parents(maker *m)
 {
     bkm_plan *plan = m->plan;
+    bkm_span_table_find_all(&m->records_by_id, plan->parent, m->count, plan->parent_index);
     for (size_t i = 0; i < m->count; i++) {
-        plan->parent_index[i] = BKM_CHAIN_NONE;
+        bkm_prefetch_ahead(plan->blob, m->count, i);
+        if (bkm_plan_dropped(plan, i) || plan->parent[i].size == 0)
+            plan->parent_index[i] = BKM_CHAIN_NONE;
         if (bkm_plan_dropped(plan, i))
             continue;
         if (plan->blob[i].size && !bkm_is_digest(plan->blob[i]))
             refuse(plan, i, BKM_BAD_DIGEST);
-        if (plan->parent[i].size == 0)
-            continue;
-        plan->parent_index[i] = bkm_span_table_find(&m->records_by_id, plan->parent[i]);
-        if (plan->parent_index[i] >= 0)
+        if (plan->parent[i].size == 0 || plan->parent_index[i] >= 0)
             continue;
         plan->parent_index[i] = BKM_CHAIN_MISSING;
         if (needs_chain_ids(plan, i))
@@ -409,6 +410,8 @@ static void find_snapshots(maker *m)
     size_t at = 0;
     for (size_t i = 0; i < m->count; i++) {
         bkm_span id = m->plan->records->id[i];
+        bkm_prefetch_ahead(m->plan->records->id, m->count, i);
+        bkm_prefetch_ahead(survey->snapshot, survey->snapshot_count, at);
         int order = -1;
         while (at < survey->snapshot_count && (order = bkm_span_compare(survey->snapshot[at], id)) < 0)
             at++;

@@ -14,6 +14,21 @@ typedef struct {
     size_t mask;
 } bkm_span_table;
 
+/* Asks for the bytes of a span that is looked at soon; any span will do. */
+static inline void bkm_prefetch(bkm_span span)
+{
+    __builtin_prefetch(span.data);
+    __builtin_prefetch(span.data + span.size);
+}
+
+/* In a loop over spans that lie apart: asks for the one that comes some rounds later. */
+static inline void bkm_prefetch_ahead(const bkm_span *spans, size_t count, size_t at)
+{
+    enum { ROUNDS = 16 };
+    if (at + ROUNDS < count)
+        bkm_prefetch(spans[at + ROUNDS]);
+}
+
 static inline uint64_t bkm_span_hash(bkm_span key)
 {
     uint64_t hash = key.size, word;
@@ -41,6 +56,7 @@ static inline bool bkm_span_table_make(bkm_span_table *table, const bkm_span *ke
     if (!table->slots)
         return false;
     for (size_t i = 0; i < count; i++) {
+        bkm_prefetch_ahead(keys, count, i);
         uint64_t hash = bkm_span_hash(keys[i]);
         size_t slot = hash & table->mask;
         while (table->slots[slot])
@@ -50,10 +66,8 @@ static inline bool bkm_span_table_make(bkm_span_table *table, const bkm_span *ke
     return true;
 }
 
-/* Index of the key, -1 if it is not there. */
-static inline int32_t bkm_span_table_find(const bkm_span_table *table, bkm_span key)
+static inline int32_t bkm_span_table_find_hashed(const bkm_span_table *table, bkm_span key, uint64_t hash)
 {
-    uint64_t hash = bkm_span_hash(key);
     for (size_t slot = hash & table->mask; table->slots[slot]; slot = (slot + 1) & table->mask) {
         if ((table->slots[slot] ^ hash) >> 32)
             continue;
@@ -63,6 +77,43 @@ static inline int32_t bkm_span_table_find(const bkm_span_table *table, bkm_span 
             return (int32_t)index;
     }
     return -1;
+}
+
+/* Index of the key, -1 if it is not there. */
+static inline int32_t bkm_span_table_find(const bkm_span_table *table, bkm_span key)
+{
+    return bkm_span_table_find_hashed(table, key, bkm_span_hash(key));
+}
+
+/* Finds many keys, each step for a block of them at once: the time goes into waiting for memory all over the
+ * file, and so the waits overlap. Absent keys (NULL data) give -1. */
+static inline void bkm_span_table_find_all(const bkm_span_table *table, const bkm_span *keys, size_t count,
+                                           int32_t *found)
+{
+    enum { BLOCK = 32 };
+    uint64_t hash[BLOCK];
+    for (size_t start = 0; start < count; start += BLOCK) {
+        const bkm_span *block = keys + start;
+        size_t size = count - start < BLOCK ? count - start : BLOCK;
+        for (size_t i = 0; i < size; i++)
+            bkm_prefetch(block[i]);
+        for (size_t i = 0; i < size; i++) {
+            hash[i] = bkm_span_hash(block[i]);
+            __builtin_prefetch(&table->slots[hash[i] & table->mask]);
+        }
+        for (size_t i = 0; i < size; i++) {
+            uint64_t slot = table->slots[hash[i] & table->mask];
+            if (slot)
+                __builtin_prefetch(&table->keys[(uint32_t)slot - 1]);
+        }
+        for (size_t i = 0; i < size; i++) {
+            uint64_t slot = table->slots[hash[i] & table->mask];
+            if (slot)
+                bkm_prefetch(table->keys[(uint32_t)slot - 1]);
+        }
+        for (size_t i = 0; i < size; i++)
+            found[start + i] = block[i].data ? bkm_span_table_find_hashed(table, block[i], hash[i]) : -1;
+    }
 }
 
 static inline void bkm_span_table_free(bkm_span_table *table)
