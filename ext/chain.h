@@ -50,6 +50,7 @@ typedef enum {
     BKM_CHAIN_BAD_INPUT, /* too many records, or a parent that is no index */
 } bkm_chain_status;
 
+/* Writes nothing unless it returns BKM_CHAIN_OK. */
 bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_output *output,
                                const bkm_sha256_kernel *kernel);
 

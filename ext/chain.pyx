@@ -76,6 +76,7 @@ cdef int fill(bkm_span *spans, list values) except -1:
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class Batch:
     """Records packed once, for runs of the engine alone."""
 

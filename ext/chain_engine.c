@@ -51,29 +51,24 @@ static uint8_t child_state(uint8_t parent)
     }
 }
 
-/* Sets all states but those of records in or below a cycle, and fills `order`. */
-static bkm_chain_status reach(const bkm_chain_input *in, uint8_t *state, chain_order *order)
+/* Sets all states but those of records in or below a cycle, and fills `order`. False: out of memory. */
+static bool reach(const bkm_chain_input *in, uint8_t *state, chain_order *order)
 {
     /* A counting sort by parent: the children of p are child[start[p]] up to child[start[p + 1]]. While
      * they are filled in, start[p + 1] is where the next child of p goes, hence the second extra place. */
     uint32_t *start = calloc(in->count + 2, sizeof *start);
     uint32_t *child = malloc((in->count + 1) * sizeof *child);
-    bkm_chain_status status = BKM_CHAIN_NO_MEMORY;
+    bool enough = start != NULL && child != NULL;
 
-    if (start == NULL || child == NULL)
+    if (!enough)
         goto done;
-    status = BKM_CHAIN_BAD_INPUT;
     for (size_t r = 0; r < in->count; r++) {
-        int32_t parent = in->parent[r];
-        if (parent < BKM_CHAIN_MISSING || (parent >= 0 && (size_t)parent >= in->count))
-            goto done;
         state[r] = first_state(in, r);
         if (state[r] == UNREACHED)
-            start[parent + 2]++;
+            start[in->parent[r] + 2]++;
         else
             order->step[order->roots++] = (chain_step){(uint32_t)r, NOTHING};
     }
-    status = BKM_CHAIN_OK;
     for (size_t p = 2; p < in->count + 2; p++)
         start[p] += start[p - 1];
     for (size_t r = 0; r < in->count; r++)
@@ -93,7 +88,7 @@ static bkm_chain_status reach(const bkm_chain_input *in, uint8_t *state, chain_o
 done:
     free(start);
     free(child);
-    return status;
+    return enough;
 }
 
 /* Tells the members of cycles from what hangs below them, by walking up from each record. */
@@ -200,28 +195,36 @@ static void hash_chains(const bkm_chain_input *in, const bkm_chain_output *out, 
     bkm_chain_hash_flush(batch);
 }
 
+static bool sound(const bkm_chain_input *in)
+{
+    if (in->count > INT32_MAX)
+        return false;
+    for (size_t r = 0; r < in->count; r++)
+        if (in->parent[r] < BKM_CHAIN_MISSING || in->parent[r] >= (int32_t)in->count)
+            return false;
+    return true;
+}
+
 bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_output *output,
                                const bkm_sha256_kernel *kernel)
 {
     chain_order order = {0};
     bkm_chain_hash batch;
-    bkm_chain_status status;
 
-    if (input->count > INT32_MAX)
+    if (!sound(input))
         return BKM_CHAIN_BAD_INPUT;
     order.step = malloc((input->count + 1) * sizeof *order.step);
-    if (order.step == NULL)
+    if (order.step == NULL || !reach(input, output->state, &order)) {
+        free(order.step);
         return BKM_CHAIN_NO_MEMORY;
-    status = reach(input, output->state, &order);
-    if (status == BKM_CHAIN_OK) {
-        if (order.reached < input->count)
-            find_cycles(input, output->state);
-        bkm_chain_hash_start(&batch, kernel);
-        hash_blobs(input, output, &batch);
-        hash_chains(input, output, &order, &batch);
     }
+    if (order.reached < input->count)
+        find_cycles(input, output->state);
+    bkm_chain_hash_start(&batch, kernel);
+    hash_blobs(input, output, &batch);
+    hash_chains(input, output, &order, &batch);
     free(order.step);
-    return status;
+    return BKM_CHAIN_OK;
 }
 
 static bkm_span spelled(const uint8_t digest[BKM_SHA256_DIGEST], uint8_t space[BKM_ID_SIZE])
