@@ -57,9 +57,11 @@ def with_hashlib(parents: list[int]) -> list[tuple[bytes, bytes]]:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_engine(benchmark: BenchmarkFixture, shape: str) -> None:
     parents = SHAPES[shape]
-    began = time.perf_counter()
-    expected = with_hashlib(parents)
-    baseline = time.perf_counter() - began
+    baseline = float("inf")
+    for _ in range(3):  # the best, as for the engine: other work on the machine must not flatter it
+        began = time.perf_counter()
+        expected = with_hashlib(parents)
+        baseline = min(baseline, time.perf_counter() - began)
 
     batch = chain.Batch(parents, DIFF_IDS, BLOBS)
     benchmark.pedantic(batch.run, rounds=30, warmup_rounds=1)  # type: ignore[no-untyped-call]

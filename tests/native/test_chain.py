@@ -256,8 +256,10 @@ def test_cycle_of_a_million() -> None:
 
 @pytest.mark.parametrize("parent", [-3, 2, 2**31 - 1])
 def test_parent_out_of_range(parent: int) -> None:
+    batch = chain.Batch([NONE, parent], [b"d"] * 2, [b"b"] * 2)
     with pytest.raises(ValueError, match="parent"):
-        chain.chain_ids([NONE, parent], [b"d"] * 2, [b"b"] * 2)
+        batch.run()
+    assert batch.results() == [("empty", b"", b"")] * 2  # nothing was written
 
 
 def test_columns_of_different_lengths() -> None:
