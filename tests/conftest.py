@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import containerd_daemon
-import judge as judges
 import pytest
 from hypothesis import settings
+
+import containerd_daemon
+import judge as judges
 
 # Tests assert nothing about time, as machines differ.
 settings.register_profile("default", deadline=None)

@@ -19,7 +19,7 @@ def data(tmp_path: Path) -> bytearray:
     return bytearray((tmp_path / "db").read_bytes())
 
 
-def verdict(judge: Judge, tmp_path: Path, data: bytes) -> list[str]:
+def verdict(judge: Judge, tmp_path: Path, data: bytes | bytearray) -> list[str]:
     (tmp_path / "db").write_bytes(data)
     return judge.check(tmp_path / "db")
 
