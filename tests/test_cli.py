@@ -111,7 +111,16 @@ def test_reader_of_the_output_goes_away(root: OnDisk) -> None:
 def test_output_that_can_not_be_written(root: OnDisk, form: str) -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "buildkit_migrate", "migrate", "--format", form, "--dry-run", str(root.root)],
+            [
+                sys.executable,
+                "-m",
+                "buildkit_migrate",
+                "migrate",
+                "--format",
+                form,
+                "--dry-run",
+                str(root.root),
+            ],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

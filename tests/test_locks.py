@@ -99,7 +99,9 @@ def test_lone_worker_respects_the_lock_of_its_state_directory(root: OnDisk) -> N
 def test_two_at_once(root: OnDisk) -> None:
     before = root.v1.read_bytes()
     command = [sys.executable, "-m", "buildkit_migrate", "migrate", str(root.root)]
-    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(3)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(3)
+    ]
     statuses = [process.wait(timeout=120) for process in running]
     assert 0 in statuses
     assert set(statuses) <= {0, 4}
