@@ -23,7 +23,15 @@ SHA256 = [
 CHAIN = ["chain_engine.c", "chain_hash.c", *SHA256]
 BOLT = ["bolt_reader.c"]
 # Nor "plan.c".
-PLAN = ["json_value.c", "records.c", "survey.c", "plan_passes.c", "plan_edits.c", "index_keys.c", "bolt_scan.c"]
+PLAN = [
+    "json_value.c",
+    "records.c",
+    "survey.c",
+    "plan_passes.c",
+    "index_keys.c",
+    "plan_edits.c",
+    "bolt_scan.c",
+]
 MODULES = {
     "sha256": ["sha256.pyx", *SHA256],
     "chain": ["chain.pyx", *CHAIN],

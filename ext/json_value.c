@@ -134,6 +134,10 @@ size_t bkm_utf8_character(const uint8_t *at, size_t size)
 bool bkm_utf8_valid(bkm_span text)
 {
     for (uint32_t i = 0; i < text.size;) {
+        if (text.data[i] < 0x80) {
+            i++;
+            continue;
+        }
         size_t length = bkm_utf8_character(text.data + i, text.size - i);
         if (length == 0)
             return false;

@@ -18,6 +18,7 @@ typedef struct {
     bkm_span_table blobs_by_digest;
     int32_t *target;    /* index of the equal-mutable target as it is stored, or BKM_NO_INDEX */
     int32_t *links;     /* room for one link of each record */
+    int32_t *blob;      /* index of the record's blob in the survey, or BKM_NO_INDEX */
     uint32_t *walked;   /* room for find_cycles */
 } maker;
 
@@ -72,9 +73,11 @@ static void find_cycles(maker *m, const int32_t *links, bkm_reason reason)
 static void check_values(maker *m)
 {
     const bkm_records *records = m->plan->records;
-    for (size_t i = 0; i < m->count; i++)
+    for (size_t i = 0; i < m->count; i++) {
+        bkm_prefetch_ahead(records->id, m->count, i);
         if (!bkm_utf8_valid(records->id[i]))
             refuse(m->plan, i, BKM_BAD_ID);
+    }
     for (size_t i = 0; i < records->problem_count; i++) {
         const bkm_value_problem *problem = &records->problems[i];
         refuse(m->plan, problem->record,
@@ -87,8 +90,7 @@ static void check_equal_mutable(maker *m)
 {
     bkm_plan *plan = m->plan;
     const bkm_span *equal_mutable = plan->records->equal_mutable;
-    for (size_t i = 0; i < m->count; i++)
-        m->target[i] = equal_mutable[i].size ? bkm_span_table_find(&m->records_by_id, equal_mutable[i]) : BKM_NO_INDEX;
+    bkm_span_table_find_all(&m->records_by_id, equal_mutable, m->count, m->target);
     find_cycles(m, m->target, BKM_EQUAL_MUTABLE_CYCLE);
 
     for (size_t i = 0; i < m->count; i++) {
@@ -140,6 +142,7 @@ static bool as_read(bkm_plan *plan, bkm_span *text)
 static bool pass1_committed_parent(maker *m)
 {
     bkm_plan *plan = m->plan;
+    const bkm_survey *survey = plan->survey;
     for (size_t i = 0; i < m->count; i++) {
         plan->parent[i] = bkm_records_stored(plan->records, BKM_STORED_PARENT, i);
         if (bkm_plan_dropped(plan, i))
@@ -148,7 +151,8 @@ static bool pass1_committed_parent(maker *m)
             plan->flags[i] |= BKM_PUT_COMMITTED;
             continue;
         }
-        if (plan->survey->snapshot_kind[plan->snapshot[i]] == BKM_SNAPSHOT_COMMITTED)
+        bkm_prefetch_ahead(survey->snapshot_parent, survey->snapshot_count, (size_t)plan->snapshot[i]);
+        if (survey->snapshot_kind[plan->snapshot[i]] == BKM_SNAPSHOT_COMMITTED)
             plan->flags[i] |= BKM_PUT_COMMITTED;
         bkm_span parent = bkm_plan_snapshot_parent(plan, i);
         if (parent.size == 0)
@@ -193,16 +197,17 @@ static void pass3_blob(maker *m)
 {
     bkm_plan *plan = m->plan;
     const bkm_records *records = plan->records;
+    bkm_span_table_find_all(&m->blobs_by_digest, records->blobsum, m->count, m->blob);
     for (size_t i = 0; i < m->count; i++) {
+        if (m->blob[i] >= 0 && !bkm_plan_dropped(plan, i)) {
+            plan->flags[i] |= BKM_PUT_BLOB;
+            plan->diff_id[i] = records->diff_id[i];
+            plan->blob[i] = records->blobsum[i];
+            continue;
+        }
         plan->diff_id[i] = bkm_records_stored(records, BKM_STORED_DIFF_ID, i);
         plan->blob[i] = bkm_records_stored(records, BKM_STORED_BLOB, i);
-        if (bkm_plan_dropped(plan, i) || !records->blobsum[i].data)
-            continue;
-        if (bkm_span_table_find(&m->blobs_by_digest, records->blobsum[i]) < 0)
-            continue;
-        plan->flags[i] |= BKM_PUT_BLOB;
-        plan->diff_id[i] = records->diff_id[i];
-        plan->blob[i] = records->blobsum[i];
+        m->blob[i] = plan->blob[i].size ? bkm_span_table_find(&m->blobs_by_digest, plan->blob[i]) : BKM_NO_INDEX;
     }
 }
 
@@ -218,16 +223,16 @@ static bool needs_chain_ids(const bkm_plan *plan, size_t record)
 static void check_digests_and_parents(maker *m)
 {
     bkm_plan *plan = m->plan;
+    bkm_span_table_find_all(&m->records_by_id, plan->parent, m->count, plan->parent_index);
     for (size_t i = 0; i < m->count; i++) {
-        plan->parent_index[i] = BKM_CHAIN_NONE;
+        bkm_prefetch_ahead(plan->blob, m->count, i);
+        if (bkm_plan_dropped(plan, i) || plan->parent[i].size == 0)
+            plan->parent_index[i] = BKM_CHAIN_NONE;
         if (bkm_plan_dropped(plan, i))
             continue;
         if (plan->blob[i].size && !bkm_is_digest(plan->blob[i]))
             refuse(plan, i, BKM_BAD_DIGEST);
-        if (plan->parent[i].size == 0)
-            continue;
-        plan->parent_index[i] = bkm_span_table_find(&m->records_by_id, plan->parent[i]);
-        if (plan->parent_index[i] >= 0)
+        if (plan->parent[i].size == 0 || plan->parent_index[i] >= 0)
             continue;
         plan->parent_index[i] = BKM_CHAIN_MISSING;
         if (needs_chain_ids(plan, i))
@@ -361,9 +366,8 @@ static void pass6_and_7_labels(maker *m)
         if (bkm_plan_dropped(plan, i) || bkm_plan_equal_mutable(plan, i).size)
             continue;
         plan->unlabel_snapshot[plan->snapshot[i]] = survey->snapshot_root[plan->snapshot[i]];
-        int32_t blob = plan->blob[i].size ? bkm_span_table_find(&m->blobs_by_digest, plan->blob[i]) : BKM_NO_INDEX;
-        if (blob >= 0)
-            plan->unlabel_blob[blob] = survey->blob_root[blob];
+        if (m->blob[i] >= 0)
+            plan->unlabel_blob[m->blob[i]] = survey->blob_root[m->blob[i]];
     }
     for (size_t i = 0; i < survey->snapshot_count; i++)
         if (survey->snapshot_kind[i] == BKM_SNAPSHOT_VIEW)
@@ -406,6 +410,8 @@ static void find_snapshots(maker *m)
     size_t at = 0;
     for (size_t i = 0; i < m->count; i++) {
         bkm_span id = m->plan->records->id[i];
+        bkm_prefetch_ahead(m->plan->records->id, m->count, i);
+        bkm_prefetch_ahead(survey->snapshot, survey->snapshot_count, at);
         int order = -1;
         while (at < survey->snapshot_count && (order = bkm_span_compare(survey->snapshot[at], id)) < 0)
             at++;
@@ -444,13 +450,13 @@ static bool allocate(bkm_plan *plan, size_t records)
     plan->snapshot = malloc(room * sizeof *plan->snapshot);
     plan->diff_id = malloc(room * sizeof *plan->diff_id);
     plan->blob = malloc(room * sizeof *plan->blob);
-    plan->chains.chain = malloc(room * sizeof *plan->chains.chain);
-    plan->chains.blob_chain = malloc(room * sizeof *plan->chains.blob_chain);
+    /* A record's pair of digests is one cache line. */
+    plan->chains.ids = aligned_alloc(sizeof *plan->chains.ids, room * sizeof *plan->chains.ids);
     plan->chains.state = calloc(room, 1);
     plan->unlabel_snapshot = calloc(plan->survey->snapshot_count + 1, 1);
     plan->unlabel_blob = calloc(plan->survey->blob_count + 1, 1);
     return plan->reason && plan->flags && plan->parent && plan->parent_index && plan->snapshot && plan->diff_id &&
-           plan->blob && plan->chains.chain && plan->chains.blob_chain && plan->chains.state &&
+           plan->blob && plan->chains.ids && plan->chains.state &&
            plan->unlabel_snapshot && plan->unlabel_blob;
 }
 
@@ -461,12 +467,14 @@ bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey 
     maker m = {.plan = plan, .count = records->count};
     m.target = malloc((m.count + 1) * sizeof *m.target);
     m.links = malloc((m.count + 1) * sizeof *m.links);
+    m.blob = malloc((m.count + 1) * sizeof *m.blob);
     m.walked = malloc((m.count + 1) * sizeof *m.walked);
-    bool ok = m.target && m.links && m.walked && allocate(plan, m.count) &&
+    bool ok = m.target && m.links && m.blob && m.walked && allocate(plan, m.count) &&
               bkm_span_table_make(&m.records_by_id, records->id, m.count) &&
               bkm_span_table_make(&m.blobs_by_digest, survey->blob, survey->blob_count) && run(&m, kernel);
     free(m.target);
     free(m.links);
+    free(m.blob);
     free(m.walked);
     bkm_span_table_free(&m.records_by_id);
     bkm_span_table_free(&m.blobs_by_digest);
@@ -484,8 +492,7 @@ void bkm_plan_free(bkm_plan *plan)
     free(plan->snapshot);
     free(plan->diff_id);
     free(plan->blob);
-    free(plan->chains.chain);
-    free(plan->chains.blob_chain);
+    free(plan->chains.ids);
     free(plan->chains.state);
     free(plan->unlabel_snapshot);
     free(plan->unlabel_blob);

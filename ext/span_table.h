@@ -10,11 +10,26 @@
 
 typedef struct {
     const bkm_span *keys;
-    uint32_t *slots; /* index + 1, 0 = free */
+    uint64_t *slots; /* upper half: that of the hash, so that few keys are looked at; lower half: index + 1 */
     size_t mask;
 } bkm_span_table;
 
-static inline size_t bkm_span_hash(bkm_span key)
+/* Asks for the bytes of a span that is looked at soon; any span will do. */
+static inline void bkm_prefetch(bkm_span span)
+{
+    __builtin_prefetch(span.data);
+    __builtin_prefetch(span.data + span.size);
+}
+
+/* In a loop over spans that lie apart: asks for the one that comes some rounds later. */
+static inline void bkm_prefetch_ahead(const bkm_span *spans, size_t count, size_t at)
+{
+    enum { ROUNDS = 16 };
+    if (at + ROUNDS < count)
+        bkm_prefetch(spans[at + ROUNDS]);
+}
+
+static inline uint64_t bkm_span_hash(bkm_span key)
 {
     uint64_t hash = key.size, word;
     const uint8_t *at = key.data;
@@ -28,7 +43,7 @@ static inline size_t bkm_span_hash(bkm_span key)
     if (left)
         memcpy(&word, at, left);
     hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
-    return (size_t)(hash ^ hash >> 32);
+    return hash ^ hash >> 29;
 }
 
 /* `keys` (all different, fewer than INT32_MAX) must stay. False when out of memory. */
@@ -37,27 +52,68 @@ static inline bool bkm_span_table_make(bkm_span_table *table, const bkm_span *ke
     size_t size = 16;
     while (size < 2 * count)
         size *= 2;
-    *table = (bkm_span_table){keys, calloc(size, sizeof(uint32_t)), size - 1};
+    *table = (bkm_span_table){keys, calloc(size, sizeof(uint64_t)), size - 1};
     if (!table->slots)
         return false;
     for (size_t i = 0; i < count; i++) {
-        size_t slot = bkm_span_hash(keys[i]) & table->mask;
+        bkm_prefetch_ahead(keys, count, i);
+        uint64_t hash = bkm_span_hash(keys[i]);
+        size_t slot = hash & table->mask;
         while (table->slots[slot])
             slot = (slot + 1) & table->mask;
-        table->slots[slot] = (uint32_t)i + 1;
+        table->slots[slot] = (hash >> 32 << 32) | (i + 1);
     }
     return true;
+}
+
+static inline int32_t bkm_span_table_find_hashed(const bkm_span_table *table, bkm_span key, uint64_t hash)
+{
+    for (size_t slot = hash & table->mask; table->slots[slot]; slot = (slot + 1) & table->mask) {
+        if ((table->slots[slot] ^ hash) >> 32)
+            continue;
+        uint32_t index = (uint32_t)table->slots[slot] - 1;
+        const bkm_span *found = &table->keys[index];
+        if (found->size == key.size && (key.size == 0 || memcmp(found->data, key.data, key.size) == 0))
+            return (int32_t)index;
+    }
+    return -1;
 }
 
 /* Index of the key, -1 if it is not there. */
 static inline int32_t bkm_span_table_find(const bkm_span_table *table, bkm_span key)
 {
-    for (size_t slot = bkm_span_hash(key) & table->mask; table->slots[slot]; slot = (slot + 1) & table->mask) {
-        const bkm_span *found = &table->keys[table->slots[slot] - 1];
-        if (found->size == key.size && (key.size == 0 || memcmp(found->data, key.data, key.size) == 0))
-            return (int32_t)(table->slots[slot] - 1);
+    return bkm_span_table_find_hashed(table, key, bkm_span_hash(key));
+}
+
+/* Finds many keys, each step for a block of them at once: the time goes into waiting for memory all over the
+ * file, and so the waits overlap. Absent keys (NULL data) give -1. */
+static inline void bkm_span_table_find_all(const bkm_span_table *table, const bkm_span *keys, size_t count,
+                                           int32_t *found)
+{
+    enum { BLOCK = 32 };
+    uint64_t hash[BLOCK];
+    for (size_t start = 0; start < count; start += BLOCK) {
+        const bkm_span *block = keys + start;
+        size_t size = count - start < BLOCK ? count - start : BLOCK;
+        for (size_t i = 0; i < size; i++)
+            bkm_prefetch(block[i]);
+        for (size_t i = 0; i < size; i++) {
+            hash[i] = bkm_span_hash(block[i]);
+            __builtin_prefetch(&table->slots[hash[i] & table->mask]);
+        }
+        for (size_t i = 0; i < size; i++) {
+            uint64_t slot = table->slots[hash[i] & table->mask];
+            if (slot)
+                __builtin_prefetch(&table->keys[(uint32_t)slot - 1]);
+        }
+        for (size_t i = 0; i < size; i++) {
+            uint64_t slot = table->slots[hash[i] & table->mask];
+            if (slot)
+                bkm_prefetch(table->keys[(uint32_t)slot - 1]);
+        }
+        for (size_t i = 0; i < size; i++)
+            found[start + i] = block[i].data ? bkm_span_table_find_hashed(table, block[i], hash[i]) : -1;
     }
-    return -1;
 }
 
 static inline void bkm_span_table_free(bkm_span_table *table)

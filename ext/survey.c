@@ -49,10 +49,14 @@ static bool join_kinds(bkm_survey *survey, const bkm_span *backend_names, const 
 {
     bkm_span_table by_name;
     size_t kept = 0;
-    if (!bkm_span_table_make(&by_name, backend->names, backend->rows))
+    int32_t *rows = malloc((survey->snapshot_count + 1) * sizeof *rows);
+    if (!rows || !bkm_span_table_make(&by_name, backend->names, backend->rows)) {
+        free(rows);
         return false;
+    }
+    bkm_span_table_find_all(&by_name, backend_names, survey->snapshot_count, rows);
     for (size_t i = 0; i < survey->snapshot_count; i++) {
-        int32_t row = backend_names[i].size ? bkm_span_table_find(&by_name, backend_names[i]) : -1;
+        int32_t row = rows[i];
         if (row < 0)
             continue;
         bkm_span kind = backend->columns[0][row];
@@ -63,6 +67,7 @@ static bool join_kinds(bkm_survey *survey, const bkm_span *backend_names, const 
         survey->snapshot_kind[kept++] = is_known ? kind.data[0] : BKM_SNAPSHOT_UNKNOWN;
     }
     survey->snapshot_count = kept;
+    free(rows);
     bkm_span_table_free(&by_name);
     return true;
 }

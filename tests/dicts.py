@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import plain_bbolt
 from hypothesis import strategies as st
 
-from buildkit_migrate._native.bolt import Bucket, Builder
+from buildkit_migrate._native.bolt import Bucket, Builder, Reader, rewrite
 
 Tree = dict[bytes, "bytes | Tree"]
 
@@ -57,3 +58,10 @@ def trees() -> st.SearchStrategy[Tree]:
         lambda inner: st.dictionaries(keys, values | inner, max_size=12),
         max_leaves=12,
     )
+
+
+def edited(reader: Reader, edits: Iterable[bytes]) -> plain_bbolt.Tree:
+    """Content of the file after these edits of its root bucket, as the independent reader sees it."""
+    image = Image()
+    rewrite(reader.root, image.builder, edits)
+    return plain_bbolt.load(image.finish())

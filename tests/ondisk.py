@@ -20,7 +20,7 @@ import plain_bbolt
 from buildkit_migrate.bolt import Builder, Database, Reader, check, encode, rewrite
 from buildkit_migrate.bolt.edits import Edits
 from fixtures import Tree
-from trees import file_of
+from dicts import file_of
 
 __all__ = ["OnDisk", "edit", "empty_database", "listing", "real", "run", "sample", "tree"]
 

@@ -168,7 +168,9 @@ def test_an_empty_bucket_is_32_bytes_and_inline_ends_at_a_quarter_page() -> None
 
 
 def test_scan_gives_rows_and_columns() -> None:
-    rows: Tree = {b"r%04d" % i: {b"v": b"%d" % i, b"labels": {b"a/b": b"x"} if i % 2 else {}} for i in range(500)}
+    rows: Tree = {
+        b"r%04d" % i: {b"v": b"%d" % i, b"labels": {b"a/b": b"x"} if i % 2 else {}} for i in range(500)
+    }
     rows[b"r0003x"] = b"not a row"
     names, (value, label, none) = scan(
         Reader(file_of(rows)).root, [(b"v",), (b"labels", b"a/b"), (b"labels",)]

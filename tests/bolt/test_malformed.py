@@ -110,7 +110,6 @@ WALKING = {
         lambda data: put("<Q", root_page, 32 + 8, first_leaf(data) // PAGE)(data),
         "reached twice|order",
     ),
-
     "child below its branch key": (
         lambda data: put("<B", first_leaf, first_key(data), 0)(data),
         "order",

@@ -6,7 +6,6 @@ import copy
 import gzip
 import struct
 
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,19 +17,17 @@ from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.metadata import gojson, keys
 from buildkit_migrate.migration.model import (
-    Caution,
     Kind,
     PlainPlan,
     PlainRecords,
     PlainSurvey,
     Problem,
     Reason,
-    RecordPlan,
     Snapshot,
 )
 from fixtures import Tree, bucket
 from strategies import worlds
-from trees import edited, file_of
+from dicts import edited, file_of
 
 SLOW = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 NOW = 1_600_000_000_120_000_000
@@ -181,11 +178,15 @@ def test_streams_of_many_chunks() -> None:
     """More than a chunk in each stream, and one record that is larger than a chunk."""
     long = b"p" * 600_000
     records: PlainRecords = {b"r%05d" % i: {b"snapshot.size": b'{"value":1}'} for i in range(12_000)}
-    survey = PlainSurvey("s", {id: Snapshot(Kind.ACTIVE, long if id == b"r00500" else b"", True) for id in records})
+    survey = PlainSurvey(
+        "s", {id: Snapshot(Kind.ACTIVE, long if id == b"r00500" else b"", True) for id in records}
+    )
     plan = native_plan(store_of(records), survey)
     chunks = list(plan.store_edits())
     assert len(chunks) > 2
-    assert edited(plan.records.reader, chunks) == after_migration(store_of(records), reference.plan(records, survey))
+    assert edited(plan.records.reader, chunks) == after_migration(
+        store_of(records), reference.plan(records, survey)
+    )
     assert len(list(plan.containerd_edits(NOW))) > 2
 
 
@@ -202,7 +203,9 @@ def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[T
         snapshots[name] = {b"name": backend_name, **_labels(number, snapshot.root_label)}
         if snapshot.parent:
             bucket(snapshots, name)[b"parent"] = snapshot.parent
-    blobs: Tree = {digest: _labels(number, root) for number, (digest, root) in enumerate(survey.blobs.items())}
+    blobs: Tree = {
+        digest: _labels(number, root) for number, (digest, root) in enumerate(survey.blobs.items())
+    }
     leases: Tree = {}
     for id, resources in survey.leases.items():
         lease: Tree = {b"createdat": EARLIER}
@@ -302,7 +305,11 @@ def test_other_namespace_and_snapshotter_are_not_looked_at() -> None:
     survey = PlainSurvey("overlayfs", {b"a": Snapshot(Kind.ACTIVE)})
     containerd, backend = (Reader(file_of(tree)) for tree in databases_of(survey))
     records = Records(Reader(file_of(store_of({b"a": {}}))))
-    for namespace, snapshotter, kept in (("buildkit", "overlayfs", 1), ("moby", "overlayfs", 0), ("buildkit", "btrfs", 0)):
+    for namespace, snapshotter, kept in (
+        ("buildkit", "overlayfs", 1),
+        ("moby", "overlayfs", 0),
+        ("buildkit", "btrfs", 0),
+    ):
         offline = Survey.offline(containerd, backend, namespace, snapshotter)
         assert Plan(records, offline).counts["kept"] == kept
 
@@ -318,7 +325,8 @@ def test_damaged_databases_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fraction", "text"), [(0, b"2020-09-13T12:26:40Z"), (1, b"2020-09-13T12:26:40.000000001Z"), (12 * 10**7, NOW_TEXT)]
+    ("fraction", "text"),
+    [(0, b"2020-09-13T12:26:40Z"), (1, b"2020-09-13T12:26:40.000000001Z"), (12 * 10**7, NOW_TEXT)],
 )
 def test_time_text(fraction: int, text: bytes) -> None:
     plan = native_plan(store_of({b"a": {}}), PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)}))
