@@ -1,8 +1,8 @@
 """Runs the command with a fault in one of the system calls that change something on disk.
 
-Arguments: number of the call (from 0), fault, and the command's arguments. Faults: "kill" (SIGKILL before the call),
-an errno name (the call fails), "short" (every write writes one byte less than half). Writes the names of the calls
-made to stderr.
+Arguments: number of the call (from 0), fault, and the command's arguments. Faults: "kill" (SIGKILL before the
+call), an errno name (the call fails), "short" (each write writes half of what it was given). Writes the names
+of the calls made to stderr.
 """
 
 from __future__ import annotations
@@ -14,7 +14,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-CALLS = ("open", "write", "pwrite", "lseek", "fsync", "fchmod", "fchown", "rename", "replace", "link", "unlink")
+CALLS = (
+    "open",
+    "write",
+    "pwrite",
+    "lseek",
+    "fsync",
+    "fchmod",
+    "fchown",
+    "rename",
+    "replace",
+    "link",
+    "unlink",
+)
 
 
 def main() -> int:

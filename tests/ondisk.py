@@ -17,12 +17,12 @@ import pytest
 
 import fixtures
 import plain_bbolt
-from buildkit_migrate.bolt import Database, Reader, check, encode, rewrite
+from buildkit_migrate.bolt import Builder, Database, Reader, check, encode, rewrite
 from buildkit_migrate.bolt.edits import Edits
 from fixtures import Tree
 from dicts import file_of
 
-__all__ = ["OnDisk", "edit", "listing", "real", "run", "sample", "tree"]
+__all__ = ["OnDisk", "edit", "empty_database", "listing", "real", "run", "sample", "tree"]
 
 SAMPLE = Path(__file__).parent / "data" / "sample-root.tar.gz"
 
@@ -117,8 +117,6 @@ def edit(path: Path, edits: Edits) -> None:
     """Changes a database before the migration sees it."""
     with Database.open(path) as database:
         image = bytearray()
-        from buildkit_migrate.bolt import Builder
-
         builder = Builder(image.extend, database.reader.page_size)
         rewrite(database.root, builder, encode(edits))
         metas = builder.finish()
@@ -132,7 +130,7 @@ def empty_database(path: Path) -> None:
 
 def listing(directory: Path, without: Iterable[str] = ()) -> dict[str, tuple[object, ...]]:
     """Everything below a directory, directories too: kind and mode, owner, size, time, inode, content."""
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for path in [directory, *directory.rglob("*")]:
         if path.name in without:
             continue

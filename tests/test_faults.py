@@ -62,7 +62,7 @@ class Outcome:
         self.containerd = timeless(ondisk.tree(root.containerd))
 
     def check_intermediate(self, root: OnDisk) -> None:
-        """Each file is as it was before or as it will be; the new store is only there when all the rest is."""
+        """Each file is as before or as it will be; the new store is only there when all the rest is."""
         assert root.v1.read_bytes() == self.v1
         if root.containerd.read_bytes() != self.containerd_before:
             assert timeless(ondisk.tree(root.containerd)) == self.containerd
@@ -164,7 +164,10 @@ def test_garbage_left_behind_is_replaced(root: OnDisk, outcome: Outcome) -> None
 def test_lease_without_resources(root: OnDisk, outcome: Outcome) -> None:
     """What the reference leaves when it is interrupted, and then loses data over."""
     record = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
-    lease = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff", b"labels": {FLAT_LABEL: b"2020-01-01T00:00:00Z"}}
+    lease: Tree = {
+        b"createdat": b"\x01" + bytes(12) + b"\xff\xff",
+        b"labels": {FLAT_LABEL: b"2020-01-01T00:00:00Z"},
+    }
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {record: lease}}}})
     finish(root)
     assert root.v2.read_bytes() == outcome.v2

@@ -52,7 +52,9 @@ def test_store_leases_and_labels(name: str, tmp_path: Path) -> None:
 
     now = ondisk.listing(tmp_path)
     changed = {path for path in untouched if now[path] != untouched[path]}
-    directories = {str(path.relative_to(tmp_path)) for path in (root.root, root.worker, root.containerd.parent)}
+    directories = {
+        str(path.relative_to(tmp_path)) for path in (root.root, root.worker, root.containerd.parent)
+    }
     assert changed <= directories  # their times, as files were made in them
     assert {Path(path).name for path in set(now) - set(untouched)} == {
         "buildkitd.lock",
@@ -121,9 +123,7 @@ def _forget_leases(containerd: Tree) -> None:
 def test_verbose_lines_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
     root = ondisk.real(name, tmp_path)
     log = gzip.decompress((fixtures.directory() / name / "migrated.log.gz").read_bytes()).decode()
-    theirs = [
-        re.sub(r'\\"', '"', line) for line in re.findall(r'msg="migrated ((?:[^"\\]|\\.)*)"', log)
-    ]
+    theirs = [re.sub(r'\\"', '"', line) for line in re.findall(r'msg="migrated ((?:[^"\\]|\\.)*)"', log)]
     result = root.migrate("--dry-run", "-v")
     ours = [
         line.removeprefix("would migrate ")

@@ -1,0 +1,76 @@
+"""Nested dicts of edits, as streams, do to a tree what the same edits do to a dict."""
+
+from __future__ import annotations
+
+import copy
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buildkit_migrate._native.bolt import Reader
+from buildkit_migrate.bolt import encode
+from buildkit_migrate.bolt.edits import Edits
+from fixtures import Tree
+from trees import edited, file_of
+
+# Values and buckets have names of their own, as an edit that takes one for the other is an error.
+values = st.integers(0, 6).map(lambda n: b"v%d" % n)
+names = st.integers(0, 3).map(lambda n: b"b%d" % n)
+data = st.binary(max_size=5)
+
+
+trees: st.SearchStrategy[Tree] = st.recursive(
+    st.dictionaries(values, data, max_size=5),
+    lambda inner: st.builds(
+        lambda leaves, buckets: {**leaves, **buckets},
+        st.dictionaries(values, data, max_size=5),
+        st.dictionaries(names, inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+changes: st.SearchStrategy[dict[bytes, bytes | Edits | None]] = st.recursive(
+    st.dictionaries(values, data | st.none(), max_size=5),
+    lambda inner: st.builds(
+        lambda leaves, gone, entered: {**leaves, **gone, **entered},
+        st.dictionaries(values, data | st.none(), max_size=5),
+        st.dictionaries(names, st.none(), max_size=2),
+        st.dictionaries(names, inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+def applied(tree: Tree, edits: Edits) -> Tree:
+    for key, edit in edits.items():
+        if edit is None:
+            tree.pop(key, None)
+        elif isinstance(edit, bytes):
+            tree[key] = edit
+        else:
+            child = tree.setdefault(key, {})
+            assert isinstance(child, dict)
+            applied(child, edit)
+    return tree
+
+
+@given(trees, changes)
+def test_like_a_dict(tree: Tree, edits: Edits) -> None:
+    assert edited(Reader(file_of(tree)), encode(edits)) == applied(copy.deepcopy(tree), edits)
+
+
+def test_no_edits_give_nothing() -> None:
+    assert list(encode({})) == []
+
+
+def test_chunks_are_of_whole_operations() -> None:
+    edits = {b"%05d" % number: bytes(100) for number in range(3000)}
+    chunks = list(encode(edits))
+    assert len(chunks) > 1
+    operation = 1 + 4 + 5 + 4 + 100
+    assert all(len(chunk) % operation == 0 for chunk in chunks)
+    assert sum(map(len, chunks)) == operation * len(edits)
+
+
+def test_form() -> None:
+    stream = b"".join(encode({b"b": {b"k": b"", b"a": b"v"}, b"a": None}))
+    assert stream == (b"\x02\x01\0\0\0a\x03\x01\0\0\0b\x01\x01\0\0\0a\x01\0\0\0v\x01\x01\0\0\0k\0\0\0\0\x04")

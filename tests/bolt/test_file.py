@@ -1,0 +1,194 @@
+"""Locks, mapped reading, and writing aside."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from buildkit_migrate.bolt import Builder, Database, keep, lock, remove, write
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
+from trees import file_of
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "x.db"
+    path.write_bytes(file_of({b"k": b"v"}))
+    return path
+
+
+def put(builder: Builder) -> None:
+    builder.put(b"k", b"new")
+
+
+# --- Locks
+
+
+def test_exclusive_lock_keeps_others_out(path: Path) -> None:
+    with lock(path, exclusive=True):
+        for exclusive in (True, False):
+            with pytest.raises(BusyError, match=r"x\.db is in use"):
+                lock(path, exclusive=exclusive)
+    lock(path, exclusive=True).release()
+
+
+def test_shared_locks_go_together(path: Path) -> None:
+    with lock(path, exclusive=False), lock(path, exclusive=False), pytest.raises(BusyError):
+        lock(path, exclusive=True)
+
+
+def test_lock_file_is_created_only_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with pytest.raises(StorageError, match="No such file"):
+        lock(path, exclusive=True)
+    assert not path.exists()
+    with lock(path, exclusive=True, create=True):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_file_that_is_replaced_while_it_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock would be on a file that nobody else can see."""
+    import fcntl
+
+    def flock_of_a_slow_process(fd: int, operation: int) -> None:
+        (path.parent / "other").write_bytes(b"")
+        (path.parent / "other").rename(path)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_a_slow_process)
+    with pytest.raises(BusyError, match="replaced"):
+        lock(path, exclusive=True)
+
+
+def test_release_twice(path: Path) -> None:
+    held = lock(path, exclusive=True)
+    held.release()
+    held.release()
+
+
+# --- Reading
+
+
+def test_closing_ends_the_lock_but_not_what_was_read(path: Path) -> None:
+    """The mapping holds a duplicate of the descriptor; the lock must go all the same."""
+    database = Database.open(path, exclusive=True)
+    root = database.root
+    database.close()
+    lock(path, exclusive=True).release()
+    assert root.get(b"k") == b"v"
+
+
+def test_empty_file_is_an_empty_database(path: Path) -> None:
+    path.write_bytes(b"")
+    with Database.open(path) as database:
+        assert database.size == 0
+        assert list(database.root.items()) == []
+
+
+def test_damaged_file_is_named_and_unlocked(path: Path) -> None:
+    path.write_bytes(bytes(8192))
+    with pytest.raises(CorruptDatabaseError, match=r"x\.db") as caught:
+        Database.open(path, exclusive=True)
+    assert caught.value.path == str(path)
+    lock(path, exclusive=True).release()
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
+def test_no_regular_file(tmp_path: Path, kind: str) -> None:
+    path = Path("/dev/null") if kind == "device" else tmp_path / "x"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)  # opening it must not hang
+    with pytest.raises(CorruptDatabaseError, match="not a regular file"):
+        Database.open(path)
+
+
+def test_no_descriptor_is_left_open(path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with Database.open(path), pytest.raises(BusyError):
+            lock(path, exclusive=True)
+        with pytest.raises(StorageError):
+            write(path, mode=0o600, page_size=4096, fill=put)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# --- Writing
+
+
+def test_written_file_is_locked_readable_and_complete(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    with write(path, mode=0o640, page_size=8192, fill=put) as database:
+        assert database.root.get(b"k") == b"new"
+        assert database.reader.page_size == 8192
+        with pytest.raises(BusyError):
+            lock(path, exclusive=False)
+    with Database.open(path) as database:
+        assert database.root.get(b"k") == b"new"
+
+
+@pytest.mark.parametrize("umask", [0o077, 0])
+def test_mode_does_not_depend_on_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "new.db", mode=0o644, page_size=4096, fill=put).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new.db").stat().st_mode) == 0o644
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_owner_is_that_of_the_model(path: Path, tmp_path: Path) -> None:
+    os.chown(path, 1234, 2345)
+    write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put, owner_of=path).close()
+    info = (tmp_path / "new.db").stat()
+    assert (info.st_uid, info.st_gid) == (1234, 2345)
+
+
+def test_existing_file_is_not_overwritten(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="File exists"):
+        write(path, mode=0o600, page_size=4096, fill=put)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [RuntimeError("inside"), KeyboardInterrupt()])
+def test_failed_file_is_removed(tmp_path: Path, error: BaseException) -> None:
+    def fail(builder: Builder) -> None:
+        put(builder)
+        raise error
+
+    with pytest.raises(type(error)):
+        write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_renamed_database_stays_locked(path: Path, tmp_path: Path) -> None:
+    with write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put) as database:
+        database.rename(path)
+        assert database.path == path
+        with pytest.raises(BusyError):
+            lock(path, exclusive=False)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.db"]
+
+
+def test_keep_gives_a_second_name_once(path: Path, tmp_path: Path) -> None:
+    second = tmp_path / "kept"
+    keep(path, second)
+    assert second.samefile(path)
+    second.unlink()
+    second.write_bytes(b"mine")
+    keep(path, second)
+    assert second.read_bytes() == b"mine"
+
+
+def test_remove_takes_what_is_there(path: Path) -> None:
+    remove(path)
+    remove(path)
+    assert not path.exists()
+    path.mkdir()
+    with pytest.raises(StorageError):
+        remove(path)

@@ -1,0 +1,365 @@
+"""The command: exit codes, streams, forms of output."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ondisk
+from buildkit_migrate import errors
+from buildkit_migrate.migration.model import Reason
+from fixtures import bucket, buckets
+from ondisk import OnDisk, run
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def failure(result: subprocess.CompletedProcess[str], status: int) -> dict[str, Any]:
+    """The error document, after the checks that hold for every failure with ``--format json``."""
+    assert result.returncode == status, result.stderr
+    document = json.loads(result.stdout)
+    assert set(document) == {"error"}
+    error = document["error"]
+    assert isinstance(error, dict)
+    assert error["exit_code"] == status
+    assert result.stderr.startswith("buildkit-migrate: error: ")
+    assert "Traceback" not in result.stderr
+    return error
+
+
+# --- Output
+
+
+def test_text(root: OnDisk) -> None:
+    result = root.migrate()
+    assert (result.returncode, result.stderr) == (0, "")
+    records = len(buckets(bucket(ondisk.tree(root.v1), b"_main")))
+    first, *rest = result.stdout.splitlines()
+    assert first.startswith(f"{root.worker}: migrated {records} of {records} records (")
+    assert f"  leases: {records} new, " in "\n".join(rest)
+
+
+def test_json(root: OnDisk) -> None:
+    result = root.migrate("--format", "json", "--dry-run", "-v")
+    assert result.stderr == ""
+    document = json.loads(result.stdout)
+    assert document["root"] == str(root.root)
+    assert document["dry_run"] is True
+    (worker,) = document["workers"]
+    assert (worker["worker"], worker["outcome"]) == (str(root.worker), "planned")
+    assert worker["problems"] == worker["cautions"] == []
+    ids = [record["id"].encode() for record in worker["records"]]
+    assert ids == sorted(buckets(bucket(ondisk.tree(root.v1), b"_main")))
+    assert worker["counts"]["records"] == worker["counts"]["kept"] == len(ids)
+    assert all(record["snapshot"] == record["id"] for record in worker["records"])
+
+
+def test_bytes_that_are_not_text_have_a_second_form(root: OnDisk) -> None:
+    ondisk.edit(root.v1, {b"_main": {b"\xff\x1b[31m": {}}})
+    result = root.migrate("--format", "json", "--dry-run")
+    assert result.returncode == 6
+    (problem,) = json.loads(result.stdout)["workers"][0]["problems"]
+    assert problem == {"record": "\ufffd\x1b[31m", "record_b64": "/xtbMzFt", "reason": Reason.BAD_ID}
+    text = root.migrate("--dry-run").stdout
+    assert "\\xff\\x1b[31m: id-not-utf8" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell: str) -> None:
+    result = run("--print-completion", shell)
+    assert result.returncode == 0
+    assert "--on-broken" in result.stdout
+    if shell == "bash":
+        assert subprocess.run(["bash", "-n"], input=result.stdout, text=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("migrate", "--help")])
+def test_help_documents_every_exit_code(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.returncode == 0
+    documented = {int(line.split()[0]) for line in result.stdout.splitlines() if line[2:3].isdigit()}
+    classes = (
+        getattr(errors, name)
+        for name in errors.__all__
+        if name not in ("Error", "EditConflictError", "NativeSelfTestError")
+    )
+    assert documented == {0, 1, 2, 130} | {cls.exit_code for cls in classes}
+
+
+def test_reader_of_the_output_goes_away(root: OnDisk) -> None:
+    command = [sys.executable, "-m", "buildkit_migrate", "migrate", "--dry-run", "-v", str(root.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_output_that_can_not_be_written(root: OnDisk, form: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "buildkit_migrate",
+                "migrate",
+                "--format",
+                form,
+                "--dry-run",
+                str(root.root),
+            ],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 8
+    assert result.stderr == "buildkit-migrate: error: standard output: No space left on device\n"
+
+
+def test_closed_output(root: OnDisk) -> None:
+    result = subprocess.run(
+        f"exec {sys.executable} -m buildkit_migrate migrate {root.root} <&- >&- 2>&-", shell=True, check=False
+    )
+    assert result.returncode == 0
+    assert ondisk.tree(root.v2)
+
+
+def test_progress_needs_a_terminal(root: OnDisk) -> None:
+    """A pseudo-terminal as stderr gets a status line, and the result stays alone on stdout."""
+    terminal, child_side = os.openpty()
+    process = subprocess.run(
+        [sys.executable, "-m", "buildkit_migrate", "migrate", "--format", "json", str(root.root)],
+        stdout=subprocess.PIPE,
+        stderr=child_side,
+        env={**os.environ, "TERM": "xterm"},
+        check=False,
+    )
+    os.close(child_side)
+    shown = os.read(terminal, 1 << 16)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert json.loads(process.stdout)["workers"]
+    assert b"writing" in shown or b"reading" in shown or b"starting" in shown
+
+
+def test_import_is_cheap(root: OnDisk) -> None:
+    assert root.migrate().returncode == 0
+    code = """
+import sys
+import buildkit_migrate
+heavy = {"rich", "orjson", "grpc", "lmdb", "shtab", "argparse", "google.protobuf"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert "buildkit_migrate._native.bolt" not in sys.modules
+from buildkit_migrate.cli import main
+assert main(["migrate", sys.argv[1]]) == 0
+heavy.remove("argparse")
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code, str(root.root)], check=True, stdout=subprocess.DEVNULL)
+
+
+# --- Exit codes
+
+
+def test_usage() -> None:
+    error = failure(run("migrate", "--format", "json", "--nonsense"), 2)
+    assert "--nonsense" in error["message"]
+    assert run().returncode == 2
+    assert run("migrate", "--on-broken=perhaps").returncode == 2
+    assert run("migrate", "--dry").returncode == 2  # no abbreviations: they would bind us
+
+
+def test_no_root(tmp_path: Path) -> None:
+    (tmp_path / "something").touch()
+    for place in (tmp_path, tmp_path / "missing", tmp_path / "something"):
+        error = failure(run("migrate", "--format", "json", str(place)), 3)
+        assert str(place) in error["message"]
+
+
+def test_damaged_database(root: OnDisk) -> None:
+    for path in (root.v1, root.containerd, root.snapshots):
+        sound = path.read_bytes()
+        path.write_bytes(bytes(len(sound)))
+        before = ondisk.listing(root.worker)
+        error = failure(root.migrate("--format", "json"), 5)
+        assert str(path) in error["message"]
+        assert ondisk.listing(root.worker) == before
+        path.write_bytes(sound)
+
+
+def test_truncated_database(root: OnDisk) -> None:
+    root.containerd.write_bytes(root.containerd.read_bytes()[:20_000])
+    before = ondisk.listing(root.worker)
+    failure(root.migrate("--format", "json"), 5)
+    assert ondisk.listing(root.worker) == before
+
+
+def broken(root: OnDisk) -> bytes:
+    """Breaks a record that others descend from; returns its id."""
+    parents = [snapshot.get(b"parent") for snapshot in buckets(_snapshots(root)).values()]
+    records = buckets(bucket(ondisk.tree(root.v1), b"_main"))
+    base = next(id for id in sorted(records) if id in parents)
+    ondisk.edit(root.v1, {b"_main": {base: {b"cache.description": b"{"}}})
+    return base
+
+
+def _snapshots(root: OnDisk) -> dict[bytes, Any]:
+    return bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"snapshots", b"overlayfs")
+
+
+def test_broken_records(root: OnDisk) -> None:
+    base = broken(root)
+    error = failure(root.migrate("--format", "json"), 6)
+    reasons = {problem["record"].encode(): problem["reason"] for problem in error["problems"]}
+    assert reasons[base] == Reason.UNDECODABLE
+    assert set(reasons.values()) == {Reason.UNDECODABLE, Reason.DESCENDANT}
+    assert "--on-broken drop" in error["hint"]
+    assert not root.v2.exists()
+
+    planned = root.migrate("--dry-run")
+    assert planned.returncode == 6
+    assert f"{base.decode()}: undecodable-value (cache.description)" in planned.stdout
+    assert "refused" in planned.stderr
+
+
+def test_broken_records_dropped(root: OnDisk) -> None:
+    base = broken(root)
+    before = buckets(bucket(ondisk.tree(root.v1), b"_main"))
+    assert root.migrate("--dry-run", "--on-broken", "drop").returncode == 0
+    result = root.migrate("--on-broken", "drop", "-v", "--format", "json")
+    assert result.returncode == 0
+    (worker,) = json.loads(result.stdout)["workers"]
+    dropped = {problem["record"].encode() for problem in worker["problems"]}
+    assert base in dropped
+    assert {record["id"].encode() for record in worker["records"] if record["dropped"]} == dropped
+    assert worker["counts"]["dropped"] == len(dropped)
+    v2 = ondisk.tree(root.v2)
+    assert buckets(bucket(v2, b"_main")).keys() == before.keys() - dropped
+    assert not dropped & buckets(bucket(v2, b"_external")).keys()
+    assert not any(key.rpartition(b"::")[2] in dropped for key in bucket(v2, b"_index"))
+
+
+def test_containerd_state_missing(root: OnDisk) -> None:
+    root.containerd.unlink()
+    error = failure(root.migrate("--format", "json"), 7)
+    assert str(root.containerd) in error["message"]
+
+
+def test_containerd_of_somebody_else(root: OnDisk) -> None:
+    ondisk.empty_database(root.containerd)
+    error = failure(root.migrate("--format", "json", "--on-broken", "drop"), 7)
+    assert "no snapshots of overlayfs in namespace buildkit" in error["message"]
+
+
+def test_containerd_worker_needs_its_root(root: OnDisk) -> None:
+    root.worker.rename(root.root / "containerd-overlayfs")
+    error = failure(root.migrate("--format", "json"), 7)
+    assert "--containerd-root" in error["hint"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root may read everything")
+def test_no_permission(root: OnDisk) -> None:
+    root.v1.chmod(0)
+    command = [sys.executable, "-m", "buildkit_migrate", "migrate", str(root.root)]
+    if os.geteuid() == 0:
+        # As root, but without the capabilities that override permissions.
+        drop = "-dac_override,-dac_read_search"
+        command = ["setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}", *command]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 8
+    assert f"{root.v1}: Permission denied" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["empty", "garbage", "directory", "fifo"])
+def test_unusable_target(root: OnDisk, kind: str) -> None:
+    match kind:
+        case "empty":
+            root.v2.touch()
+        case "garbage":
+            root.v2.write_bytes(b"garbage" * 10_000)
+        case "directory":
+            root.v2.mkdir()
+        case _:
+            os.mkfifo(root.v2)
+    before = ondisk.listing(root.root)
+    error = failure(root.migrate("--format", "json"), 9)
+    assert str(root.v2) in error["message"]
+    assert ondisk.listing(root.root) == before
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo"])
+def test_v1_is_no_file(root: OnDisk, kind: str) -> None:
+    root.v1.unlink()
+    root.v1.mkdir() if kind == "directory" else os.mkfifo(root.v1)
+    error = failure(root.migrate("--format", "json"), 5)
+    assert f"{root.v1}: not a regular file" in error["message"]
+
+
+def test_empty_v1_is_an_empty_store(root: OnDisk) -> None:
+    root.v1.write_bytes(b"")
+    assert root.migrate().returncode == 0
+    assert ondisk.tree(root.v2) == {}
+
+
+def test_nothing_to_migrate(root: OnDisk) -> None:
+    root.v1.unlink()
+    result = root.migrate("--format", "json")
+    assert result.returncode == 0
+    assert [worker["outcome"] for worker in json.loads(result.stdout)["workers"]] == ["nothing-to-migrate"]
+    assert not (root.root / "buildkitd.lock").exists()
+
+
+def test_new_volume(tmp_path: Path) -> None:
+    result = run("migrate", str(tmp_path))
+    assert (result.returncode, "nothing to migrate" in result.stdout) == (0, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(root: OnDisk) -> None:
+    root.containerd.unlink()
+    assert "Traceback" in root.migrate("--debug").stderr
+
+
+def test_unexpected_error_asks_for_a_report(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from buildkit_migrate import roots
+    from buildkit_migrate.cli import main
+
+    def explode(path: object) -> None:
+        raise RuntimeError("inside")
+
+    monkeypatch.setattr(roots, "find_root", explode)
+    assert main(["migrate"]) == 1
+    shown = capfd.readouterr().err
+    assert "unexpected RuntimeError: inside" in shown
+    assert "--debug" in shown
+    assert "Traceback" not in shown
+
+
+def test_interruption(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    from buildkit_migrate import roots
+    from buildkit_migrate.cli import main
+
+    def interrupt(path: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(roots, "find_root", interrupt)
+    assert main(["migrate", "--format", "json"]) == 130
+    shown = capfd.readouterr()
+    assert json.loads(shown.out)["error"]["exit_code"] == 130
+    assert "again" in shown.err

@@ -1,0 +1,178 @@
+"""The library: the contract of the reference's function, with services of one's own or offline ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import buildkit_migrate
+import fixtures
+import ondisk
+from buildkit_migrate import errors, migrate_v2
+from buildkit_migrate._native.plan import Plan, Survey
+from buildkit_migrate.containerd.offline import OfflineContainerd
+from buildkit_migrate.containerd.services import Containerd, ContentStore, LeaseManager, Snapshotter
+from buildkit_migrate.migration.report import Outcome
+from ondisk import OnDisk
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+class Recorded:
+    """A containerd that notes what it is asked; it is all three services. ``fail_at`` fails at that step."""
+
+    def __init__(self, root: OnDisk, fail_at: str = "") -> None:
+        containerd, backend = ondisk.tree(root.containerd), ondisk.tree(root.snapshots)
+        self._plain = fixtures.survey_of(containerd, backend, root.snapshotter)
+        self._aside = root.v2.with_name(root.v2.name + ".tmp")
+        self._v2 = root.v2
+        self._fail_at = fail_at
+        self.steps: list[str] = []
+        self.content_store: ContentStore = _Service(self, "unlabel blobs")
+        self.snapshotter: Snapshotter = _Service(self, "unlabel snapshots")
+        self.lease_manager: LeaseManager = _Service(self, "leases")
+
+    def survey(self, *, expected: bool) -> Survey:
+        assert expected
+        self.steps.append("survey")
+        return Survey(
+            self._plain.snapshotter,
+            [(name, s.kind, s.parent, s.root_label) for name, s in self._plain.snapshots.items()],
+            self._plain.blobs.items(),
+            self._plain.leases.items(),
+        )
+
+    def step(self, name: str) -> None:
+        assert self._aside.exists(), "the new store is complete before containerd is touched"
+        assert not self._v2.exists(), "the switch is last"
+        self.steps.append(name)
+        if name == self._fail_at:
+            raise errors.StorageError(name)
+
+    def commit(self) -> None:
+        self.step("commit")
+
+
+class _Service:
+    def __init__(self, owner: Recorded, name: str) -> None:
+        self._owner = owner
+        self._name = name
+
+    @property
+    def containerd(self) -> Containerd:
+        return self._owner
+
+    def ensure(self, plan: Plan) -> None:
+        self._owner.step(self._name)
+
+    def remove_root_labels(self, plan: Plan) -> None:
+        self._owner.step(self._name)
+
+
+Migrate = Callable[[Recorded], object]
+
+
+def migrate(root: OnDisk, services: Recorded, *, dry_run: bool = False) -> buildkit_migrate.Report:
+    return migrate_v2(
+        root.v1,
+        root.v2,
+        services.content_store,
+        services.snapshotter,
+        services.lease_manager,
+        dry_run=dry_run,
+    )
+
+
+def test_order(root: OnDisk) -> None:
+    services = Recorded(root)
+    assert migrate(root, services).outcome is Outcome.MIGRATED
+    assert services.steps[:2] == ["survey", "leases"]
+    assert sorted(services.steps[2:4]) == ["unlabel blobs", "unlabel snapshots"]
+    assert services.steps[4:] == ["commit"]
+    assert ondisk.tree(root.v2)
+
+
+@pytest.mark.parametrize("step", ["leases", "unlabel snapshots", "unlabel blobs", "commit"])
+def test_failing_service(root: OnDisk, step: str) -> None:
+    before = ondisk.listing(root.worker)
+    with pytest.raises(errors.StorageError, match=step):
+        migrate(root, Recorded(root, fail_at=step))
+    after = ondisk.listing(root.worker)
+    directory = "."
+    assert {**after, directory: None} == {**before, directory: None}
+
+
+def test_dry_run(root: OnDisk) -> None:
+    services = Recorded(root)
+    report = migrate(root, services, dry_run=True)
+    assert report.outcome is Outcome.PLANNED
+    assert services.steps == ["survey"]
+    assert report.plan is not None
+    assert len(report.plan.records) == report.counts["records"]
+
+
+def test_nothing_is_asked_when_nothing_is_to_be_done(root: OnDisk) -> None:
+    services = Recorded(root)
+    root.v2.write_bytes(root.v1.read_bytes())
+    assert migrate(root, services).outcome is Outcome.ALREADY_MIGRATED
+    root.v2.unlink()
+    root.v1.unlink()
+    assert migrate(root, services).outcome is Outcome.NOTHING_TO_MIGRATE
+    assert services.steps == []
+    assert not root.v2.exists()
+
+
+def test_services_of_different_containerds(root: OnDisk) -> None:
+    one, other = Recorded(root), Recorded(root)
+    with pytest.raises(ValueError, match="different"):
+        migrate_v2(root.v1, root.v2, one.content_store, one.snapshotter, other.lease_manager)
+
+
+def test_offline_services_are_like_the_command(root: OnDisk, tmp_path: Path) -> None:
+    (tmp_path / "twin").mkdir()
+    twin = ondisk.sample(tmp_path / "twin")
+    assert twin.migrate().returncode == 0
+    with OfflineContainerd.open(root.containerd, root.snapshots, "buildkit", "overlayfs") as containerd:
+        report = migrate_v2(
+            str(root.v1),
+            str(root.v2),
+            containerd.content_store,
+            containerd.snapshotter,
+            containerd.lease_manager,
+        )
+    assert report.outcome is Outcome.MIGRATED
+    assert root.v2.read_bytes() == twin.v2.read_bytes()
+    after, expected = ondisk.tree(root.containerd), ondisk.tree(twin.containerd)
+    assert fixtures.leases_of(after) == fixtures.leases_of(expected)
+
+
+def test_offline_commit_is_for_all_or_nothing(root: OnDisk) -> None:
+    before = root.containerd.read_bytes()
+    with OfflineContainerd.open(root.containerd, root.snapshots, "buildkit", "overlayfs") as containerd:
+        services = Recorded(root)
+        plan = migrate(root, services, dry_run=True).plan
+        assert plan is not None
+        containerd.snapshotter.remove_root_labels(plan)
+        with pytest.raises(ValueError, match="together"):
+            containerd.commit()
+    assert root.containerd.read_bytes() == before
+
+
+def test_progress_tells_the_steps(root: OnDisk) -> None:
+    steps: list[str] = []
+    buildkit_migrate.migrate_root(root.root, progress=steps.append)
+    assert len(steps) == 5
+    assert str(root.v2) in steps[3]
+
+
+def test_names_of_the_package() -> None:
+    for name in buildkit_migrate.__all__:
+        if name != "__version__":  # known to an installed package only
+            assert getattr(buildkit_migrate, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        buildkit_migrate.nonsense  # noqa: B018

@@ -1,0 +1,119 @@
+"""A running daemon, or another migration, is noticed at once; a dry run leaves no trace."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ondisk
+from ondisk import OnDisk
+
+HOLDER = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(fd, fcntl.LOCK_EX if sys.argv[2] == "exclusive" else fcntl.LOCK_SH)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+HELD = [
+    "buildkitd.lock",
+    "cache.db",
+    "runc-overlayfs/metadata.db",
+    "runc-overlayfs/containerdmeta.db",
+    "runc-overlayfs/snapshots/metadata.db",
+]
+
+
+@contextlib.contextmanager
+def held(path: Path, kind: str = "exclusive") -> Iterator[None]:
+    """Another process has a flock on the file meanwhile."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path), kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield
+        assert holder.stdin is not None
+        holder.stdin.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["migrate", "dry-run"])
+def test_busy(root: OnDisk, name: str, options: tuple[str, ...]) -> None:
+    file = root.root / name
+    with held(file):
+        before = ondisk.listing(root.worker)
+        result = root.migrate("--format", "json", *options)
+        assert result.returncode == 4
+        error = json.loads(result.stdout)["error"]
+        assert error["type"] == "BusyError"
+        assert str(file) in error["message"]
+        assert ondisk.listing(root.worker) == before
+    assert root.migrate().returncode == 0
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_readers_stop_a_migration_but_no_dry_run(root: OnDisk, name: str) -> None:
+    with held(root.root / name, "shared"):
+        assert root.migrate().returncode == 4
+        assert root.migrate("--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize("options", [(), ("-v",), ("--format", "json")])
+def test_dry_run_changes_nothing(root: OnDisk, options: tuple[str, ...]) -> None:
+    before = ondisk.listing(root.root)
+    result = root.migrate("--dry-run", *options)
+    assert result.returncode == 0
+    assert ondisk.listing(root.root) == before
+
+
+def test_refusal_changes_nothing(root: OnDisk) -> None:
+    ondisk.edit(root.v1, {b"_main": {b"without-snapshot": {}}})
+    before = ondisk.listing(root.worker)
+    assert root.migrate().returncode == 6
+    assert ondisk.listing(root.worker) == before
+
+
+def test_lone_worker_creates_no_lock_file(root: OnDisk) -> None:
+    assert ondisk.run("migrate", str(root.worker)).returncode == 0
+    assert [path.name for path in root.root.iterdir()] == [root.worker.name]
+
+
+def test_lone_worker_respects_the_lock_of_its_state_directory(root: OnDisk) -> None:
+    with held(root.root / "buildkitd.lock"):
+        assert ondisk.run("migrate", str(root.worker)).returncode == 4
+
+
+def test_two_at_once(root: OnDisk) -> None:
+    before = root.v1.read_bytes()
+    command = [sys.executable, "-m", "buildkit_migrate", "migrate", str(root.root)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(3)
+    ]
+    statuses = [process.wait(timeout=120) for process in running]
+    assert 0 in statuses
+    assert set(statuses) <= {0, 4}
+    assert ondisk.tree(root.v2)
+    assert ondisk.tree(root.containerd)
+    assert root.v1.read_bytes() == before
+    assert root.left_behind == []
+
+
+def test_migrated_root_in_use_is_fine(root: OnDisk) -> None:
+    """A daemon runs on the migrated root, and a unit file runs the command again."""
+    assert root.migrate().returncode == 0
+    with held(root.v2), held(root.containerd), held(root.root / "buildkitd.lock"):
+        result = root.migrate()
+        assert (result.returncode, "already migrated" in result.stdout) == (0, True)

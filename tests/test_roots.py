@@ -1,0 +1,147 @@
+"""Finding roots, and several workers in one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import fixtures
+import ondisk
+from buildkit_migrate import errors, migrate_root, roots
+from buildkit_migrate.migration.report import Outcome
+from fixtures import bucket, buckets
+from ondisk import OnDisk
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+# --- Finding
+
+
+@pytest.mark.parametrize(
+    ("environ", "rootless"),
+    [
+        ({"HOME": "/h"}, "/h/.local/share/buildkit"),
+        ({"HOME": "/h", "XDG_DATA_HOME": ""}, "/h/.local/share/buildkit"),
+        ({"HOME": "/h", "XDG_DATA_HOME": "/x"}, "/x/buildkit"),
+        ({"HOME": "/h", "XDG_DATA_HOME": "/x:/y"}, "/x/buildkit"),
+    ],
+)
+def test_default_places(environ: dict[str, str], rootless: str) -> None:
+    assert roots.default_places(environ) == [Path("/var/lib/buildkit"), Path(rootless)]
+
+
+def test_first_place_that_has_a_root(root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other" / "stuff").mkdir(parents=True)
+    places = [tmp_path / "missing", tmp_path / "other", root.root]
+    monkeypatch.setattr(roots, "default_places", lambda: places)
+    assert roots.find_root().path == root.root
+    places.pop()
+    with pytest.raises(errors.RootNotFoundError) as caught:
+        roots.find_root()
+    assert all(str(place) in str(caught.value) for place in places)
+
+
+def test_worker_directory_alone(root: OnDisk) -> None:
+    found = roots.find_root(root.worker)
+    assert found.state == root.root
+    assert [(worker.kind, worker.snapshotter) for worker in found.workers] == [("runc", "overlayfs")]
+
+
+def test_worker_directory_by_a_link(root: OnDisk, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root.worker)
+    assert roots.find_root(tmp_path / "link").state == root.root
+
+
+@pytest.mark.parametrize("name", ["runc", "runc-", "runcoverlayfs", "docker-overlayfs", "executor"])
+def test_other_names_are_no_workers(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(errors.RootNotFoundError):
+        roots.find_root(tmp_path)
+
+
+def test_snapshotter_with_a_dash(tmp_path: Path) -> None:
+    (tmp_path / "runc-fuse-overlayfs").mkdir()
+    assert roots.find_root(tmp_path).workers[0].snapshotter == "fuse-overlayfs"
+
+
+@pytest.mark.parametrize("names", [[], ["lost+found"], ["buildkitd.lock"], ["cache.db", "tmp"]])
+def test_state_directory_without_workers(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert migrate_root(tmp_path) == []
+
+
+# --- Several workers
+
+
+def test_broken_second_worker_leaves_the_first_alone(root: OnDisk) -> None:
+    other = root.root / "runc-zfs"
+    shutil.copytree(root.worker, other)
+    (other / "containerdmeta.db").write_bytes(bytes(4096))
+    before = ondisk.listing(root.worker)
+    with pytest.raises(errors.CorruptDatabaseError):
+        migrate_root(root.root)
+    assert ondisk.listing(root.worker) == before
+
+
+def test_migrated_first_worker_is_left_alone(root: OnDisk) -> None:
+    migrate_root(root.root)
+    (root.root / "runc-overlayfs").rename(root.root / "runc-aaa")
+    ondisk.sample(root.root.parent)
+    reports = migrate_root(root.root)
+    assert [report.outcome for report in reports] == [Outcome.ALREADY_MIGRATED, Outcome.MIGRATED]
+    assert [report.worker.name for report in reports] == ["runc-aaa", "runc-overlayfs"]
+
+
+@pytest.fixture
+def containerd(root: OnDisk, tmp_path: Path) -> Path:
+    """The sample root as one of a containerd worker; returns containerd's root."""
+    containerd = tmp_path / "containerd"
+    metadata = containerd / "io.containerd.metadata.v1.bolt"
+    snapshotter = containerd / "io.containerd.snapshotter.v1.overlayfs"
+    for directory in (containerd, metadata, snapshotter):
+        directory.mkdir()
+    root.containerd.rename(metadata / "meta.db")
+    root.snapshots.rename(snapshotter / "metadata.db")
+    root.worker.rename(root.root / "containerd-overlayfs")
+    return containerd
+
+
+def test_namespace(root: OnDisk, containerd: Path) -> None:
+    meta = containerd / "io.containerd.metadata.v1.bolt" / "meta.db"
+    content = ondisk.tree(meta)
+    ondisk.edit(meta, {b"v1": {b"buildkit": None, b"mine": bucket(content, b"v1", b"buildkit")}})
+    with pytest.raises(errors.ContainerdStateError, match="namespace buildkit"):
+        migrate_root(root.root, containerd_root=containerd)
+    (report,) = migrate_root(root.root, containerd_root=containerd, namespace="mine")
+    assert report.outcome is Outcome.MIGRATED
+    after = bucket(ondisk.tree(meta), b"v1")
+    assert b"buildkit" not in after
+    assert len(buckets(bucket(after, b"mine", b"leases"))) == report.counts["kept"]
+
+
+def test_workers_that_share_a_containerd(root: OnDisk, containerd: Path) -> None:
+    """Both have leases of the same names; each snapshotter's resources must be in them afterwards."""
+    shutil.copytree(root.root / "containerd-overlayfs", root.root / "containerd-native")
+    shutil.copytree(
+        containerd / "io.containerd.snapshotter.v1.overlayfs",
+        containerd / "io.containerd.snapshotter.v1.native",
+    )
+    meta = containerd / "io.containerd.metadata.v1.bolt" / "meta.db"
+    snapshots = bucket(ondisk.tree(meta), b"v1", b"buildkit", b"snapshots", b"overlayfs")
+    ondisk.edit(meta, {b"v1": {b"buildkit": {b"snapshots": {b"native": snapshots}}}})
+
+    reports = migrate_root(root.root, containerd_root=containerd)
+
+    assert [report.outcome for report in reports] == [Outcome.MIGRATED, Outcome.MIGRATED]
+    leases = fixtures.leases_of(ondisk.tree(meta))
+    assert len(leases) == reports[0].counts["kept"] == reports[1].counts["kept"]
+    for id, resources in leases.items():
+        assert {("snapshots/overlayfs", id), ("snapshots/native", id)} <= resources
+    assert [path.name for path in meta.parent.iterdir() if path.suffix == ".tmp"] == []
