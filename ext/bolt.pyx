@@ -14,7 +14,8 @@ cdef extern from "bolt_reader.h" nogil:
     bkm_rule BKM_NO_MEMORY
     bkm_bucket bkm_root_bucket(const bkm_bolt *bolt)
     bint bkm_bucket_decode(bkm_bolt *bolt, bkm_span value, uint64_t page, bkm_bucket *bucket)
-    bint bkm_bucket_find(bkm_bolt *bolt, const bkm_bucket *bucket, bkm_span key, bkm_item *item, c_bool *found)
+    bint bkm_bucket_find(bkm_bolt *bolt, const bkm_bucket *bucket, bkm_span key, bkm_item *item,
+                         c_bool *found)
     bint bkm_bucket_descend(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_span *path, size_t depth,
                             bkm_bucket *inner, c_bool *found)
     bint bkm_cursor_seek(bkm_cursor *cursor, bkm_bolt *bolt, const bkm_bucket *bucket, bkm_span start)
@@ -58,7 +59,8 @@ cdef extern from "bolt_rewrite.h" nogil:
         size_t at
         c_bool (*refill)(bkm_edits *edits)
         void *context
-    bkm_rewrite_result bkm_rewrite(bkm_bolt *bolt, const bkm_bucket *source, bkm_builder *builder, bkm_edits *edits)
+    bkm_rewrite_result bkm_rewrite(bkm_bolt *bolt, const bkm_bucket *source, bkm_builder *builder,
+                                   bkm_edits *edits)
 
 cdef extern from "bolt_scan.h" nogil:
     ctypedef struct bkm_path:
@@ -69,11 +71,13 @@ cdef extern from "bolt_scan.h" nogil:
         bkm_span *names
         bkm_span **columns
         size_t column_count
-    bint bkm_scan(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *paths, size_t path_count, bkm_table *table)
+    bint bkm_scan(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *paths, size_t path_count,
+                  bkm_table *table)
     void bkm_table_free(bkm_table *table)
 
 cdef extern from "bolt_check.h" nogil:
-    bint bkm_check(bkm_bolt *bolt, void (*report)(void *context, uint64_t page, const char *text), void *context)
+    ctypedef void (*bkm_report)(void *context, uint64_t page, const char *text)
+    bint bkm_check(bkm_bolt *bolt, bkm_report report, void *context)
 
 
 cdef inline bytes to_bytes(bkm_span span):
@@ -203,10 +207,10 @@ cdef class Bucket:
         return make_bucket(self.reader, handle)
 
     def items(self, bytes start=b""):
-        return Items(self, start)
+        return _Items(self, start)
 
 
-cdef class Items:
+cdef class _Items:
     """Iterator of `Bucket.items`."""
 
     cdef Reader reader
@@ -311,7 +315,7 @@ cdef class Builder:
         return metas
 
 
-cdef class EditSource:
+cdef class _EditSource:
     """Feeds the chunks of a Python iterator to the native rewrite."""
 
     cdef object chunks
@@ -334,11 +338,11 @@ cdef class EditSource:
 
 cdef c_bool refill(bkm_edits *edits) noexcept nogil:
     with gil:
-        return (<EditSource>edits.context).next_chunk(edits)
+        return (<_EditSource>edits.context).next_chunk(edits)
 
 
 def rewrite(Bucket source, Builder builder not None, edits):
-    cdef EditSource chunks = EditSource(edits)
+    cdef _EditSource chunks = _EditSource(edits)
     cdef bkm_edits stream
     cdef bkm_rewrite_result result
     cdef bkm_bolt *bolt = NULL
@@ -364,7 +368,9 @@ def rewrite(Bucket source, Builder builder not None, edits):
     if result.status == BKM_REWRITE_CONFLICT:
         key = to_bytes(result.key).decode(errors="backslashreplace")
         where = source.reader.path if source is not None else ""
-        raise EditConflictError(f"{where}: key {key!r} is a bucket where a value is needed, or the other way round")
+        raise EditConflictError(
+            f"{where}: key {key!r} is a bucket where a value is needed, or the other way round"
+        )
     return result.changes
 
 

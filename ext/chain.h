@@ -23,8 +23,8 @@ typedef struct {
 typedef enum {
     BKM_CHAIN_EMPTY,     /* no diffID or no blob: both ids are "", nothing to write */
     BKM_CHAIN_GIVEN,     /* the values in the store stand, nothing to write */
-    BKM_CHAIN_BASE,      /* no parent: the chainID is the diffID as it stands, `blob_chain` is computed */
-    BKM_CHAIN_COMPUTED,  /* `chain` and `blob_chain` are computed */
+    BKM_CHAIN_BASE,      /* no parent: the chainID is the diffID as it stands, the blobChainID is computed */
+    BKM_CHAIN_COMPUTED,  /* both ids are computed */
     BKM_CHAIN_NO_PARENT, /* needs its parent, and there is no such record */
     BKM_CHAIN_CYCLE,     /* is its own ancestor, by records that all need their parents */
     BKM_CHAIN_BLOCKED,   /* needs a parent that has no result: one of the two above, skipped or blocked */
@@ -32,10 +32,15 @@ typedef enum {
     BKM_CHAIN_STATES
 } bkm_chain_state;
 
+/* The two digests of a record share a cache line, if the column is aligned to one (64 bytes). */
+typedef struct {
+    uint8_t chain[BKM_SHA256_DIGEST];
+    uint8_t blob_chain[BKM_SHA256_DIGEST];
+} bkm_chain_ids;
+
 /* Columns to write, `count` each. Digests that no state above calls computed are unspecified. */
 typedef struct {
-    uint8_t (*chain)[BKM_SHA256_DIGEST];
-    uint8_t (*blob_chain)[BKM_SHA256_DIGEST];
+    bkm_chain_ids *ids;
     uint8_t *state;
 } bkm_chain_output;
 
@@ -45,6 +50,7 @@ typedef enum {
     BKM_CHAIN_BAD_INPUT, /* too many records, or a parent that is no index */
 } bkm_chain_status;
 
+/* Writes nothing unless it returns BKM_CHAIN_OK. */
 bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_output *output,
                                const bkm_sha256_kernel *kernel);
 

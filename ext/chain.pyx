@@ -5,7 +5,11 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stddef cimport size_t
 from libc.stdint cimport INT32_MAX, UINT32_MAX, int32_t, uint8_t
 from libc.stdlib cimport calloc, free
-from sha256_kernel cimport bkm_sha256_kernel, bkm_span, digest_bytes, select_kernel
+from sha256_kernel cimport bkm_sha256_kernel, bkm_span, select_kernel
+
+
+cdef extern from "<stdlib.h>":
+    void *aligned_alloc(size_t alignment, size_t size) noexcept nogil
 
 
 cdef extern from "chain.h":
@@ -21,9 +25,11 @@ cdef extern from "chain.h":
         const bkm_span *given_blob_chain
         const uint8_t *skip
 
+    ctypedef struct bkm_chain_ids:
+        pass
+
     ctypedef struct bkm_chain_output:
-        digest_bytes *chain
-        digest_bytes *blob_chain
+        bkm_chain_ids *ids
         uint8_t *state
 
     ctypedef enum bkm_chain_state:
@@ -70,6 +76,7 @@ cdef int fill(bkm_span *spans, list values) except -1:
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class Batch:
     """Records packed once, for runs of the engine alone."""
 
@@ -103,12 +110,11 @@ cdef class Batch:
         self.parent = <int32_t *>calloc(count + 1, sizeof(int32_t))
         self.spans = <bkm_span *>calloc(4 * count + 1, sizeof(bkm_span))
         self.skip = <uint8_t *>calloc(count + 1, 1)
-        self.output.chain = <digest_bytes *>calloc(count + 1, 32)
-        self.output.blob_chain = <digest_bytes *>calloc(count + 1, 32)
+        self.output.ids = <bkm_chain_ids *>aligned_alloc(64, (count + 1) * sizeof(bkm_chain_ids))
         self.output.state = <uint8_t *>calloc(count + 1, 1)
         if (
-            self.parent == NULL or self.spans == NULL or self.skip == NULL or self.output.chain == NULL
-            or self.output.blob_chain == NULL or self.output.state == NULL
+            self.parent == NULL or self.spans == NULL or self.skip == NULL or self.output.ids == NULL
+            or self.output.state == NULL
         ):
             raise MemoryError
         for i in range(count):
@@ -130,8 +136,7 @@ cdef class Batch:
         free(self.parent)
         free(self.spans)
         free(self.skip)
-        free(self.output.chain)
-        free(self.output.blob_chain)
+        free(self.output.ids)
         free(self.output.state)
 
     def run(self):

@@ -6,10 +6,18 @@
 /* States while the order is made; none is left when bkm_chain_run returns. */
 enum { UNREACHED = BKM_CHAIN_STATES, WALKED };
 
+/* One place in the order. The parent is repeated here, so that the columns need not be asked. */
+typedef struct {
+    uint32_t record;
+    uint32_t parent; /* NOTHING: there is nothing to chain, as the record is a root or blocked */
+} chain_step;
+
+#define NOTHING UINT32_MAX
+
 /* Records in an order in which parents come before children and siblings side by side: the roots (which
  * need no parent) first, then the children of each record, in the order of the records. */
 typedef struct {
-    uint32_t *record;
+    chain_step *step;
     size_t roots, reached; /* records that are neither are in or below a cycle */
 } chain_order;
 
@@ -43,29 +51,24 @@ static uint8_t child_state(uint8_t parent)
     }
 }
 
-/* Sets all states but those of records in or below a cycle, and fills `order`. */
-static bkm_chain_status reach(const bkm_chain_input *in, uint8_t *state, chain_order *order)
+/* Sets all states but those of records in or below a cycle, and fills `order`. False: out of memory. */
+static bool reach(const bkm_chain_input *in, uint8_t *state, chain_order *order)
 {
     /* A counting sort by parent: the children of p are child[start[p]] up to child[start[p + 1]]. While
      * they are filled in, start[p + 1] is where the next child of p goes, hence the second extra place. */
     uint32_t *start = calloc(in->count + 2, sizeof *start);
     uint32_t *child = malloc((in->count + 1) * sizeof *child);
-    bkm_chain_status status = BKM_CHAIN_NO_MEMORY;
+    bool enough = start != NULL && child != NULL;
 
-    if (start == NULL || child == NULL)
+    if (!enough)
         goto done;
-    status = BKM_CHAIN_BAD_INPUT;
     for (size_t r = 0; r < in->count; r++) {
-        int32_t parent = in->parent[r];
-        if (parent < BKM_CHAIN_MISSING || (parent >= 0 && (size_t)parent >= in->count))
-            goto done;
         state[r] = first_state(in, r);
         if (state[r] == UNREACHED)
-            start[parent + 2]++;
+            start[in->parent[r] + 2]++;
         else
-            order->record[order->roots++] = (uint32_t)r;
+            order->step[order->roots++] = (chain_step){(uint32_t)r, NOTHING};
     }
-    status = BKM_CHAIN_OK;
     for (size_t p = 2; p < in->count + 2; p++)
         start[p] += start[p - 1];
     for (size_t r = 0; r < in->count; r++)
@@ -74,16 +77,18 @@ static bkm_chain_status reach(const bkm_chain_input *in, uint8_t *state, chain_o
 
     order->reached = order->roots;
     for (size_t i = 0; i < order->reached; i++) {
-        uint32_t parent = order->record[i];
+        uint32_t parent = order->step[i].record;
+        uint8_t children = child_state(state[parent]);
+        uint32_t needed = children == BKM_CHAIN_COMPUTED ? parent : NOTHING;
         for (uint32_t c = start[parent]; c < start[parent + 1]; c++) {
-            state[child[c]] = child_state(state[parent]);
-            order->record[order->reached++] = child[c];
+            state[child[c]] = children;
+            order->step[order->reached++] = (chain_step){child[c], needed};
         }
     }
 done:
     free(start);
     free(child);
-    return status;
+    return enough;
 }
 
 /* Tells the members of cycles from what hangs below them, by walking up from each record. */
@@ -104,16 +109,43 @@ static void find_cycles(const bkm_chain_input *in, uint8_t *state)
     }
 }
 
-/* H(blob + " " + diffID), which needs no parent, into `blob_chain`. */
+/* Records lie anywhere in the columns, and their ids anywhere in memory. The caches are told of a record twice
+ * before its turn: of what its index leads to, then of what that leads to. */
+enum { FAR = 32, NEAR = 16 };
+
+static void prefetch_id(bkm_span id) /* which may lie across two cache lines */
+{
+    __builtin_prefetch(id.data);
+    __builtin_prefetch(id.data + id.size);
+}
+
+static void prefetch_far(const bkm_chain_input *in, const bkm_chain_output *out, chain_step step)
+{
+    __builtin_prefetch(&in->diff_id[step.record]);
+    __builtin_prefetch(&out->ids[step.record], 1);
+}
+
+static void prefetch_near(const bkm_chain_input *in, const bkm_chain_output *out, chain_step step)
+{
+    prefetch_id(in->diff_id[step.record]);
+    if (step.parent != NOTHING)
+        __builtin_prefetch(&out->ids[step.parent]);
+}
+
+/* H(blob + " " + diffID), which needs no parent, into the place of its blobChainID. */
 static void hash_blobs(const bkm_chain_input *in, const bkm_chain_output *out, bkm_chain_hash *batch)
 {
     for (size_t r = 0; r < in->count; r++) {
+        if (r + NEAR < in->count) {
+            prefetch_id(in->blob[r + NEAR]);
+            prefetch_id(in->diff_id[r + NEAR]);
+        }
         if (out->state[r] != BKM_CHAIN_BASE && out->state[r] != BKM_CHAIN_COMPUTED)
             continue;
         if (!bkm_chain_hash_fits(batch, 1))
             bkm_chain_hash_flush(batch);
         size_t prefix = bkm_chain_hash_prefix(batch, in->blob[r]);
-        bkm_chain_hash_text(batch, prefix, in->diff_id[r], out->blob_chain[r]);
+        bkm_chain_hash_text(batch, prefix, in->diff_id[r], out->ids[r].blob_chain);
     }
     bkm_chain_hash_flush(batch);
 }
@@ -128,10 +160,15 @@ static void hash_chains(const bkm_chain_input *in, const bkm_chain_output *out, 
     bool have_prefixes = false;
 
     for (size_t i = order->roots; i < order->reached; i++) {
-        uint32_t r = order->record[i], parent = (uint32_t)in->parent[r];
-        if (out->state[r] != BKM_CHAIN_COMPUTED)
+        if (i + FAR < order->reached)
+            prefetch_far(in, out, order->step[i + FAR]);
+        if (i + NEAR < order->reached)
+            prefetch_near(in, out, order->step[i + NEAR]);
+
+        uint32_t r = order->step[i].record, parent = order->step[i].parent;
+        if (parent == NOTHING)
             continue;
-        while (order->record[parent_at] != parent) {
+        while (order->step[parent_at].record != parent) {
             parent_at++;
             have_prefixes = false;
         }
@@ -143,19 +180,29 @@ static void hash_chains(const bkm_chain_input *in, const bkm_chain_output *out, 
         if (!have_prefixes) {
             uint8_t unused[BKM_ID_SIZE];
             if (out->state[parent] == BKM_CHAIN_COMPUTED)
-                chain = bkm_chain_hash_prefix_id(batch, out->chain[parent]);
+                chain = bkm_chain_hash_prefix_id(batch, out->ids[parent].chain);
             else /* text of the caller's */
                 chain = bkm_chain_hash_prefix(batch, bkm_chain_id(in, out, parent, unused));
             if (out->state[parent] == BKM_CHAIN_COMPUTED || out->state[parent] == BKM_CHAIN_BASE)
-                blob_chain = bkm_chain_hash_prefix_id(batch, out->blob_chain[parent]);
+                blob_chain = bkm_chain_hash_prefix_id(batch, out->ids[parent].blob_chain);
             else
                 blob_chain = bkm_chain_hash_prefix(batch, bkm_blob_chain_id(in, out, parent, unused));
             have_prefixes = true;
         }
-        bkm_chain_hash_text(batch, chain, in->diff_id[r], out->chain[r]);
-        bkm_chain_hash_text_id(batch, blob_chain, out->blob_chain[r], out->blob_chain[r]);
+        bkm_chain_hash_text(batch, chain, in->diff_id[r], out->ids[r].chain);
+        bkm_chain_hash_text_id(batch, blob_chain, out->ids[r].blob_chain, out->ids[r].blob_chain);
     }
     bkm_chain_hash_flush(batch);
+}
+
+static bool sound(const bkm_chain_input *in)
+{
+    if (in->count > INT32_MAX)
+        return false;
+    for (size_t r = 0; r < in->count; r++)
+        if (in->parent[r] < BKM_CHAIN_MISSING || in->parent[r] >= (int32_t)in->count)
+            return false;
+    return true;
 }
 
 bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_output *output,
@@ -163,23 +210,21 @@ bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_out
 {
     chain_order order = {0};
     bkm_chain_hash batch;
-    bkm_chain_status status;
 
-    if (input->count > INT32_MAX)
+    if (!sound(input))
         return BKM_CHAIN_BAD_INPUT;
-    order.record = malloc((input->count + 1) * sizeof *order.record);
-    if (order.record == NULL)
+    order.step = malloc((input->count + 1) * sizeof *order.step);
+    if (order.step == NULL || !reach(input, output->state, &order)) {
+        free(order.step);
         return BKM_CHAIN_NO_MEMORY;
-    status = reach(input, output->state, &order);
-    if (status == BKM_CHAIN_OK) {
-        if (order.reached < input->count)
-            find_cycles(input, output->state);
-        bkm_chain_hash_start(&batch, kernel);
-        hash_blobs(input, output, &batch);
-        hash_chains(input, output, &order, &batch);
     }
-    free(order.record);
-    return status;
+    if (order.reached < input->count)
+        find_cycles(input, output->state);
+    bkm_chain_hash_start(&batch, kernel);
+    hash_blobs(input, output, &batch);
+    hash_chains(input, output, &order, &batch);
+    free(order.step);
+    return BKM_CHAIN_OK;
 }
 
 static bkm_span spelled(const uint8_t digest[BKM_SHA256_DIGEST], uint8_t space[BKM_ID_SIZE])
@@ -197,7 +242,7 @@ bkm_span bkm_chain_id(const bkm_chain_input *input, const bkm_chain_output *outp
     case BKM_CHAIN_BASE:
         return input->diff_id[record];
     case BKM_CHAIN_COMPUTED:
-        return spelled(output->chain[record], space);
+        return spelled(output->ids[record].chain, space);
     default:
         return (bkm_span){NULL, 0};
     }
@@ -211,7 +256,7 @@ bkm_span bkm_blob_chain_id(const bkm_chain_input *input, const bkm_chain_output 
         return input->given_blob_chain[record];
     case BKM_CHAIN_BASE:
     case BKM_CHAIN_COMPUTED:
-        return spelled(output->blob_chain[record], space);
+        return spelled(output->ids[record].blob_chain, space);
     default:
         return (bkm_span){NULL, 0};
     }

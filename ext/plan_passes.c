@@ -450,13 +450,13 @@ static bool allocate(bkm_plan *plan, size_t records)
     plan->snapshot = malloc(room * sizeof *plan->snapshot);
     plan->diff_id = malloc(room * sizeof *plan->diff_id);
     plan->blob = malloc(room * sizeof *plan->blob);
-    plan->chains.chain = malloc(room * sizeof *plan->chains.chain);
-    plan->chains.blob_chain = malloc(room * sizeof *plan->chains.blob_chain);
+    /* A record's pair of digests is one cache line. */
+    plan->chains.ids = aligned_alloc(sizeof *plan->chains.ids, room * sizeof *plan->chains.ids);
     plan->chains.state = calloc(room, 1);
     plan->unlabel_snapshot = calloc(plan->survey->snapshot_count + 1, 1);
     plan->unlabel_blob = calloc(plan->survey->blob_count + 1, 1);
     return plan->reason && plan->flags && plan->parent && plan->parent_index && plan->snapshot && plan->diff_id &&
-           plan->blob && plan->chains.chain && plan->chains.blob_chain && plan->chains.state &&
+           plan->blob && plan->chains.ids && plan->chains.state &&
            plan->unlabel_snapshot && plan->unlabel_blob;
 }
 
@@ -492,8 +492,7 @@ void bkm_plan_free(bkm_plan *plan)
     free(plan->snapshot);
     free(plan->diff_id);
     free(plan->blob);
-    free(plan->chains.chain);
-    free(plan->chains.blob_chain);
+    free(plan->chains.ids);
     free(plan->chains.state);
     free(plan->unlabel_snapshot);
     free(plan->unlabel_blob);

@@ -22,10 +22,10 @@ from sha256_kernel cimport (
 from buildkit_migrate.errors import NativeSelfTestError
 
 
-KNOWN_ANSWERS = tuple(
-    (bkm_sha256_answer_sizes[i], PyBytes_FromStringAndSize(<const char *>bkm_sha256_answers[i], BKM_SHA256_DIGEST))
+KNOWN_ANSWERS = tuple([
+    (bkm_sha256_answer_sizes[i], <bytes>(<const char *>bkm_sha256_answers[i])[:BKM_SHA256_DIGEST])
     for i in range(BKM_SHA256_ANSWERS)
-)
+])
 
 
 def kernels():

@@ -72,5 +72,6 @@ cdef inline const bkm_sha256_kernel *select_kernel(str name) except NULL:
     names = ", ".join([usable[i].name.decode() for i in range(bkm_sha256_usable(usable))])
     problem = "does not exist" if status == BKM_SHA256_UNKNOWN else "can't run on this processor"
     raise Error(
-        f"SHA-256 kernel {wanted.decode(errors='backslashreplace')!r}{where} {problem}", hint=f"usable here: {names}"
+        f"SHA-256 kernel {wanted.decode(errors='backslashreplace')!r}{where} {problem}",
+        hint=f"usable here: {names}",
     )

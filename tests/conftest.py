@@ -1,7 +1,47 @@
-"""Settings for all tests."""
+"""Settings for all tests, and fixtures for parts that are not ours: bbolt for Go, a containerd daemon."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import containerd_daemon
+import judge as judges
+import pytest
 from hypothesis import settings
 
 # Tests assert nothing about time, as machines differ.
 settings.register_profile("default", deadline=None)
-settings.load_profile("default")
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> judges.Judge:
+    if reason := judges.why_missing():
+        pytest.skip(reason)
+    return judges.Judge(tmp_path_factory.mktemp("judge"))
+
+
+@pytest.fixture
+def containerd() -> Iterator[containerd_daemon.Containerd]:
+    if reason := containerd_daemon.why_missing():
+        pytest.skip(reason)
+    with containerd_daemon.Containerd() as daemon:
+        yield daemon
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Where all real parts are meant to be there, a skipped test that needs one is a failure."""
+    report = yield
+    if (
+        report.skipped
+        and os.environ.get("BUILDKIT_MIGRATE_REQUIRE_REAL") == "1"
+        and item.get_closest_marker("real")
+    ):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{Path(item.path).name}: a real part is missing: {reason}"
+    return report

@@ -1,50 +1,76 @@
-"""Database files in memory from trees of dicts, and back, by way of the native builder and rewrite."""
+"""Bucket trees as plain Python values: what a bolt file should hold, and what a reader says it holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import plain_bbolt
-from buildkit_migrate._native.bolt import Builder, Reader, rewrite
-from plain_bbolt import Tree
+from buildkit_migrate._native.bolt import Bucket, Builder, Reader, rewrite
 
-__all__ = ["edited", "file_of"]
-
-
-class _File:
-    """A file that a builder writes to."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.builder = Builder(self._write)
-
-    def _write(self, block: memoryview) -> None:
-        self.data += block
-
-    def finished(self) -> bytes:
-        metas = self.builder.finish()
-        return metas + bytes(self.data[len(metas) :])
+Row = tuple[tuple[bytes, ...], bytes | None, bytes | int]
+"""(path of a bucket, key, value); before these comes a row for the bucket itself: (path, None, sequence)."""
 
 
-def file_of(tree: Tree) -> bytes:
-    """A database file with this content."""
-    file = _File()
-    _put(file.builder, tree)
-    return file.finished()
+@dataclass
+class Tree:
+    """A bucket: its keys, each with a value or a bucket."""
+
+    items: dict[bytes, bytes | Tree] = field(default_factory=dict)
+    sequence: int = 0
+
+
+def rows(tree: Tree, path: tuple[bytes, ...] = ()) -> Iterator[Row]:
+    """The rows of a tree in key order."""
+    yield path, None, tree.sequence
+    for key, value in sorted(tree.items.items()):
+        if isinstance(value, Tree):
+            yield from rows(value, (*path, key))
+        else:
+            yield path, key, value
+
+
+def rows_of(bucket: Bucket, path: tuple[bytes, ...] = ()) -> Iterator[Row]:
+    """The rows of a bucket in a file, in the order in which the reader gives them."""
+    yield path, None, bucket.sequence
+    for key, value in bucket.items():
+        if isinstance(value, Bucket):
+            yield from rows_of(value, (*path, key))
+        else:
+            yield path, key, value
+
+
+def write(path: Path, tree: Tree, page_size: int = 4096, fill: float = 0.9) -> None:
+    """Writes a file with `Builder`."""
+    with path.open("wb") as file:
+        builder = Builder(file.write, page_size, fill)
+        _put(builder, tree)
+        head = builder.finish()
+        file.seek(0)
+        file.write(head)
+
+
+def copy(source: Bucket, path: Path, page_size: int = 4096, fill: float = 0.9) -> int:
+    """Rewrites a tree without edits into a new file; returns the number of changes."""
+    with path.open("wb") as file:
+        builder = Builder(file.write, page_size, fill)
+        changes = rewrite(source, builder, [])
+        head = builder.finish()
+        file.seek(0)
+        file.write(head)
+    return changes
+
+
+def read(path: Path) -> Reader:
+    """A reader of the file's content."""
+    return Reader(path.read_bytes(), str(path))
 
 
 def _put(builder: Builder, tree: Tree) -> None:
-    for key, value in sorted(tree.items()):
-        if isinstance(value, dict):
-            builder.open_bucket(key)
+    for key, value in sorted(tree.items.items()):
+        if isinstance(value, Tree):
+            builder.open_bucket(key, value.sequence)
             _put(builder, value)
             builder.close_bucket()
         else:
             builder.put(key, value)
-
-
-def edited(reader: Reader, edits: Iterable[bytes]) -> Tree:
-    """Content of the file after these edits of its root bucket."""
-    file = _File()
-    rewrite(reader.root, file.builder, edits)
-    return plain_bbolt.load(file.finished())

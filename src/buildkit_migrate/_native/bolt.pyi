@@ -1,14 +1,12 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, final
-
-ReadableBuffer = bytes | bytearray | memoryview
+from typing import final
 
 @final
 class Column:
     """Byte strings that lie in memory owned by somebody else; absent entries are None. Read-only."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> bytes | None: ...
+    def __getitem__(self, index: int, /) -> bytes | None: ...
     def __iter__(self) -> Iterator[bytes | None]: ...
 
 @final
@@ -19,7 +17,7 @@ class Reader:
     `errors.CorruptDatabaseError` (spec bbolt-format, section 14).
     """
 
-    def __init__(self, data: object, path: str = "") -> None: ...
+    def __new__(cls, data: object, path: str = "") -> Reader: ...
     @property
     def path(self) -> str: ...
     @property
@@ -62,9 +60,9 @@ class Builder:
     raises ValueError. `fill` is the share of a page that is filled, 0.5 to 1.0.
     """
 
-    def __init__(
-        self, sink: Callable[[memoryview], object], page_size: int = 4096, fill: float = 0.9
-    ) -> None: ...
+    def __new__(
+        cls, sink: Callable[[memoryview], object], page_size: int = 4096, fill: float = 0.9
+    ) -> Builder: ...
     def open_bucket(self, key: bytes, sequence: int = 0) -> None: ...
     def put(self, key: bytes, value: bytes) -> None: ...
     def close_bucket(self) -> None: ...
@@ -72,7 +70,8 @@ class Builder:
         """Ends the file; returns the bytes of pages 0 and 1, which belong at offset 0."""
 
 def rewrite(source: Bucket | None, builder: Builder, edits: Iterable[bytes]) -> int:
-    """Copies the tree below `source` into `builder` with `edits` applied; returns how many edits changed something.
+    """Copies the tree below `source` into `builder` with `edits` applied; returns the number of edits that
+    changed something.
 
     `edits`: chunks of whole operations, sorted (see `buildkit_migrate.bolt.edits`).
     """

@@ -4,9 +4,10 @@ from typing import Final, final
 STATES: Final[tuple[str, ...]]
 """What a record can end as (buildkit-metadata, section 4, pass 4).
 
-"empty": no diffID or no blob, both ids are b"". "given": the values in the store stand. "base": has no parent,
-its chainID is its diffID. "computed". "no-parent": needs its parent, and there is no such record. "cycle": is
-its own ancestor. "blocked": needs a parent that has no result. "skipped": left out. Ids of the last four are b"".
+"empty": no diffID or no blob, both ids are b"". "given": the values in the store stand. "base": has no
+parent, its chainID is its diffID. "computed": both ids are digests. "no-parent": needs its parent, and
+there is no such record. "cycle": is its own ancestor. "blocked": needs a parent that has no result.
+"skipped": left out. The ids of the last four are b"".
 """
 
 @final

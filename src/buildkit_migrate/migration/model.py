@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = [
+    "Caution",
     "Kind",
     "PlainPlan",
     "PlainRecords",
@@ -20,7 +21,6 @@ __all__ = [
     "RecordPlan",
     "Resource",
     "Snapshot",
-    "Caution",
 ]
 
 PlainRecords = Mapping[bytes, Mapping[bytes, bytes | None]]

@@ -1,0 +1,211 @@
+"""Files that hold bbolt databases: locks, mapped reading, writing aside and switching.
+
+Every system call of the package that changes something on disk is made here, so that tests can make each
+fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from buildkit_migrate._native.bolt import Bucket, Builder, Reader
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
+
+__all__ = ["Database", "Lock", "keep", "lock", "missing", "remove", "write"]
+
+DEFAULT_PAGE_SIZE: Final = 4096
+
+
+@contextlib.contextmanager
+def _storage(path: Path) -> Iterator[None]:
+    """Turns an OSError into a StorageError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+def missing(error: StorageError) -> bool:
+    """Whether the error is that there is no such file."""
+    return isinstance(error.__cause__, FileNotFoundError)
+
+
+class Lock:
+    """An open file with a flock on it, held until `release` or the end of the process."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+
+    def release(self) -> None:
+        """Unlocks and closes the file; a second call does nothing."""
+        if self.fd >= 0:
+            # Closing alone would not do: a mapping of the file holds a duplicate of the descriptor.
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def lock(path: Path, *, exclusive: bool, create: bool = False) -> Lock:
+    """Opens a regular file and takes a flock on it, without waiting. ``create``: made (mode 0600) if missing.
+
+    Raises BusyError if another process holds it, CorruptDatabaseError if it is no regular file, StorageError.
+    """
+    # O_NONBLOCK: opening a FIFO must not wait for a writer.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_CREAT if create else 0)
+    with _storage(path):
+        fd = os.open(path, flags, 0o600)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise CorruptDatabaseError("not a regular file", path=str(path))
+            _flock(fd, path, exclusive=exclusive)
+            # Between open and flock another process may have put a new file in the place of this one.
+            if not os.path.samestat(os.fstat(fd), path.stat()):
+                raise BusyError(f"{path} was replaced by another process")
+        except BaseException:
+            os.close(fd)
+            raise
+    return Lock(path, fd)
+
+
+def _flock(fd: int, path: Path, *, exclusive: bool) -> None:
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno != errno.EWOULDBLOCK:
+            raise
+        raise BusyError(f"{path} is in use by another process") from error
+
+
+class Database:
+    """A bbolt file that is locked and mapped for reading. A file of 0 bytes is a valid empty database.
+
+    What was read from it stays usable after `close`, which ends the lock.
+    """
+
+    def __init__(self, held: Lock) -> None:
+        """Takes over the lock, and releases it if the file can't be read."""
+        self._lock = held
+        self.path = held.path
+        try:
+            with _storage(self.path):
+                self.size = os.fstat(held.fd).st_size
+                data = mmap.mmap(held.fd, self.size, access=mmap.ACCESS_READ) if self.size else _nothing()
+            self.reader = Reader(data, str(self.path))
+        except BaseException:
+            held.release()
+            raise
+
+    @classmethod
+    def open(cls, path: Path, *, exclusive: bool = False) -> Self:
+        """Raises BusyError, CorruptDatabaseError, StorageError."""
+        return cls(lock(path, exclusive=exclusive))
+
+    @property
+    def root(self) -> Bucket:
+        return self.reader.root
+
+    def rename(self, target: Path) -> None:
+        """The switch: the file takes the name ``target``, durably, and stays locked. Raises StorageError."""
+        with _storage(target):
+            self.path.rename(target)
+            self.path = target
+            _sync_directory(target.parent)
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _nothing() -> bytes:
+    """An empty database."""
+    pages = bytearray()
+    metas = Builder(pages.extend, DEFAULT_PAGE_SIZE).finish()
+    pages[: len(metas)] = metas
+    return bytes(pages)
+
+
+def write(
+    path: Path, *, mode: int, page_size: int, fill: Callable[[Builder], object], owner_of: Path | None = None
+) -> Database:
+    """Writes a new database: ``fill`` pushes its content. Returns it after fsync, locked exclusively.
+
+    ``path`` must not exist. ``owner_of``: the new file gets owner and group of this one. If anything fails
+    the file is removed. Raises StorageError and whatever ``fill`` raises.
+    """
+    with _storage(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        held = Lock(path, fd)
+        try:
+            _flock(fd, path, exclusive=True)
+            if owner_of is not None:
+                _give_to_owner_of(fd, owner_of)
+            os.fchmod(fd, mode)  # whatever the umask is
+            builder = Builder(lambda block: _write_all(fd, block), page_size)
+            fill(builder)
+            metas = builder.finish()  # the last blocks go out here, before the meta pages
+            os.lseek(fd, 0, os.SEEK_SET)
+            _write_all(fd, memoryview(metas))
+            os.fsync(fd)
+            return Database(held)
+        except BaseException:
+            try:
+                remove(path)
+            finally:
+                held.release()
+            raise
+
+
+def _give_to_owner_of(fd: int, model: Path) -> None:
+    wanted, given = model.stat(), os.fstat(fd)
+    if (wanted.st_uid, wanted.st_gid) != (given.st_uid, given.st_gid):
+        os.fchown(fd, wanted.st_uid, wanted.st_gid)
+
+
+def _write_all(fd: int, block: memoryview) -> None:
+    while block:
+        block = block[os.write(fd, block) :]
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def keep(path: Path, name: Path) -> None:
+    """Gives a file a second name, unless something has that name already. Raises StorageError."""
+    with _storage(name), contextlib.suppress(FileExistsError):
+        name.hardlink_to(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file if it is there. Raises StorageError."""
+    with _storage(path):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""The command ``buildkit-migrate``: arguments, errors, exit codes. Each command has a module of its own."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+from buildkit_migrate import errors
+
+__all__ = ["main"]
+
+_COMMANDS: Final = ("migrate",)
+
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+_EPILOG = """\
+exit codes:
+  0    done, or nothing to do
+  1    unexpected failure
+  2    wrong usage
+  3    no BuildKit root found
+  4    a daemon, or another migration, holds the root
+  5    a database file is damaged
+  6    broken records, and --on-broken fail
+  7    containerd's state for a worker is missing
+  8    the system refused to read or write (disk full, no permission, I/O error)
+  9    something that is no metadata store lies at metadata_v2.db
+  130  interrupted
+"""
+
+
+class UsageError(errors.Error):
+    """Wrong command line."""
+
+    exit_code = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"see {self.prog} --help")
+
+
+class _PrintVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> NoReturn:
+        from buildkit_migrate import __version__
+
+        print(f"{parser.prog} {__version__}")
+        parser.exit()
+
+
+class _PrintCompletion(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        import shtab
+
+        print(shtab.complete(parser, values))
+        parser.exit()
+
+
+class InterruptedByUserError(errors.Error):
+    exit_code = INTERRUPTED
+    hint = "running the command again finishes the job"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status. Arguments are those of the process by default."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _replace_closed_streams()
+    try:
+        return _run(given)
+    except BrokenPipeError:
+        # Who read our output has gone.
+        from buildkit_migrate.cli import render
+
+        render.abandon_output()
+        return BROKEN_PIPE
+
+
+def _replace_closed_streams() -> None:
+    """Opens /dev/null for a stream that the caller closed, before a database gets its descriptor."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
+
+
+def _run(given: list[str]) -> int:
+    try:
+        options = _make_parser().parse_args(given)
+        status: int = _module(options.command).run(options)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        return _fail(InterruptedByUserError("interrupted"), given)
+    except Exception as error:
+        return _fail(error, given)
+    return status
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="buildkit-migrate",
+        description="Turn a BuildKit v1 build cache (metadata.db) into a v2 one (metadata_v2.db), offline.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
+        help="print a completion script for this shell and exit",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in _COMMANDS:
+        _module(name).add_parser(commands, epilog=_EPILOG)
+    return parser
+
+
+def _module(name: str) -> Any:
+    from importlib import import_module
+
+    return import_module(f"buildkit_migrate.cli.{name}")
+
+
+def _fail(error: Exception, given: Sequence[str]) -> int:
+    """Reports an error on stderr and, if JSON was asked for, as the one document on stdout."""
+    from buildkit_migrate.cli import render
+
+    known = render.known_error(error)
+    if "--debug" in given:
+        import traceback
+
+        traceback.print_exception(error)
+    if wants_json(given):
+        render.emit_json({"error": render.error_as_dict(known)})
+    for line in render.error_lines(known, verbose="-v" in given or "--verbose" in given):
+        print(line, file=sys.stderr)
+    return known.exit_code
+
+
+def wants_json(given: Sequence[str]) -> bool:
+    """Whether JSON is asked for, also by a command line that is wrong elsewhere."""
+    return "--format=json" in given or any(
+        option == "--format" and value == "json" for option, value in itertools.pairwise(given)
+    )

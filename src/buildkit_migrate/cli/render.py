@@ -1,0 +1,230 @@
+"""Reports and errors as text and JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from buildkit_migrate import errors
+
+if TYPE_CHECKING:
+    from buildkit_migrate._native.plan import Plan, PlannedRecord
+    from buildkit_migrate.migration.model import Problem
+    from buildkit_migrate.migration.report import Report
+
+__all__ = [
+    "abandon_output",
+    "emit",
+    "emit_json",
+    "error_as_dict",
+    "error_lines",
+    "known_error",
+    "printable",
+    "report_lines",
+    "reports_as_dict",
+]
+
+_SHOWN: Final = 20
+"""Problems and cautions that are listed when nobody asks for all."""
+
+
+# --- Output
+
+
+def emit(lines: Iterable[str]) -> None:
+    """Prints to stdout. Raises StorageError if the system refuses, BrokenPipeError if nobody reads."""
+    with _writing_output():
+        for line in lines:
+            sys.stdout.buffer.write(line.encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def emit_json(document: dict[str, Any]) -> None:
+    """Prints a document to stdout; raises as `emit` does."""
+    import orjson
+
+    with _writing_output():
+        sys.stdout.buffer.write(
+            orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        )
+        sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def _writing_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        abandon_output()
+        raise errors.StorageError(f"standard output: {error.strerror}") from error
+
+
+def abandon_output() -> None:
+    """Sends what is still to be printed nowhere, so that Python does not fail on it again when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def printable(value: bytes) -> str:
+    """Text that is safe to print: bytes that are not UTF-8 and control characters are escaped."""
+    text = value.decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+# --- Errors
+
+
+def known_error(error: Exception) -> errors.Error:
+    """The error itself if it is ours; what the system refused; otherwise one that asks for a report."""
+    if isinstance(error, errors.Error):
+        return error
+    if isinstance(error, OSError):
+        return errors.StorageError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    return errors.Error(
+        f"unexpected {type(error).__name__}: {error}",
+        hint="please report this, with the output of the same command with --debug",
+    )
+
+
+def error_as_dict(error: errors.Error) -> dict[str, Any]:
+    from buildkit_migrate.migration.report import named_text, problem_as_dict
+
+    document: dict[str, Any] = {
+        "type": type(error).__name__,
+        **named_text("message", os.fsencode(error.message)),
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+    if isinstance(error, errors.BrokenRecordsError):
+        document["problems"] = [problem_as_dict(problem) for problem in _problems(error)]
+    return document
+
+
+def _problems(error: errors.BrokenRecordsError) -> Sequence[Problem]:
+    return cast("Sequence[Problem]", error.problems)
+
+
+def error_lines(error: errors.Error, *, verbose: bool) -> Iterator[str]:
+    yield f"buildkit-migrate: error: {printable(os.fsencode(error.message))}"
+    if isinstance(error, errors.BrokenRecordsError):
+        yield from _shortened([_problem_line(problem) for problem in _problems(error)], verbose)
+    if error.hint:
+        yield f"buildkit-migrate: hint: {error.hint}"
+
+
+# --- Reports
+
+
+def reports_as_dict(root: Path, reports: Sequence[Report], dry_run: bool, verbose: bool) -> dict[str, Any]:
+    from buildkit_migrate.migration.report import named_text
+
+    workers = []
+    for report in reports:
+        worker = report.as_dict()
+        if verbose and report.plan is not None:
+            worker["records"] = [_record_as_dict(record) for record in _records(report.plan)]
+        workers.append(worker)
+    return {**named_text("root", os.fsencode(root)), "dry_run": dry_run, "workers": workers}
+
+
+def report_lines(root: Path, reports: Sequence[Report], verbose: bool) -> Iterator[str]:
+    if not reports:
+        yield f"{printable(os.fsencode(root))}: no workers, nothing to migrate"
+    for report in reports:
+        yield from _report_lines(report, verbose)
+
+
+def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
+    from buildkit_migrate.migration.report import Outcome
+
+    worker = printable(os.fsencode(report.worker))
+    if report.outcome is Outcome.ALREADY_MIGRATED:
+        yield f"{worker}: already migrated"
+        return
+    if report.outcome is Outcome.NOTHING_TO_MIGRATE:
+        yield f"{worker}: no v1 store, nothing to migrate"
+        return
+    done = "would migrate" if report.outcome is Outcome.PLANNED else "migrated"
+    if verbose:
+        yield from _record_lines(report, done)
+    counts = report.counts
+    yield f"{worker}: {done} {counts['kept']} of {counts['records']} records ({report.seconds:.2f} s)"
+    yield (
+        f"  records: {counts['committed']} committed, {counts['blobs']} with blob, "
+        f"{counts['chains']} with chain ids"
+    )
+    yield f"  leases: {counts['leases_to_create']} new, {counts['resources_to_add']} resources added"
+    yield (
+        f"  gc.root labels removed: {counts['unlabel_snapshots']} snapshots "
+        f"({counts['views']} of them views), {counts['unlabel_blobs']} blobs"
+    )
+    if counts["labels_left_snapshots"] or counts["labels_left_blobs"]:
+        yield (
+            f"  gc.root labels left, as no record needs them: {counts['labels_left_snapshots']} snapshots, "
+            f"{counts['labels_left_blobs']} blobs"
+        )
+    if report.problems:
+        yield "  broken records:"
+        yield from _shortened([_problem_line(problem) for problem in report.problems], verbose)
+    if report.cautions:
+        yield "  odd, but migrated:"
+        yield from _shortened([f"    {printable(record)}: {odd}" for record, odd in report.cautions], verbose)
+
+
+def _problem_line(problem: Problem) -> str:
+    detail = f" ({printable(problem.detail)})" if problem.detail else ""
+    return f"    {printable(problem.record)}: {problem.reason}{detail}"
+
+
+def _shortened(lines: Sequence[str], verbose: bool) -> Iterator[str]:
+    shown = len(lines) if verbose else _SHOWN
+    yield from lines[:shown]
+    if len(lines) > shown:
+        yield f"    ... and {len(lines) - shown} more (-v shows all)"
+
+
+def _record_lines(report: Report, done: str) -> Iterator[str]:
+    """A line per record, with the fields of the reference's log."""
+    problems = {problem.record: problem for problem in report.problems}
+    for record in _records(report.plan) if report.plan else ():
+        if record.dropped:
+            yield f"dropped {_problem_line(problems[record.id]).strip()}"
+            continue
+        text = {name: printable(value) for name, value in _fields(record).items()}
+        yield (
+            f'{done} {text["id"]} parent:"{text["parent"]}" snapshot:{text["snapshot"]} blob:{text["blob"]} '
+            f"diffid:{text['diffid']} chainID:{text['chainID']} blobChainID:{text['blobChainID']}"
+        )
+
+
+def _records(plan: Plan) -> Iterator[PlannedRecord]:
+    return (plan.record(index) for index in range(len(plan.records)))
+
+
+def _fields(record: PlannedRecord) -> dict[str, bytes]:
+    return {
+        "id": record.id,
+        "parent": record.parent,
+        "snapshot": record.snapshot,
+        "blob": record.blob,
+        "diffid": record.diff_id,
+        "chainID": record.chain_id,
+        "blobChainID": record.blob_chain_id,
+    }
+
+
+def _record_as_dict(record: PlannedRecord) -> dict[str, str | bool]:
+    from buildkit_migrate.migration.report import named_text
+
+    fields: dict[str, str | bool] = {"dropped": record.dropped}
+    for name, value in _fields(record).items():
+        if name == "id" or not record.dropped:
+            fields |= named_text(name, value)
+    return fields

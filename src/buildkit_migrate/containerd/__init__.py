@@ -1,0 +1,1 @@
+"""The three containerd services that a migration needs: content store, snapshotter, lease manager."""

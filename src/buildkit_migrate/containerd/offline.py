@@ -1,0 +1,169 @@
+"""The containerd services of a stopped daemon, worked on in its database files.
+
+Two databases: containerd's own (leases, labels, parents), which is rewritten as a whole, and the
+snapshotter's (kinds), which is only read. Spec containerd-metadata-db, sections 1 to 6.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from buildkit_migrate._native.plan import Plan, Survey
+from buildkit_migrate.bolt import Database, keep, missing, remove, rewrite, write
+from buildkit_migrate.errors import ContainerdStateError, StorageError
+
+__all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
+
+KEPT_SUFFIX: Final = ".before-v2"
+"""Ends the second name that containerd's database gets before it is replaced, so that one can go back."""
+
+_TMP_SUFFIX: Final = ".tmp"
+
+
+class MetadataDatabase:
+    """containerd's metadata database, locked. Namespaces and snapshotters share one."""
+
+    def __init__(self, path: Path, *, exclusive: bool) -> None:
+        """Raises as `open_database` does."""
+        self.path = path
+        self.database = open_database(path, exclusive=exclusive)
+
+    def rewrite(self, edits: Iterable[bytes]) -> None:
+        """Applies edits of the root bucket at once: the new file takes the place of the old one by a rename.
+
+        Without edits nothing is written. The lock goes over to the new file.
+        """
+        rest = iter(edits)
+        first = next(rest, None)
+        if first is None:
+            return
+        source = self.database.root
+        aside = self.path.with_name(self.path.name + _TMP_SUFFIX)
+        remove(aside)  # left by a run that was killed
+        new = write(
+            aside,
+            mode=self._mode(),
+            page_size=source.reader.page_size,
+            fill=lambda builder: rewrite(source, builder, itertools.chain([first], rest)),
+            owner_of=self.path,
+        )
+        try:
+            keep(self.path, self.path.with_name(self.path.name + KEPT_SUFFIX))
+            new.rename(self.path)
+        except BaseException:
+            try:
+                remove(aside)
+            finally:
+                new.close()
+            raise
+        old, self.database = self.database, new
+        old.close()
+
+    def _mode(self) -> int:
+        try:
+            return stat.S_IMODE(self.path.stat().st_mode)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def open_database(path: Path, *, exclusive: bool) -> Database:
+    """Raises ContainerdStateError if it is missing; BusyError, CorruptDatabaseError, StorageError."""
+    try:
+        return Database.open(path, exclusive=exclusive)
+    except StorageError as error:
+        if missing(error):
+            raise ContainerdStateError(f"containerd's database {path} is missing") from error
+        raise
+
+
+class OfflineContainerd:
+    """One namespace and snapshotter of a stopped containerd.
+
+    Leases and labels are written together, in one rename, when `commit` is called.
+    """
+
+    def __init__(
+        self, metadata: MetadataDatabase, snapshots: Database, namespace: str, snapshotter: str
+    ) -> None:
+        """The databases stay the caller's to close; `open` does all of it."""
+        self._metadata = metadata
+        self._snapshots = snapshots
+        self._namespace = namespace
+        self._snapshotter = snapshotter
+        self._asked: dict[str, Plan] = {}
+        self.lease_manager = OfflineLeaseManager(self)
+        self.snapshotter = OfflineSnapshotter(self)
+        self.content_store = OfflineContentStore(self)
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls,
+        metadata_path: Path,
+        snapshots_path: Path,
+        namespace: str = "buildkit",
+        snapshotter: str = "overlayfs",
+        *,
+        exclusive: bool = True,
+    ) -> Iterator[OfflineContainerd]:
+        """Locks and opens containerd's database and the snapshotter's; ``exclusive`` is needed for `commit`.
+
+        Raises as `open_database` does.
+        """
+        with (
+            contextlib.closing(MetadataDatabase(metadata_path, exclusive=exclusive)) as metadata,
+            open_database(snapshots_path, exclusive=exclusive) as snapshots,
+        ):
+            yield cls(metadata, snapshots, namespace, snapshotter)
+
+    def survey(self, *, expected: bool) -> Survey:
+        metadata = self._metadata.database
+        if expected and metadata.root.bucket(*self._snapshots_bucket()) is None:
+            raise ContainerdStateError(
+                f"{metadata.path} has no snapshots of {self._snapshotter} in namespace {self._namespace}",
+                hint="give the containerd root and the namespace that BuildKit used",
+            )
+        return Survey.offline(metadata.reader, self._snapshots.reader, self._namespace, self._snapshotter)
+
+    def _snapshots_bucket(self) -> tuple[bytes, ...]:
+        return b"v1", self._namespace.encode(), b"snapshots", self._snapshotter.encode()
+
+    def ask(self, part: str, plan: Plan) -> None:
+        self._asked[part] = plan
+
+    def commit(self) -> None:
+        """Writes what was asked for: as it is one rename, of all three services and for one plan."""
+        plans = list(self._asked.values())
+        if len(plans) != 3 or any(plan is not plans[0] for plan in plans):
+            raise ValueError("leases and labels of one plan are written together or not at all")
+        self._metadata.rewrite(plans[0].containerd_edits(time.time_ns()))
+        self._asked.clear()
+
+
+class _OfflineService:
+    def __init__(self, containerd: OfflineContainerd) -> None:
+        self.containerd = containerd
+
+
+class OfflineLeaseManager(_OfflineService):
+    def ensure(self, plan: Plan) -> None:
+        self.containerd.ask("leases", plan)
+
+
+class OfflineSnapshotter(_OfflineService):
+    def remove_root_labels(self, plan: Plan) -> None:
+        self.containerd.ask("snapshots", plan)
+
+
+class OfflineContentStore(_OfflineService):
+    def remove_root_labels(self, plan: Plan) -> None:
+        self.containerd.ask("blobs", plan)

@@ -1,0 +1,1 @@
+"""The migration itself: survey, plan, apply, report."""

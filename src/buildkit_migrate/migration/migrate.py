@@ -1,0 +1,208 @@
+"""The migration of one store, from v1 to v2 (spec buildkit-metadata, sections 4 and 5).
+
+All is planned before anything is written. Then, in this order: the new store, written aside and synced;
+leases; labels; commit; the switch. Whatever happens, v1 stays as it is, and running again finishes the job.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from buildkit_migrate._native.plan import Plan, Records
+from buildkit_migrate.bolt import Database, remove
+from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
+from buildkit_migrate.errors import (
+    BrokenRecordsError,
+    BusyError,
+    CorruptDatabaseError,
+    StorageError,
+    UnusableTargetError,
+)
+from buildkit_migrate.metadata.bolt_store import write_store
+from buildkit_migrate.migration.report import Outcome, Report
+
+__all__ = ["Migration", "OnBroken", "Progress", "migrate_v2", "refuse_broken", "settled"]
+
+OnBroken = Literal["fail", "drop"]
+"""What to do if records can't be migrated: change nothing at all, or leave them out of the new store."""
+
+Progress = Callable[[str], object]
+"""Called with what is done next."""
+
+StrPath = str | os.PathLike[str]
+
+_TMP_SUFFIX: Final = ".tmp"
+
+
+def migrate_v2(
+    from_path: StrPath,
+    to_path: StrPath,
+    content_store: ContentStore,
+    snapshotter: Snapshotter,
+    lease_manager: LeaseManager,
+    *,
+    on_broken: OnBroken = "fail",
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Makes the v2 store at ``to_path`` from the v1 store at ``from_path``, and leases from root labels.
+
+    Does nothing if there is a v2 store already or no v1 store. The services must belong to one containerd.
+    A dry run reports broken records whatever ``on_broken`` says; otherwise "fail" raises BrokenRecordsError.
+    Raises BusyError, CorruptDatabaseError, UnusableTargetError, ContainerdStateError, StorageError.
+    """
+    source, target = Path(from_path), Path(to_path)
+    report = settled(source, target)
+    if report is not None:
+        return report
+    with Migration(
+        source, target, content_store, snapshotter, lease_manager, exclusive=not dry_run, progress=progress
+    ) as migration:
+        if dry_run:
+            return migration.report(Outcome.PLANNED)
+        if on_broken == "fail":
+            refuse_broken([migration])
+        return migration.apply()
+
+
+def settled(from_path: Path, to_path: Path) -> Report | None:
+    """The report if there is nothing to do, None if there is a v1 store to migrate.
+
+    Raises UnusableTargetError if what is at ``to_path`` is no store; the reference takes that for migrated,
+    and BuildKit then starts with an empty cache.
+    """
+    if _exists(to_path):
+        _check_target(to_path)
+        return Report(from_path, to_path, Outcome.ALREADY_MIGRATED)
+    if not _exists(from_path):
+        return Report(from_path, to_path, Outcome.NOTHING_TO_MIGRATE)
+    return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from error
+    return True
+
+
+def _check_target(path: Path) -> None:
+    try:
+        with Database.open(path) as target:
+            if target.size:
+                return
+            reason = "is empty (0 bytes)"
+    except BusyError:
+        return  # A daemon has it open, so it is a store.
+    except CorruptDatabaseError as error:
+        reason = f"is no readable metadata store: {error.rule}"
+    raise UnusableTargetError(f"{path} {reason}", hint="move it away, so that the v1 store can be migrated")
+
+
+class Migration:
+    """A migration that is planned, and can be applied once. Holds the lock on the v1 store until `close`."""
+
+    def __init__(
+        self,
+        from_path: Path,
+        to_path: Path,
+        content_store: ContentStore,
+        snapshotter: Snapshotter,
+        lease_manager: LeaseManager,
+        *,
+        exclusive: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
+        """Reads records and survey and plans. ``exclusive`` is needed for `apply`."""
+        self._started = time.perf_counter()
+        self._from_path = from_path
+        self._to_path = to_path
+        self._containerd = content_store.containerd
+        if not (self._containerd is snapshotter.containerd is lease_manager.containerd):
+            raise ValueError("content store, snapshotter and lease manager belong to different containerds")
+        self._content_store = content_store
+        self._snapshotter = snapshotter
+        self._lease_manager = lease_manager
+        self._progress = progress or (lambda step: None)
+        self._source = Database.open(from_path, exclusive=exclusive)
+        try:
+            # Only who holds the lock on v1 makes v2, so from here on this answer stays true.
+            if settled(from_path, to_path) is not None:
+                raise BusyError(f"{from_path} was migrated by another process")
+            self.plan = self._make_plan()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_plan(self) -> Plan:
+        self._progress(f"reading {self._from_path}")
+        records = Records(self._source.reader)
+        self._progress("asking containerd")
+        survey = self._containerd.survey(expected=len(records) > 0)
+        self._progress("planning")
+        return Plan(records, survey)
+
+    @property
+    def from_path(self) -> Path:
+        return self._from_path
+
+    def report(self, outcome: Outcome) -> Report:
+        return Report(
+            self._from_path,
+            self._to_path,
+            outcome,
+            counts=self.plan.counts,
+            problems=tuple(self.plan.problems),
+            cautions=tuple(sorted(self.plan.cautions)),
+            seconds=time.perf_counter() - self._started,
+            plan=self.plan,
+        )
+
+    def apply(self) -> Report:
+        """Carries the plan out."""
+        aside = self._to_path.with_name(self._to_path.name + _TMP_SUFFIX)
+        remove(aside)  # left by a run that was killed; nobody else writes it while we hold the lock on v1
+        self._progress(f"writing {self._to_path}")
+        edits = self.plan.store_edits()
+        with write_store(aside, self._source.root, edits, like=self._from_path) as store:
+            try:
+                self._progress("writing leases and labels")
+                self._lease_manager.ensure(self.plan)
+                self._snapshotter.remove_root_labels(self.plan)
+                self._content_store.remove_root_labels(self.plan)
+                self._containerd.commit()
+                store.rename(self._to_path)
+            except BaseException:
+                remove(aside)
+                raise
+        return self.report(Outcome.MIGRATED)
+
+    def close(self) -> None:
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def refuse_broken(migrations: Sequence[Migration]) -> None:
+    """Raises BrokenRecordsError, with all of them, if any record can't be migrated as it is."""
+    broken = [migration for migration in migrations if migration.plan.problems]
+    if broken:
+        counted = [f"{len(migration.plan.problems)} in {migration.from_path}" for migration in broken]
+        raise BrokenRecordsError(
+            f"records that can't be migrated: {', '.join(counted)}; nothing was changed",
+            [problem for migration in broken for problem in migration.plan.problems],
+        )

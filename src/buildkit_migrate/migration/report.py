@@ -1,0 +1,76 @@
+"""What a migration did or would do, for people and programs."""
+
+from __future__ import annotations
+
+import base64
+import enum
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from buildkit_migrate._native.plan import Plan
+from buildkit_migrate.migration.model import Caution, Problem
+
+__all__ = ["Outcome", "Report", "named_text", "problem_as_dict"]
+
+
+class Outcome(enum.StrEnum):
+    MIGRATED = "migrated"
+    PLANNED = "planned"
+    """A dry run: all that would be done, and nothing was changed."""
+    ALREADY_MIGRATED = "already-migrated"
+    NOTHING_TO_MIGRATE = "nothing-to-migrate"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of one store. ``counts``: what was counted, empty if there was nothing to do."""
+
+    from_path: Path
+    to_path: Path
+    outcome: Outcome
+    counts: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    """Records that can't be migrated as they are, sorted by id."""
+    cautions: tuple[tuple[bytes, Caution], ...] = ()
+    seconds: float = 0.0
+    plan: Plan | None = field(default=None, repr=False, compare=False)
+    """The plan behind it, None if there was nothing to do."""
+
+    @property
+    def worker(self) -> Path:
+        """The directory that the stores are in."""
+        return self.to_path.parent
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON. What is not UTF-8 is approximated, and given exactly under its name with ``_b64``."""
+        return {
+            **named_text("worker", os.fsencode(self.worker)),
+            **named_text("from", os.fsencode(self.from_path)),
+            **named_text("to", os.fsencode(self.to_path)),
+            "outcome": str(self.outcome),
+            "counts": dict(self.counts),
+            "problems": [problem_as_dict(problem) for problem in self.problems],
+            "cautions": [
+                {**named_text("record", record), "caution": str(caution)} for record, caution in self.cautions
+            ],
+            "seconds": self.seconds,
+        }
+
+
+def problem_as_dict(problem: Problem) -> dict[str, str]:
+    return {
+        **named_text("record", problem.record),
+        "reason": str(problem.reason),
+        **(named_text("detail", problem.detail) if problem.detail else {}),
+    }
+
+
+def named_text(name: str, value: bytes) -> dict[str, str]:
+    """``{name: text}``, and ``{name}_b64`` with the exact bytes if they are not UTF-8."""
+    try:
+        return {name: value.decode()}
+    except UnicodeDecodeError:
+        return {name: value.decode(errors="replace"), f"{name}_b64": base64.b64encode(value).decode()}

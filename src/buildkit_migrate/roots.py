@@ -1,0 +1,223 @@
+"""BuildKit's state directories: finding them, locking them, and migrating all of their workers.
+
+Layout: spec containerd-metadata-db, section 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from buildkit_migrate.bolt import lock, missing
+from buildkit_migrate.containerd.offline import MetadataDatabase, OfflineContainerd, open_database
+from buildkit_migrate.errors import ContainerdStateError, RootNotFoundError, StorageError
+from buildkit_migrate.migration.migrate import (
+    Migration,
+    OnBroken,
+    Progress,
+    StrPath,
+    refuse_broken,
+    settled,
+)
+from buildkit_migrate.migration.report import Outcome, Report
+
+__all__ = ["Root", "Worker", "default_places", "find_root", "migrate_root"]
+
+SYSTEM_ROOT: Final = Path("/var/lib/buildkit")
+OCI_WORKER: Final = "runc"
+CONTAINERD_WORKER: Final = "containerd"
+
+OCI_NAMESPACE: Final = "buildkit"
+"""The OCI worker's namespace can't be configured."""
+
+LOCK_FILE: Final = "buildkitd.lock"
+_STATE_FILES: Final = {LOCK_FILE, "cache.db", "history.db"}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker directory. ``kind``: OCI_WORKER or CONTAINERD_WORKER."""
+
+    path: Path
+    kind: str
+    snapshotter: str
+
+    @property
+    def v1(self) -> Path:
+        return self.path / "metadata.db"
+
+    @property
+    def v2(self) -> Path:
+        return self.path / "metadata_v2.db"
+
+
+@dataclass(frozen=True)
+class Root:
+    """What was found at ``path``. ``state``: the state directory, which is the parent of a lone worker."""
+
+    path: Path
+    state: Path
+    workers: tuple[Worker, ...]
+
+
+def default_places(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where BuildKit keeps its state when nothing else is configured, in order of preference."""
+    data_home = environ.get("XDG_DATA_HOME", "").split(":")[0]
+    home = Path(data_home) if data_home else Path(environ.get("HOME") or "~").expanduser() / ".local/share"
+    return [SYSTEM_ROOT, home / "buildkit"]
+
+
+def find_root(path: StrPath | None = None) -> Root:
+    """The state or worker directory at ``path``, or at the first default place that has one.
+
+    Raises RootNotFoundError, which says what was looked for, and StorageError.
+    """
+    if path is not None:
+        root = _root_at(Path(path))
+        if root is not None:
+            return root
+        raise RootNotFoundError(
+            f"{path} is no BuildKit state directory (with runc-* or containerd-* directories in it) "
+            "and no such worker directory"
+        )
+    tried = []
+    for place in default_places():
+        try:
+            root = _root_at(place)
+        except StorageError as error:
+            tried.append(str(error))
+        else:
+            if root is not None:
+                return root
+            tried.append(f"{place}: no state directory")
+    raise RootNotFoundError(
+        f"found no BuildKit state directory ({'; '.join(tried)})", hint="give the directory as an argument"
+    )
+
+
+def _root_at(path: Path) -> Root | None:
+    try:
+        names = sorted(entry.name for entry in os.scandir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from error
+    workers = tuple(worker for name in names if (worker := _worker_at(path / name)) is not None)
+    # A new volume is a state directory, too, with nothing to do in it.
+    if workers or not set(names) - {"lost+found"} or _STATE_FILES & set(names):
+        return Root(path, path, workers)
+    real = path.resolve()
+    worker = _worker_at(real)
+    return None if worker is None else Root(path, real.parent, (worker,))
+
+
+def _worker_at(path: Path) -> Worker | None:
+    kind, dash, snapshotter = path.name.partition("-")
+    if kind not in (OCI_WORKER, CONTAINERD_WORKER) or not dash or not snapshotter or not path.is_dir():
+        return None
+    return Worker(path, kind, snapshotter)
+
+
+def migrate_root(
+    path: StrPath | None = None,
+    *,
+    containerd_root: StrPath | None = None,
+    namespace: str = "buildkit",
+    on_broken: OnBroken = "fail",
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> list[Report]:
+    """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
+
+    ``path``: as for `find_root`. ``containerd_root`` and ``namespace`` are for containerd workers: the root
+    of the stopped containerd, and the namespace that BuildKit used in it. All workers are locked and planned
+    before anything is written, so a problem with one leaves all unchanged. A dry run creates no file.
+    Raises the errors of `find_root` and `migrate_v2`, and ContainerdStateError without ``containerd_root``.
+    """
+    root = find_root(path)
+    reports = {worker: settled(worker.v1, worker.v2) for worker in root.workers}
+    waiting = [worker for worker in root.workers if reports[worker] is None]
+    if waiting:
+        with contextlib.ExitStack() as held:
+            _lock_state(root, held, dry_run=dry_run)
+            opener = _Opener(held, containerd_root, namespace, exclusive=not dry_run)
+            migrations = {worker: opener.open(worker, progress) for worker in waiting}
+            if on_broken == "fail" and not dry_run:
+                refuse_broken(list(migrations.values()))
+            for worker, migration in migrations.items():
+                reports[worker] = migration.report(Outcome.PLANNED) if dry_run else migration.apply()
+    return [report for report in reports.values() if report is not None]
+
+
+def _lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None:
+    """Keeps daemons from starting. Of the state directory's files only the lock file may be created."""
+    create = not dry_run and root.path == root.state
+    # The lock file is left behind, as removing it could pull it from under a daemon that waits to start;
+    # the daemon removes it itself when it stops.
+    for name, created in ((LOCK_FILE, create), ("cache.db", False)):
+        try:
+            held.enter_context(lock(root.state / name, exclusive=not dry_run, create=created))
+        except StorageError as error:
+            if not missing(error):
+                raise
+
+
+class _Opener:
+    """Opens workers; a containerd that several of them share is opened once."""
+
+    def __init__(
+        self,
+        held: contextlib.ExitStack,
+        containerd_root: StrPath | None,
+        namespace: str,
+        *,
+        exclusive: bool,
+    ) -> None:
+        self._held = held
+        self._containerd_root = containerd_root
+        self._namespace = namespace
+        self._exclusive = exclusive
+        self._shared: MetadataDatabase | None = None
+
+    def open(self, worker: Worker, progress: Progress | None) -> Migration:
+        containerd = self._oci(worker) if worker.kind == OCI_WORKER else self._containerd(worker)
+        migration = Migration(
+            worker.v1,
+            worker.v2,
+            containerd.content_store,
+            containerd.snapshotter,
+            containerd.lease_manager,
+            exclusive=self._exclusive,
+            progress=progress,
+        )
+        return self._held.enter_context(migration)
+
+    def _oci(self, worker: Worker) -> OfflineContainerd:
+        metadata = self._metadata(worker.path / "containerdmeta.db")
+        snapshots = worker.path / "snapshots" / "metadata.db"
+        return self._with_snapshots(metadata, snapshots, OCI_NAMESPACE, worker)
+
+    def _containerd(self, worker: Worker) -> OfflineContainerd:
+        if self._containerd_root is None:
+            raise ContainerdStateError(
+                f"the records of {worker.path} need the state of the containerd that BuildKit used",
+                hint="stop it, too, and give its root (/var/lib/containerd) with --containerd-root",
+            )
+        root = Path(self._containerd_root)
+        if self._shared is None:
+            self._shared = self._metadata(root / "io.containerd.metadata.v1.bolt" / "meta.db")
+        snapshots = root / f"io.containerd.snapshotter.v1.{worker.snapshotter}" / "metadata.db"
+        return self._with_snapshots(self._shared, snapshots, self._namespace, worker)
+
+    def _metadata(self, path: Path) -> MetadataDatabase:
+        return self._held.enter_context(contextlib.closing(MetadataDatabase(path, exclusive=self._exclusive)))
+
+    def _with_snapshots(
+        self, metadata: MetadataDatabase, snapshots_path: Path, namespace: str, worker: Worker
+    ) -> OfflineContainerd:
+        snapshots = self._held.enter_context(open_database(snapshots_path, exclusive=self._exclusive))
+        return OfflineContainerd(metadata, snapshots, namespace, worker.snapshotter)

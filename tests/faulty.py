@@ -1,0 +1,51 @@
+"""Runs the command with a fault in one of the system calls that change something on disk.
+
+Arguments: number of the call (from 0), fault, and the command's arguments. Faults: "kill" (SIGKILL before the call),
+an errno name (the call fails), "short" (every write writes one byte less than half). Writes the names of the calls
+made to stderr.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+CALLS = ("open", "write", "pwrite", "lseek", "fsync", "fchmod", "fchown", "rename", "replace", "link", "unlink")
+
+
+def main() -> int:
+    failing, fault, arguments = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    made: list[str] = []
+
+    def faulty(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if name == "open" and not (len(args) > 1 and args[1] & os.O_CREAT):
+                return call(*args, **kwargs)
+            made.append(name)
+            if len(made) - 1 == failing:
+                if fault == "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                number = getattr(errno, fault)
+                raise OSError(number, os.strerror(number))
+            if fault == "short" and name == "write":
+                return call(args[0], args[1][: len(args[1]) // 2 or 1])
+            return call(*args, **kwargs)
+
+        return wrapper
+
+    for name in CALLS:
+        setattr(os, name, faulty(name, getattr(os, name)))
+    from buildkit_migrate.cli import main as command
+
+    try:
+        return command(arguments)
+    finally:
+        print(*made, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

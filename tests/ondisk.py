@@ -1,0 +1,150 @@
+"""Roots on disk for tests, the command run on them, and what is in their files afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import fixtures
+import plain_bbolt
+from buildkit_migrate.bolt import Database, Reader, check, encode, rewrite
+from buildkit_migrate.bolt.edits import Edits
+from fixtures import Tree
+from dicts import file_of
+
+__all__ = ["OnDisk", "edit", "listing", "real", "run", "sample", "tree"]
+
+SAMPLE = Path(__file__).parent / "data" / "sample-root.tar.gz"
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """A root, the databases of its one worker, and the arguments that `migrate` needs for it."""
+
+    root: Path
+    worker: Path
+    containerd: Path
+    snapshots: Path
+    snapshotter: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def v1(self) -> Path:
+        return self.worker / "metadata.db"
+
+    @property
+    def v2(self) -> Path:
+        return self.worker / "metadata_v2.db"
+
+    @property
+    def kept(self) -> Path:
+        return self.containerd.with_name(self.containerd.name + ".before-v2")
+
+    @property
+    def left_behind(self) -> list[Path]:
+        return [path for path in self.root.parent.rglob("*.tmp") if path.suffix == ".tmp"]
+
+    def migrate(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run("migrate", *self.options, *arguments, str(self.root))
+
+
+def sample(into: Path) -> OnDisk:
+    """The small real root that the repository has: the databases of an OCI worker, without layers."""
+    with tarfile.open(SAMPLE) as archive:
+        archive.extractall(into, filter="data")
+    return _oci(into / "root", "overlayfs")
+
+
+def real(name: str, into: Path) -> OnDisk:
+    """One of the shared real roots; without its layers if we may not make their device nodes."""
+    archive = fixtures.directory() / name / "v1.tar.zst"
+    if shutil.which("zstd") is None:
+        pytest.skip("no zstd")
+    members = [] if os.geteuid() == 0 else ["--wildcards", "*.db"]
+    subprocess.run(
+        ["tar", "--xattrs", "-I", "zstd", "-xf", str(archive), "-C", str(into), *members], check=True
+    )
+    snapshotter = fixtures.REAL_ROOTS[name]
+    if (into / "ctd").exists():
+        containerd = into / "ctd" / "root"
+        return OnDisk(
+            into / "root",
+            into / "root" / f"containerd-{snapshotter}",
+            containerd / "io.containerd.metadata.v1.bolt" / "meta.db",
+            containerd / f"io.containerd.snapshotter.v1.{snapshotter}" / "metadata.db",
+            snapshotter,
+            ("--containerd-root", str(containerd)),
+        )
+    return _oci(into / "root", snapshotter)
+
+
+def _oci(root: Path, snapshotter: str) -> OnDisk:
+    worker = root / f"runc-{snapshotter}"
+    snapshots = worker / "snapshots" / "metadata.db"
+    return OnDisk(root, worker, worker / "containerdmeta.db", snapshots, snapshotter)
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The command, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "buildkit_migrate", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environ},
+        check=False,
+    )
+
+
+def tree(path: Path) -> Tree:
+    """Content of a database, by the plain reader; the file must be sound."""
+    data = path.read_bytes()
+    assert check(Reader(data)) == []
+    return plain_bbolt.load(data)
+
+
+def edit(path: Path, edits: Edits) -> None:
+    """Changes a database before the migration sees it."""
+    with Database.open(path) as database:
+        image = bytearray()
+        from buildkit_migrate.bolt import Builder
+
+        builder = Builder(image.extend, database.reader.page_size)
+        rewrite(database.root, builder, encode(edits))
+        metas = builder.finish()
+        image[: len(metas)] = metas
+    path.write_bytes(image)
+
+
+def empty_database(path: Path) -> None:
+    path.write_bytes(file_of({}))
+
+
+def listing(directory: Path, without: Iterable[str] = ()) -> dict[str, tuple[object, ...]]:
+    """Everything below a directory, directories too: kind and mode, owner, size, time, inode, content."""
+    found = {}
+    for path in [directory, *directory.rglob("*")]:
+        if path.name in without:
+            continue
+        info = path.lstat()
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(info.st_mode) else ""
+        found[str(path.relative_to(directory))] = (
+            info.st_mode,
+            info.st_uid,
+            info.st_gid,
+            info.st_size,
+            info.st_mtime_ns,
+            info.st_ino,
+            content,
+        )
+    return found

@@ -1,0 +1,206 @@
+"""A kill or a failing system call at any moment: v1 stays, nothing is half done, and running again finishes.
+
+The faults are put into a real run of the command on a real root, at each call that changes something on disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fixtures
+import ondisk
+from fixtures import FLAT_LABEL, Tree, bucket, buckets
+from ondisk import OnDisk
+
+FAULTY = Path(__file__).parent / "faulty.py"
+
+
+def run_faulty(index: int, fault: str, root: OnDisk) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(FAULTY), str(index), fault, "migrate", "--format", "json", str(root.root)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@functools.cache
+def calls() -> tuple[str, ...]:
+    """The calls of an undisturbed run, in order."""
+    with tempfile.TemporaryDirectory() as directory:
+        result = run_faulty(-1, "none", ondisk.sample(Path(directory)))
+    assert result.returncode == 0
+    return tuple(result.stderr.split())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "call" in metafunc.fixturenames:
+        names = [f"{index}-{name}" for index, name in enumerate(calls())]
+        metafunc.parametrize("call", range(len(names)), ids=names)
+
+
+class Outcome:
+    """What an undisturbed run makes of the sample root."""
+
+    def __init__(self, directory: Path) -> None:
+        root = ondisk.sample(directory)
+        self.v1 = root.v1.read_bytes()
+        self.containerd_before = root.containerd.read_bytes()
+        assert root.migrate().returncode == 0
+        assert ondisk.tree(root.v2)
+        self.v2 = root.v2.read_bytes()
+        self.containerd = timeless(ondisk.tree(root.containerd))
+
+    def check_intermediate(self, root: OnDisk) -> None:
+        """Each file is as it was before or as it will be; the new store is only there when all the rest is."""
+        assert root.v1.read_bytes() == self.v1
+        if root.containerd.read_bytes() != self.containerd_before:
+            assert timeless(ondisk.tree(root.containerd)) == self.containerd
+            if root.v2.exists():
+                assert root.v2.read_bytes() == self.v2
+        else:
+            assert not root.v2.exists()
+
+    def check_finished(self, root: OnDisk) -> None:
+        assert root.v1.read_bytes() == self.v1
+        assert root.v2.read_bytes() == self.v2
+        assert timeless(ondisk.tree(root.containerd)) == self.containerd
+        assert root.kept.read_bytes() == self.containerd_before
+        assert root.left_behind == []
+
+
+def timeless(containerd: Tree) -> Tree:
+    """Without the times that differ from run to run."""
+    namespace = bucket(containerd, b"v1", b"buildkit")
+    for lease in buckets(bucket(namespace, b"leases")).values():
+        lease[b"createdat"] = b""
+        bucket(lease, b"labels")[FLAT_LABEL] = b""
+    for path in ((b"snapshots", b"overlayfs"), (b"content", b"blob")):
+        for object in buckets(bucket(namespace, *path)).values():
+            object[b"updatedat"] = b""
+    return containerd
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return Outcome(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def finish(root: OnDisk) -> None:
+    result = root.migrate()
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_calls_are_the_ones_that_matter() -> None:
+    """So that a change which hides some from the injection is noticed."""
+    assert {"open", "write", "fsync", "link", "rename", "unlink"} <= set(calls())
+    assert calls().count("rename") == 2
+    assert calls().count("fsync") == 4  # two files, two directories
+
+
+def test_kill(call: int, root: OnDisk, outcome: Outcome) -> None:
+    result = run_faulty(call, "kill", root)
+    assert result.returncode == -9
+    outcome.check_intermediate(root)
+    finish(root)
+    outcome.check_finished(root)
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO"])
+def test_failing_call(call: int, fault: str, root: OnDisk, outcome: Outcome) -> None:
+    result = run_faulty(call, fault, root)
+    assert result.returncode == 8
+    error = json.loads(result.stdout)["error"]
+    assert error["type"] == "StorageError"
+    assert str(root.root) in error["message"]
+    outcome.check_intermediate(root)
+    assert root.left_behind == []
+    finish(root)
+    outcome.check_finished(root)
+
+
+def test_short_writes(root: OnDisk, outcome: Outcome) -> None:
+    result = run_faulty(-1, "short", root)
+    assert result.returncode == 0
+    assert result.stderr.split().count("write") > calls().count("write")
+    outcome.check_finished(root)
+
+
+def test_killed_twice(root: OnDisk, outcome: Outcome) -> None:
+    """The first run dies before its switch; leases and labels are done when the second one dies."""
+    switch = max(index for index, name in enumerate(calls()) if name == "rename")
+    assert run_faulty(switch, "kill", root).returncode == -9
+    containerd = root.containerd.read_bytes()
+    assert containerd != outcome.containerd_before
+    assert run_faulty(calls().index("fsync"), "kill", root).returncode == -9
+    outcome.check_intermediate(root)
+    finish(root)
+    outcome.check_finished(root)
+    assert root.containerd.read_bytes() == containerd
+
+
+def test_garbage_left_behind_is_replaced(root: OnDisk, outcome: Outcome) -> None:
+    for path in (root.v2, root.containerd):
+        path.with_name(path.name + ".tmp").write_bytes(b"garbage" * 10_000)
+    finish(root)
+    outcome.check_finished(root)
+
+
+def test_lease_without_resources(root: OnDisk, outcome: Outcome) -> None:
+    """What the reference leaves when it is interrupted, and then loses data over."""
+    record = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
+    lease = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff", b"labels": {FLAT_LABEL: b"2020-01-01T00:00:00Z"}}
+    ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {record: lease}}}})
+    finish(root)
+    assert root.v2.read_bytes() == outcome.v2
+    after = ondisk.tree(root.containerd)
+    assert bucket(after, b"v1", b"buildkit", b"leases", record, b"labels") == lease[b"labels"]
+    assert fixtures.leases_of(after) == fixtures.leases_of(outcome.containerd)
+
+
+def test_prior_second_name_is_not_overwritten(root: OnDisk) -> None:
+    root.kept.write_bytes(b"mine")
+    finish(root)
+    assert root.kept.read_bytes() == b"mine"
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MiB: room for the sample root, not for its second copy."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(volume)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("can't mount a tmpfs here")
+    yield volume
+    subprocess.run(["umount", str(volume)], check=True)
+
+
+def test_really_full_disk(small_volume: Path, outcome: Outcome) -> None:
+    root = ondisk.sample(small_volume)
+    result = root.migrate()
+    assert result.returncode == 8
+    assert "No space left on device" in result.stderr
+    assert not root.v2.exists()
+    assert root.left_behind == []
+    outcome.check_intermediate(root)
+    subprocess.run(["mount", "-o", "remount,size=30m", str(small_volume)], check=True)
+    finish(root)
+    outcome.check_finished(root)

@@ -1,0 +1,62 @@
+"""The judge finds faults: a bad file is a line of output, never an OK or a crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from judge import Judge
+from trees import Tree, write
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> bytearray:
+    """A file whose page 2 is the first leaf of a bucket."""
+    write(tmp_path / "db", Tree({b"b": Tree({b"key%04d" % i: b"v" * 100 for i in range(200)})}))
+    return bytearray((tmp_path / "db").read_bytes())
+
+
+def verdict(judge: Judge, tmp_path: Path, data: bytes) -> list[str]:
+    (tmp_path / "db").write_bytes(data)
+    return judge.check(tmp_path / "db")
+
+
+def test_no_database(judge: Judge, tmp_path: Path) -> None:
+    assert verdict(judge, tmp_path, b"x" * 10_000) == ["invalid database"]
+
+
+def test_truncated_file(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+    assert verdict(judge, tmp_path, data[: 4 * 4096]) != []
+
+
+def test_wrong_type_of_page(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+    data[2 * 4096 + 8] = 0x10
+    assert verdict(judge, tmp_path, data) != []
+
+
+def test_wrong_page_number(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+    data[2 * 4096] = 77
+    assert verdict(judge, tmp_path, data) != []
+
+
+def test_wrong_order(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+    at = data.index(b"key0005", 2 * 4096)
+    data[at : at + 7] = b"key0001"
+    assert any("key" in line for line in verdict(judge, tmp_path, data))
+
+
+def test_keys_below_the_wrong_branch(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+    """A branch key raised above the first keys of its child: these are there, but a search misses them."""
+    first_in_second_leaf = data.index(b"key", 3 * 4096)
+    name = bytes(data[first_in_second_leaf : first_in_second_leaf + 7])
+    at = data.rindex(name)
+    assert at > first_in_second_leaf
+    data[at : at + 7] = name[:-1] + b"\xff"
+    assert any("is not found" in line for line in verdict(judge, tmp_path, data))
+
+
+def test_sound_file(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+    assert verdict(judge, tmp_path, data) == []
