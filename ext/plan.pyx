@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 from buildkit_migrate._native.bolt cimport Reader, bkm_bolt, bkm_span, c_bool
@@ -62,8 +62,9 @@ cdef extern from "survey.h" nogil:
         uint32_t *lease_end
         size_t resource_count
 
-    bkm_bolt *bkm_survey_read(bkm_survey *survey, bkm_bolt *metadata, bkm_bolt *snapshots, bkm_span name_space,
-                              bkm_span snapshotter)
+    bkm_bolt *bkm_survey_read(
+        bkm_survey *survey, bkm_bolt *metadata, bkm_bolt *snapshots, bkm_span name_space, bkm_span snapshotter
+    )
     void bkm_survey_free(bkm_survey *survey)
     bint bkm_survey_add_resource(bkm_survey *survey, bkm_span id, bint is_content)
 
@@ -258,7 +259,8 @@ cdef class Survey:
         self.owned = []
         self.snapshotter = snapshotter
         self.namespace = namespace
-        self.fill_snapshots(sorted({name: (kind, parent, root) for name, kind, parent, root in snapshots}.items()))
+        by_name = {name: (kind, parent, root) for name, kind, parent, root in snapshots}
+        self.fill_snapshots(sorted(by_name.items()))
         self.fill_blobs(sorted(dict(blobs).items()))
         self.fill_leases({id: sorted(resources) for id, resources in leases})
 
@@ -376,7 +378,8 @@ cdef class Plan:
     @property
     def problems(self):
         cdef size_t i
-        return [self.problem(i) for i in range(self.records.records.count) if self.plan.reason[i] != BKM_SOUND]
+        cdef size_t count = self.records.records.count
+        return [self.problem(i) for i in range(count) if self.plan.reason[i] != BKM_SOUND]
 
     cdef object problem(self, size_t record):
         reason = self.plan.reason[record]

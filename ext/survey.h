@@ -30,7 +30,7 @@ typedef struct {
 } bkm_survey;
 
 /* Reads containerd's database and the snapshotter's own one (spec containerd-metadata-db, sections 3 to 5).
- * `snapshots` may be NULL: no snapshot exists then. NULL, or the file with the error on failure. */
+ * `snapshots` may be NULL: no snapshot exists then. Returns NULL, or on failure the file with the error. */
 bkm_bolt *bkm_survey_read(bkm_survey *survey, bkm_bolt *metadata, bkm_bolt *snapshots, bkm_span name_space,
                           bkm_span snapshotter);
 void bkm_survey_free(bkm_survey *survey);

@@ -67,6 +67,37 @@ def test_equals_the_reference_model(world: tuple[PlainRecords, PlainSurvey]) -> 
     assert native_plan(store_of(records), survey).plain() == reference.plan(records, survey)
 
 
+CANONICAL = [
+    rb'{"value":"mount / from exec /bin/sh -c echo b \u003e /data/b"}',
+    b'{"value":-12,"index":"i\\n"}',
+    b'{"value":true}',
+    b'{"value":null}',
+    b'{"value":{"Blobsum":"sha256:1","DiffID":"a"},"index":"blobmap::sha256:1"}',
+    b"{}",
+]
+
+
+@st.composite
+def almost_canonical(draw: st.DrawFn) -> bytes:
+    """A value as BuildKit writes it, with a few bytes put in, left out or changed."""
+    value = bytearray(draw(st.sampled_from(CANONICAL)))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(value)))
+        piece = draw(
+            st.sampled_from([b"", b'"', b"\\", b"u", b"0", b"-", b",", b"}", b" ", b"\x1f", b"\xc3", b"e"])
+        )
+        value[at : at + draw(st.integers(0, 2))] = piece
+    return bytes(value) or b"x"
+
+
+@settings(SLOW, max_examples=1000)
+@given(st.sampled_from([b"etag", keys.EQUAL_MUTABLE, keys.BLOB_MAPPING, keys.DIFF_ID]), almost_canonical())
+def test_values_are_read_as_go_reads_them(key: bytes, value: bytes) -> None:
+    records: PlainRecords = {b"a": {key: value, keys.BLOB: b'{"value":"sha256:%b"}' % (b"0" * 64)}}
+    survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)}, {b"sha256:1": False})
+    assert native_plan(store_of(records), survey).plain() == reference.plan(records, survey)
+
+
 @pytest.mark.parametrize("name", fixtures.REAL_ROOTS)
 def test_real_root(name: str) -> None:
     root = fixtures.real_root(name)
@@ -85,7 +116,8 @@ def test_synthetic_store(name: str) -> None:
 
 
 def test_store_without_records() -> None:
-    for store in ({}, {b"_main": {}}, {b"_main": {b"no bucket": b""}}, {b"_main": b"no bucket"}):
+    stores: list[Tree] = [{}, {b"_main": {}}, {b"_main": {b"no bucket": b""}}, {b"_main": b"no bucket"}]
+    for store in stores:
         plan = native_plan(store, PlainSurvey("overlayfs"))
         assert plan.plain() == PlainPlan()
         assert list(plan.store_edits()) == []
@@ -109,12 +141,15 @@ def stores(draw: st.DrawFn) -> tuple[Tree, PlainSurvey]:
     ids = st.sampled_from([*records, b"gone", b""])
     indexes = st.sampled_from([b"i", b"blobchainid:x", b"chainid:sha256:0::x", b"git::", b"z:", b""])
     index = draw(st.lists(st.builds(keys.index_key, indexes, ids) | ids.filter(bool), max_size=6))
-    external = draw(st.dictionaries(ids.filter(bool), st.just({b"name": b"raw"}), max_size=4))
+    external: dict[bytes, Tree] = draw(
+        st.dictionaries(ids.filter(bool), st.just({b"name": b"raw"}), max_size=4)
+    )
     store = store_of(records)
     if index:
         store[b"_index"] = dict.fromkeys(index, b"")
-    if external or draw(st.booleans()):
-        store[b"_external"] = dict(external)
+    has_external = draw(st.booleans())
+    if external or has_external:
+        store[b"_external"] = {**external}
     return store, survey
 
 
