@@ -19,8 +19,8 @@ import fixtures
 import plain_bbolt
 from buildkit_migrate.bolt import Builder, Database, Reader, check, encode, rewrite
 from buildkit_migrate.bolt.edits import Edits
-from fixtures import Tree
 from dicts import file_of
+from fixtures import Tree
 
 __all__ = ["OnDisk", "edit", "empty_database", "listing", "real", "run", "sample", "tree"]
 

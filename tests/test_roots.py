@@ -65,6 +65,13 @@ def test_other_names_are_no_workers(tmp_path: Path, name: str) -> None:
         roots.find_root(tmp_path)
 
 
+def test_the_layout_of_docker_is_not_taken_for_an_empty_root(tmp_path: Path) -> None:
+    for name in ("cache.db", "metadata.db", "snapshots.db"):
+        (tmp_path / name).touch()
+    with pytest.raises(errors.RootNotFoundError):
+        roots.find_root(tmp_path)
+
+
 def test_snapshotter_with_a_dash(tmp_path: Path) -> None:
     (tmp_path / "runc-fuse-overlayfs").mkdir()
     assert roots.find_root(tmp_path).workers[0].snapshotter == "fuse-overlayfs"

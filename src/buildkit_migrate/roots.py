@@ -107,12 +107,16 @@ def _root_at(path: Path) -> Root | None:
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from error
     workers = tuple(worker for name in names if (worker := _worker_at(path / name)) is not None)
-    # A new volume is a state directory, too, with nothing to do in it.
-    if workers or not set(names) - {"lost+found"} or _STATE_FILES & set(names):
+    if workers or _is_state_without_workers(set(names)):
         return Root(path, path, workers)
     real = path.resolve()
     worker = _worker_at(real)
     return None if worker is None else Root(path, real.parent, (worker,))
+
+
+def _is_state_without_workers(names: set[str]) -> bool:
+    """So is a new volume. Docker has its records right beside ``cache.db``; that is another layout."""
+    return not names - {"lost+found"} or (bool(_STATE_FILES & names) and "metadata.db" not in names)
 
 
 def _worker_at(path: Path) -> Worker | None:

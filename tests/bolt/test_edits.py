@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate.bolt import encode
 from buildkit_migrate.bolt.edits import Edits
+from dicts import edited, file_of
 from fixtures import Tree
-from trees import edited, file_of
 
 # Values and buckets have names of their own, as an edit that takes one for the other is an error.
 values = st.integers(0, 6).map(lambda n: b"v%d" % n)

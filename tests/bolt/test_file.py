@@ -10,7 +10,7 @@ import pytest
 
 from buildkit_migrate.bolt import Builder, Database, keep, lock, remove, write
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
-from trees import file_of
+from dicts import file_of
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from buildkit_migrate.errors import BrokenRecordsError
 from buildkit_migrate.metadata.bolt_store import BoltStore, write_store
 from buildkit_migrate.metadata.gojson import Value, encode_value
 from buildkit_migrate.metadata.store import Item, MetadataStore
+from dicts import file_of
 from fixtures import Tree
-from trees import file_of
 
 RECORD: Tree = {
     b"a": encode_value(1),
