@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import plain_bbolt
 from hypothesis import strategies as st
 
+import plain_bbolt
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader, rewrite
 
 Tree = dict[bytes, "bytes | Tree"]

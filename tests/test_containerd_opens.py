@@ -1,13 +1,14 @@
-"""A real containerd opens what the migration rewrote, collects garbage, and loses nothing that a lease names."""
+"""A real containerd opens what the migration rewrote, collects garbage, and loses nothing leased."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+import pytest
+
 import containerd_daemon
 import ondisk
-import pytest
 from buildkit_migrate._native.bolt import Bucket
 from buildkit_migrate.bolt import Database
 from containerd_daemon import Containerd
@@ -77,8 +78,8 @@ def test_state_that_containerd_made(tmp_path: Path) -> None:
             if i != 3:
                 digest = daemon.ingest(b"blob %d" % i, f"{ROOT_LABEL.decode()}=now", "other=kept")
                 blobs.add(digest)
-                mapping = f'{{"value":{{"Blobsum":"{digest}","DiffID":"sha256:{i:064x}"}},"index":"blobmap::{digest}"}}'
-                record[b"blobmapping.blob"] = mapping.encode()
+                mapping = f'{{"Blobsum":"{digest}","DiffID":"sha256:{i:064x}"}}'
+                record[b"blobmapping.blob"] = f'{{"value":{mapping},"index":"blobmap::{digest}"}}'.encode()
             records[parent.encode()] = record
         daemon.prepare(SNAPSHOTTER, "mutable", parent)
         records[b"mutable"] = {}

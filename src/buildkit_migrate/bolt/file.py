@@ -200,8 +200,11 @@ def _sync_directory(directory: Path) -> None:
 
 
 def keep(path: Path, name: Path) -> None:
-    """Gives a file a second name, unless something has that name already. Raises StorageError."""
-    with _storage(name), contextlib.suppress(FileExistsError):
+    """Gives a file a second name; another file of that name loses it. Raises StorageError."""
+    with _storage(name):
+        if name.exists() and name.samefile(path):
+            return
+        name.unlink(missing_ok=True)
         name.hardlink_to(path)
 
 
