@@ -209,6 +209,17 @@ def test_records_with_one_index_key() -> None:
     assert edited(plan.records.reader, plan.store_edits()) == expected
 
 
+def test_new_index_key_that_looks_like_one_of_a_dropped_record() -> None:
+    digest = b"sha256:" + b"1" * 64
+    mapping = b'{"value":{"Blobsum":"%b","DiffID":"d"}}' % digest
+    store = store_of({b"a::gone": {keys.BLOB_MAPPING: mapping}, b"gone": {}})
+    store[b"_index"] = {b"chainid:d::a::gone": b"", b"chainid:d::gone": b""}
+    plan = native_plan(store, PlainSurvey("s", {b"a::gone": Snapshot(Kind.COMMITTED)}, {digest: True}))
+    expected = after_migration(store, plan.plain())
+    assert [key for key in bucket(expected, b"_index") if key.startswith(b"chain")] == [b"chainid:d::a::gone"]
+    assert edited(plan.records.reader, plan.store_edits()) == expected
+
+
 def test_streams_of_many_chunks() -> None:
     """More than a chunk in each stream, and one record that is larger than a chunk."""
     long = b"p" * 600_000
