@@ -521,10 +521,10 @@ cdef class Plan:
                 yield to_bytes(self.survey.survey.blob[i])
 
     def store_edits(self):
-        return StoreEdits(self)
+        return _StoreEdits(self)
 
     def containerd_edits(self, now_ns):
-        return ContainerdEdits(self, now_ns)
+        return _ContainerdEdits(self, now_ns)
 
 
 cdef tuple sized(bytes stream, Py_ssize_t at):
@@ -535,7 +535,7 @@ cdef tuple sized(bytes stream, Py_ssize_t at):
 
 
 @cython.final
-cdef class StoreEdits:
+cdef class _StoreEdits:
     cdef bkm_store_edits *edits
     cdef bkm_operations out
     cdef Plan plan
@@ -560,7 +560,7 @@ cdef class StoreEdits:
 
 
 @cython.final
-cdef class ContainerdEdits:
+cdef class _ContainerdEdits:
     cdef bkm_containerd_edits *edits
     cdef bkm_operations out
     cdef Plan plan
