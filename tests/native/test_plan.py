@@ -25,9 +25,9 @@ from buildkit_migrate.migration.model import (
     Reason,
     Snapshot,
 )
+from dicts import edited, file_of
 from fixtures import Tree, bucket
 from strategies import worlds
-from dicts import edited, file_of
 
 SLOW = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 NOW = 1_600_000_000_120_000_000
