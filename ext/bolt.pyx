@@ -172,13 +172,17 @@ cdef class Reader:
 
 
 cdef Bucket make_bucket(Reader reader, bkm_bucket handle):
-    cdef Bucket bucket = Bucket.__new__(Bucket)
-    bucket.reader = reader
+    cdef Bucket bucket = Bucket.__new__(Bucket, reader)
     bucket.handle = handle
     return bucket
 
 
 cdef class Bucket:
+    def __cinit__(self, Reader reader not None):
+        # Valid from the start, however it is made: the root bucket.
+        self.reader = reader
+        self.handle = bkm_root_bucket(&reader.bolt)
+
     @property
     def sequence(self):
         return self.handle.sequence

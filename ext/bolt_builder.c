@@ -69,6 +69,7 @@ static const char *const status_texts[] = {
     [BKM_BUILD_KEY_SIZE] = "a key must have 1 to 32768 bytes",
     [BKM_BUILD_VALUE_SIZE] = "a value must have at most 2147483646 bytes",
     [BKM_BUILD_NESTING] = "buckets nested too deep, or more of them closed than opened",
+    [BKM_BUILD_FINISHED] = "the file is finished",
 };
 
 const char *bkm_build_status_text(bkm_build_status status)
@@ -465,6 +466,7 @@ bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas)
     /* Transaction 2 is current; the next one, 3, goes to page 1 and leaves it alone (section 13). */
     write_meta(builder, metas, 0, 2, root, freelist);
     write_meta(builder, metas + builder->page_size, 1, 1, root, freelist);
+    builder->status = BKM_BUILD_FINISHED;
     return true;
 }
 

@@ -16,6 +16,7 @@ typedef enum {
     BKM_BUILD_KEY_SIZE,
     BKM_BUILD_VALUE_SIZE,
     BKM_BUILD_NESTING,      /* too deep, or close without open */
+    BKM_BUILD_FINISHED,     /* used after its file was finished */
 } bkm_build_status;
 
 const char *bkm_build_status_text(bkm_build_status status);

@@ -80,6 +80,7 @@ cdef extern from "plan.h" nogil:
         BKM_NO_TARGET
         BKM_NO_SNAPSHOT
         BKM_BAD_DIGEST
+        BKM_KEY_TOO_LONG
         BKM_NO_PARENT
         BKM_PARENT_CYCLE
         BKM_TARGET_DROPPED
@@ -176,6 +177,7 @@ cdef dict REASONS = {
     BKM_NO_TARGET: Reason.NO_TARGET,
     BKM_NO_SNAPSHOT: Reason.NO_SNAPSHOT,
     BKM_BAD_DIGEST: Reason.BAD_DIGEST,
+    BKM_KEY_TOO_LONG: Reason.KEY_TOO_LONG,
     BKM_NO_PARENT: Reason.NO_PARENT,
     BKM_PARENT_CYCLE: Reason.CYCLE,
     BKM_TARGET_DROPPED: Reason.DESCENDANT,
@@ -357,6 +359,8 @@ cdef class Plan:
     cdef readonly Survey survey
 
     def __cinit__(self, Records records not None, Survey survey not None):
+        if survey.snapshotter is None:
+            raise TypeError("the survey was not initialised")
         cdef const bkm_sha256_kernel *kernel = select_kernel(None)
         cdef bint made
         self.records = records

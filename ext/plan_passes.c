@@ -220,6 +220,16 @@ static bool needs_chain_ids(const bkm_plan *plan, size_t record)
     return plan->diff_id[record].size && plan->blob[record].size && !has_chain_ids;
 }
 
+/* Whether an index key of the record's chain ids would be longer than a key may be. The chainID of a record
+ * without parent is its diffID, whatever that is; all other ids are digests. */
+static bool index_key_too_long(const bkm_plan *plan, size_t record)
+{
+    size_t chain_id = plan->parent[record].size ? BKM_ID_SIZE : plan->diff_id[record].size;
+    size_t chain = strlen("chainid:") + chain_id, blob_chain = strlen("blobchainid:") + BKM_ID_SIZE;
+    size_t longest = chain > blob_chain ? chain : blob_chain;
+    return longest + strlen("::") + plan->records->id[record].size > BKM_MAX_KEY;
+}
+
 static void check_digests_and_parents(maker *m)
 {
     bkm_plan *plan = m->plan;
@@ -232,6 +242,8 @@ static void check_digests_and_parents(maker *m)
             continue;
         if (plan->blob[i].size && !bkm_is_digest(plan->blob[i]))
             refuse(plan, i, BKM_BAD_DIGEST);
+        if (needs_chain_ids(plan, i) && index_key_too_long(plan, i))
+            refuse(plan, i, BKM_KEY_TOO_LONG);
         if (plan->parent[i].size == 0 || plan->parent_index[i] >= 0)
             continue;
         plan->parent_index[i] = BKM_CHAIN_MISSING;

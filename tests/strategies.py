@@ -40,6 +40,8 @@ DIGESTS = [
     b"sha384:" + b"b" * 96,
     b"sha512:" + b"c" * 128,
 ]
+TOO_LONG = b"sha256:" + b"0" * 32768
+"""No index key can have it."""
 ODD_DIGESTS = [
     b"sha256:" + b"A" * 64,
     b"sha256:" + b"0" * 63,
@@ -199,6 +201,8 @@ def _blob_mapping(draw: st.DrawFn) -> bytes:
         return _pick(draw, EMPTY_BLOB_MAPPINGS)
     blob = _pick(draw, [b"", *ODD_DIGESTS] if _chance(draw, 8) else DIGESTS)
     diff_id = _pick(draw, [b"", *ODD_DIGESTS] if _chance(draw, 10) else DIGESTS)
+    if _chance(draw, 12):
+        diff_id = TOO_LONG
     if not _chance(draw, 4):
         raw = b'{"Blobsum":%b,"DiffID":%b}' % (gojson.encode_string(blob), gojson.encode_string(diff_id))
         return b'{"value":%b,"index":%b}' % (raw, gojson.encode_string(b"blobmap::" + blob))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,14 +78,14 @@ class _Service:
 Migrate = Callable[[Recorded], object]
 
 
-def migrate(root: OnDisk, services: Recorded, *, dry_run: bool = False) -> buildkit_migrate.Report:
+def migrate(root: OnDisk, services: Recorded, **options: Any) -> buildkit_migrate.Report:
     return migrate_v2(
         root.v1,
         root.v2,
         services.content_store,
         services.snapshotter,
         services.lease_manager,
-        dry_run=dry_run,
+        **options,
     )
 
 
@@ -161,6 +162,14 @@ def test_offline_commit_is_for_all_or_nothing(root: OnDisk) -> None:
         with pytest.raises(ValueError, match="together"):
             containerd.commit()
     assert root.containerd.read_bytes() == before
+
+
+def test_a_slip_in_the_policy_is_no_policy(root: OnDisk) -> None:
+    with pytest.raises(ValueError, match="'Fail'"):
+        buildkit_migrate.migrate_root(root.root, on_broken="Fail")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'Fail'"):
+        migrate(root, Recorded(root), on_broken="Fail")
+    assert not root.v2.exists()
 
 
 def test_progress_tells_the_steps(root: OnDisk) -> None:

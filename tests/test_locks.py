@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,6 +85,15 @@ def test_refusal_changes_nothing(root: OnDisk) -> None:
     before = ondisk.listing(root.worker)
     assert root.migrate().returncode == 6
     assert ondisk.listing(root.worker) == before
+
+
+def test_a_new_lock_file_belongs_to_the_owner_of_its_directory(root: OnDisk) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    os.chown(root.root, 65534, 65534)
+    assert root.migrate().returncode == 0
+    info = (root.root / "buildkitd.lock").stat()
+    assert (info.st_uid, info.st_gid) == (65534, 65534)
 
 
 def test_lone_worker_creates_no_lock_file(root: OnDisk) -> None:

@@ -446,6 +446,24 @@ def test_good_digest_that_is_not_in_the_content_store(blob: bytes) -> None:
     assert plan.unlabel_blobs == set()
 
 
+def test_index_key_too_long() -> None:
+    """bbolt's limit is 32768 bytes; the chainID of a base is its diffID, however long."""
+    room = 32768 - len(b"chainid:") - len(b"::")
+
+    def reason(id: bytes, diff_id: bytes, stored: dict[bytes, bytes], parent: bytes = b"") -> Reason | None:
+        records = {id: {keys.BLOB_MAPPING: mapping(BLOB, diff_id)} | stored, b"base": {}}
+        plan = planned(records, {id: Snapshot(Kind.COMMITTED, parent), b"base": COMMITTED})
+        return None if id in plan.records else problem_of(plan, id)[0]
+
+    assert reason(b"r", b"d" * (room - 1), {}) is None
+    assert reason(b"r", b"d" * room, {}) is Reason.KEY_TOO_LONG
+    assert reason(b"r", b"d" * room, {}, parent=b"base") is None
+    assert reason(b"r", b"d" * room, {keys.CHAIN_ID: text(b"c"), keys.BLOB_CHAIN_ID: text(b"b")}) is None
+    long_id = 32768 - len(b"blobchainid:" + BLOB + b"::")
+    assert reason(b"i" * long_id, DIFF, {}) is None
+    assert reason(b"i" * (long_id + 1), DIFF, {}) is Reason.KEY_TOO_LONG
+
+
 def test_parent_without_record() -> None:
     above_nothing = Snapshot(Kind.COMMITTED, b"gone")
     chain_ids = {keys.CHAIN_ID: text(b"c"), keys.BLOB_CHAIN_ID: text(b"b")}

@@ -47,6 +47,15 @@ def test_first_place_that_has_a_root(root: OnDisk, tmp_path: Path, monkeypatch: 
     assert all(str(place) in str(caught.value) for place in places)
 
 
+def test_an_empty_place_hides_no_root(root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [tmp_path / "empty", root.root]
+    places[0].mkdir()
+    monkeypatch.setattr(roots, "default_places", lambda: places)
+    assert roots.find_root().path == root.root
+    places.pop()
+    assert roots.find_root().workers == ()
+
+
 def test_worker_directory_alone(root: OnDisk) -> None:
     found = roots.find_root(root.worker)
     assert found.state == root.root

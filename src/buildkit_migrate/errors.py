@@ -55,7 +55,7 @@ class CorruptDatabaseError(Error):
     """
 
     exit_code = 5
-    hint = "restore the file from a backup, or remove the cache; nothing was changed"
+    hint = "restore the file from a backup, or remove the cache"
 
     def __init__(self, rule: str, *, path: str = "", page: int = -1, detail: str = "") -> None:
         where = f"page {page}: " if page >= 0 else ""
@@ -101,6 +101,9 @@ class UnusableTargetError(Error):
 
 class EditConflictError(Error):
     """An edit puts a value where a bucket is, or enters a bucket where a value is."""
+
+    exit_code = 5
+    hint = "the database is not laid out as expected: restore it from a backup, or remove the cache"
 
 
 class NativeSelfTestError(Error):

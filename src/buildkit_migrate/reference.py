@@ -97,6 +97,7 @@ def plan(records: PlainRecords, survey: PlainSurvey) -> PlainPlan:
     _pass3_blob(healthy, survey)
 
     _check_digests(healthy, problems)
+    _check_index_keys(healthy, problems)
     _check_parents(healthy, table, problems)
     _check_parent_cycles(problems.healthy(table), problems)
     _check_descendants(table, problems)
@@ -232,6 +233,18 @@ def _check_digests(records: _Records, problems: _Problems) -> None:
         blob = record.text(keys.BLOB)
         if blob and not _DIGEST.fullmatch(blob):
             problems.add(record.id, Reason.BAD_DIGEST, blob)
+
+
+def _check_index_keys(records: _Records, problems: _Problems) -> None:
+    """KEY_TOO_LONG: bbolt refuses such a key, so pass 4 of the reference aborts."""
+    for record in records.values():
+        if not _needs_chain_ids(record):
+            continue
+        # Without a parent the chainID is the diffID as it stands; all other ids are digests.
+        chain_id = len(_hash(b"")) if record.parent else len(record.text(keys.DIFF_ID))
+        longest = max(len(keys.CHAIN_ID_INDEX) + chain_id, len(keys.BLOB_CHAIN_ID_INDEX) + len(_hash(b"")))
+        if longest + len(b"::") + len(record.id) > keys.MAX_KEY:
+            problems.add(record.id, Reason.KEY_TOO_LONG)
 
 
 def _check_parents(records: _Records, table: _Records, problems: _Problems) -> None:

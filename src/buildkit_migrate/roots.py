@@ -20,6 +20,7 @@ from buildkit_migrate.migration.migrate import (
     OnBroken,
     Progress,
     StrPath,
+    check_policy,
     refuse_broken,
     settled,
 )
@@ -85,15 +86,22 @@ def find_root(path: StrPath | None = None) -> Root:
             "and no such worker directory"
         )
     tried = []
+    without_workers = None
     for place in default_places():
         try:
             root = _root_at(place)
         except StorageError as error:
             tried.append(str(error))
-        else:
-            if root is not None:
-                return root
+            continue
+        if root is None:
             tried.append(f"{place}: no state directory")
+        elif root.workers:
+            return root
+        else:
+            # An empty system directory must not hide the root of a rootless daemon.
+            without_workers = without_workers or root
+    if without_workers is not None:
+        return without_workers
     raise RootNotFoundError(
         f"found no BuildKit state directory ({'; '.join(tried)})", hint="give the directory as an argument"
     )
@@ -123,6 +131,8 @@ def _worker_at(path: Path) -> Worker | None:
     kind, dash, snapshotter = path.name.partition("-")
     if kind not in (OCI_WORKER, CONTAINERD_WORKER) or not dash or not snapshotter or not path.is_dir():
         return None
+    if not snapshotter.isascii():
+        raise RootNotFoundError(f"{os.fsencode(path)!r} names no snapshotter that containerd could have")
     return Worker(path, kind, snapshotter)
 
 
@@ -139,9 +149,10 @@ def migrate_root(
 
     ``path``: as for `find_root`. ``containerd_root`` and ``namespace`` are for containerd workers: the root
     of the stopped containerd, and the namespace that BuildKit used in it. All workers are locked and planned
-    before anything is written, so a problem with one leaves all unchanged. A dry run creates no file.
+    before anything is written, so broken records in one leave all unchanged. A dry run creates no file.
     Raises the errors of `find_root` and `migrate_v2`, and ContainerdStateError without ``containerd_root``.
     """
+    check_policy(on_broken)
     root = find_root(path)
     reports = {worker: settled(worker.v1, worker.v2) for worker in root.workers}
     waiting = [worker for worker in root.workers if reports[worker] is None]

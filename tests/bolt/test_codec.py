@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildkit_migrate._native.bolt import Builder, Reader, check, rewrite, scan
+from buildkit_migrate._native.bolt import Bucket, Builder, Reader, check, rewrite, scan
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.errors import EditConflictError
 from dicts import Image, Tree, file_of, fill, page_sizes, tree_of, trees
@@ -182,3 +182,28 @@ def test_scan_gives_rows_and_columns() -> None:
     assert names[-1] == b"r0499"
     with pytest.raises(IndexError):
         names[500]
+
+
+def test_nothing_follows_the_end_of_a_file() -> None:
+    image = Image()
+    image.builder.put(b"a", b"1")
+    data = image.finish()
+    for use in (
+        image.builder.finish,
+        image.builder.close_bucket,
+        lambda: image.builder.put(b"b", b"2"),
+        lambda: image.builder.open_bucket(b"b"),
+        lambda: rewrite(None, image.builder, encode({b"b": b"2"})),
+    ):
+        with pytest.raises(ValueError, match="finished"):
+            use()
+    assert tree_of(Reader(data).root) == {b"a": b"1"}
+
+
+def test_a_bucket_needs_a_reader() -> None:
+    for arguments in ((), (None,)):
+        with pytest.raises(TypeError):
+            Bucket(*arguments)
+        with pytest.raises(TypeError):
+            Bucket.__new__(Bucket, *arguments)
+    assert tree_of(Bucket(Reader(file_of({b"a": b"1"})))) == {b"a": b"1"}

@@ -38,8 +38,12 @@ class Reader:
 
 @final
 class Bucket:
-    """A bucket of a `Reader`. Raises `errors.CorruptDatabaseError` on any damaged page it meets."""
+    """A bucket of a `Reader`; made from it, the root bucket.
 
+    Raises `errors.CorruptDatabaseError` on any damaged page it meets.
+    """
+
+    def __new__(cls, reader: Reader) -> Bucket: ...
     @property
     def reader(self) -> Reader: ...
     @property

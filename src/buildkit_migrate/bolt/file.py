@@ -64,14 +64,18 @@ class Lock:
 
 
 def lock(path: Path, *, exclusive: bool, create: bool = False) -> Lock:
-    """Opens a regular file and takes a flock on it, without waiting. ``create``: made (mode 0600) if missing.
+    """Opens a regular file and takes a flock on it, without waiting.
 
-    Raises BusyError if another process holds it, CorruptDatabaseError if it is no regular file, StorageError.
+    ``create``: made if missing, with mode 0600 and the owner of its directory, so that a migration by root
+    does not keep a daemon of another user out. Raises BusyError if another process holds it,
+    CorruptDatabaseError if it is no regular file, StorageError.
     """
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_CREAT if create else 0)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     with _storage(path):
-        fd = os.open(path, flags, 0o600)
+        if create:
+            _create(path)
+        fd = os.open(path, flags)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise CorruptDatabaseError("not a regular file", path=str(path))
@@ -83,6 +87,17 @@ def lock(path: Path, *, exclusive: bool, create: bool = False) -> Lock:
             os.close(fd)
             raise
     return Lock(path, fd)
+
+
+def _create(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    try:
+        _give_to_owner_of(fd, path.parent)
+    finally:
+        os.close(fd)
 
 
 def _flock(fd: int, path: Path, *, exclusive: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
@@ -17,6 +18,7 @@ _COMMANDS: Final = ("migrate",)
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
+TERMINATED: Final = 143
 
 _EPILOG = """\
 exit codes:
@@ -30,7 +32,9 @@ exit codes:
   7    containerd's state for a worker is missing
   8    the system refused to read or write (disk full, no permission, I/O error)
   9    something that is no metadata store lies at metadata_v2.db
-  130  interrupted
+  130  interrupted (Ctrl-C)
+  141  the reader of the output went away
+  143  ended by SIGTERM
 """
 
 
@@ -76,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status. Arguments are those of the process by default."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _replace_closed_streams()
+    # Like Ctrl-C, a stop of the service or container takes temporary files away with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     try:
         return _run(given)
     except BrokenPipeError:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from buildkit_migrate.errors import BrokenRecordsError
 
 __all__ = ["add_parser", "run"]
+
+
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
+"""What containerd takes for a namespace, of at most 76 characters (spec containerd-services, section 1)."""
+
+
+def _namespace(name: str) -> str:
+    if len(name) > 76 or not _NAMESPACE.fullmatch(name):
+        raise argparse.ArgumentTypeError(f"{name!r} can't be the name of a containerd namespace")
+    return name
 
 
 def add_parser(commands: Any, epilog: str) -> None:
@@ -48,6 +59,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     add(
         "--namespace",
         metavar="NAME",
+        type=_namespace,
         default=os.environ.get("CONTAINERD_NAMESPACE") or "buildkit",
         help="containerd namespace of containerd workers (default: $CONTAINERD_NAMESPACE, else buildkit)",
     )

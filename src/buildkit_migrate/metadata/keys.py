@@ -17,6 +17,7 @@ __all__ = [
     "EXTERNAL_BUCKET",
     "INDEX_BUCKET",
     "MAIN_BUCKET",
+    "MAX_KEY",
     "MEDIA_TYPE",
     "MEDIA_TYPE_DOCKER_GZIP",
     "PARENT",
@@ -29,6 +30,9 @@ __all__ = [
 MAIN_BUCKET: Final = b"_main"
 INDEX_BUCKET: Final = b"_index"
 EXTERNAL_BUCKET: Final = b"_external"
+
+MAX_KEY: Final = 32768
+"""Bytes that a key of a bbolt file may have (spec bbolt-format, section 4)."""
 
 # What v1 writes and the migration reads (section 2.1).
 EQUAL_MUTABLE: Final = b"cache.equalMutable"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
 from buildkit_migrate._native.plan import Plan, Records
 from buildkit_migrate.bolt import Database, remove
@@ -26,7 +26,7 @@ from buildkit_migrate.errors import (
 from buildkit_migrate.metadata.bolt_store import write_store
 from buildkit_migrate.migration.report import Outcome, Report
 
-__all__ = ["Migration", "OnBroken", "Progress", "migrate_v2", "refuse_broken", "settled"]
+__all__ = ["Migration", "OnBroken", "Progress", "check_policy", "migrate_v2", "refuse_broken", "settled"]
 
 OnBroken = Literal["fail", "drop"]
 """What to do if records can't be migrated: change nothing at all, or leave them out of the new store."""
@@ -56,6 +56,7 @@ def migrate_v2(
     A dry run reports broken records whatever ``on_broken`` says; otherwise "fail" raises BrokenRecordsError.
     Raises BusyError, CorruptDatabaseError, UnusableTargetError, ContainerdStateError, StorageError.
     """
+    check_policy(on_broken)
     source, target = Path(from_path), Path(to_path)
     report = settled(source, target)
     if report is not None:
@@ -68,6 +69,12 @@ def migrate_v2(
         if on_broken == "fail":
             refuse_broken([migration])
         return migration.apply()
+
+
+def check_policy(on_broken: OnBroken) -> None:
+    """Raises ValueError unless it is one of `OnBroken`: a slip must not mean that records are left out."""
+    if on_broken not in get_args(OnBroken):
+        raise ValueError(f"on_broken must be 'fail' or 'drop', not {on_broken!r}")
 
 
 def settled(from_path: Path, to_path: Path) -> Report | None:

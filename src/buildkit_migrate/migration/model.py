@@ -51,6 +51,8 @@ class Reason(enum.StrEnum):
     """Not dropped: the record's own committed snapshot exists, so it becomes an ordinary record."""
     NO_SNAPSHOT = "no-snapshot"
     BAD_DIGEST = "blob-not-a-digest"
+    KEY_TOO_LONG = "index-key-too-long"
+    """bbolt keys have at most 32768 bytes; an index key of the record's chain ids would have more."""
     NO_PARENT = "no-parent"
     DESCENDANT = "descends-from-dropped"
 
