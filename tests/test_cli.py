@@ -382,11 +382,9 @@ def test_termination(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(roots, "find_root", terminate)
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main(["migrate"])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit) as ended:
+        main(["migrate"])
+    assert signal.getsignal(signal.SIGTERM) is before
     assert (ended.value.code, unwound) == (143, [True])
 
 

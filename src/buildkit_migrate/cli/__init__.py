@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     _replace_closed_streams()
     # Like Ctrl-C, a stop of the service or container takes temporary files away with it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     try:
         return _run(given)
     except BrokenPipeError:
@@ -90,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         render.abandon_output()
         return BROKEN_PIPE
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _replace_closed_streams() -> None:
