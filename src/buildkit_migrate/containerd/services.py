@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from buildkit_migrate._native.plan import Plan, Survey
+from buildkit_migrate.migration.model import PlainState
 
 __all__ = ["Containerd", "ContentStore", "LeaseManager", "Service", "Snapshotter"]
 
@@ -19,6 +20,15 @@ class Containerd(Protocol):
 
         ``expected``: there are records. A containerd that knows nothing of their snapshotter is the wrong one
         then; raises ContainerdStateError.
+        """
+
+    def state(self, *, expected: bool) -> PlainState:
+        """What is there now, as plain Python objects, read without anything that makes a `Survey`.
+
+        All snapshots of the snapshotter that have a kind, named by their keys (not the backend's names); all
+        blobs and all leases of the namespace, with every resource of a lease, of other snapshotters, too.
+        A label counts as there if its key is, whatever its value. ``expected``: as for `survey`.
+        Raises CorruptDatabaseError, too.
         """
 
     def commit(self) -> None:
