@@ -22,14 +22,14 @@ from buildkit_migrate.bolt.edits import Edits
 from dicts import file_of
 from fixtures import Tree
 
-__all__ = ["OnDisk", "edit", "empty_database", "listing", "real", "run", "sample", "tree"]
+__all__ = ["OnDisk", "edit", "empty_database", "listing", "oci", "real", "run", "sample", "tree"]
 
 SAMPLE = Path(__file__).parent / "data" / "sample-root.tar.gz"
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """A root, the databases of its one worker, and the arguments that `migrate` needs for it."""
+    """A root, the databases of its one worker, and the arguments that commands need for it."""
 
     root: Path
     worker: Path
@@ -57,12 +57,15 @@ class OnDisk:
     def migrate(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run("migrate", *self.options, *arguments, str(self.root))
 
+    def verify(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run("verify", *self.options, *arguments, str(self.root))
+
 
 def sample(into: Path) -> OnDisk:
     """The small real root that the repository has: the databases of an OCI worker, without layers."""
     with tarfile.open(SAMPLE) as archive:
         archive.extractall(into, filter="data")
-    return _oci(into / "root", "overlayfs")
+    return oci(into / "root", "overlayfs")
 
 
 def real(name: str, into: Path) -> OnDisk:
@@ -85,10 +88,10 @@ def real(name: str, into: Path) -> OnDisk:
             snapshotter,
             ("--containerd-root", str(containerd)),
         )
-    return _oci(into / "root", snapshotter)
+    return oci(into / "root", snapshotter)
 
 
-def _oci(root: Path, snapshotter: str) -> OnDisk:
+def oci(root: Path, snapshotter: str) -> OnDisk:
     worker = root / f"runc-{snapshotter}"
     snapshots = worker / "snapshots" / "metadata.db"
     return OnDisk(root, worker, worker / "containerdmeta.db", snapshots, snapshotter)

@@ -9,6 +9,7 @@ __all__ = [
     "BusyError",
     "ContainerdStateError",
     "CorruptDatabaseError",
+    "DifferencesError",
     "EditConflictError",
     "Error",
     "NativeSelfTestError",
@@ -97,6 +98,17 @@ class UnusableTargetError(Error):
     """Something exists at the v2 path that is no readable metadata store."""
 
     exit_code = 9
+
+
+class DifferencesError(Error):
+    """What a migration wrote is not what v1 and containerd ask for. ``differences``: one object for each."""
+
+    exit_code = 10
+    hint = "the v1 store is as it was; please report this"
+
+    def __init__(self, message: str, differences: Sequence[object]) -> None:
+        super().__init__(message)
+        self.differences = tuple(differences)
 
 
 class EditConflictError(Error):

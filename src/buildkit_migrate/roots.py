@@ -1,4 +1,4 @@
-"""BuildKit's state directories: finding them, locking them, and migrating all of their workers.
+"""BuildKit's state directories: finding them, locking them, migrating and verifying all of their workers.
 
 Layout: spec containerd-metadata-db, section 1.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.bolt import lock, missing
+from buildkit_migrate.bolt import Database, lock, missing
 from buildkit_migrate.containerd.offline import MetadataDatabase, OfflineContainerd, open_database
 from buildkit_migrate.errors import ContainerdStateError, RootNotFoundError, StorageError
 from buildkit_migrate.migration.migrate import (
@@ -25,8 +26,9 @@ from buildkit_migrate.migration.migrate import (
     settled,
 )
 from buildkit_migrate.migration.report import Outcome, Report
+from buildkit_migrate.migration.verification import Verdict, Verification, verify_files
 
-__all__ = ["Root", "Worker", "default_places", "find_root", "migrate_root"]
+__all__ = ["Root", "Worker", "default_places", "find_root", "migrate_root", "verify_root"]
 
 SYSTEM_ROOT: Final = Path("/var/lib/buildkit")
 OCI_WORKER: Final = "runc"
@@ -168,6 +170,47 @@ def migrate_root(
     return [report for report in reports.values() if report is not None]
 
 
+def verify_root(
+    path: StrPath | None = None,
+    *,
+    containerd_root: StrPath | None = None,
+    namespace: str = "buildkit",
+    content: bool = False,
+    progress: Progress | None = None,
+) -> list[Verification]:
+    """Compares each migrated worker of a stopped BuildKit with its v1 store; sorted by directory.
+
+    Meant for a root that no daemon has used since it was migrated: what one has changed since is different,
+    too. Everything is computed anew, in plain Python. ``content``: the blobs are hashed as well. The other
+    parameters and the errors are those of `migrate_root`. Nothing is written.
+    """
+    root = find_root(path)
+    report = progress or (lambda step: None)
+    with contextlib.ExitStack() as held:
+        _lock_state(root, held, dry_run=True)
+        opener = _Opener(held, containerd_root, namespace, exclusive=False)
+        return [_verify(worker, opener, content, report) for worker in root.workers]
+
+
+def _verify(worker: Worker, opener: _Opener, content: bool, progress: Progress) -> Verification:
+    started = time.perf_counter()
+    found = settled(worker.v1, worker.v2)
+    if found is None:
+        return Verification(worker.v1, worker.v2, Verdict.NOT_MIGRATED)
+    try:
+        source = Database.open(worker.v1)
+    except StorageError as error:
+        if missing(error):
+            return Verification(worker.v1, worker.v2, Verdict.NOTHING_TO_VERIFY)
+        raise
+    with source, Database.open(worker.v2) as target:
+        containerd = opener.containerd(worker)
+        directory = opener.content(worker) if content else None
+        findings = verify_files(source, target, containerd, containerd.databases, progress, content=directory)
+    verdict = Verdict.DIFFERENT if findings.differences else Verdict.OK
+    return Verification(worker.v1, worker.v2, verdict, findings, time.perf_counter() - started)
+
+
 def _lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None:
     """Keeps daemons from starting. Of the state directory's files only the lock file may be created."""
     create = not dry_run and root.path == root.state
@@ -199,7 +242,7 @@ class _Opener:
         self._shared: MetadataDatabase | None = None
 
     def open(self, worker: Worker, progress: Progress | None) -> Migration:
-        containerd = self._oci(worker) if worker.kind == OCI_WORKER else self._containerd(worker)
+        containerd = self.containerd(worker)
         migration = Migration(
             worker.v1,
             worker.v2,
@@ -211,22 +254,34 @@ class _Opener:
         )
         return self._held.enter_context(migration)
 
+    def containerd(self, worker: Worker) -> OfflineContainerd:
+        return self._oci(worker) if worker.kind == OCI_WORKER else self._containerd(worker)
+
+    def content(self, worker: Worker) -> Path:
+        """The directory of the content store."""
+        if worker.kind == OCI_WORKER:
+            return worker.path / "content"
+        return self._root_for(worker) / "io.containerd.content.v1.content"
+
     def _oci(self, worker: Worker) -> OfflineContainerd:
         metadata = self._metadata(worker.path / "containerdmeta.db")
         snapshots = worker.path / "snapshots" / "metadata.db"
         return self._with_snapshots(metadata, snapshots, OCI_NAMESPACE, worker)
 
     def _containerd(self, worker: Worker) -> OfflineContainerd:
+        root = self._root_for(worker)
+        if self._shared is None:
+            self._shared = self._metadata(root / "io.containerd.metadata.v1.bolt" / "meta.db")
+        snapshots = root / f"io.containerd.snapshotter.v1.{worker.snapshotter}" / "metadata.db"
+        return self._with_snapshots(self._shared, snapshots, self._namespace, worker)
+
+    def _root_for(self, worker: Worker) -> Path:
         if self._containerd_root is None:
             raise ContainerdStateError(
                 f"the records of {worker.path} need the state of the containerd that BuildKit used",
                 hint="stop it, too, and give its root (/var/lib/containerd) with --containerd-root",
             )
-        root = Path(self._containerd_root)
-        if self._shared is None:
-            self._shared = self._metadata(root / "io.containerd.metadata.v1.bolt" / "meta.db")
-        snapshots = root / f"io.containerd.snapshotter.v1.{worker.snapshotter}" / "metadata.db"
-        return self._with_snapshots(self._shared, snapshots, self._namespace, worker)
+        return Path(self._containerd_root)
 
     def _metadata(self, path: Path) -> MetadataDatabase:
         return self._held.enter_context(contextlib.closing(MetadataDatabase(path, exclusive=self._exclusive)))

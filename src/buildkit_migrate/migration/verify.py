@@ -54,7 +54,7 @@ class DifferenceKind(enum.StrEnum):
     """Subject: the record; key: the metadata key."""
     INDEX_MISSING = "index-entry-missing"
     INDEX_DANGLING = "index-entry-dangling"
-    """Nothing is behind it: no record, or no value of one. Those that v1 left behind are kept, and no fault."""
+    """It is not in v1, or of a record that is left out, and no value of a record is behind it."""
     INDEX_UNEXPECTED = "index-entry-unexpected"
     """A value is behind it that the migration does not write. Subject, as above: the whole index key."""
     EXTERNAL_DIFFERS = "external-data-differs"

@@ -1,0 +1,77 @@
+"""``buildkit-migrate verify``: a migrated root compared with its v1 stores, all computed anew."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from buildkit_migrate.cli.migrate import _namespace, _progress
+from buildkit_migrate.errors import DifferencesError
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: Any, epilog: str) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "verify",
+        help="compare a freshly migrated root with its v1 stores",
+        description="Compare the v2 cache of a stopped BuildKit, and containerd's leases and labels, with\n"
+        "what the v1 cache asks for. Everything is computed anew, without the code that migrates.\n"
+        "For a root that no daemon has used since it was migrated: what one has changed is\n"
+        "different, too. Nothing is written.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    root = add(
+        "root",
+        metavar="ROOT",
+        nargs="?",
+        help="BuildKit's state directory, or one worker directory in it (default: as for migrate)",
+    )
+    add("--content", action="store_true", help="hash the blob files of the content store, too")
+    add(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print the v1 records that are rightly left out or repaired",
+    )
+    containerd = add(
+        "--containerd-root",
+        metavar="DIR",
+        help="root of the stopped containerd, for containerd-<snapshotter> workers",
+    )
+    add(
+        "--namespace",
+        metavar="NAME",
+        type=_namespace,
+        default=os.environ.get("CONTAINERD_NAMESPACE") or "buildkit",
+        help="containerd namespace of containerd workers (default: $CONTAINERD_NAMESPACE, else buildkit)",
+    )
+    add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    for argument in (root, containerd):
+        argument.complete = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}  # type: ignore[attr-defined]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status: 0, or that of differences if there are any or a worker is not migrated."""
+    from buildkit_migrate.cli import render
+    from buildkit_migrate.roots import find_root, verify_root
+
+    root = find_root(options.root)
+    with _progress() as progress:
+        verifications = verify_root(
+            root.path,
+            containerd_root=options.containerd_root,
+            namespace=options.namespace,
+            content=options.content,
+            progress=progress,
+        )
+    if options.format == "json":
+        render.emit_json(render.verifications_as_dict(root.path, verifications))
+    else:
+        render.emit(render.verification_lines(root.path, verifications, options.verbose))
+    return 0 if all(verification.is_good for verification in verifications) else DifferencesError.exit_code
