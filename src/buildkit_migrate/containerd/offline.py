@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate._native.plan import Plan, Survey
+from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.bolt import Database, keep, missing, remove, rewrite, write
 from buildkit_migrate.errors import ContainerdStateError, StorageError
 
@@ -125,9 +125,9 @@ class OfflineContainerd:
         ):
             yield cls(metadata, snapshots, namespace, snapshotter)
 
-    def survey(self, *, expected: bool) -> Survey:
+    def survey(self, records: Records) -> Survey:
         metadata = self._metadata.database
-        if expected and metadata.root.bucket(*self._snapshots_bucket()) is None:
+        if len(records) and metadata.root.bucket(*self._snapshots_bucket()) is None:
             raise ContainerdStateError(
                 f"{metadata.path} has no snapshots of {self._snapshotter} in namespace {self._namespace}",
                 hint="give the containerd root and the namespace that BuildKit used",
