@@ -114,7 +114,8 @@ class _Handler(grpc.GenericRpcHandler):
 
         def unary(request: bytes, context: grpc.ServicerContext) -> bytes:
             # To its end, so that what comes after the answer is done, too.
-            return list(stream(request, context))[0]
+            (answer,) = stream(request, context)
+            return answer
 
         if name in STREAMS:
             return grpc.unary_stream_rpc_method_handler(stream)
