@@ -20,9 +20,21 @@ import plain_bbolt
 from buildkit_migrate.bolt import Builder, Database, Reader, check, encode, rewrite
 from buildkit_migrate.bolt.edits import Edits
 from dicts import file_of
-from fixtures import Tree
+from fixtures import FLAT_LABEL, Tree, bucket, buckets
 
-__all__ = ["OnDisk", "edit", "empty_database", "listing", "oci", "real", "run", "sample", "tree"]
+__all__ = [
+    "OnDisk",
+    "edit",
+    "empty_database",
+    "listing",
+    "oci",
+    "real",
+    "run",
+    "sample",
+    "sample_of_containerd",
+    "timeless",
+    "tree",
+]
 
 SAMPLE = Path(__file__).parent / "data" / "sample-root.tar.gz"
 
@@ -66,6 +78,30 @@ def sample(into: Path) -> OnDisk:
     with tarfile.open(SAMPLE) as archive:
         archive.extractall(into, filter="data")
     return oci(into / "root", "overlayfs")
+
+
+def sample_of_containerd(into: Path) -> OnDisk:
+    """The same, laid out as if the worker's containerd were one of its own."""
+    oci = sample(into)
+    worker = oci.root / "containerd-overlayfs"
+    containerd = into / "ctd" / "root"
+    found = OnDisk(
+        oci.root,
+        worker,
+        containerd / "io.containerd.metadata.v1.bolt" / "meta.db",
+        containerd / "io.containerd.snapshotter.v1.overlayfs" / "metadata.db",
+        "overlayfs",
+        ("--containerd-root", str(containerd)),
+    )
+    for source, target in (
+        (oci.v1, found.v1),
+        (oci.containerd, found.containerd),
+        (oci.snapshots, found.snapshots),
+    ):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+    shutil.rmtree(oci.worker)
+    return found
 
 
 def real(name: str, into: Path) -> OnDisk:
@@ -114,6 +150,18 @@ def tree(path: Path) -> Tree:
     data = path.read_bytes()
     assert check(Reader(data)) == []
     return plain_bbolt.load(data)
+
+
+def timeless(containerd: Tree) -> Tree:
+    """containerd's database without the times that differ from run to run."""
+    namespace = bucket(containerd, b"v1", b"buildkit")
+    for lease in buckets(bucket(namespace, b"leases")).values():
+        lease[b"createdat"] = b""
+        bucket(lease, b"labels")[FLAT_LABEL] = b""
+    for path in ((b"snapshots", b"overlayfs"), (b"content", b"blob")):
+        for object in buckets(bucket(namespace, *path)).values():
+            object[b"updatedat"] = b""
+    return containerd
 
 
 def edit(path: Path, edits: Edits) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 __all__ = [
     "BrokenRecordsError",
     "BusyError",
+    "ContainerdCallError",
     "ContainerdStateError",
+    "ContainerdUnavailableError",
     "CorruptDatabaseError",
     "DifferencesError",
     "EditConflictError",
@@ -116,6 +118,43 @@ class EditConflictError(Error):
 
     exit_code = 5
     hint = "the database is not laid out as expected: restore it from a backup, or remove the cache"
+
+
+class ContainerdUnavailableError(Error):
+    """A running containerd is needed and does not answer, or does not let us in.
+
+    ``address``: that of its socket.
+    """
+
+    exit_code = 11
+    hint = (
+        "start containerd, or see --address; --offline works on the files of a stopped one; "
+        "running the command again goes on where it stopped"
+    )
+
+    def __init__(self, message: str, *, address: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.address = address
+
+
+class ContainerdCallError(Error):
+    """A running containerd refused a call.
+
+    ``method``: such as ``Leases.Create``. ``code``: name of the gRPC status. ``subject``: the record,
+    snapshot, blob or lease that the call was about, empty if it was about all.
+    """
+
+    exit_code = 12
+    hint = "running the command again goes on where it stopped"
+
+    def __init__(
+        self, message: str, *, method: str, code: str, detail: str, subject: bytes, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.method = method
+        self.code = code
+        self.detail = detail
+        self.subject = subject
 
 
 class NativeSelfTestError(Error):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import BrokenRecordsError
 
 __all__ = ["add_parser", "run"]
@@ -17,6 +18,29 @@ __all__ = ["add_parser", "run"]
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 """What containerd takes for a namespace, of at most 76 characters (spec containerd-services, section 1)."""
+
+
+_CONTAINERD_ROOT: Final = "/var/lib/containerd"
+
+
+def _address(address: str) -> str:
+    if "://" in address and not address.startswith("unix://"):
+        raise argparse.ArgumentTypeError(f"{address!r} is no unix socket")
+    return address
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no reasonable number of seconds")
+    return seconds
+
+
+def _concurrency(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1024:
+        raise argparse.ArgumentTypeError("must be from 1 to 1024")
+    return number
 
 
 def _namespace(name: str) -> str:
@@ -51,21 +75,70 @@ def add_parser(commands: Any, epilog: str) -> None:
         help="records that can't be migrated: refuse and change nothing (default), or leave them and their "
         "descendants out",
     )
-    containerd = add(
-        "--containerd-root",
-        metavar="DIR",
-        help="root of the stopped containerd, for containerd-<snapshotter> workers",
+    workers = parser.add_argument_group(
+        "containerd workers",
+        "Directories named containerd-<snapshotter> need the containerd that BuildKit used.",
+    )
+    add = workers.add_argument
+    address = add(
+        "-a",
+        "--address",
+        metavar="SOCKET",
+        type=_address,
+        default=os.environ.get("CONTAINERD_ADDRESS") or ConnectionOptions.address,
+        help="socket of the running containerd (default: $CONTAINERD_ADDRESS, else "
+        f"{ConnectionOptions.address})",
     )
     add(
+        "-n",
         "--namespace",
         metavar="NAME",
         type=_namespace,
         default=os.environ.get("CONTAINERD_NAMESPACE") or "buildkit",
-        help="containerd namespace of containerd workers (default: $CONTAINERD_NAMESPACE, else buildkit)",
+        help="BuildKit's namespace in it (default: $CONTAINERD_NAMESPACE, else buildkit)",
     )
+    add(
+        "--snapshotter",
+        metavar="NAME",
+        default=os.environ.get("CONTAINERD_SNAPSHOTTER") or None,
+        help="(default: $CONTAINERD_SNAPSHOTTER, else the one in the directory's name)",
+    )
+    add(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=ConnectionOptions.timeout,
+        help="for one call (default: %(default)g)",
+    )
+    add(
+        "--connect-timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=ConnectionOptions.connect_timeout,
+        help="that containerd may be away, at first or while it is restarted (default: %(default)g)",
+    )
+    add(
+        "--concurrency",
+        metavar="N",
+        type=_concurrency,
+        default=ConnectionOptions.concurrency,
+        help="calls in flight (default: %(default)d)",
+    )
+    add(
+        "--offline",
+        action="store_true",
+        help="containerd is stopped, too: work on its files",
+    )
+    containerd_root = add(
+        "--containerd-root",
+        metavar="DIR",
+        help=f"root of the stopped containerd; means --offline (default: {_CONTAINERD_ROOT})",
+    )
+    add = parser.add_argument
     add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")
     add("--debug", action="store_true", help="show the traceback of an error")
-    for argument in (root, containerd):
+    address.complete = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # type: ignore[attr-defined]
+    for argument in (root, containerd_root):
         argument.complete = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}  # type: ignore[attr-defined]
 
 
@@ -78,8 +151,12 @@ def run(options: argparse.Namespace) -> int:
     with _progress() as progress:
         reports = migrate_root(
             root.path,
-            containerd_root=options.containerd_root,
+            containerd=ConnectionOptions(
+                options.address, options.timeout, options.connect_timeout, options.concurrency
+            ),
+            containerd_root=options.containerd_root or (_CONTAINERD_ROOT if options.offline else None),
             namespace=options.namespace,
+            snapshotter=options.snapshotter,
             on_broken=options.on_broken,
             dry_run=options.dry_run,
             progress=progress,

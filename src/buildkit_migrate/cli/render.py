@@ -106,6 +106,8 @@ def error_as_dict(error: errors.Error) -> dict[str, Any]:
         "hint": error.hint,
         "exit_code": error.exit_code,
     }
+    if isinstance(error, errors.ContainerdCallError):
+        document |= {"method": error.method, "code": error.code, **named_text("subject", error.subject)}
     if isinstance(error, errors.BrokenRecordsError):
         document["problems"] = [problem_as_dict(problem) for problem in _problems(error)]
     return document

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
-from buildkit_migrate.cli.migrate import _namespace, _progress
+from buildkit_migrate.cli import options as shared
 from buildkit_migrate.errors import DifferencesError
 
 __all__ = ["add_parser", "run"]
@@ -24,13 +23,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    shared.add_root(parser)
     add = parser.add_argument
-    root = add(
-        "root",
-        metavar="ROOT",
-        nargs="?",
-        help="BuildKit's state directory, or one worker directory in it (default: as for migrate)",
-    )
     add("--content", action="store_true", help="hash the blob files of the content store, too")
     add(
         "-v",
@@ -38,22 +32,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         action="store_true",
         help="print the v1 records that are rightly left out or repaired",
     )
-    containerd = add(
-        "--containerd-root",
-        metavar="DIR",
-        help="root of the stopped containerd, for containerd-<snapshotter> workers",
-    )
-    add(
-        "--namespace",
-        metavar="NAME",
-        type=_namespace,
-        default=os.environ.get("CONTAINERD_NAMESPACE") or "buildkit",
-        help="containerd namespace of containerd workers (default: $CONTAINERD_NAMESPACE, else buildkit)",
-    )
-    add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    for argument in (root, containerd):
-        argument.complete = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}  # type: ignore[attr-defined]
+    shared.add_containerd(parser)
+    shared.add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,11 +42,13 @@ def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.roots import find_root, verify_root
 
     root = find_root(options.root)
-    with _progress() as progress:
+    with shared.progress() as progress:
         verifications = verify_root(
             root.path,
-            containerd_root=options.containerd_root,
+            containerd=shared.connection(options),
+            containerd_root=shared.containerd_root(options),
             namespace=options.namespace,
+            snapshotter=options.snapshotter,
             content=options.content,
             progress=progress,
         )

@@ -10,11 +10,11 @@ import contextlib
 import itertools
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate._native.plan import Plan, Survey
+from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.bolt import Database, keep, missing, remove, rewrite, write
 from buildkit_migrate.containerd.plain import read_state
 from buildkit_migrate.errors import ContainerdStateError, StorageError
@@ -132,19 +132,19 @@ class OfflineContainerd:
         """containerd's database and the snapshotter's."""
         return self._metadata.database, self._snapshots
 
-    def survey(self, *, expected: bool) -> Survey:
-        metadata = self._metadata.database
-        self._check_is_known(expected)
-        return Survey.offline(metadata.reader, self._snapshots.reader, self._namespace, self._snapshotter)
+    def survey(self, records: Records) -> Survey:
+        self._check_is_known(len(records))
+        metadata, snapshots = self.databases
+        return Survey.offline(metadata.reader, snapshots.reader, self._namespace, self._snapshotter)
 
-    def state(self, *, expected: bool) -> PlainState:
-        self._check_is_known(expected)
+    def state(self, ids: Collection[bytes]) -> PlainState:
+        self._check_is_known(len(ids))
         metadata, snapshots = self.databases
         return read_state(metadata.root, snapshots.root, self._namespace, self._snapshotter)
 
-    def _check_is_known(self, expected: bool) -> None:
+    def _check_is_known(self, records: int) -> None:
         metadata = self._metadata.database
-        if expected and metadata.root.bucket(*self._snapshots_bucket()) is None:
+        if records and metadata.root.bucket(*self._snapshots_bucket()) is None:
             raise ContainerdStateError(
                 f"{metadata.path} has no snapshots of {self._snapshotter} in namespace {self._namespace}",
                 hint="give the containerd root and the namespace that BuildKit used",

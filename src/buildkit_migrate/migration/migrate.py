@@ -153,7 +153,7 @@ class Migration:
         self._progress(f"reading {self._from_path}")
         records = Records(self._source.reader)
         self._progress("asking containerd")
-        survey = self._containerd.survey(expected=len(records) > 0)
+        survey = self._containerd.survey(records)
         self._progress("planning")
         return Plan(records, survey)
 

@@ -12,13 +12,13 @@ from typing import Any
 from buildkit_migrate.bolt import BucketView, Database, check
 from buildkit_migrate.containerd.services import Containerd
 from buildkit_migrate.errors import DifferencesError
-from buildkit_migrate.metadata.keys import MAIN_BUCKET
 from buildkit_migrate.migration.content import content_differences
 from buildkit_migrate.migration.report import named_text, problem_as_dict
 from buildkit_migrate.migration.verify import (
     Difference,
     DifferenceKind,
     Findings,
+    record_ids,
     store_differences,
     verify,
 )
@@ -101,7 +101,7 @@ def verify_files(
         return Findings(0, (), damages)
     v1 = BucketView(source.root)
     progress("asking containerd")
-    state = containerd.state(expected=_has_records(source))
+    state = containerd.state(record_ids(v1))
     progress(f"comparing {target.path}")
     findings = verify(v1, BucketView(target.root), state)
     if content is None:
@@ -118,8 +118,8 @@ def verify_new_store(source: Database, new: Database, containerd: Containerd) ->
     """
     differences = [*_damages([new], lambda step: None)]
     if not differences:
-        survey = containerd.state(expected=_has_records(source))
-        differences += store_differences(BucketView(source.root), BucketView(new.root), survey)
+        v1 = BucketView(source.root)
+        differences += store_differences(v1, BucketView(new.root), containerd.state(record_ids(v1)))
     if differences:
         raise DifferencesError(
             f"{new.path}: the new store has {len(differences)} differences from what it must have; "
@@ -135,8 +135,3 @@ def _damages(databases: Iterable[Database], progress: Callable[[str], object]) -
         for page, rule in check(database.reader):
             where = b"page %d" % page if page >= 0 else b""
             yield Difference(DifferenceKind.DAMAGED, path, where, found=rule.encode())
-
-
-def _has_records(store: Database) -> bool:
-    main = store.root.bucket(MAIN_BUCKET)
-    return main is not None and any(True for _ in main.items())

@@ -29,7 +29,7 @@ from buildkit_migrate.migration.model import (
     Snapshot,
 )
 
-__all__ = ["Difference", "DifferenceKind", "Findings", "store_differences", "verify"]
+__all__ = ["Difference", "DifferenceKind", "Findings", "record_ids", "store_differences", "verify"]
 
 _BUCKET: Final = b"(bucket)"
 """Stands for a nested bucket where a difference shows values."""
@@ -120,6 +120,12 @@ def verify(v1: Tree, v2: Tree, state: PlainState) -> Findings:
 def store_differences(v1: Tree, v2: Tree, survey: PlainSurvey) -> Iterator[Difference]:
     """Differences of a new store alone, with the survey that it was made with."""
     return _compare_stores(v1, v2, reference.plan(_records(v1), survey))
+
+
+def record_ids(store: Tree) -> list[bytes]:
+    """Ids of the records of a store, whose root bucket this is."""
+    main = _bucket(store, keys.MAIN_BUCKET)
+    return [id for id, record in main.items() if not isinstance(record, bytes)]
 
 
 def _bucket(tree: Tree, name: bytes) -> Tree:
