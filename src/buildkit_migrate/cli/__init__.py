@@ -32,6 +32,8 @@ exit codes:
   7    containerd's state for a worker is missing
   8    the system refused to read or write (disk full, no permission, I/O error)
   9    something that is no metadata store lies at metadata_v2.db
+  11   containerd does not answer, or does not let us in
+  12   containerd refused a call
   130  interrupted (Ctrl-C)
   141  the reader of the output went away
   143  ended by SIGTERM
@@ -117,7 +119,7 @@ def _run(given: list[str]) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="buildkit-migrate",
-        description="Turn a BuildKit v1 build cache (metadata.db) into a v2 one (metadata_v2.db), offline.",
+        description="Turn a BuildKit v1 build cache (metadata.db) into a v2 one (metadata_v2.db).",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
