@@ -1,4 +1,4 @@
-"""Turn a BuildKit v1 build cache (``metadata.db``) into a v2 one (``metadata_v2.db``), offline.
+"""Turn a BuildKit v1 build cache (``metadata.db``) into a v2 one (``metadata_v2.db``).
 
 Importing the package costs next to nothing; each name is loaded when it is first used.
 """

@@ -33,6 +33,8 @@ exit codes:
   8    the system refused to read or write (disk full, no permission, I/O error)
   9    something that is no metadata store lies at metadata_v2.db
   10   a verification found differences, or a worker that is not migrated
+  11   containerd does not answer, or does not let us in
+  12   containerd refused a call
   130  interrupted (Ctrl-C)
   141  the reader of the output went away
   143  ended by SIGTERM
@@ -118,7 +120,7 @@ def _run(given: list[str]) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="buildkit-migrate",
-        description="Turn a BuildKit v1 build cache (metadata.db) into a v2 one (metadata_v2.db), offline.",
+        description="Turn a BuildKit v1 build cache (metadata.db) into a v2 one (metadata_v2.db).",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
