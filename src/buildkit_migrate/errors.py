@@ -12,6 +12,7 @@ __all__ = [
     "EditConflictError",
     "Error",
     "NativeSelfTestError",
+    "RecordNotFoundError",
     "RootNotFoundError",
     "StorageError",
     "UnusableTargetError",
@@ -48,7 +49,7 @@ class BusyError(Error):
 
 
 class CorruptDatabaseError(Error):
-    """A bbolt file breaks a rule of its format (spec bbolt-format, section 14).
+    """A database file breaks a rule of its format (bbolt: spec bbolt-format, section 14).
 
     ``path``: the file, "" for one in memory. ``page``: page number, or -1 if the rule is about the file.
     ``rule``: short name of the broken rule.
@@ -60,7 +61,7 @@ class CorruptDatabaseError(Error):
     def __init__(self, rule: str, *, path: str = "", page: int = -1, detail: str = "") -> None:
         where = f"page {page}: " if page >= 0 else ""
         more = f" ({detail})" if detail else ""
-        super().__init__(f"{path or 'bbolt data'}: {where}{rule}{more}")
+        super().__init__(f"{path or 'database'}: {where}{rule}{more}")
         self.path = path
         self.page = page
         self.rule = rule
@@ -104,6 +105,10 @@ class EditConflictError(Error):
 
     exit_code = 5
     hint = "the database is not laid out as expected: restore it from a backup, or remove the cache"
+
+
+class RecordNotFoundError(Error):
+    """The metadata store has no such record."""
 
 
 class NativeSelfTestError(Error):
