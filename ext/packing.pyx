@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 from buildkit_migrate._native.bolt cimport (
     BKM_BUILD_NO_MEMORY,
     BKM_BUILD_SINK_FAILED,
+    BKM_NO_PAGE,
     Bucket,
     Builder,
     Reader,
@@ -59,6 +60,13 @@ cdef extern from "packed.h" nogil:
     bint bkm_node_parts(bkm_span node, c_bool *bucket, uint64_t *sequence, bkm_span *content)
     bkm_push_status bkm_push(bkm_builder *builder, bkm_span key, bkm_span node)
 
+cdef extern from "lmdb_check.h" nogil:
+    ctypedef struct bkm_lmdb_finding:
+        const char *rule
+        uint64_t page
+        uint64_t transaction
+    bkm_lmdb_finding bkm_lmdb_check(const uint8_t *data, uint64_t size)
+
 LONG_KEY = 511
 cdef enum:
     MAX_KEY = 511    # bytes of a key that every LMDB takes; an entry with such a key is a group
@@ -85,6 +93,7 @@ cdef inline bytes with_tag(bytes tag, bkm_span name):
     return key
 
 
+@cython.final
 cdef class Packer:
     cdef Reader reader
     cdef uint8_t *visited
@@ -229,11 +238,8 @@ def push(Builder builder not None, bytes name not None, bytes node not None, str
 
 
 def push_all(Builder builder not None, pairs, bytes tag not None, str path=""):
-    cdef bkm_span name, rest, node
+    cdef bkm_span name, node
     cdef bytes key, value
-    cdef bkm_unpacker unpacker
-    cdef bkm_unpack_status status
-    cdef bytearray whole
     for pair in pairs:
         key, value = pair
         if PyBytes_GET_SIZE(key) < 2 or not key.startswith(tag):
@@ -275,3 +281,16 @@ def unpack(bytes node not None, bytes key=b"", str path=""):
         raise malformed(path, key)
     cdef bytes rest = to_bytes(content)
     return (sequence, unpack_items(rest, key, path)) if bucket else rest
+
+
+def check_lmdb(data, str path=""):
+    cdef const unsigned char[::1] view = data
+    cdef const uint8_t *start = &view[0] if view.shape[0] else NULL
+    cdef uint64_t size = <uint64_t>view.shape[0]
+    cdef bkm_lmdb_finding finding
+    cdef object page
+    with nogil:
+        finding = bkm_lmdb_check(start, size)
+    if finding.rule != NULL:
+        page = -1 if finding.page == BKM_NO_PAGE else finding.page
+        raise CorruptDatabaseError(finding.rule.decode(), path=path, page=page)

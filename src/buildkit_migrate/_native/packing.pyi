@@ -41,3 +41,9 @@ def unpack(
 
 def unpack_items(items: bytes, key: bytes = b"", path: str = "") -> list[tuple[bytes, bytes]]:
     """The items of a group: keys and nodes. Raises as `unpack` does."""
+
+def check_lmdb(data: object, path: str = "") -> None:
+    """Walks all pages in use of an LMDB file in memory.
+
+    LMDB itself follows what it finds without looking. Raises `errors.CorruptDatabaseError`.
+    """

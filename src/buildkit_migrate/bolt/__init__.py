@@ -2,7 +2,7 @@
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Column, Reader, check, rewrite, scan
 from buildkit_migrate.bolt.edits import encode
-from buildkit_migrate.bolt.file import Database, Lock, keep, lock, missing, remove, write
+from buildkit_migrate.bolt.file import Database, Lock, create, keep, lock, missing, remove, rename, write
 
 __all__ = [
     "Bucket",
@@ -12,11 +12,13 @@ __all__ = [
     "Lock",
     "Reader",
     "check",
+    "create",
     "encode",
     "keep",
     "lock",
     "missing",
     "remove",
+    "rename",
     "rewrite",
     "scan",
     "write",
