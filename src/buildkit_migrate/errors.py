@@ -95,7 +95,7 @@ class StorageError(Error):
 
 
 class UnusableTargetError(Error):
-    """Something exists at the v2 path that is no readable metadata store."""
+    """Something exists where a store is to be written, or it is no readable store and is at the v2 path."""
 
     exit_code = 9
 

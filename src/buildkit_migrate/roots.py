@@ -15,6 +15,7 @@ from typing import Final
 from buildkit_migrate.bolt import lock, missing
 from buildkit_migrate.containerd.offline import MetadataDatabase, OfflineContainerd, open_database
 from buildkit_migrate.errors import ContainerdStateError, RootNotFoundError, StorageError
+from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.migrate import (
     Migration,
     OnBroken,
@@ -143,13 +144,15 @@ def migrate_root(
     namespace: str = "buildkit",
     on_broken: OnBroken = "fail",
     dry_run: bool = False,
+    engine: Engine = "bolt",
     progress: Progress | None = None,
 ) -> list[Report]:
     """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
 
-    ``path``: as for `find_root`. ``containerd_root`` and ``namespace`` are for containerd workers: the root
-    of the stopped containerd, and the namespace that BuildKit used in it. All workers are locked and planned
-    before anything is written, so broken records in one leave all unchanged. A dry run creates no file.
+    ``path``: as for `find_root`; ``engine``: as for `migrate_v2`. ``containerd_root`` and ``namespace`` are
+    for containerd workers: the root of the stopped containerd, and the namespace that BuildKit used in it.
+    All workers are locked and planned before anything is written, so broken records in one leave all
+    unchanged. A dry run creates no file.
     Raises the errors of `find_root` and `migrate_v2`, and ContainerdStateError without ``containerd_root``.
     """
     check_policy(on_broken)
@@ -159,7 +162,7 @@ def migrate_root(
     if waiting:
         with contextlib.ExitStack() as held:
             _lock_state(root, held, dry_run=dry_run)
-            opener = _Opener(held, containerd_root, namespace, exclusive=not dry_run)
+            opener = _Opener(held, containerd_root, namespace, exclusive=not dry_run, engine=engine)
             migrations = {worker: opener.open(worker, progress) for worker in waiting}
             if on_broken == "fail" and not dry_run:
                 refuse_broken(list(migrations.values()))
@@ -191,8 +194,10 @@ class _Opener:
         namespace: str,
         *,
         exclusive: bool,
+        engine: Engine,
     ) -> None:
         self._held = held
+        self._engine = engine
         self._containerd_root = containerd_root
         self._namespace = namespace
         self._exclusive = exclusive
@@ -207,6 +212,7 @@ class _Opener:
             containerd.snapshotter,
             containerd.lease_manager,
             exclusive=self._exclusive,
+            engine=self._engine,
             progress=progress,
         )
         return self._held.enter_context(migration)

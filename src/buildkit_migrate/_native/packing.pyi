@@ -31,9 +31,7 @@ def push(builder: Builder, name: bytes, node: bytes, path: str = "") -> None:
 def push_all(builder: Builder, pairs: Iterable[tuple[bytes, bytes]], tag: bytes, path: str = "") -> None:
     """Pushes entries of an LMDB store up to the first with another tag. Raises as `push` does."""
 
-def unpack(
-    node: bytes, key: bytes = b"", path: str = ""
-) -> bytes | tuple[int, list[tuple[bytes, bytes]]]:
+def unpack(node: bytes, key: bytes = b"", path: str = "") -> bytes | tuple[int, list[tuple[bytes, bytes]]]:
     """The value that a node is, or sequence and items of the bucket.
 
     Raises `errors.CorruptDatabaseError`, which names `path` and `key`, if it is malformed.

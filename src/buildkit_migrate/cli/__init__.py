@@ -14,7 +14,7 @@ from buildkit_migrate import errors
 
 __all__ = ["main"]
 
-_COMMANDS: Final = ("migrate",)
+_COMMANDS: Final = ("migrate", "convert")
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
@@ -31,7 +31,7 @@ exit codes:
   6    broken records, and --on-broken fail
   7    containerd's state for a worker is missing
   8    the system refused to read or write (disk full, no permission, I/O error)
-  9    something that is no metadata store lies at metadata_v2.db
+  9    something that is no metadata store lies at metadata_v2.db; DST exists
   130  interrupted (Ctrl-C)
   141  the reader of the output went away
   143  ended by SIGTERM

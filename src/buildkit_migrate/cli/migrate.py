@@ -51,6 +51,13 @@ def add_parser(commands: Any, epilog: str) -> None:
         help="records that can't be migrated: refuse and change nothing (default), or leave them and their "
         "descendants out",
     )
+    add(
+        "--to-engine",
+        choices=("bolt", "lmdb"),
+        default="bolt",
+        help="what the v2 store is written as: bolt (default) is what BuildKit reads, lmdb is for programs "
+        "that embed the store",
+    )
     containerd = add(
         "--containerd-root",
         metavar="DIR",
@@ -82,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
             namespace=options.namespace,
             on_broken=options.on_broken,
             dry_run=options.dry_run,
+            engine=options.to_engine,
             progress=progress,
         )
     if options.format == "json":

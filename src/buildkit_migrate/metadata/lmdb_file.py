@@ -18,11 +18,9 @@ import lmdb
 
 from buildkit_migrate._native.packing import check_lmdb
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, Error, StorageError
+from buildkit_migrate.metadata.engines import LMDB_MAGIC
 
-__all__ = ["LMDB_MAGIC", "LMDB_MAGIC_AT", "check_file", "lmdb_errors", "translated"]
-
-LMDB_MAGIC: Final = b"\xde\xc0\xef\xbe"
-LMDB_MAGIC_AT: Final = 16
+__all__ = ["check_file", "lmdb_errors", "translated"]
 
 # Of a meta page: magic number; page size; last page in use and number of the transaction.
 _MAGIC: Final = struct.Struct("<16x4s")

@@ -77,7 +77,7 @@ class LmdbStore(MetadataStore):
         self.path = path
         self._environment = environment
         self._read_only = read_only
-        self._write_txn: lmdb.Transaction | None = None
+        self._write_txn: lmdb.Transaction[bytes] | None = None
         self._before: tuple[bytes, bytes | None, bytes | None] | None = None
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
 
@@ -88,7 +88,9 @@ class LmdbStore(MetadataStore):
         store = cls(path, open_environment(path, read_only=read_only), read_only=read_only)
         try:
             if store._get(HEAD_KEY) != HEAD:
-                raise CorruptDatabaseError("an LMDB file, but no metadata store of this format", path=str(path))
+                raise CorruptDatabaseError(
+                    "an LMDB file, but no metadata store of this format", path=str(path)
+                )
         except BaseException:
             store.close()
             raise
@@ -181,7 +183,7 @@ class LmdbStore(MetadataStore):
         except lmdb.Error as error:
             raise translated(error, self.path) from error
 
-    def _begin(self, *, write: bool = False) -> lmdb.Transaction:
+    def _begin(self, *, write: bool = False) -> lmdb.Transaction[bytes]:
         while True:
             try:
                 return self._environment.begin(write=write)
@@ -223,7 +225,8 @@ class LmdbStore(MetadataStore):
                 self._write_txn = self._begin(write=True)
                 if self._before is not None and self._state(self._before[0]) != self._before:
                     raise BusyError(
-                        f"{self.path}: another process changed the record while the store grew", hint="try again"
+                        f"{self.path}: another process changed the record while the store grew",
+                        hint="try again",
                     )
 
     def _committed(self, edits: Edits) -> bool:
@@ -240,7 +243,7 @@ class LmdbStore(MetadataStore):
         self._write_txn = None
         return True
 
-    def _edit_bucket(self, txn: lmdb.Transaction, name: bytes, edits: Edits) -> None:
+    def _edit_bucket(self, txn: lmdb.Transaction[bytes], name: bytes, edits: Edits) -> None:
         tag = TAGS[name]
         if txn.get(tag) is None:
             if self._node(OTHER, name) is not None:
@@ -252,7 +255,7 @@ class LmdbStore(MetadataStore):
             if after != before:
                 self._put_node(txn, tag, key, after)
 
-    def _put_node(self, txn: lmdb.Transaction, tag: bytes, name: bytes, node: bytes | None) -> None:
+    def _put_node(self, txn: lmdb.Transaction[bytes], tag: bytes, name: bytes, node: bytes | None) -> None:
         """Puts a node, or deletes it."""
         key, rest = tag + name[: LONG_KEY - 1], name[LONG_KEY - 1 :]
         value = node
@@ -321,7 +324,7 @@ class LmdbStore(MetadataStore):
                 push(builder, name, node, path)
             push_buckets_before(None)
 
-    def _push_bucket(self, builder: Builder, cursor: lmdb.Cursor, name: bytes, tag: bytes) -> None:
+    def _push_bucket(self, builder: Builder, cursor: lmdb.Cursor[bytes], name: bytes, tag: bytes) -> None:
         cursor.set_key(tag)
         sequence = cursor.value()
         if len(sequence) != len(_NO_SEQUENCE):
@@ -331,7 +334,7 @@ class LmdbStore(MetadataStore):
             push_all(builder, cursor, tag, str(self.path))
         builder.close_bucket()
 
-    def _others(self, txn: lmdb.Transaction) -> Iterator[tuple[bytes, bytes]]:
+    def _others(self, txn: lmdb.Transaction[bytes]) -> Iterator[tuple[bytes, bytes]]:
         with txn.cursor() as cursor:
             if not cursor.set_range(OTHER):
                 return
@@ -352,8 +355,8 @@ class _Scan:
         self._store = store
         self._key = start
         self._key_is_done = False
-        self._txn: lmdb.Transaction | None = None
-        self._cursor: lmdb.Cursor | None = None
+        self._txn: lmdb.Transaction[bytes] | None = None
+        self._cursor: lmdb.Cursor[bytes] | None = None
         store._scans.add(self)
 
     def __iter__(self) -> Self:
