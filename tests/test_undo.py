@@ -254,4 +254,4 @@ def test_interrupted_migration_taken_back(root: OnDisk) -> None:
     assert "the store changed since" in json.loads(refused.stdout)["error"]["message"]
     assert undo(root, "--force").returncode == 0
     assert root.containerd.read_bytes() == before[root.containerd]
-    assert root.migrate().returncode == 0
+    assert root.migrate("--on-broken", "drop").returncode == 0  # the new record has no snapshot
