@@ -14,6 +14,7 @@ import ondisk
 from buildkit_migrate import errors, verify_root
 from buildkit_migrate.bolt import Database, check
 from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.cli import render
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.migration.model import Kind
 from buildkit_migrate.migration.verification import Verdict, verify_new_store
@@ -543,3 +544,15 @@ def test_new_store_before_the_switch(root: OnDisk, tmp_path: Path) -> None:
         assert {(found.kind, found.subject) for found in caught.value.differences} == {(kind, subject)}
         assert caught.value.exit_code == 10
         root.v2.write_bytes(sound)
+
+
+def test_error_names_the_differences(root: OnDisk, tmp_path: Path) -> None:
+    (tmp_path / "fresh").mkdir()
+    fresh = ondisk.sample(tmp_path / "fresh")
+    sample = Sample(root)
+    record_missing(sample)
+    with pytest.raises(errors.DifferencesError) as caught:
+        verify_aside(fresh, root.v2)
+    assert f"  record-missing: {sample.layer.decode()}" in render.error_lines(caught.value, verbose=False)
+    (difference,) = render.error_as_dict(caught.value)["differences"]
+    assert difference == {"kind": "record-missing", "subject": sample.layer.decode()}

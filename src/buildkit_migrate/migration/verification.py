@@ -23,7 +23,7 @@ from buildkit_migrate.migration.verify import (
     verify,
 )
 
-__all__ = ["Verdict", "Verification", "verify_files", "verify_new_store"]
+__all__ = ["Verdict", "Verification", "difference_as_dict", "verify_files", "verify_new_store"]
 
 
 class Verdict(enum.StrEnum):
@@ -63,12 +63,12 @@ class Verification:
             "verdict": str(self.verdict),
             "records": self.findings.records,
             "problems": [problem_as_dict(problem) for problem in self.findings.problems],
-            "differences": [_difference_as_dict(difference) for difference in self.findings.differences],
+            "differences": [difference_as_dict(difference) for difference in self.findings.differences],
             "seconds": self.seconds,
         }
 
 
-def _difference_as_dict(difference: Difference) -> dict[str, str]:
+def difference_as_dict(difference: Difference) -> dict[str, str]:
     texts = {
         "subject": difference.subject,
         "key": difference.key or None,
