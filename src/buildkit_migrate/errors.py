@@ -15,6 +15,7 @@ __all__ = [
     "EditConflictError",
     "Error",
     "NativeSelfTestError",
+    "RecordNotFoundError",
     "RootNotFoundError",
     "StorageError",
     "UnusableTargetError",
@@ -51,7 +52,7 @@ class BusyError(Error):
 
 
 class CorruptDatabaseError(Error):
-    """A bbolt file breaks a rule of its format (spec bbolt-format, section 14).
+    """A database file breaks a rule of its format (bbolt: spec bbolt-format, section 14).
 
     ``path``: the file, "" for one in memory. ``page``: page number, or -1 if the rule is about the file.
     ``rule``: short name of the broken rule.
@@ -63,7 +64,7 @@ class CorruptDatabaseError(Error):
     def __init__(self, rule: str, *, path: str = "", page: int = -1, detail: str = "") -> None:
         where = f"page {page}: " if page >= 0 else ""
         more = f" ({detail})" if detail else ""
-        super().__init__(f"{path or 'bbolt data'}: {where}{rule}{more}")
+        super().__init__(f"{path or 'database'}: {where}{rule}{more}")
         self.path = path
         self.page = page
         self.rule = rule
@@ -97,7 +98,7 @@ class StorageError(Error):
 
 
 class UnusableTargetError(Error):
-    """Something exists at the v2 path that is no readable metadata store."""
+    """Something exists where a store is to be written, or it is no readable store and is at the v2 path."""
 
     exit_code = 9
 
@@ -155,6 +156,10 @@ class ContainerdCallError(Error):
         self.code = code
         self.detail = detail
         self.subject = subject
+
+
+class RecordNotFoundError(Error):
+    """The metadata store has no such record."""
 
 
 class NativeSelfTestError(Error):

@@ -17,6 +17,7 @@ from buildkit_migrate.bolt import Database, lock, missing
 from buildkit_migrate.containerd.offline import MetadataDatabase, OfflineContainerd, open_database
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import ContainerdStateError, RootNotFoundError, StorageError
+from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.migrate import (
     Migration,
     OnBroken,
@@ -151,11 +152,12 @@ def migrate_root(
     snapshotter: str | None = None,
     on_broken: OnBroken = "fail",
     dry_run: bool = False,
+    engine: Engine = "bolt",
     progress: Progress | None = None,
 ) -> list[Report]:
     """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
 
-    ``path``: as for `find_root`. What follows is for containerd workers, which need the containerd that
+    ``path``: as for `find_root`; ``engine``: as for `migrate_v2`. Containerd workers need the containerd that
     BuildKit used: running and reached as ``containerd`` says, or, with ``containerd_root``, stopped.
     ``namespace``: BuildKit's in it; ``snapshotter``: by default the one in the directory's name.
     All workers are locked and planned before anything is written, so broken records in one leave all
@@ -176,6 +178,7 @@ def migrate_root(
                 namespace,
                 snapshotter,
                 exclusive=not dry_run,
+                engine=engine,
                 progress=progress,
             )
             migrations = {worker: opener.open(worker) for worker in waiting}
@@ -262,10 +265,12 @@ class _Opener:
         snapshotter: str | None,
         *,
         exclusive: bool,
+        engine: Engine = "bolt",
         progress: Progress | None,
     ) -> None:
         self._held = held
         self._options = containerd
+        self._engine = engine
         self._containerd_root = containerd_root
         self._namespace = namespace
         self._snapshotter = snapshotter
@@ -283,6 +288,7 @@ class _Opener:
             containerd.snapshotter,
             containerd.lease_manager,
             exclusive=self._exclusive,
+            engine=self._engine,
             progress=self._progress,
         )
         return self._held.enter_context(migration)
