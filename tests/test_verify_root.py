@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from buildkit_migrate.bolt import Database, check
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.cli import render
 from buildkit_migrate.containerd.offline import OfflineContainerd
+from buildkit_migrate.metadata.lmdb_store import LmdbStore
 from buildkit_migrate.migration.model import Kind
 from buildkit_migrate.migration.verification import Verdict, verify_new_store
 from buildkit_migrate.migration.verify import DifferenceKind
@@ -87,6 +92,19 @@ def test_records_that_were_dropped(tmp_path: Path) -> None:
     result = root.verify("-v")
     assert result.returncode == 0
     assert f"{records[0].decode()}: undecodable-value (cache.description)" in result.stdout
+
+
+def test_lmdb_store(tmp_path: Path) -> None:
+    root = ondisk.sample(tmp_path)
+    assert root.migrate("--to-engine", "lmdb").returncode == 0
+    (worker,) = verify_root(root.root)
+    assert (worker.verdict, worker.findings.differences) == (Verdict.OK, ())
+    with contextlib.closing(LmdbStore.open(root.v2)) as store:
+        id = next(store.all()).id
+        store.clear(id)
+    (worker,) = verify_root(root.root)
+    assert worker.verdict is Verdict.DIFFERENT
+    assert (DifferenceKind.RECORD_MISSING, id) in {(d.kind, d.subject) for d in worker.findings.differences}
 
 
 # --- Wrong ones
@@ -503,6 +521,23 @@ def test_nothing_is_written(root: OnDisk) -> None:
     before = ondisk.listing(root.root)
     assert root.verify("--format", "json").returncode == 0
     assert ondisk.listing(root.root) == before
+
+
+def test_progress_needs_a_terminal(root: OnDisk) -> None:
+    terminal, child_side = os.openpty()
+    process = subprocess.run(
+        [sys.executable, "-m", "buildkit_migrate", "verify", "--format", "json", str(root.root)],
+        stdout=subprocess.PIPE,
+        stderr=child_side,
+        env={**os.environ, "TERM": "xterm"},
+        check=False,
+    )
+    os.close(child_side)
+    shown = os.read(terminal, 1 << 16)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert json.loads(process.stdout)["workers"]
+    assert b"checking" in shown or b"comparing" in shown or b"starting" in shown
 
 
 def test_containerd_of_somebody_else(root: OnDisk) -> None:
