@@ -123,7 +123,7 @@ def with_asyncio(run: Run, in_flight: InFlight) -> None:
 
     Client.call = counted  # type: ignore[method-assign]
     try:
-        run.containerd.lease_manager.ensure(run.plan)
+        run.containerd.lease_manager.ensure(run.plan, lambda id: None)
         run.containerd.snapshotter.remove_root_labels(run.plan)
         run.containerd.content_store.remove_root_labels(run.plan)
     finally:

@@ -59,6 +59,7 @@ cdef extern from "survey.h" nogil:
         uint8_t *blob_root
         size_t lease_count
         bkm_span *lease
+        uint8_t *lease_complete
         uint32_t *lease_end
         size_t resource_count
 
@@ -269,7 +270,7 @@ cdef class Survey:
         by_name = {name: (kind, parent, root) for name, kind, parent, root in snapshots}
         self.fill_snapshots(sorted(by_name.items()))
         self.fill_blobs(sorted(dict(blobs).items()))
-        self.fill_leases({id: sorted(resources) for id, resources in leases})
+        self.fill_leases(dict(leases))
 
     def __dealloc__(self):
         bkm_survey_free(&self.survey)
@@ -343,11 +344,13 @@ cdef class Survey:
         snapshot_type = f"snapshots/{self.snapshotter}"
         self.survey.lease = self.pack(ids)
         self.survey.lease_end = <uint32_t *>calloc(len(ids) + 1, sizeof(uint32_t))
-        if self.survey.lease_end == NULL:
+        self.survey.lease_complete = <uint8_t *>calloc(len(ids) + 1, 1)
+        if self.survey.lease_end == NULL or self.survey.lease_complete == NULL:
             raise MemoryError
         self.survey.lease_count = len(ids)
         for i, id in enumerate(ids):
-            for kind, resource in leases[id]:
+            self.survey.lease_complete[i] = leases[id] is None
+            for kind, resource in sorted(leases[id] or ()):
                 if kind != "content" and kind != snapshot_type:
                     continue
                 self.owned.append(resource)

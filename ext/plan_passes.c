@@ -342,6 +342,8 @@ static bool pass4_chain_ids(maker *m, const bkm_sha256_kernel *kernel)
 
 static bool lease_has(const bkm_survey *survey, size_t lease, bool is_content, bkm_span id)
 {
+    if (survey->lease_complete && survey->lease_complete[lease])
+        return true;
     size_t at = lease ? survey->lease_end[lease - 1] : 0;
     for (; at < survey->lease_end[lease]; at++)
         if (survey->resource_is_content[at] == is_content && bkm_span_compare(survey->resource[at], id) == 0)

@@ -219,6 +219,7 @@ void bkm_survey_free(bkm_survey *survey)
     free(survey->blob);
     free(survey->blob_root);
     free(survey->lease);
+    free(survey->lease_complete);
     free(survey->lease_end);
     free(survey->resource);
     free(survey->resource_is_content);

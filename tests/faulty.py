@@ -26,6 +26,8 @@ CALLS = (
     "replace",
     "link",
     "unlink",
+    "mkdir",
+    "rmdir",
 )
 
 

@@ -60,7 +60,8 @@ class OnDisk:
 
     @property
     def kept(self) -> Path:
-        return self.containerd.with_name(self.containerd.name + ".before-v2")
+        shared = f"-buildkit-{self.snapshotter}" if self.options else ""
+        return self.containerd.with_name(f"{self.containerd.name}.before-v2{shared}")
 
     @property
     def left_behind(self) -> list[Path]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Container
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -12,9 +12,10 @@ import buildkit_migrate
 import fixtures
 import ondisk
 from buildkit_migrate import errors, migrate_v2
-from buildkit_migrate._native.plan import Plan, Survey
+from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import Containerd, ContentStore, LeaseManager, Snapshotter
+from buildkit_migrate.migration.model import Before, PlainState
 from buildkit_migrate.migration.report import Outcome
 from ondisk import OnDisk
 
@@ -38,8 +39,12 @@ class Recorded:
         self.snapshotter: Snapshotter = _Service(self, "unlabel snapshots")
         self.lease_manager: LeaseManager = _Service(self, "leases")
 
-    def survey(self, *, expected: bool) -> Survey:
-        assert expected
+    identity: ClassVar = {"mode": "live", "namespace": "buildkit", "snapshotter": "overlayfs"}
+    database = None
+    kept = None
+
+    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
+        assert len(records) > 0
         self.steps.append("survey")
         return Survey(
             self._plain.snapshotter,
@@ -55,8 +60,17 @@ class Recorded:
         if name == self._fail_at:
             raise errors.StorageError(name)
 
+    def before(self, plan: Plan) -> Before:
+        return Before()
+
     def commit(self) -> None:
         self.step("commit")
+
+    def restore(self, ids: Collection[bytes], before: Before) -> None:
+        raise NotImplementedError
+
+    def state(self, ids: Collection[bytes]) -> PlainState:
+        raise NotImplementedError
 
 
 class _Service:
@@ -68,7 +82,7 @@ class _Service:
     def containerd(self) -> Containerd:
         return self._owner
 
-    def ensure(self, plan: Plan) -> None:
+    def ensure(self, plan: Plan, finished: Callable[[bytes], None]) -> None:
         self._owner.step(self._name)
 
     def remove_root_labels(self, plan: Plan) -> None:
@@ -103,9 +117,10 @@ def test_failing_service(root: OnDisk, step: str) -> None:
     before = ondisk.listing(root.worker)
     with pytest.raises(errors.StorageError, match=step):
         migrate(root, Recorded(root, fail_at=step))
-    after = ondisk.listing(root.worker)
+    after = ondisk.listing(root.worker, without=("metadata_v2.db.journal", "data.mdb", "lock.mdb"))
     directory = "."
     assert {**after, directory: None} == {**before, directory: None}
+    assert migrate(root, Recorded(root)).outcome is Outcome.MIGRATED
 
 
 def test_dry_run(root: OnDisk) -> None:

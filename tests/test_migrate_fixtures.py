@@ -61,6 +61,9 @@ def test_store_leases_and_labels(name: str, tmp_path: Path) -> None:
         "metadata_v2.db",
         root.containerd.name,
         root.kept.name,
+        "metadata_v2.db.journal",
+        "data.mdb",
+        "lock.mdb",
     }
 
 

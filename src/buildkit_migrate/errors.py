@@ -14,10 +14,12 @@ __all__ = [
     "DifferencesError",
     "EditConflictError",
     "Error",
+    "JournalError",
     "NativeSelfTestError",
     "RecordNotFoundError",
     "RootNotFoundError",
     "StorageError",
+    "UndoRefusedError",
     "UnusableTargetError",
 ]
 
@@ -26,10 +28,12 @@ class Error(Exception):
     """Base class. ``str(error)`` is one message for a person: what is wrong, where, and what to do.
 
     ``exit_code`` is the exit status of the command; ``hint`` says what to do next, "" if nothing helps.
+    ``reports``: those of the workers that were finished before, if it ended the migration of a root.
     """
 
     exit_code = 1
     hint = ""
+    reports: Sequence[object] = ()
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -160,6 +164,26 @@ class ContainerdCallError(Error):
 
 class RecordNotFoundError(Error):
     """The metadata store has no such record."""
+
+
+class JournalError(Error):
+    """The journal of an earlier run stands in the way: it is of another plan, or can't be read."""
+
+    exit_code = 13
+
+
+class UndoRefusedError(Error):
+    """Going back to v1 would lose what was done since.
+
+    ``reasons``: each of them, for a person.
+    """
+
+    exit_code = 14
+    hint = "--force goes back all the same"
+
+    def __init__(self, message: str, reasons: Sequence[str], *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reasons = tuple(reasons)
 
 
 class NativeSelfTestError(Error):

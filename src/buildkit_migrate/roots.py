@@ -1,4 +1,4 @@
-"""BuildKit's state directories: finding them, locking them, migrating and verifying all of their workers.
+"""BuildKit's state directories: finding them, locking them, and what can be done with all of their workers.
 
 Layout: spec containerd-metadata-db, section 1.
 """
@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from buildkit_migrate.bolt import Database, lock, missing
-from buildkit_migrate.containerd.offline import MetadataDatabase, OfflineContainerd, open_database
+from buildkit_migrate.containerd.offline import (
+    KEPT_SUFFIX,
+    MetadataDatabase,
+    OfflineContainerd,
+    open_database,
+)
 from buildkit_migrate.containerd.services import ConnectionOptions
-from buildkit_migrate.errors import ContainerdStateError, RootNotFoundError, StorageError
+from buildkit_migrate.errors import ContainerdStateError, Error, RootNotFoundError, StorageError
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.migrate import (
     Migration,
@@ -28,12 +33,23 @@ from buildkit_migrate.migration.migrate import (
     settled,
 )
 from buildkit_migrate.migration.report import Outcome, Report
+from buildkit_migrate.migration.status import Status, status
+from buildkit_migrate.migration.undo import Undone, undo
 from buildkit_migrate.migration.verification import Verdict, Verification, opened_store, verify_files
 
 if TYPE_CHECKING:
     from buildkit_migrate.containerd.live import Connection, LiveContainerd
 
-__all__ = ["Root", "Worker", "default_places", "find_root", "migrate_root", "verify_root"]
+__all__ = [
+    "Root",
+    "Worker",
+    "default_places",
+    "find_root",
+    "migrate_root",
+    "root_status",
+    "undo_root",
+    "verify_root",
+]
 
 SYSTEM_ROOT: Final = Path("/var/lib/buildkit")
 OCI_WORKER: Final = "runc"
@@ -185,8 +201,71 @@ def migrate_root(
             if on_broken == "fail" and not dry_run:
                 refuse_broken(list(migrations.values()))
             for worker, migration in migrations.items():
-                reports[worker] = migration.report(Outcome.PLANNED) if dry_run else migration.apply()
+                if dry_run:
+                    reports[worker] = migration.report(Outcome.PLANNED)
+                else:
+                    migration.prepare()
+            if not dry_run:
+                _carry_out(migrations, reports)
     return [report for report in reports.values() if report is not None]
+
+
+def _carry_out(migrations: Mapping[Worker, Migration], reports: dict[Worker, Report | None]) -> None:
+    finished: list[Report] = []
+    for worker, migration in migrations.items():
+        try:
+            reports[worker] = report = migration.carry_out()
+        except Error as error:
+            error.reports = tuple(finished)
+            raise
+        finished.append(report)
+
+
+def undo_root(
+    path: StrPath | None = None,
+    *,
+    containerd: ConnectionOptions | None = None,
+    containerd_root: StrPath | None = None,
+    namespace: str = "buildkit",
+    snapshotter: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[Undone]:
+    """Takes the migration of each worker of a stopped BuildKit back; a result for each, sorted by directory.
+
+    Parameters and errors are those of `migrate_root` and `undo`. If one worker is refused, those before it in
+    reverse order are done, and running it again goes on.
+    """
+    root = find_root(path)
+    done = []
+    with contextlib.ExitStack() as state:
+        _lock_state(root, state, dry_run=False)
+        # Of several that share a containerd's file the last one has to be taken back first.
+        for worker in reversed(root.workers):
+            if not worker.v1.exists():
+                continue
+            with contextlib.ExitStack() as held:
+                opener = _Opener(
+                    held,
+                    containerd or ConnectionOptions(),
+                    None if containerd_root is None else Path(containerd_root),
+                    namespace,
+                    snapshotter,
+                    exclusive=True,
+                    progress=progress,
+                )
+                done.append(
+                    undo(worker.v1, worker.v2, opener.containerd(worker), force=force, progress=progress)
+                )
+    return done[::-1]
+
+
+def root_status(path: StrPath | None = None) -> list[Status]:
+    """How far each worker is, sorted by directory; from the files alone, without any lock.
+
+    Raises the errors of `find_root`, JournalError and StorageError.
+    """
+    return [status(worker.v1, worker.v2) for worker in find_root(path).workers]
 
 
 def verify_root(
@@ -318,7 +397,9 @@ class _Opener:
                 self._containerd_root / "io.containerd.metadata.v1.bolt" / "meta.db"
             )
         snapshots = self._snapshots(self._containerd_root / f"io.containerd.snapshotter.v1.{snapshotter}")
-        return OfflineContainerd(self._stopped, snapshots, self._namespace, snapshotter)
+        # The file may be replaced for several namespaces and snapshotters, one after the other.
+        suffix = f"{KEPT_SUFFIX}-{self._namespace}-{snapshotter}"
+        return OfflineContainerd(self._stopped, snapshots, self._namespace, snapshotter, kept_suffix=suffix)
 
     def _live(self, snapshotter: str) -> LiveContainerd:
         # gRPC is loaded for those who need it.

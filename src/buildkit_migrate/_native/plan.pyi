@@ -36,7 +36,8 @@ class Survey:
     """What the containerd services say, in any order.
 
     `snapshots`: name, kind (as `model.Kind`), parent ("" if none), whether it has the gc.root label; `blobs`:
-    digest and the same; `leases`: id and resources. Of two entries with one name, the last counts.
+    digest and the same; `leases`: id and resources, None for all that its record wants. Of two entries with
+    one name, the last counts.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Survey:
         snapshotter: str,
         snapshots: Iterable[tuple[bytes, int, bytes, bool]],
         blobs: Iterable[tuple[bytes, bool]],
-        leases: Iterable[tuple[bytes, Iterable[Resource]]],
+        leases: Iterable[tuple[bytes, Iterable[Resource] | None]],
         namespace: str = "buildkit",
     ) -> None: ...
     @staticmethod

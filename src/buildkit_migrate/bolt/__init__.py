@@ -2,7 +2,20 @@
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Column, Reader, check, rewrite, scan
 from buildkit_migrate.bolt.edits import encode
-from buildkit_migrate.bolt.file import Database, Lock, create, keep, lock, missing, remove, rename, write
+from buildkit_migrate.bolt.file import (
+    Database,
+    Lock,
+    create,
+    discard_directory,
+    keep,
+    lock,
+    make_directory,
+    missing,
+    remove,
+    rename,
+    sync_directory,
+    write,
+)
 from buildkit_migrate.bolt.tree import BucketView, Tree
 
 __all__ = [
@@ -16,13 +29,16 @@ __all__ = [
     "Tree",
     "check",
     "create",
+    "discard_directory",
     "encode",
     "keep",
     "lock",
+    "make_directory",
     "missing",
     "remove",
     "rename",
     "rewrite",
     "scan",
+    "sync_directory",
     "write",
 ]

@@ -12,7 +12,7 @@ import fcntl
 import mmap
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,7 +20,20 @@ from typing import Final, Self
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 
-__all__ = ["Database", "Lock", "create", "keep", "lock", "missing", "remove", "rename", "write"]
+__all__ = [
+    "Database",
+    "Lock",
+    "create",
+    "discard_directory",
+    "keep",
+    "lock",
+    "make_directory",
+    "missing",
+    "remove",
+    "rename",
+    "sync_directory",
+    "write",
+]
 
 DEFAULT_PAGE_SIZE: Final = 4096
 
@@ -249,3 +262,29 @@ def remove(path: Path) -> None:
     """Removes a file if it is there. Raises StorageError."""
     with _storage(path):
         path.unlink(missing_ok=True)
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory that only its owner may enter, durably. Raises StorageError."""
+    with _storage(path):
+        path.mkdir(0o700)
+        _sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable. Raises StorageError."""
+    with _storage(path):
+        _sync_directory(path)
+
+
+def discard_directory(path: Path, names: Iterable[str]) -> None:
+    """Removes files from a directory, in this order, and then the directory, if they are there.
+
+    Raises StorageError.
+    """
+    with _storage(path):
+        if path.is_dir():
+            for name in names:
+                (path / name).unlink(missing_ok=True)
+            path.rmdir()
+            _sync_directory(path.parent)

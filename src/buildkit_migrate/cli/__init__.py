@@ -14,7 +14,7 @@ from buildkit_migrate import errors
 
 __all__ = ["main"]
 
-_COMMANDS: Final = ("migrate", "verify", "convert")
+_COMMANDS: Final = ("migrate", "verify", "status", "undo", "convert")
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
@@ -35,6 +35,8 @@ exit codes:
   10   a verification found differences, or a worker that is not migrated
   11   containerd does not answer, or does not let us in
   12   containerd refused a call
+  13   the journal of an earlier run is of another migration, missing, or can't be read
+  14   going back to v1 would lose what was done since
   130  interrupted (Ctrl-C)
   141  the reader of the output went away
   143  ended by SIGTERM

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan, PlannedRecord
     from buildkit_migrate.migration.model import Problem
     from buildkit_migrate.migration.report import Report
+    from buildkit_migrate.migration.status import Status
+    from buildkit_migrate.migration.undo import Undone
     from buildkit_migrate.migration.verification import Verification
     from buildkit_migrate.migration.verify import Difference
 
@@ -28,6 +30,8 @@ __all__ = [
     "printable",
     "report_lines",
     "reports_as_dict",
+    "status_lines",
+    "undone_lines",
     "verification_lines",
     "verifications_as_dict",
 ]
@@ -108,6 +112,10 @@ def error_as_dict(error: errors.Error) -> dict[str, Any]:
     }
     if isinstance(error, errors.ContainerdCallError):
         document |= {"method": error.method, "code": error.code, **named_text("subject", error.subject)}
+    if error.reports:
+        document["finished"] = [report.as_dict() for report in _reports(error)]
+    if isinstance(error, errors.UndoRefusedError):
+        document["reasons"] = list(error.reasons)
     if isinstance(error, errors.BrokenRecordsError):
         document["problems"] = [problem_as_dict(problem) for problem in _problems(error)]
     if isinstance(error, errors.DifferencesError):
@@ -115,6 +123,10 @@ def error_as_dict(error: errors.Error) -> dict[str, Any]:
 
         document["differences"] = [difference_as_dict(difference) for difference in _differences(error)]
     return document
+
+
+def _reports(error: errors.Error) -> Sequence[Report]:
+    return cast("Sequence[Report]", error.reports)
 
 
 def _problems(error: errors.BrokenRecordsError) -> Sequence[Problem]:
@@ -126,6 +138,8 @@ def _differences(error: errors.DifferencesError) -> Sequence[Difference]:
 
 
 def error_lines(error: errors.Error, *, verbose: bool) -> Iterator[str]:
+    for report in _reports(error):
+        yield f"buildkit-migrate: {printable(os.fsencode(report.worker))} was migrated before that"
     yield f"buildkit-migrate: error: {printable(os.fsencode(error.message))}"
     if isinstance(error, errors.BrokenRecordsError):
         yield from _shortened([_problem_line(problem) for problem in _problems(error)], verbose)
@@ -192,6 +206,30 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
     if report.cautions:
         yield "  odd, but migrated:"
         yield from _shortened([f"    {printable(record)}: {odd}" for record, odd in report.cautions], verbose)
+
+
+def undone_lines(root: Path, results: Sequence[Undone]) -> Iterator[str]:
+    if not results:
+        yield f"{printable(os.fsencode(root))}: no workers, nothing to undo"
+    for result in results:
+        worker = printable(os.fsencode(result.worker))
+        if result.outcome == "nothing-to-undo":
+            yield f"{worker}: not migrated, nothing to undo"
+        else:
+            aside = "" if result.moved is None else f"; the v2 store is now {result.moved.name}"
+            yield f"{worker}: back to v1 ({result.seconds:.2f} s){aside}"
+
+
+def status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
+    if not statuses:
+        yield f"{printable(os.fsencode(root))}: no workers"
+    for status in statuses:
+        worker = printable(os.fsencode(status.worker))
+        stores = " and ".join(n for n, there in (("v1", status.has_v1), ("v2", status.has_v2)) if there)
+        yield f"{worker}: {status.stage} (stores: {stores or 'none'})"
+        if status.state is not None and str(status.stage) != "migrated":
+            yield f"  journal: {status.state.phase}, {status.finished_leases} leases noted as written"
+        yield f"  next: {status.next_step}"
 
 
 def _problem_line(problem: Problem) -> str:

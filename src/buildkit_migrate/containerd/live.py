@@ -11,7 +11,17 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import Any, Final, TypeVar
 
 from buildkit_migrate._native.plan import Plan, Records, Survey
@@ -20,6 +30,8 @@ from buildkit_migrate.containerd.protocol import api_pb2 as api
 from buildkit_migrate.containerd.protocol.methods import (
     ADD_RESOURCE,
     CREATE_LEASE,
+    DELETE_LEASE,
+    DELETE_RESOURCE,
     LIST_CONTENT,
     LIST_LEASES,
     LIST_NAMESPACES,
@@ -30,7 +42,7 @@ from buildkit_migrate.containerd.protocol.methods import (
 )
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import ContainerdCallError, ContainerdStateError, Error
-from buildkit_migrate.migration.model import Kind, PlainState, Resource, Snapshot
+from buildkit_migrate.migration.model import Before, Kind, PlainState, Resource, Snapshot
 
 __all__ = ["Connection", "LiveContainerd"]
 
@@ -38,7 +50,7 @@ ROOT_LABEL: Final = b"containerd.io/gc.root"
 FLAT_LABEL: Final = b"containerd.io/gc.flat"
 
 _ROOT_LABEL_ONLY: Final = api.FieldMask(paths=[b"labels." + ROOT_LABEL])
-"""An update with this mask and without labels removes the label and leaves the others alone."""
+"""An update with this mask sets this label, or removes it, and leaves the others alone (section 4)."""
 
 _TOLD_EVERY: Final = 100
 
@@ -118,6 +130,7 @@ class LiveContainerd:
     def __init__(self, connection: Connection, snapshotter: str) -> None:
         self.connection = connection
         self.name = snapshotter
+        self._before = Before()
         self.lease_manager = LiveLeaseManager(self)
         self.snapshotter = LiveSnapshotter(self)
         self.content_store = LiveContentStore(self)
@@ -134,15 +147,45 @@ class LiveContainerd:
         with contextlib.closing(Connection(options or ConnectionOptions(), namespace)) as connection:
             yield cls(connection, snapshotter)
 
-    def survey(self, records: Records) -> Survey:
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {
+            "mode": "live",
+            "namespace": self.connection.client.namespace,
+            "snapshotter": self.name,
+            "place": self.connection.client.address,
+        }
+
+    @property
+    def database(self) -> None:
+        return None
+
+    @property
+    def kept(self) -> None:
+        return None
+
+    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
         snapshots = self._known_snapshots(len(records))
-        leases = self.connection.run(self.lease_manager.named_like(list(records.ids())))
+        blobs = self.connection.run(self._blobs())
+        leases = self.connection.run(self.lease_manager.named_like(list(records.ids()), finished))
+        self._before = Before(
+            {id: resources for id, _, resources in leases if resources is not None},
+            {name: label for name, _, _, label in snapshots if label},
+            {digest: label for digest, label in blobs if label},
+        )
         return Survey(
             self.name,
-            snapshots,
-            self.connection.run(self._blobs()),
+            ((name, kind, parent, bool(label)) for name, kind, parent, label in snapshots),
+            ((digest, bool(label)) for digest, label in blobs),
             ((id, resources) for id, _, resources in leases),
             self.connection.client.namespace,
+        )
+
+    def before(self, plan: Plan) -> Before:
+        return Before(
+            self._before.leases,
+            {name: self._before.snapshots[name] for name in plan.unlabel_snapshots()},
+            {digest: self._before.blobs[digest] for digest in plan.unlabel_blobs()},
         )
 
     def state(self, ids: Collection[bytes]) -> PlainState:
@@ -150,27 +193,30 @@ class LiveContainerd:
         leases = self.connection.run(self.lease_manager.named_like(ids))
         return PlainState(
             self.name,
-            {name: Snapshot(Kind(kind), parent, label) for name, kind, parent, label in snapshots},
-            dict(self.connection.run(self._blobs())),
-            {id: set(resources) for id, _, resources in leases},
+            {name: Snapshot(Kind(kind), parent, bool(label)) for name, kind, parent, label in snapshots},
+            {digest: bool(label) for digest, label in self.connection.run(self._blobs())},
+            {id: set(resources or ()) for id, _, resources in leases},
             {id for id, is_flat, _ in leases if is_flat},
         )
 
-    def _known_snapshots(self, records: int) -> list[tuple[bytes, int, bytes, bool]]:
+    def _known_snapshots(self, records: int) -> list[tuple[bytes, int, bytes, bytes]]:
         snapshots = self.connection.run(self._snapshots())
         if records and not snapshots:
             self.connection.run(self._refuse_unknown())
         return snapshots
 
-    async def _snapshots(self) -> list[tuple[bytes, int, bytes, bool]]:
-        """All with one call; what has gone from the list is what Stat calls not found (section 4)."""
+    async def _snapshots(self) -> list[tuple[bytes, int, bytes, bytes]]:
+        """All with one call: name, kind, parent, value of the gc.root label ("" if it has none).
+
+        What has gone from the list is what Stat calls not found (section 4).
+        """
         request = api.ListSnapshotsRequest(snapshotter=self.name.encode())
         try:
             return await self.connection.client.rows(
                 LIST_SNAPSHOTS,
                 request,
                 lambda response: [
-                    (info.name, info.kind, info.parent, _has(ROOT_LABEL, info.labels))
+                    (info.name, info.kind, info.parent, _value(ROOT_LABEL, info.labels))
                     for info in response.info
                 ],
             )
@@ -182,12 +228,12 @@ class LiveContainerd:
                 ) from error
             raise
 
-    async def _blobs(self) -> list[tuple[bytes, bool]]:
-        """All: a filter for those with the label would leave out what exists without."""
+    async def _blobs(self) -> list[tuple[bytes, bytes]]:
+        """All, with the value of the label: a filter for it would leave out what exists without."""
         return await self.connection.client.rows(
             LIST_CONTENT,
             api.ListContentRequest(),
-            lambda response: [(info.digest, _has(ROOT_LABEL, info.labels)) for info in response.info],
+            lambda response: [(info.digest, _value(ROOT_LABEL, info.labels)) for info in response.info],
         )
 
     async def _refuse_unknown(self) -> None:
@@ -207,9 +253,14 @@ class LiveContainerd:
     def commit(self) -> None:
         """Nothing is left to do: each call is durable when the daemon answers."""
 
+    def restore(self, ids: Collection[bytes], before: Before) -> None:
+        self.snapshotter.restore_root_labels(before.snapshots, self.connection.run(self._snapshots()))
+        self.content_store.restore_root_labels(before.blobs, self.connection.run(self._blobs()))
+        self.lease_manager.restore(ids, before.leases)
 
-def _has(key: bytes, labels: Iterable[api.Label]) -> bool:
-    return any(label.key == key for label in labels)
+
+def _value(key: bytes, labels: Iterable[api.Label]) -> bytes:
+    return next((label.value for label in labels if label.key == key), b"")
 
 
 class _LiveService:
@@ -220,9 +271,12 @@ class _LiveService:
 
 
 class LiveLeaseManager(_LiveService):
-    def ensure(self, plan: Plan) -> None:
-        leases = plan.counts["kept"]
-        self._connection.for_each("writing leases", leases, plan.leases(), self._ensure)
+    def ensure(self, plan: Plan, finished: Callable[[bytes], None]) -> None:
+        async def ensure(lease: tuple[bytes, bool, frozenset[Resource]]) -> None:
+            await self._ensure(lease)
+            finished(lease[0])
+
+        self._connection.for_each("writing leases", plan.counts["kept"], plan.leases(), ensure)
 
     async def _ensure(self, lease: tuple[bytes, bool, frozenset[Resource]]) -> None:
         id, create, resources = lease
@@ -248,20 +302,41 @@ class LiveLeaseManager(_LiveService):
         answer = await self._client.call(LIST_RESOURCES, api.ListResourcesRequest(id=id), id)
         return frozenset((resource.type.decode(), resource.id) for resource in answer.resources)
 
-    async def named_like(self, ids: Collection[bytes]) -> list[tuple[bytes, bool, frozenset[Resource]]]:
-        """The leases of these ids that exist: id, whether it has the gc.flat label, resources."""
+    async def named_like(
+        self, ids: Collection[bytes], finished: Container[bytes] = frozenset()
+    ) -> list[tuple[bytes, bool, frozenset[Resource] | None]]:
+        """The leases of these ids that exist: id, whether it has the gc.flat label, resources.
+
+        Those that are finished are not asked for their resources; they have None.
+        """
         existing = {lease.id: lease async for lease in self._with_heads_of(ids, "")}
-        found: list[tuple[bytes, bool, frozenset[Resource]]] = []
+        found: list[tuple[bytes, bool, frozenset[Resource] | None]] = []
 
         async def ask(id: bytes) -> None:
+            is_flat = bool(_value(FLAT_LABEL, existing[id].labels))
             try:
-                found.append((id, _has(FLAT_LABEL, existing[id].labels), await self._resources(id)))
+                found.append((id, is_flat, None if id in finished else await self._resources(id)))
             except ContainerdCallError as error:
                 if error.code != "NOT_FOUND":
                     raise
 
         await self._connection.concurrently((id for id in ids if id in existing), ask)
         return found
+
+    def restore(self, ids: Collection[bytes], before: Mapping[bytes, frozenset[Resource]]) -> None:
+        leases = self._connection.run(self.named_like(ids, frozenset(ids) - before.keys()))
+
+        async def restore(lease: tuple[bytes, bool, frozenset[Resource] | None]) -> None:
+            id, _, resources = lease
+            if resources is None:
+                await _unless_gone(self._client.call(DELETE_LEASE, api.DeleteLeaseRequest(id=id), id))
+                return
+            for type_, name in sorted(resources - before[id]):
+                resource = api.Resource(id=name, type=type_.encode())
+                request = api.LeaseResourceRequest(id=id, resource=resource)
+                await _unless_gone(self._client.call(DELETE_RESOURCE, request, id))
+
+        self._connection.for_each("deleting leases", len(leases), leases, restore)
 
     async def _with_heads_of(self, ids: Collection[bytes], prefix: str) -> AsyncIterator[api.Lease]:
         """Leases that have the first characters of any id that begins with ``prefix``.
@@ -290,17 +365,21 @@ class LiveLeaseManager(_LiveService):
 
 class LiveSnapshotter(_LiveService):
     def remove_root_labels(self, plan: Plan) -> None:
-        self._connection.for_each(
-            "removing labels of snapshots",
-            plan.counts["unlabel_snapshots"],
-            plan.unlabel_snapshots(),
-            self._remove_root_label,
-        )
+        count = plan.counts["unlabel_snapshots"]
+        labels = ((name, b"") for name in plan.unlabel_snapshots())
+        self._connection.for_each("removing labels of snapshots", count, labels, self._set_root_label)
 
-    async def _remove_root_label(self, name: bytes) -> None:
+    def restore_root_labels(
+        self, before: Mapping[bytes, bytes], now: Iterable[tuple[bytes, int, bytes, bytes]]
+    ) -> None:
+        labels = [(name, before[name]) for name, _, _, label in now if not label and name in before]
+        self._connection.for_each("restoring labels of snapshots", len(labels), labels, self._set_root_label)
+
+    async def _set_root_label(self, label: tuple[bytes, bytes]) -> None:
+        name, value = label
         request = api.UpdateSnapshotRequest(
             snapshotter=self.containerd.name.encode(),
-            info=api.SnapshotInfo(name=name),
+            info=api.SnapshotInfo(name=name, labels=_root_label(value)),
             update_mask=_ROOT_LABEL_ONLY,
         )
         await _unless_gone(self._client.call(UPDATE_SNAPSHOT, request, name))
@@ -308,16 +387,25 @@ class LiveSnapshotter(_LiveService):
 
 class LiveContentStore(_LiveService):
     def remove_root_labels(self, plan: Plan) -> None:
-        self._connection.for_each(
-            "removing labels of blobs",
-            plan.counts["unlabel_blobs"],
-            plan.unlabel_blobs(),
-            self._remove_root_label,
-        )
+        count = plan.counts["unlabel_blobs"]
+        labels = ((digest, b"") for digest in plan.unlabel_blobs())
+        self._connection.for_each("removing labels of blobs", count, labels, self._set_root_label)
 
-    async def _remove_root_label(self, digest: bytes) -> None:
-        request = api.UpdateContentRequest(info=api.BlobInfo(digest=digest), update_mask=_ROOT_LABEL_ONLY)
+    def restore_root_labels(self, before: Mapping[bytes, bytes], now: Iterable[tuple[bytes, bytes]]) -> None:
+        labels = [(digest, before[digest]) for digest, label in now if not label and digest in before]
+        self._connection.for_each("restoring labels of blobs", len(labels), labels, self._set_root_label)
+
+    async def _set_root_label(self, label: tuple[bytes, bytes]) -> None:
+        digest, value = label
+        request = api.UpdateContentRequest(
+            info=api.BlobInfo(digest=digest, labels=_root_label(value)), update_mask=_ROOT_LABEL_ONLY
+        )
         await _unless_gone(self._client.call(UPDATE_CONTENT, request, digest))
+
+
+def _root_label(value: bytes) -> list[api.Label]:
+    """What to send with the mask: without a value the label is removed."""
+    return [api.Label(key=ROOT_LABEL, value=value)] if value else []
 
 
 async def _unless_gone(call: Awaitable[object]) -> None:

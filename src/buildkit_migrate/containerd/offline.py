@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from buildkit_migrate._native.plan import Plan, Records, Survey
-from buildkit_migrate.bolt import Database, keep, missing, remove, rewrite, write
-from buildkit_migrate.containerd.plain import read_state
+from buildkit_migrate.bolt import Database, encode, keep, missing, remove, rewrite, write
+from buildkit_migrate.containerd.plain import edits_to_restore, read_state
 from buildkit_migrate.errors import ContainerdStateError, StorageError
-from buildkit_migrate.migration.model import PlainState
+from buildkit_migrate.migration.model import Before, PlainState
 
 __all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
 
@@ -36,10 +37,11 @@ class MetadataDatabase:
         self.path = path
         self.database = open_database(path, exclusive=exclusive)
 
-    def rewrite(self, edits: Iterable[bytes]) -> None:
+    def rewrite(self, edits: Iterable[bytes], kept: Path | None = None) -> None:
         """Applies edits of the root bucket at once: the new file takes the place of the old one by a rename.
 
-        Without edits nothing is written. The lock goes over to the new file.
+        The old one stays under the name ``kept``. Without edits nothing is written. The lock goes over to
+        the new file.
         """
         rest = iter(edits)
         first = next(rest, None)
@@ -56,7 +58,8 @@ class MetadataDatabase:
             owner_of=self.path,
         )
         try:
-            keep(self.path, self.path.with_name(self.path.name + KEPT_SUFFIX))
+            if kept is not None:
+                keep(self.path, kept)
             new.rename(self.path)
         except BaseException:
             try:
@@ -94,9 +97,19 @@ class OfflineContainerd:
     """
 
     def __init__(
-        self, metadata: MetadataDatabase, snapshots: Database, namespace: str, snapshotter: str
+        self,
+        metadata: MetadataDatabase,
+        snapshots: Database,
+        namespace: str,
+        snapshotter: str,
+        *,
+        kept_suffix: str = KEPT_SUFFIX,
     ) -> None:
-        """The databases stay the caller's to close; `open` does all of it."""
+        """The databases stay the caller's to close; `open` does all of it.
+
+        ``kept_suffix``: ends the second name that containerd's database gets before it is replaced.
+        """
+        self._kept_suffix = kept_suffix
         self._metadata = metadata
         self._snapshots = snapshots
         self._namespace = namespace
@@ -132,7 +145,24 @@ class OfflineContainerd:
         """containerd's database and the snapshotter's."""
         return self._metadata.database, self._snapshots
 
-    def survey(self, records: Records) -> Survey:
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {
+            "mode": "offline",
+            "namespace": self._namespace,
+            "snapshotter": self._snapshotter,
+            "place": os.fsdecode(self.database),
+        }
+
+    @property
+    def database(self) -> Path:
+        return self._metadata.path
+
+    @property
+    def kept(self) -> Path:
+        return self.database.with_name(self.database.name + self._kept_suffix)
+
+    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
         self._check_is_known(len(records))
         metadata, snapshots = self.databases
         return Survey.offline(metadata.reader, snapshots.reader, self._namespace, self._snapshotter)
@@ -153,6 +183,9 @@ class OfflineContainerd:
     def _snapshots_bucket(self) -> tuple[bytes, ...]:
         return b"v1", self._namespace.encode(), b"snapshots", self._snapshotter.encode()
 
+    def before(self, plan: Plan) -> Before:
+        return Before()  # `kept` has it
+
     def ask(self, part: str, plan: Plan) -> None:
         self._asked[part] = plan
 
@@ -161,8 +194,14 @@ class OfflineContainerd:
         plans = list(self._asked.values())
         if len(plans) != 3 or any(plan is not plans[0] for plan in plans):
             raise ValueError("leases and labels of one plan are written together or not at all")
-        self._metadata.rewrite(plans[0].containerd_edits(time.time_ns()))
+        self._metadata.rewrite(plans[0].containerd_edits(time.time_ns()), self.kept)
         self._asked.clear()
+
+    def restore(self, ids: Collection[bytes], before: Before) -> None:
+        root = self._metadata.database.root
+        self._metadata.rewrite(
+            encode(edits_to_restore(root, self._namespace, self._snapshotter, ids, before))
+        )
 
 
 class _OfflineService:
@@ -171,7 +210,7 @@ class _OfflineService:
 
 
 class OfflineLeaseManager(_OfflineService):
-    def ensure(self, plan: Plan) -> None:
+    def ensure(self, plan: Plan, finished: Callable[[bytes], None]) -> None:
         self.containerd.ask("leases", plan)
 
 

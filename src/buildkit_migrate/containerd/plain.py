@@ -1,17 +1,18 @@
 """What the databases of a stopped containerd say, as plain Python objects (spec containerd-metadata-db).
 
-The native survey reads the same; this is its double for those who do not trust it.
+The native survey reads the same; this is its double for those who do not trust it, and for going back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Collection, Container, Iterable, Iterator
+from typing import Any, Final
 
 from buildkit_migrate.bolt import Bucket
-from buildkit_migrate.migration.model import Kind, PlainState, Resource, Snapshot
+from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.migration.model import Before, Kind, PlainState, Resource, Snapshot
 
-__all__ = ["read_state"]
+__all__ = ["edits_to_restore", "read_before", "read_state"]
 
 _ROOT_LABEL: Final = b"containerd.io/gc.root"
 _FLAT_LABEL: Final = b"containerd.io/gc.flat"
@@ -37,6 +38,63 @@ def read_state(metadata: Bucket, snapshots: Bucket, namespace: str, snapshotter:
         if _has_label(entry, _FLAT_LABEL):
             state.flat_leases.add(id)
     return state
+
+
+def read_before(metadata: Bucket, namespace: str, snapshotter: str, ids: Container[bytes]) -> Before:
+    """Of the root bucket of containerd's database as it was: leases of these ids, and root labels."""
+    top = metadata.bucket(b"v1", namespace.encode())
+    return Before(
+        {id: frozenset(_resources(entry)) for id, entry in _rows(top, b"leases") if id in ids},
+        dict(_labelled(top, b"snapshots", snapshotter.encode())),
+        dict(_labelled(top, b"content", b"blob")),
+    )
+
+
+def edits_to_restore(
+    metadata: Bucket, namespace: str, snapshotter: str, ids: Collection[bytes], before: Before
+) -> Edits:
+    """What `Containerd.restore` changes in the root bucket of containerd's database; {} if nothing."""
+    top = metadata.bucket(b"v1", namespace.encode())
+    labels = {
+        (b"snapshots", snapshotter.encode()): before.snapshots,
+        (b"content", b"blob"): before.blobs,
+    }
+    edits: dict[bytes, Edits] = {}
+    for (kind, name), values in labels.items():
+        rows = {
+            id: {b"labels": {_ROOT_LABEL: values[id]}}
+            for id, entry in _rows(top, kind, name)
+            if id in values and not _has_label(entry, _ROOT_LABEL)
+        }
+        if rows:
+            edits[kind] = {name: rows}
+    leases: dict[bytes, Edits | None] = {}
+    for id, entry in _rows(top, b"leases"):
+        if id in before.leases:
+            if added := frozenset(_resources(entry)) - before.leases[id]:
+                leases[id] = _removals(added)
+        elif id in ids:
+            leases[id] = None
+    if leases:
+        edits[b"leases"] = leases
+    return {b"v1": {namespace.encode(): edits}} if edits else {}
+
+
+def _removals(resources: Iterable[Resource]) -> Edits:
+    tree: dict[bytes, Any] = {}
+    for kind, name in resources:
+        at = tree
+        for step in kind.encode().split(b"/"):
+            at = at.setdefault(step, {})
+        at[name] = None
+    return tree
+
+
+def _labelled(top: Bucket | None, *path: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for name, entry in _rows(top, *path):
+        labels = entry.bucket(b"labels")
+        if labels is not None and (value := labels.get(_ROOT_LABEL)) is not None:
+            yield name, value
 
 
 def _rows(top: Bucket | None, *path: bytes) -> Iterator[tuple[bytes, Bucket]]:

@@ -6,13 +6,14 @@ namespace. A service may gather its part of the work until ``commit``.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan, Records, Survey
-    from buildkit_migrate.migration.model import PlainState
+    from buildkit_migrate.migration.model import Before, PlainState
 
 __all__ = ["ConnectionOptions", "Containerd", "ContentStore", "LeaseManager", "Service", "Snapshotter"]
 
@@ -32,9 +33,23 @@ class ConnectionOptions:
 
 
 class Containerd(Protocol):
-    def survey(self, records: Records) -> Survey:
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What is worked on: ``mode`` (live or offline), ``namespace``, ``snapshotter``; and ``place``, for
+        people.
+        """
+
+    @property
+    def database(self) -> Path | None:
+        """The file that `commit` replaces, keeping the old one at `kept`; None if it works otherwise."""
+
+    @property
+    def kept(self) -> Path | None: ...
+
+    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
         """What is there now; of leases, at least those named like a record.
 
+        ``finished``: leases known to have all their resources if they are there; they need not be asked for.
         If there are records, a containerd that knows nothing of their snapshotter is the wrong one; raises
         ContainerdStateError.
         """
@@ -47,8 +62,21 @@ class Containerd(Protocol):
         ContainerdStateError if there are ids, as `survey` does for records.
         """
 
+    def before(self, plan: Plan) -> Before:
+        """What carrying the plan out, made from this object's last survey, will replace.
+
+        Empty where `kept` will show it.
+        """
+
     def commit(self) -> None:
         """Makes all that was asked of the services durable."""
+
+    def restore(self, ids: Collection[bytes], before: Before) -> None:
+        """Takes a migration of the records ``ids`` back, durably; what is so already is left alone.
+
+        First the labels of snapshots and blobs that still exist, so that nothing is unprotected; then leases
+        named like a record that were not there, and the resources that those which were there have got.
+        """
 
 
 class Service(Protocol):
@@ -57,8 +85,11 @@ class Service(Protocol):
 
 
 class LeaseManager(Service, Protocol):
-    def ensure(self, plan: Plan) -> None:
-        """Creates the leases that are missing, and adds the resources that they lack."""
+    def ensure(self, plan: Plan, finished: Callable[[bytes], None]) -> None:
+        """Creates the leases that are missing, and adds the resources that they lack.
+
+        ``finished`` is told the id of each lease that has all of them now, durably.
+        """
 
 
 class Snapshotter(Service, Protocol):

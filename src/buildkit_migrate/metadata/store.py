@@ -70,6 +70,10 @@ class ReadableStore(ABC):
         for id, stored in self._records():
             yield _item(id, stored)
 
+    def ids(self) -> Iterator[bytes]:
+        """The ids of all records, in order."""
+        return (id for id, _ in self._records())
+
     def search(self, index: bytes, *, prefix_only: bool = False) -> Iterator[Item]:
         """Records with this index, in order of the index keys; index entries without record are skipped.
 

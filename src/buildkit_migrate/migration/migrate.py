@@ -1,17 +1,19 @@
 """The migration of one store, from v1 to v2 (spec buildkit-metadata, sections 4 and 5).
 
-All is planned before anything is written. Then, in this order: the new store, written aside and synced;
-leases; labels; commit; the switch. Whatever happens, v1 stays as it is, and running again finishes the job.
+All is planned before anything is written. Then, in this order: the new store, written aside and synced; the
+journal; leases; labels; commit; the switch. Whatever happens, v1 stays as it is, and running again finishes
+the job.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Final, Literal, Self, get_args
 
 from buildkit_migrate._native.plan import Plan, Records
 from buildkit_migrate.bolt import Database, remove
@@ -20,11 +22,17 @@ from buildkit_migrate.errors import (
     BrokenRecordsError,
     BusyError,
     CorruptDatabaseError,
+    JournalError,
     StorageError,
     UnusableTargetError,
 )
 from buildkit_migrate.metadata.engines import Engine, engine_of, write_store
+from buildkit_migrate.migration import journal
+from buildkit_migrate.migration.journal import Journal, State
 from buildkit_migrate.migration.report import Outcome, Report
+
+if TYPE_CHECKING:
+    from buildkit_migrate.metadata.lmdb_bulk import NewStore
 
 __all__ = ["Migration", "OnBroken", "Progress", "check_policy", "migrate_v2", "refuse_broken", "settled"]
 
@@ -152,21 +160,62 @@ class Migration:
         self._lease_manager = lease_manager
         self._engine = engine
         self._progress = progress or (lambda step: None)
+        self._aside = to_path.with_name(to_path.name + _TMP_SUFFIX)
+        self._store: Database | NewStore | None = None
+        self._digest = ""
+        self._journal: Journal | None = None
         self._source = Database.open(from_path, exclusive=exclusive)
         try:
             # Only who holds the lock on v1 makes v2, so from here on this answer stays true.
             if settled(from_path, to_path) is not None:
                 raise BusyError(f"{from_path} was migrated by another process")
+            self._journal = self._interrupted(exclusive)
             self.plan = self._make_plan()
         except BaseException:
             self.close()
             raise
 
+    def _interrupted(self, exclusive: bool) -> Journal | None:
+        """The journal of a run that was interrupted, if this one can go on from there.
+
+        Raises JournalError if it can't.
+        """
+        path = journal.journal_path(self._to_path)
+        state = journal.read_state(path)
+        if state is None:
+            return None
+        if state.phase == journal.UNDOING:
+            raise JournalError(
+                f"{self._from_path}: going back to v1 was begun and interrupted",
+                hint="finish it with buildkit-migrate undo; after that, migrate again",
+            )
+        changed = [
+            what
+            for what, now, then in (
+                ("the store", journal.fingerprint(self._from_path), state.v1),
+                *(
+                    (what, self._containerd.identity[what], state.containerd.get(what))
+                    for what in ("mode", "namespace", "snapshotter")
+                ),
+            )
+            if now != then
+        ]
+        if changed:
+            raise JournalError(
+                f"{self._from_path}: a migration was interrupted, and is not the same as this one: "
+                f"{', '.join(changed)} changed since",
+                hint="take back what it did with buildkit-migrate undo; after that, migrate again",
+            )
+        return Journal.open(path) if exclusive else None
+
     def _make_plan(self) -> Plan:
         self._progress(f"reading {self._from_path}")
         records = Records(self._source.reader)
+        finished: frozenset[bytes] = frozenset()
+        if self._journal is not None and self._journal.state.phase == journal.APPLYING:
+            finished = self._journal.finished_leases()
         self._progress("asking containerd")
-        survey = self._containerd.survey(records)
+        survey = self._containerd.survey(records, finished)
         self._progress("planning")
         return Plan(records, survey)
 
@@ -188,25 +237,87 @@ class Migration:
 
     def apply(self) -> Report:
         """Carries the plan out."""
-        aside = self._to_path.with_name(self._to_path.name + _TMP_SUFFIX)
-        remove(aside)  # left by a run that was killed; nobody else writes it while we hold the lock on v1
+        self.prepare()
+        return self.carry_out()
+
+    def prepare(self) -> None:
+        """Writes the new store aside. Most of what can fail fails here, before anything is changed."""
         self._progress(f"writing {self._to_path}")
-        edits = self.plan.store_edits()
-        with write_store(self._engine, aside, self._source.root, edits, like=self._from_path) as store:
-            try:
-                self._progress("writing leases and labels")
-                self._lease_manager.ensure(self.plan)
-                self._snapshotter.remove_root_labels(self.plan)
-                self._content_store.remove_root_labels(self.plan)
-                self._containerd.commit()
-                store.rename(self._to_path)
-            except BaseException:
-                remove(aside)
-                raise
+        remove(self._aside)  # left by a run that was killed; nobody else writes it while v1 is locked
+        digest = hashlib.sha256()
+
+        def edits() -> Iterator[bytes]:
+            for chunk in self.plan.store_edits():
+                digest.update(chunk)
+                yield chunk
+
+        self._store = write_store(self._engine, self._aside, self._source.root, edits(), like=self._from_path)
+        self._digest = digest.hexdigest()
+
+    def carry_out(self) -> Report:
+        """The rest, after `prepare`: leases, labels, and the switch."""
+        assert self._store is not None
+        written = self._note_what_will_be_replaced()
+        self._progress("writing leases and labels")
+        try:
+            self._lease_manager.ensure(self.plan, written.lease_finished)
+            self._snapshotter.remove_root_labels(self.plan)
+            self._content_store.remove_root_labels(self.plan)
+            self._containerd.commit()
+        except BaseException:
+            self._forget_what_was_not_begun(written)
+            raise
+        written.update(
+            phase=journal.APPLIED,
+            v2=journal.fingerprint(self._aside),
+            containerd_after=self._database_now(),
+        )
+        self._store.rename(self._to_path)
         return self.report(Outcome.MIGRATED)
 
+    def _note_what_will_be_replaced(self) -> Journal:
+        before = self._containerd.before(self.plan)
+        if self._journal is not None:
+            if self._journal.state.plan != self._digest:
+                raise JournalError(
+                    f"{self._from_path}: a migration was interrupted, and what containerd says of the "
+                    "records has changed since",
+                    hint="take back what it did with buildkit-migrate undo; after that, migrate again",
+                )
+            self._journal.add(before)
+        else:
+            state = State(
+                v1=journal.fingerprint(self._from_path),
+                plan=self._digest,
+                containerd=self._containerd.identity,
+                kept_path=os.fsdecode(self._containerd.kept or ""),
+                kept=self._database_now(),
+            )
+            self._journal = Journal.create(journal.journal_path(self._to_path), state, before)
+        return self._journal
+
+    def _forget_what_was_not_begun(self, written: Journal) -> None:
+        """A file is replaced as a whole, so if it was not, there is nothing to go on from."""
+        if self._containerd.database is not None and self._database_now() == written.state.kept:
+            written.close()
+            self._journal = None
+            journal.discard(written.path)
+
+    def _database_now(self) -> str:
+        database = self._containerd.database
+        return "" if database is None else journal.fingerprint(database)
+
     def close(self) -> None:
-        self._source.close()
+        """Ends the locks; a new store that was not put in use is removed."""
+        try:
+            if self._journal is not None:
+                self._journal.close()
+        finally:
+            if self._store is not None:
+                if self._store.path == self._aside:
+                    remove(self._aside)
+                self._store.close()
+            self._source.close()
 
     def __enter__(self) -> Self:
         return self

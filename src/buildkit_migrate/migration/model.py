@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = [
+    "Before",
     "Caution",
     "Kind",
     "PlainPlan",
@@ -118,3 +119,15 @@ class PlainPlan:
     cautions: set[tuple[bytes, Caution]] = field(default_factory=set)
     unlabel_snapshots: set[bytes] = field(default_factory=set)
     unlabel_blobs: set[bytes] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a migration replaces: leases named like records that were there, and the labels that go.
+
+    ``leases``: id to resources. ``snapshots``, ``blobs``: name or digest to the value of the gc.root label.
+    """
+
+    leases: Mapping[bytes, frozenset[Resource]] = field(default_factory=dict)
+    snapshots: Mapping[bytes, bytes] = field(default_factory=dict)
+    blobs: Mapping[bytes, bytes] = field(default_factory=dict)

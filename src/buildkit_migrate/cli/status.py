@@ -1,0 +1,41 @@
+"""``buildkit-migrate status``: how far a root is, and what comes next."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from buildkit_migrate.cli import options as shared
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: Any, epilog: str) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "status",
+        help="tell how far a root is",
+        description="Tell which stores and journals a root has, and what the next step would be: from the\n"
+        "files alone, without a lock, without asking a daemon, and without a change.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    shared.add_root(parser)
+    shared.add_output(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status: 0."""
+    from buildkit_migrate.cli import render
+    from buildkit_migrate.migration.report import named_text
+    from buildkit_migrate.roots import find_root, root_status
+
+    root = find_root(options.root)
+    statuses = root_status(root.path)
+    if options.format == "json":
+        workers = [status.as_dict() for status in statuses]
+        render.emit_json({**named_text("root", os.fsencode(root.path)), "workers": workers})
+    else:
+        render.emit(render.status_lines(root.path, statuses))
+    return 0

@@ -1,0 +1,56 @@
+"""``buildkit-migrate undo``: a migrated root, or one that is half way, back to v1."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from buildkit_migrate.cli import options as shared
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: Any, epilog: str) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "undo",
+        help="go back to v1",
+        description="Take a migration back, be it finished or interrupted: labels are restored, then leases\n"
+        "deleted, and the v2 store is moved aside (never deleted). Running it again is safe.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    shared.add_root(parser)
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="even if a store or containerd was used since; what was cached since is lost for v1",
+    )
+    shared.add_containerd(parser)
+    shared.add_output(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status: 0."""
+    from buildkit_migrate.cli import render
+    from buildkit_migrate.migration.report import named_text
+    from buildkit_migrate.roots import find_root, undo_root
+
+    root = find_root(options.root)
+    with shared.progress() as progress:
+        results = undo_root(
+            root.path,
+            containerd=shared.connection(options),
+            containerd_root=shared.containerd_root(options),
+            namespace=options.namespace,
+            snapshotter=options.snapshotter,
+            force=options.force,
+            progress=progress,
+        )
+    if options.format == "json":
+        workers = [result.as_dict() for result in results]
+        render.emit_json({**named_text("root", os.fsencode(root.path)), "workers": workers})
+    else:
+        render.emit(render.undone_lines(root.path, results))
+    return 0

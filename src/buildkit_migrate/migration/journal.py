@@ -1,0 +1,321 @@
+"""What an interrupted migration needs to go on, and a finished one to be undone: an LMDB environment.
+
+It lies in a directory beside the new store; docs/format.md describes its entries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from buildkit_migrate.bolt import discard_directory, make_directory, sync_directory
+from buildkit_migrate.errors import CorruptDatabaseError, JournalError, StorageError
+from buildkit_migrate.migration.model import Before, Resource
+
+if TYPE_CHECKING:
+    import lmdb
+
+__all__ = [
+    "APPLIED",
+    "APPLYING",
+    "UNDOING",
+    "Journal",
+    "State",
+    "discard",
+    "fingerprint",
+    "journal_path",
+    "read_state",
+]
+
+APPLYING: Final = "applying"
+APPLIED: Final = "applied"
+"""Leases and labels are as planned; the switch is next, or was made."""
+UNDOING: Final = "undoing"
+
+_FORMAT: Final = 1
+_STATE: Final = b"\0"
+_LEASE: Final = b"L"
+_SNAPSHOT: Final = b"S"
+_BLOB: Final = b"B"
+_FINISHED: Final = b"F"
+
+_BATCH: Final = 256
+"""Leases that may be written and not yet noted; each of them costs the next run one question."""
+
+_SPARE: Final = 1 << 30
+"""Bytes of address space for finished leases; the file takes only what is written."""
+_OVERHEAD: Final = 64
+"""Bytes that an entry takes beside its fields, at most."""
+
+_DATA: Final = "data.mdb"
+_LOCK: Final = "lock.mdb"
+_SIZE: Final = struct.Struct("<I")
+
+_UNREADABLE: Final = "restore the journal from a backup, or remove it: then there is no way back to v1"
+
+
+@dataclass(frozen=True)
+class State:
+    """What the journal is about, and how far it is.
+
+    ``v1``: fingerprint of the v1 store. ``plan``: digest of the edits that make the new store.
+    ``containerd``: which one, see `Containerd.identity`. ``kept_path``: the name that its database gets
+    before it is replaced; ``kept``, ``containerd_after``: fingerprints of that, and of the one in its place
+    ("" before the write); all "" if containerd runs. ``v2``: fingerprint of the new store, "" until it is
+    complete.
+    """
+
+    v1: str
+    plan: str
+    containerd: Mapping[str, str]
+    phase: str = APPLYING
+    kept_path: str = ""
+    kept: str = ""
+    containerd_after: str = ""
+    v2: str = ""
+
+
+def journal_path(v2: Path) -> Path:
+    return v2.with_name(v2.name + ".journal")
+
+
+def fingerprint(path: Path) -> str:
+    """Of a bbolt file: from its size and meta pages, which every transaction changes; "" if it is missing.
+
+    Raises StorageError.
+    """
+    try:
+        with path.open("rb") as file:
+            metas = file.read(2 * 65536)
+            size = file.seek(0, 2)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from error
+    return f"{size}:{hashlib.sha256(metas).hexdigest()}"
+
+
+class Journal:
+    """The journal of one store; a context manager.
+
+    Only who holds the lock on the v1 store writes it. Others may read it meanwhile.
+    """
+
+    def __init__(self, path: Path, environment: lmdb.Environment, state: State) -> None:
+        """`create` and `open` make one."""
+        self.path = path
+        self.state = state
+        self._environment = environment
+        self._unwritten: list[bytes] = []
+        self._batches = self._count(_FINISHED)
+
+    @classmethod
+    def create(cls, path: Path, state: State, before: Before) -> Self:
+        """A new one, with all that will be replaced; durable when this returns. Raises StorageError."""
+        discard(path)  # one that was never completed
+        make_directory(path)
+        entries = [
+            *((_BLOB, [digest, value]) for digest, value in before.blobs.items()),
+            *((_LEASE, _lease_fields(id, resources)) for id, resources in before.leases.items()),
+            *((_SNAPSHOT, [name, value]) for name, value in before.snapshots.items()),
+        ]
+        size = sum(sum(map(len, fields)) + _OVERHEAD for _, fields in entries)
+        environment = _open(path, map_size=_SPARE + 2 * size)
+        try:
+            with _errors(path), environment.begin(write=True) as transaction:
+                transaction.put(_STATE, _encode(state))
+                numbers: dict[bytes, int] = {}
+                for kind, fields in entries:
+                    number = numbers.get(kind, 0)
+                    transaction.put(_key(kind, number), _pack(fields), append=True)
+                    numbers[kind] = number + 1
+            sync_directory(path)
+        except BaseException:
+            environment.close()
+            raise
+        return cls(path, environment, state)
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> Self | None:
+        """The one that is there, None if there is none. Raises JournalError, StorageError."""
+        state = read_state(path)
+        return None if state is None else cls(path, _open(path, read_only=read_only), state)
+
+    def close(self) -> None:
+        """Notes what is still to be noted."""
+        try:
+            if self._unwritten:
+                self._write()
+        finally:
+            self._environment.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def update(self, **changes: Any) -> None:
+        """Changes fields of the state, durably, and notes the leases that wait for it."""
+        self.state = replace(self.state, **changes)
+        self._write()
+
+    def lease_finished(self, id: bytes) -> None:
+        """The lease has all its resources. Written with others, sooner or later."""
+        self._unwritten.append(id)
+        if len(self._unwritten) >= _BATCH:
+            self._write()
+
+    def add(self, before: Before) -> None:
+        """Adds labels that a run which goes on will remove, too, if they are not known yet."""
+        for kind, known, labels in (
+            (_SNAPSHOT, self._labels(_SNAPSHOT), before.snapshots),
+            (_BLOB, self._labels(_BLOB), before.blobs),
+        ):
+            new = [(name, labels[name]) for name in labels if name not in known]
+            with _errors(self.path), self._environment.begin(write=True) as transaction:
+                for number, fields in enumerate(new, start=len(known)):
+                    transaction.put(_key(kind, number), _pack(fields))
+
+    def finished_leases(self) -> frozenset[bytes]:
+        return frozenset(id for ids in self._entries(_FINISHED) for id in ids)
+
+    def before(self) -> Before:
+        return Before(
+            {fields[0]: _resources(fields[1:]) for fields in self._entries(_LEASE)},
+            self._labels(_SNAPSHOT),
+            self._labels(_BLOB),
+        )
+
+    def _labels(self, kind: bytes) -> dict[bytes, bytes]:
+        return {fields[0]: fields[1] for fields in self._entries(kind)}
+
+    def _write(self) -> None:
+        with _errors(self.path), self._environment.begin(write=True) as transaction:
+            if self._unwritten:
+                transaction.put(_key(_FINISHED, self._batches), _pack(self._unwritten))
+                self._batches += 1
+                self._unwritten.clear()
+            transaction.put(_STATE, _encode(self.state))
+
+    def _entries(self, kind: bytes) -> Iterator[list[bytes]]:
+        with _errors(self.path), self._environment.begin() as transaction:
+            cursor = transaction.cursor()
+            found = cursor.set_range(kind)
+            while found and cursor.key()[:1] == kind:
+                yield _unpack(cursor.value(), self.path)
+                found = cursor.next()
+
+    def _count(self, kind: bytes) -> int:
+        return sum(1 for _ in self._entries(kind))
+
+
+def read_state(path: Path) -> State | None:
+    """The state in the journal at ``path``; None if there is no journal, or one that was never completed.
+
+    Others may have it open. Raises JournalError, StorageError.
+    """
+    data = path / _DATA
+    try:
+        if data.stat().st_size == 0:
+            return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(f"{data}: {error.strerror}") from error
+    with (
+        contextlib.closing(_open(path, read_only=True)) as environment,
+        _errors(path),
+        environment.begin() as transaction,
+    ):
+        stored = transaction.get(_STATE)
+    return None if stored is None else _decode(stored, path)
+
+
+def discard(path: Path) -> None:
+    """Removes a journal, if there is one. Raises StorageError."""
+    discard_directory(path, (_DATA, _LOCK))
+
+
+def _open(path: Path, *, map_size: int = 0, read_only: bool = False) -> lmdb.Environment:
+    import lmdb
+
+    from buildkit_migrate.metadata.lmdb_file import check_file
+
+    with _errors(path):
+        if (path / _DATA).exists():
+            check_file(path / _DATA)
+        return lmdb.open(
+            str(path), map_size=map_size, readonly=read_only, create=map_size > 0, mode=0o600, readahead=False
+        )
+
+
+@contextlib.contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    import lmdb
+
+    from buildkit_migrate.metadata.lmdb_file import translated
+
+    try:
+        yield
+    except CorruptDatabaseError as error:
+        raise JournalError(f"{error}", hint=_UNREADABLE) from error
+    except lmdb.Error as error:
+        known = translated(error, path)
+        if isinstance(known, CorruptDatabaseError):
+            raise JournalError(f"{known}", hint=_UNREADABLE) from error
+        raise known from error
+
+
+def _encode(state: State) -> bytes:
+    return json.dumps({"format": _FORMAT, **asdict(state)}, sort_keys=True).encode()
+
+
+def _decode(stored: bytes, path: Path) -> State:
+    try:
+        fields = json.loads(stored)
+        if fields.pop("format") != _FORMAT:
+            raise JournalError(
+                f"{path}: a journal of a newer version",
+                hint="use the version of buildkit-migrate that made it",
+            )
+        return State(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise JournalError(f"{path}: the journal's state can't be read", hint=_UNREADABLE) from error
+
+
+def _key(kind: bytes, number: int) -> bytes:
+    return kind + number.to_bytes(8, "big")
+
+
+def _pack(fields: Iterable[bytes]) -> bytes:
+    return b"".join(part for field in fields for part in (_SIZE.pack(len(field)), field))
+
+
+def _unpack(stored: bytes, path: Path) -> list[bytes]:
+    fields = []
+    at = 0
+    try:
+        while at < len(stored):
+            (size,) = _SIZE.unpack_from(stored, at)
+            at += _SIZE.size + size
+            fields.append(stored[at - size : at])
+        if at != len(stored):
+            raise ValueError(at)
+    except (struct.error, ValueError) as error:
+        raise JournalError(f"{path}: an entry of the journal is damaged", hint=_UNREADABLE) from error
+    return fields
+
+
+def _lease_fields(id: bytes, resources: Iterable[Resource]) -> list[bytes]:
+    return [id, *(part for kind, name in sorted(resources) for part in (kind.encode(), name))]
+
+
+def _resources(fields: list[bytes]) -> frozenset[Resource]:
+    return frozenset((kind.decode(), name) for kind, name in zip(fields[::2], fields[1::2], strict=True))

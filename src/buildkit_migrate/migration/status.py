@@ -1,0 +1,100 @@
+"""How far a worker's stores are on the way from v1 to v2, told from the files alone."""
+
+from __future__ import annotations
+
+import enum
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from buildkit_migrate.migration import journal
+from buildkit_migrate.migration.report import named_text
+
+__all__ = ["Stage", "Status", "status"]
+
+
+class Stage(enum.StrEnum):
+    EMPTY = "empty"
+    """Neither store is there."""
+    NOT_MIGRATED = "not-migrated"
+    INTERRUPTED = "interrupted"
+    """A migration was begun and is not finished."""
+    MIGRATED = "migrated"
+    UNDO_INTERRUPTED = "undo-interrupted"
+
+
+_NEXT = {
+    Stage.EMPTY: "nothing to do",
+    Stage.NOT_MIGRATED: "migrate",
+    Stage.INTERRUPTED: "migrate goes on; undo takes back what was done",
+    Stage.MIGRATED: "nothing to do",
+    Stage.UNDO_INTERRUPTED: "undo goes on",
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """Of one worker. ``state``: that of the journal, None if there is none.
+
+    ``finished_leases``: noted as written by a migration of a running containerd.
+    """
+
+    from_path: Path
+    to_path: Path
+    stage: Stage
+    has_v1: bool
+    has_v2: bool
+    state: journal.State | None
+    finished_leases: int = 0
+
+    @property
+    def worker(self) -> Path:
+        """The directory that the stores are in."""
+        return self.to_path.parent
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a journal to go back with."""
+        return self.state is not None
+
+    @property
+    def next_step(self) -> str:
+        """For people."""
+        if self.stage is Stage.MIGRATED and self.can_undo:
+            return "nothing to do; undo goes back to v1"
+        return _NEXT[self.stage]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, in the form of `Report.as_dict`."""
+        return {
+            **named_text("worker", os.fsencode(self.worker)),
+            "stage": str(self.stage),
+            "v1": self.has_v1,
+            "v2": self.has_v2,
+            "journal": self.state.phase if self.state else None,
+            "containerd": dict(self.state.containerd) if self.state else None,
+            "finished_leases": self.finished_leases,
+            "can_undo": self.can_undo,
+            "next_step": self.next_step,
+        }
+
+
+def status(from_path: Path, to_path: Path) -> Status:
+    """Takes no lock and changes nothing. Raises JournalError, StorageError."""
+    finished = 0
+    found = journal.Journal.open(journal.journal_path(to_path), read_only=True)
+    if found is not None:
+        with found:
+            finished = len(found.finished_leases())
+    state = found.state if found is not None else None
+    has_v1, has_v2 = from_path.exists(), to_path.exists()
+    if state is not None and state.phase == journal.UNDOING:
+        stage = Stage.UNDO_INTERRUPTED
+    elif has_v2:
+        stage = Stage.MIGRATED
+    elif state is not None:
+        stage = Stage.INTERRUPTED
+    else:
+        stage = Stage.NOT_MIGRATED if has_v1 else Stage.EMPTY
+    return Status(from_path, to_path, stage, has_v1, has_v2, state, finished)

@@ -1,0 +1,266 @@
+"""Migrate and undo: everything is as it was, but for times; interrupted at any call, it goes on."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fixtures
+import ondisk
+from buildkit_migrate.metadata.bolt_store import BoltFileStore
+from buildkit_migrate.metadata.gojson import Value
+from fixtures import ROOT_LABEL, Tree, bucket, buckets
+from ondisk import OnDisk
+from test_faults import FAULTY
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def undo(root: OnDisk, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return ondisk.run("undo", "--format", "json", *root.options, *arguments, str(root.root))
+
+
+def stage(root: OnDisk) -> dict[str, Any]:
+    result = ondisk.run("status", "--format", "json", str(root.root))
+    assert result.returncode == 0, result.stderr
+    (worker,) = json.loads(result.stdout)["workers"]
+    return dict(worker)
+
+
+def databases(root: OnDisk) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (root.v1, root.containerd, root.snapshots)}
+
+
+def leftovers(root: OnDisk) -> list[str]:
+    """What is there beside the databases, below the worker and containerd's directory."""
+    known = {root.v1, root.containerd, root.snapshots}
+    found = {*root.worker.rglob("*"), *root.containerd.parent.rglob("*")}
+    return sorted(
+        path.name for path in found if path.is_file() and path not in known and path.suffix != ".tmp"
+    )
+
+
+def check_back(root: OnDisk, before: dict[str, bytes]) -> None:
+    assert databases(root) == before
+    assert not root.v2.exists()
+    assert not root.kept.exists()
+    assert stage(root)["stage"] == "not-migrated"
+
+
+@pytest.mark.parametrize("name", sorted(fixtures.REAL_ROOTS))
+def test_real_roots_come_back_byte_for_byte(name: str, tmp_path: Path) -> None:
+    root = ondisk.real(name, tmp_path)
+    before = databases(root)
+    assert root.migrate().returncode == 0
+    v2 = root.v2.read_bytes()
+    assert databases(root) != before
+    result = undo(root)
+    assert (result.returncode, result.stderr) == (0, "")
+    (worker,) = json.loads(result.stdout)["workers"]
+    assert worker["outcome"] == "undone"
+    check_back(root, before)
+    assert Path(worker["moved"]).read_bytes() == v2
+
+
+def test_again_and_again(root: OnDisk) -> None:
+    before = databases(root)
+    for number in ("", ".2", ".3"):
+        assert root.migrate().returncode == 0
+        assert undo(root).returncode == 0
+        check_back(root, before)
+        assert root.v2.with_name(f"{root.v2.name}.undone{number}").exists()
+
+
+def test_text(root: OnDisk) -> None:
+    assert ondisk.run("undo", str(root.root)).stdout.endswith("not migrated, nothing to undo\n")
+    assert "next: migrate" in ondisk.run("status", str(root.root)).stdout
+    assert root.migrate().returncode == 0
+    assert "undo goes back" in ondisk.run("status", str(root.root)).stdout
+    assert "back to v1" in ondisk.run("undo", str(root.root)).stdout
+
+
+def test_status_of_an_empty_root(tmp_path: Path) -> None:
+    result = ondisk.run("status", "--format", "json", str(tmp_path))
+    assert json.loads(result.stdout)["workers"] == []
+
+
+def test_a_store_without_journal(root: OnDisk) -> None:
+    root.v2.write_bytes(root.v1.read_bytes())
+    result = undo(root)
+    assert result.returncode == 13
+    assert "no journal" in json.loads(result.stdout)["error"]["message"]
+    assert root.v2.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "state"])
+def test_a_damaged_journal(root: OnDisk, damage: str) -> None:
+    assert root.migrate().returncode == 0
+    data = root.v2.with_name(root.v2.name + ".journal") / "data.mdb"
+    content = data.read_bytes()
+    match damage:
+        case "cut":
+            data.write_bytes(content[:5000])
+        case "garbage":
+            data.write_bytes(b"garbage" * 1000)
+        case _:
+            assert b'"format"' in content
+            data.write_bytes(content.replace(b'"format"', b'"farmat"'))
+    before = ondisk.listing(root.worker, without=("lock.mdb", "metadata_v2.db.journal"))
+    for command in ("undo", "status"):
+        result = ondisk.run(command, "--format", "json", str(root.root))
+        assert "Traceback" not in result.stderr
+        assert result.returncode == 13, result.stderr
+        assert str(data.parent) in json.loads(result.stdout)["error"]["message"]
+    assert ondisk.listing(root.worker, without=("lock.mdb", "metadata_v2.db.journal")) == before
+
+
+def add_record(path: Path) -> None:
+    with BoltFileStore.open(path) as store, store.update(b"new-record") as record:
+        record.set(b"cache.description", Value(b'"new"'))
+
+
+def test_refused_when_v2_was_used(root: OnDisk) -> None:
+    before = databases(root)
+    assert root.migrate().returncode == 0
+    add_record(root.v2)
+    after = databases(root)
+    result = undo(root)
+    assert result.returncode == 14
+    error = json.loads(result.stdout)["error"]
+    assert "1 records were added" in error["message"]
+    assert len(error["reasons"]) == 1
+    assert "--force" in error["hint"]
+    assert databases(root) == after
+    assert stage(root)["stage"] == "migrated"
+    assert undo(root, "--force").returncode == 0
+    check_back(root, before)
+
+
+def test_refused_when_v1_was_used(root: OnDisk) -> None:
+    assert root.migrate().returncode == 0
+    add_record(root.v1)
+    result = undo(root)
+    assert result.returncode == 14
+    assert f"{root.v1} was changed" in json.loads(result.stdout)["error"]["message"]
+
+
+def test_forced_when_containerd_was_used(root: OnDisk) -> None:
+    """What somebody else did in the database stays; what we did is taken back."""
+    before = ondisk.tree(root.containerd)
+    assert root.migrate().returncode == 0
+    lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
+    gone = min(buckets(bucket(before, b"v1", b"buildkit", b"content", b"blob")))
+    ondisk.edit(
+        root.containerd,
+        {b"v1": {b"buildkit": {b"leases": {b"others": lease}, b"content": {b"blob": {gone: None}}}}},
+    )
+    result = undo(root)
+    assert result.returncode == 14
+    assert f"{root.containerd} was changed" in json.loads(result.stdout)["error"]["message"]
+    assert undo(root, "--force").returncode == 0
+    after = ondisk.tree(root.containerd)
+    assert bucket(after, b"v1", b"buildkit", b"leases").keys() == {b"others"}
+    survey = fixtures.survey_of(before, ondisk.tree(root.snapshots), "overlayfs")
+    now = fixtures.survey_of(after, ondisk.tree(root.snapshots), "overlayfs")
+    assert now.snapshots == survey.snapshots
+    assert survey.blobs.pop(gone) is not None
+    assert now.blobs == survey.blobs
+    for digest, blob in buckets(bucket(after, b"v1", b"buildkit", b"content", b"blob")).items():
+        old = bucket(before, b"v1", b"buildkit", b"content", b"blob", digest, b"labels")
+        assert bucket(blob, b"labels").get(ROOT_LABEL) == old.get(ROOT_LABEL)
+
+
+def test_leases_that_were_there_stay(root: OnDisk) -> None:
+    record = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
+    lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff", b"content": {b"sha256:" + b"0" * 64: b""}}
+    ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {record: lease}}}})
+    before = databases(root)
+    assert root.migrate().returncode == 0
+    ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": {}}}}})
+    assert undo(root, "--force").returncode == 0
+    leases = fixtures.leases_of(ondisk.tree(root.containerd))
+    assert leases == {record: {("content", b"sha256:" + b"0" * 64)}, b"others": set()}
+    assert root.v1.read_bytes() == before[root.v1.name]
+
+
+# Interruptions.
+
+
+def run_faulty(index: int, fault: str, root: OnDisk) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(FAULTY), str(index), fault, "undo", "--format", "json", str(root.root)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@functools.cache
+def calls() -> tuple[str, ...]:
+    """The calls of an undisturbed undo, in order."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = ondisk.sample(Path(directory))
+        assert root.migrate().returncode == 0
+        result = run_faulty(-1, "none", root)
+    assert result.returncode == 0
+    return tuple(result.stderr.split())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "call" in metafunc.fixturenames:
+        names = [f"{index}-{name}" for index, name in enumerate(calls())]
+        metafunc.parametrize("call", range(len(names)), ids=names)
+
+
+@pytest.mark.parametrize("fault", ["kill", "EIO"])
+def test_interrupted_undo(call: int, fault: str, root: OnDisk) -> None:
+    before = databases(root)
+    assert root.migrate().returncode == 0
+    result = run_faulty(call, fault, root)
+    if result.returncode == 0:
+        assert fault != "kill"
+    assert root.v1.read_bytes() == before[root.v1.name]
+    if stage(root)["stage"] == "undo-interrupted" and not root.v2.exists():
+        refused = root.migrate("--format", "json")
+        assert refused.returncode == 13
+        assert "undo" in json.loads(refused.stdout)["error"]["hint"]
+    assert undo(root).returncode == 0
+    check_back(root, before)
+
+
+def test_interrupted_migration_taken_back(root: OnDisk) -> None:
+    """A run that died between containerd and the switch, and another one of a store that changed since."""
+    before = databases(root)
+    with tempfile.TemporaryDirectory() as directory:
+        result = subprocess.run(
+            [sys.executable, str(FAULTY), "-1", "none", "migrate", str(ondisk.sample(Path(directory)).root)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    switch = max(index for index, name in enumerate(result.stderr.split()) if name == "rename")
+    killed = subprocess.run(
+        [sys.executable, str(FAULTY), str(switch), "kill", "migrate", str(root.root)],
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -9
+    assert stage(root)["stage"] == "interrupted"
+    add_record(root.v1)
+    refused = root.migrate("--format", "json")
+    assert refused.returncode == 13
+    assert "the store changed since" in json.loads(refused.stdout)["error"]["message"]
+    assert undo(root, "--force").returncode == 0
+    assert root.containerd.read_bytes() == before[root.containerd.name]
+    assert root.migrate().returncode == 0
