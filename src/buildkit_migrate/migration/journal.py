@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -86,19 +87,19 @@ def journal_path(v2: Path) -> Path:
 
 
 def fingerprint(path: Path) -> str:
-    """Of a bbolt file: from its size and meta pages, which every transaction changes; "" if it is missing.
+    """Tells whether a store is still the same: size, time of change, and the meta pages; "" if it is missing.
 
-    Raises StorageError.
+    Every transaction changes the meta pages, every write the time. Raises StorageError.
     """
     try:
         with path.open("rb") as file:
             metas = file.read(2 * 65536)
-            size = file.seek(0, 2)
+            info = os.fstat(file.fileno())
     except FileNotFoundError:
         return ""
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from error
-    return f"{size}:{hashlib.sha256(metas).hexdigest()}"
+    return f"{info.st_size}:{info.st_mtime_ns}:{hashlib.sha256(metas).hexdigest()}"
 
 
 class Journal:
