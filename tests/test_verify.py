@@ -27,6 +27,7 @@ from dicts import edited, file_of
 from fixtures import Tree, bucket
 from strategies import worlds
 
+# Without shrinking, which takes minutes with these worlds.
 SLOW = settings(
     max_examples=60,
     phases=[Phase.generate],
