@@ -12,7 +12,7 @@ from buildkit_migrate import reference
 from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.bolt import BucketView
-from buildkit_migrate.metadata import keys
+from buildkit_migrate.metadata import gojson, keys
 from buildkit_migrate.migration.model import (
     Kind,
     PlainPlan,
@@ -27,6 +27,7 @@ from dicts import edited, file_of
 from fixtures import Tree, bucket
 from strategies import worlds
 
+# Without shrinking, which takes minutes with these worlds.
 SLOW = settings(
     max_examples=60,
     phases=[Phase.generate],
@@ -175,7 +176,8 @@ def test_nothing_that_records_need_can_be_lost_in_containerd(store: Store, data:
             kind = DifferenceKind.LABEL_ON_VIEW if is_view else DifferenceKind.LABEL_ON_SNAPSHOT
             expected = Difference(kind, id)
         case "snapshot":
-            assume(has_own)
+            # What a record says of a parent that is no text is not the parent's name.
+            assume(has_own and own is not None and b"\xfe" not in own.parent)
             del state.snapshots[id]
             expected = Difference(DifferenceKind.SNAPSHOT_MISSING, id, id)
         case "kind":
@@ -198,10 +200,7 @@ def test_nothing_that_records_need_can_be_lost_in_containerd(store: Store, data:
 
 
 def _has_equal_mutable(store: Tree, id: bytes) -> bool:
-    from buildkit_migrate.metadata import gojson
-
-    stored = bucket(store, b"_main", id).get(keys.EQUAL_MUTABLE)
-    return bool(gojson.string(_bytes(stored) if stored is not None else None))
+    return bool(gojson.string(_records(store)[id].get(keys.EQUAL_MUTABLE)))
 
 
 def _bytes(value: bytes | Tree) -> bytes:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +18,9 @@ import ondisk
 from buildkit_migrate import errors, verify_root
 from buildkit_migrate.bolt import Database, check
 from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.cli import render
 from buildkit_migrate.containerd.offline import OfflineContainerd
+from buildkit_migrate.metadata.lmdb_store import LmdbStore
 from buildkit_migrate.migration.model import Kind
 from buildkit_migrate.migration.verification import Verdict, verify_new_store
 from buildkit_migrate.migration.verify import DifferenceKind
@@ -86,6 +92,19 @@ def test_records_that_were_dropped(tmp_path: Path) -> None:
     result = root.verify("-v")
     assert result.returncode == 0
     assert f"{records[0].decode()}: undecodable-value (cache.description)" in result.stdout
+
+
+def test_lmdb_store(tmp_path: Path) -> None:
+    root = ondisk.sample(tmp_path)
+    assert root.migrate("--to-engine", "lmdb").returncode == 0
+    (worker,) = verify_root(root.root)
+    assert (worker.verdict, worker.findings.differences) == (Verdict.OK, ())
+    with contextlib.closing(LmdbStore.open(root.v2)) as store:
+        id = next(store.all()).id
+        store.clear(id)
+    (worker,) = verify_root(root.root)
+    assert worker.verdict is Verdict.DIFFERENT
+    assert (DifferenceKind.RECORD_MISSING, id) in {(d.kind, d.subject) for d in worker.findings.differences}
 
 
 # --- Wrong ones
@@ -504,6 +523,23 @@ def test_nothing_is_written(root: OnDisk) -> None:
     assert ondisk.listing(root.root) == before
 
 
+def test_progress_needs_a_terminal(root: OnDisk) -> None:
+    terminal, child_side = os.openpty()
+    process = subprocess.run(
+        [sys.executable, "-m", "buildkit_migrate", "verify", "--format", "json", str(root.root)],
+        stdout=subprocess.PIPE,
+        stderr=child_side,
+        env={**os.environ, "TERM": "xterm"},
+        check=False,
+    )
+    os.close(child_side)
+    shown = os.read(terminal, 1 << 16)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert json.loads(process.stdout)["workers"]
+    assert b"checking" in shown or b"comparing" in shown or b"starting" in shown
+
+
 def test_containerd_of_somebody_else(root: OnDisk) -> None:
     ondisk.empty_database(root.containerd)
     with pytest.raises(errors.ContainerdStateError, match="no snapshots of overlayfs in namespace buildkit"):
@@ -543,3 +579,15 @@ def test_new_store_before_the_switch(root: OnDisk, tmp_path: Path) -> None:
         assert {(found.kind, found.subject) for found in caught.value.differences} == {(kind, subject)}
         assert caught.value.exit_code == 10
         root.v2.write_bytes(sound)
+
+
+def test_error_names_the_differences(root: OnDisk, tmp_path: Path) -> None:
+    (tmp_path / "fresh").mkdir()
+    fresh = ondisk.sample(tmp_path / "fresh")
+    sample = Sample(root)
+    record_missing(sample)
+    with pytest.raises(errors.DifferencesError) as caught:
+        verify_aside(fresh, root.v2)
+    assert f"  record-missing: {sample.layer.decode()}" in render.error_lines(caught.value, verbose=False)
+    (difference,) = render.error_as_dict(caught.value)["differences"]
+    assert difference == {"kind": "record-missing", "subject": sample.layer.decode()}

@@ -35,7 +35,7 @@ from buildkit_migrate.migration.migrate import (
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.status import Status, status
 from buildkit_migrate.migration.undo import Undone, undo
-from buildkit_migrate.migration.verification import Verdict, Verification, verify_files
+from buildkit_migrate.migration.verification import Verdict, Verification, opened_store, verify_files
 
 if TYPE_CHECKING:
     from buildkit_migrate.containerd.live import Connection, LiveContainerd
@@ -310,11 +310,12 @@ def _verify(worker: Worker, opener: _Opener, content: bool, progress: Progress) 
         if missing(error):
             return Verification(worker.v1, worker.v2, Verdict.NOTHING_TO_VERIFY)
         raise
-    with source, Database.open(worker.v2) as target:
+    with source, opened_store(worker.v2) as (store, files):
         containerd = opener.containerd(worker)
-        databases = containerd.databases if isinstance(containerd, OfflineContainerd) else ()
+        if isinstance(containerd, OfflineContainerd):
+            files += containerd.databases
         blobs = opener.content(worker) if content else None
-        findings = verify_files(source, target, containerd, databases, progress, content=blobs)
+        findings = verify_files(source.root, store, containerd, (source, *files), progress, content=blobs)
     verdict = Verdict.DIFFERENT if findings.differences else Verdict.OK
     return Verification(worker.v1, worker.v2, verdict, findings, time.perf_counter() - started)
 

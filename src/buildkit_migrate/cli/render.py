@@ -118,6 +118,10 @@ def error_as_dict(error: errors.Error) -> dict[str, Any]:
         document["reasons"] = list(error.reasons)
     if isinstance(error, errors.BrokenRecordsError):
         document["problems"] = [problem_as_dict(problem) for problem in _problems(error)]
+    if isinstance(error, errors.DifferencesError):
+        from buildkit_migrate.migration.verification import difference_as_dict
+
+        document["differences"] = [difference_as_dict(difference) for difference in _differences(error)]
     return document
 
 
@@ -129,12 +133,18 @@ def _problems(error: errors.BrokenRecordsError) -> Sequence[Problem]:
     return cast("Sequence[Problem]", error.problems)
 
 
+def _differences(error: errors.DifferencesError) -> Sequence[Difference]:
+    return cast("Sequence[Difference]", error.differences)
+
+
 def error_lines(error: errors.Error, *, verbose: bool) -> Iterator[str]:
     for report in _reports(error):
         yield f"buildkit-migrate: {printable(os.fsencode(report.worker))} was migrated before that"
     yield f"buildkit-migrate: error: {printable(os.fsencode(error.message))}"
     if isinstance(error, errors.BrokenRecordsError):
         yield from _shortened([_problem_line(problem) for problem in _problems(error)], verbose)
+    if isinstance(error, errors.DifferencesError):
+        yield from _shortened([_difference_line(difference) for difference in _differences(error)], verbose)
     if error.hint:
         yield f"buildkit-migrate: hint: {error.hint}"
 

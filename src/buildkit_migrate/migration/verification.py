@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -9,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from buildkit_migrate.bolt import BucketView, Database, check
+from buildkit_migrate.bolt import Bucket, BucketView, Builder, Database, Reader, check
 from buildkit_migrate.containerd.services import Containerd
 from buildkit_migrate.errors import DifferencesError
+from buildkit_migrate.metadata.engines import engine_of
 from buildkit_migrate.migration.content import content_differences
 from buildkit_migrate.migration.report import named_text, problem_as_dict
 from buildkit_migrate.migration.verify import (
@@ -23,7 +25,14 @@ from buildkit_migrate.migration.verify import (
     verify,
 )
 
-__all__ = ["Verdict", "Verification", "verify_files", "verify_new_store"]
+__all__ = [
+    "Verdict",
+    "Verification",
+    "difference_as_dict",
+    "opened_store",
+    "verify_files",
+    "verify_new_store",
+]
 
 
 class Verdict(enum.StrEnum):
@@ -63,12 +72,12 @@ class Verification:
             "verdict": str(self.verdict),
             "records": self.findings.records,
             "problems": [problem_as_dict(problem) for problem in self.findings.problems],
-            "differences": [_difference_as_dict(difference) for difference in self.findings.differences],
+            "differences": [difference_as_dict(difference) for difference in self.findings.differences],
             "seconds": self.seconds,
         }
 
 
-def _difference_as_dict(difference: Difference) -> dict[str, str]:
+def difference_as_dict(difference: Difference) -> dict[str, str]:
     texts = {
         "subject": difference.subject,
         "key": difference.key or None,
@@ -82,9 +91,33 @@ def _difference_as_dict(difference: Difference) -> dict[str, str]:
     return document
 
 
+@contextlib.contextmanager
+def opened_store(path: Path) -> Iterator[tuple[Bucket, tuple[Database, ...]]]:
+    """The root bucket of a store of any engine, and the bolt files that it lies in.
+
+    An LMDB store is checked here, and then rewritten as a bolt store in memory. Raises BusyError,
+    CorruptDatabaseError, StorageError.
+    """
+    if engine_of(path) == "bolt":
+        with Database.open(path) as database:
+            yield database.root, (database,)
+        return
+    from buildkit_migrate.metadata.lmdb_file import check_file
+    from buildkit_migrate.metadata.lmdb_store import LmdbStore
+
+    check_file(path, thorough=True)
+    image = bytearray()
+    builder = Builder(image.extend)
+    with contextlib.closing(LmdbStore.open(path, read_only=True)) as store:
+        store.build(builder)
+    metas = builder.finish()
+    image[: len(metas)] = metas
+    yield Reader(image, str(path)).root, ()
+
+
 def verify_files(
-    source: Database,
-    target: Database,
+    v1: Bucket,
+    v2: Bucket,
     containerd: Containerd,
     databases: Iterable[Database],
     progress: Callable[[str], object],
@@ -93,17 +126,17 @@ def verify_files(
 ) -> Findings:
     """Compares a migrated store, and containerd, with v1; hashes its blobs if a content directory is given.
 
-    ``databases``: those behind ``containerd``. If any file is damaged, what is in it is not looked at.
+    ``databases``: all bolt files in question. If any is damaged, what is in it is not looked at.
     Raises ContainerdStateError, StorageError.
     """
-    damages = tuple(_damages([source, target, *databases], progress))
+    damages = tuple(_damages(databases, progress))
     if damages:
         return Findings(0, (), damages)
-    v1 = BucketView(source.root)
+    before = BucketView(v1)
     progress("asking containerd")
-    state = containerd.state(record_ids(v1))
-    progress(f"comparing {target.path}")
-    findings = verify(v1, BucketView(target.root), state)
+    state = containerd.state(record_ids(before))
+    progress(f"comparing {v2.reader.path}")
+    findings = verify(before, BucketView(v2), state)
     if content is None:
         return findings
     files = content_differences(content, state.blobs, progress)
