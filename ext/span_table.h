@@ -18,7 +18,8 @@ typedef struct {
 static inline void bkm_prefetch(bkm_span span)
 {
     __builtin_prefetch(span.data);
-    __builtin_prefetch(span.data + span.size);
+    /* Reckoned as a number: an absent span has no end to point at. */
+    __builtin_prefetch((const void *)((uintptr_t)span.data + span.size));
 }
 
 /* In a loop over spans that lie apart: asks for the one that comes some rounds later. */
