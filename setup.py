@@ -37,6 +37,7 @@ MODULES = {
     "chain": ["chain.pyx", *CHAIN],
     "bolt": ["bolt.pyx", *BOLT, "bolt_builder.c", "bolt_rewrite.c", "bolt_scan.c", "bolt_check.c"],
     "plan": ["plan.pyx", *PLAN, *BOLT, *CHAIN],
+    "bus_error": ["bus_error.pyx", "bus_error_handler.c"],
 }
 
 compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-function"]
