@@ -83,7 +83,8 @@ static void make_plan(bkm_bolt *bolt, const bkm_records *records)
         bkm_fuzz_demand_error(bolt);
         return;
     }
-    BKM_DEMAND(survey.resource_count <= bolt->size && survey.snapshot_count <= bolt->size);
+    BKM_DEMAND(survey.resource_count <= bolt->size / BKM_LEAF_ELEMENT);
+    BKM_DEMAND(survey.snapshot_count <= bolt->size / BKM_LEAF_ELEMENT);
     BKM_DEMAND(bkm_plan_make(&plan, records, &survey, &portable));
     BKM_DEMAND(plan.counts.kept <= plan.counts.records && plan.counts.records == records->count);
     apply_store(bolt, &plan);

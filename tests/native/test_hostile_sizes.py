@@ -28,20 +28,34 @@ SOURCES = (
 )
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build(directory: Path, *sources: Path) -> Path:
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler")
-    program = tmp_path_factory.mktemp("long") / "program"
-    sources = [HERE / "long_text_main.c", *(EXT / name for name in SOURCES), *sorted(EXT.glob("sha256_*.c"))]
+    program = directory / "program"
     subprocess.run([compiler, "-std=gnu11", "-O1", f"-I{EXT}", *sources, "-o", program], check=True)
     return program
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sources = [*(EXT / name for name in SOURCES), *sorted(EXT.glob("sha256_*.c"))]
+    return build(tmp_path_factory.mktemp("long"), HERE / "long_text_main.c", *sources)
 
 
 @pytest.mark.parametrize(("size", "said"), [("6", "0 \n"), ("2147483647", "1 cache.parent\n")])
 def test_text_that_no_value_can_hold(program: Path, size: str, said: str) -> None:
     assert subprocess.run([program, size], capture_output=True, text=True, check=True).stdout == said
+
+
+def test_keys_that_are_chosen_to_collide(tmp_path: Path) -> None:
+    """A file could otherwise make the search for its records take hours."""
+    program = build(tmp_path, HERE / "span_table_main.c")
+    found, most = map(
+        int, subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert found == 20_000
+    assert most < 1000
 
 
 def records() -> Records:
