@@ -51,7 +51,9 @@ def bolt_seeds() -> Iterator[tuple[str, bytes]]:
     nested: Tree = {b"x": b"y"}
     for _ in range(20):
         nested = {b"n": nested, b"m": b""}
-    rows = {b"row%02d" % i: {b"name": b"n%d" % i, b"labels": {b"containerd.io/gc.root": b"x"}} for i in range(8)}
+    rows = {
+        b"row%02d" % i: {b"name": b"n%d" % i, b"labels": {b"containerd.io/gc.root": b"x"}} for i in range(8)
+    }
     many = {b"key%03d" % i: b"v" * 20 for i in range(120)}
     long_keys = {b"k" * 300 + b"%02d" % i: b"v" for i in range(12)}
     put: Tree = {b"a": b"1", b"b": {b"c": None, b"d": {b"e": b"f"}}, b"row03": None, b"zz": b""}
@@ -117,7 +119,9 @@ def _chain(length: int) -> Tree:
         mapping = b'{"value":{"Blobsum":"%b","DiffID":"%b"},"index":"blobmap::%b"}' % (digest, digest, digest)
         main[id] = {b"blobmapping.blob": mapping, b"cache.lastUsedAt": b'{"value":1}'}
         blobs[digest] = label | {b"size": b"\2"}
-        snapshots[id] = label | {b"name": b"buildkit/%d/" % i + id} | ({b"parent": b"r%d" % (i - 1)} if i else {})
+        snapshots[id] = (
+            label | {b"name": b"buildkit/%d/" % i + id} | ({b"parent": b"r%d" % (i - 1)} if i else {})
+        )
         kinds[b"buildkit/%d/" % i + id] = {b"kind": b"\3", b"id": b"\1"}
     main[b"s"] = {b"cache.equalMutable": b'{"value":"r%d"}' % (length - 1)}
     main[b"t"] = {b"cache.equalMutable": b'{"value": "r\\u0030"}', b"cache.parent": b"null"}

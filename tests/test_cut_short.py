@@ -75,7 +75,9 @@ def test_what_is_written_aside_is_removed_by_the_next_run(root: OnDisk) -> None:
     assert root.left_behind == []
 
 
-@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), signal.SIGBUS)", "signal.raise_signal(signal.SIGBUS)"])
+@pytest.mark.parametrize(
+    "ending", ["os.kill(os.getpid(), signal.SIGBUS)", "signal.raise_signal(signal.SIGBUS)"]
+)
 def test_other_bus_errors_go_their_way(ending: str) -> None:
     code = f"""
 import os, signal

@@ -104,7 +104,8 @@ def test_values(path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    os.environ.get("BUILDKIT_MIGRATE_REPLAY") != "1", reason="set BUILDKIT_MIGRATE_REPLAY=1 to build the harnesses"
+    os.environ.get("BUILDKIT_MIGRATE_REPLAY") != "1",
+    reason="set BUILDKIT_MIGRATE_REPLAY=1 to build the harnesses",
 )
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_harnesses_with_sanitizers(tmp_path: Path, compiler: str) -> None:

@@ -56,7 +56,11 @@ def test_the_crafted_files_are_sound() -> None:
 
 TREES = {
     "cycle of two branches": (
-        {2: branch(2, [(b"a", 3), (b"b", 4)]), 3: branch(3, [(b"a", 2), (b"aa", 4)]), 4: leaf(4, [(b"b", b"")])},
+        {
+            2: branch(2, [(b"a", 3), (b"b", 4)]),
+            3: branch(3, [(b"a", 2), (b"aa", 4)]),
+            4: leaf(4, [(b"b", b"")]),
+        },
         "reached twice",
     ),
     "bucket that contains itself": ({2: leaf(2, [row(b"a", 2)])}, "reached twice"),
@@ -218,7 +222,7 @@ def test_truncated_at_every_page(page_size: int) -> None:
     data = file_of({b"key%04d" % i: b"v" * (page_size // 40) for i in range(150)}, page_size)
     assert check(Reader(data)) == []
     for end in range(0, len(data), page_size):
-        with pytest.raises(CorruptDatabaseError, match="truncated|too short") as caught:
+        with pytest.raises(CorruptDatabaseError, match=r"truncated|too short") as caught:
             Reader(data[:end])
         assert caught.value.page in (-1, 0)
     with pytest.raises(CorruptDatabaseError, match="truncated"):
@@ -256,7 +260,7 @@ def test_too_short(size: int) -> None:
 
 
 def shared_value(count: int) -> bytes:
-    """A leaf of which all elements have one large value. Keys are the start of the data, one byte longer each."""
+    """A leaf of which all elements have one large value: the rest of the data behind their keys."""
     table_end = 16 + 16 * count
     data = bytes(range(1, 1 + count)) * 20
     table = b""

@@ -100,9 +100,7 @@ def test_readers_in_many_threads() -> None:
     """Reading goes on without the interpreter's lock, each thread with a reader of its own."""
     data = file_of({b"_main": {b"%04d" % i: {b"k": b'{"value":1}'} for i in range(2000)}})
     counts = []
-    threads = [
-        threading.Thread(target=lambda: counts.append(len(Records(Reader(data))))) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: counts.append(len(Records(Reader(data))))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
