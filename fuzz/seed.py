@@ -83,7 +83,7 @@ def plan_seeds() -> Iterator[tuple[str, bytes]]:
     parts = whole[b"v1"][b"buildkit"]
     snapshots = parts[b"snapshots"][b"overlayfs"]
     kinds = whole[b"v1"][b"snapshots"]
-    for number, start in enumerate(range(0, 9, 3)):
+    for number, start in enumerate(range(0, 6, 3)):
         ids = sorted(whole[b"_main"])[start : start + 3]
         chosen = {id: snapshots[id] for id in ids if id in snapshots}
         blobs = dict(list(parts[b"content"][b"blob"].items())[start : start + 3])
