@@ -36,6 +36,7 @@ MODULES = {
     "sha256": ["sha256.pyx", *SHA256],
     "chain": ["chain.pyx", *CHAIN],
     "bolt": ["bolt.pyx", *BOLT, "bolt_builder.c", "bolt_rewrite.c", "bolt_scan.c", "bolt_check.c"],
+    "packing": ["packing.pyx", "packed.c", "lmdb_check.c", *BOLT, "bolt_builder.c"],
     "plan": ["plan.pyx", *PLAN, *BOLT, *CHAIN],
     "bus_error": ["bus_error.pyx", "bus_error_handler.c"],
 }

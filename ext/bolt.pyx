@@ -25,12 +25,6 @@ cdef extern from "bolt_reader.h" nogil:
     uint64_t bkm_cursor_page(const bkm_cursor *cursor)
 
 cdef extern from "bolt_builder.h" nogil:
-    ctypedef enum bkm_build_status:
-        BKM_BUILD_OK
-        BKM_BUILD_NO_MEMORY
-        BKM_BUILD_SINK_FAILED
-    ctypedef struct bkm_builder:
-        pass
     ctypedef c_bool (*bkm_sink)(void *context, const uint8_t *data, size_t size)
     const char *bkm_build_status_text(bkm_build_status status)
     bkm_builder *bkm_builder_new(uint32_t page_size, uint32_t fill, bkm_sink sink, void *context)
@@ -39,7 +33,6 @@ cdef extern from "bolt_builder.h" nogil:
     bint bkm_builder_put(bkm_builder *builder, bkm_span key, bkm_span value)
     bint bkm_builder_close(bkm_builder *builder)
     bint bkm_builder_finish(bkm_builder *builder, uint8_t *metas)
-    bkm_build_status bkm_builder_status(const bkm_builder *builder)
 
 cdef extern from "bolt_rewrite.h" nogil:
     ctypedef enum bkm_rewrite_status:
@@ -247,11 +240,6 @@ cdef c_bool call_sink(void *context, const uint8_t *data, size_t size) noexcept 
 
 
 cdef class Builder:
-    cdef bkm_builder *builder
-    cdef object sink
-    cdef object sink_error
-    cdef uint32_t page_size
-
     def __cinit__(self, sink, uint32_t page_size=4096, double fill=0.9):
         if page_size < 1024 or page_size > 16 << 20 or page_size & (page_size - 1):
             raise ValueError("page_size must be a power of two from 1024 to 16 MiB")

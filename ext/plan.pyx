@@ -238,6 +238,11 @@ cdef class Records:
     def __len__(self):
         return self.records.count
 
+    def ids(self):
+        cdef size_t i
+        for i in range(self.records.count):
+            yield to_bytes(self.records.id[i])
+
 
 @cython.final
 cdef class Survey:

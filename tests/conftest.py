@@ -11,6 +11,8 @@ from hypothesis import settings
 
 import containerd_daemon
 import judge as judges
+import live_root
+import ondisk
 
 # Tests assert nothing about time, as machines differ.
 settings.register_profile("default", deadline=None)
@@ -31,6 +33,22 @@ def containerd() -> Iterator[containerd_daemon.Containerd]:
         pytest.skip(reason)
     with containerd_daemon.Containerd() as daemon:
         yield daemon
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[live_root.Live]:
+    if reason := containerd_daemon.why_missing():
+        pytest.skip(reason)
+    root = ondisk.sample_of_containerd(tmp_path)
+    with containerd_daemon.Containerd(tmp_path / "ctd" / "root") as daemon:
+        yield live_root.Live(root, daemon)
+
+
+@pytest.fixture
+def expected() -> live_root.Expected:
+    if reason := containerd_daemon.why_missing():
+        pytest.skip(reason)
+    return live_root.offline_result()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -111,6 +111,13 @@ class Containerd:
             process.kill()
             process.wait()
 
+    def kill(self) -> None:
+        """Ends the daemon with SIGKILL."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
     def ctr(self, *arguments: str, data: bytes | None = None) -> str:
         """Runs ctr in the namespace `buildkit`; returns what it prints."""
         done = self._ctr(*arguments, data=data)

@@ -20,16 +20,28 @@ import plain_bbolt
 from buildkit_migrate.bolt import Builder, Database, Reader, check, encode, rewrite
 from buildkit_migrate.bolt.edits import Edits
 from dicts import file_of
-from fixtures import Tree
+from fixtures import FLAT_LABEL, Tree, bucket, buckets
 
-__all__ = ["OnDisk", "edit", "empty_database", "listing", "real", "run", "sample", "tree"]
+__all__ = [
+    "OnDisk",
+    "edit",
+    "empty_database",
+    "listing",
+    "oci",
+    "real",
+    "run",
+    "sample",
+    "sample_of_containerd",
+    "timeless",
+    "tree",
+]
 
 SAMPLE = Path(__file__).parent / "data" / "sample-root.tar.gz"
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """A root, the databases of its one worker, and the arguments that `migrate` needs for it."""
+    """A root, the databases of its one worker, and the arguments that commands need for it."""
 
     root: Path
     worker: Path
@@ -57,12 +69,39 @@ class OnDisk:
     def migrate(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run("migrate", *self.options, *arguments, str(self.root))
 
+    def verify(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run("verify", *self.options, *arguments, str(self.root))
+
 
 def sample(into: Path) -> OnDisk:
     """The small real root that the repository has: the databases of an OCI worker, without layers."""
     with tarfile.open(SAMPLE) as archive:
         archive.extractall(into, filter="data")
-    return _oci(into / "root", "overlayfs")
+    return oci(into / "root", "overlayfs")
+
+
+def sample_of_containerd(into: Path) -> OnDisk:
+    """The same, laid out as if the worker's containerd were one of its own."""
+    oci = sample(into)
+    worker = oci.root / "containerd-overlayfs"
+    containerd = into / "ctd" / "root"
+    found = OnDisk(
+        oci.root,
+        worker,
+        containerd / "io.containerd.metadata.v1.bolt" / "meta.db",
+        containerd / "io.containerd.snapshotter.v1.overlayfs" / "metadata.db",
+        "overlayfs",
+        ("--containerd-root", str(containerd)),
+    )
+    for source, target in (
+        (oci.v1, found.v1),
+        (oci.containerd, found.containerd),
+        (oci.snapshots, found.snapshots),
+    ):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+    shutil.rmtree(oci.worker)
+    return found
 
 
 def real(name: str, into: Path) -> OnDisk:
@@ -85,10 +124,10 @@ def real(name: str, into: Path) -> OnDisk:
             snapshotter,
             ("--containerd-root", str(containerd)),
         )
-    return _oci(into / "root", snapshotter)
+    return oci(into / "root", snapshotter)
 
 
-def _oci(root: Path, snapshotter: str) -> OnDisk:
+def oci(root: Path, snapshotter: str) -> OnDisk:
     worker = root / f"runc-{snapshotter}"
     snapshots = worker / "snapshots" / "metadata.db"
     return OnDisk(root, worker, worker / "containerdmeta.db", snapshots, snapshotter)
@@ -111,6 +150,18 @@ def tree(path: Path) -> Tree:
     data = path.read_bytes()
     assert check(Reader(data)) == []
     return plain_bbolt.load(data)
+
+
+def timeless(containerd: Tree) -> Tree:
+    """containerd's database without the times that differ from run to run."""
+    namespace = bucket(containerd, b"v1", b"buildkit")
+    for lease in buckets(bucket(namespace, b"leases")).values():
+        lease[b"createdat"] = b""
+        bucket(lease, b"labels")[FLAT_LABEL] = b""
+    for path in ((b"snapshots", b"overlayfs"), (b"content", b"blob")):
+        for object in buckets(bucket(namespace, *path)).values():
+            object[b"updatedat"] = b""
+    return containerd
 
 
 def edit(path: Path, edits: Edits) -> None:

@@ -266,10 +266,13 @@ def test_containerd_of_somebody_else(root: OnDisk) -> None:
     assert "no snapshots of overlayfs in namespace buildkit" in error["message"]
 
 
-def test_containerd_worker_needs_its_root(root: OnDisk) -> None:
+def test_containerd_worker_needs_its_containerd(root: OnDisk, tmp_path: Path) -> None:
     root.worker.rename(root.root / "containerd-overlayfs")
-    error = failure(root.migrate("--format", "json"), 7)
-    assert "--containerd-root" in error["hint"]
+    nowhere = ("--address", str(tmp_path / "nowhere"), "--connect-timeout", "0.1")
+    error = failure(root.migrate("--format", "json", *nowhere), 11)
+    assert "--offline" in error["hint"]
+    error = failure(root.migrate("--format", "json", "--containerd-root", str(tmp_path)), 7)
+    assert str(tmp_path / "io.containerd.metadata.v1.bolt") in error["message"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root may read everything")

@@ -19,7 +19,7 @@ import pytest
 import fixtures
 import ondisk
 from fixtures import FLAT_LABEL, Tree, bucket, buckets
-from ondisk import OnDisk
+from ondisk import OnDisk, timeless
 
 FAULTY = Path(__file__).parent / "faulty.py"
 
@@ -77,18 +77,6 @@ class Outcome:
         assert timeless(ondisk.tree(root.containerd)) == self.containerd
         assert root.kept.read_bytes() == self.containerd_before
         assert root.left_behind == []
-
-
-def timeless(containerd: Tree) -> Tree:
-    """Without the times that differ from run to run."""
-    namespace = bucket(containerd, b"v1", b"buildkit")
-    for lease in buckets(bucket(namespace, b"leases")).values():
-        lease[b"createdat"] = b""
-        bucket(lease, b"labels")[FLAT_LABEL] = b""
-    for path in ((b"snapshots", b"overlayfs"), (b"content", b"blob")):
-        for object in buckets(bucket(namespace, *path)).values():
-            object[b"updatedat"] = b""
-    return containerd
 
 
 @pytest.fixture(scope="module")

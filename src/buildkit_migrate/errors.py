@@ -7,11 +7,15 @@ from collections.abc import Sequence
 __all__ = [
     "BrokenRecordsError",
     "BusyError",
+    "ContainerdCallError",
     "ContainerdStateError",
+    "ContainerdUnavailableError",
     "CorruptDatabaseError",
+    "DifferencesError",
     "EditConflictError",
     "Error",
     "NativeSelfTestError",
+    "RecordNotFoundError",
     "RootNotFoundError",
     "StorageError",
     "UnusableTargetError",
@@ -48,7 +52,7 @@ class BusyError(Error):
 
 
 class CorruptDatabaseError(Error):
-    """A bbolt file breaks a rule of its format (spec bbolt-format, section 14).
+    """A database file breaks a rule of its format (bbolt: spec bbolt-format, section 14).
 
     ``path``: the file, "" for one in memory. ``page``: page number, or -1 if the rule is about the file.
     ``rule``: short name of the broken rule.
@@ -60,7 +64,7 @@ class CorruptDatabaseError(Error):
     def __init__(self, rule: str, *, path: str = "", page: int = -1, detail: str = "") -> None:
         where = f"page {page}: " if page >= 0 else ""
         more = f" ({detail})" if detail else ""
-        super().__init__(f"{path or 'bbolt data'}: {where}{rule}{more}")
+        super().__init__(f"{path or 'database'}: {where}{rule}{more}")
         self.path = path
         self.page = page
         self.rule = rule
@@ -94,9 +98,20 @@ class StorageError(Error):
 
 
 class UnusableTargetError(Error):
-    """Something exists at the v2 path that is no readable metadata store."""
+    """Something exists where a store is to be written, or it is no readable store and is at the v2 path."""
 
     exit_code = 9
+
+
+class DifferencesError(Error):
+    """What a migration wrote is not what v1 and containerd ask for. ``differences``: one object for each."""
+
+    exit_code = 10
+    hint = "the v1 store is as it was; please report this"
+
+    def __init__(self, message: str, differences: Sequence[object]) -> None:
+        super().__init__(message)
+        self.differences = tuple(differences)
 
 
 class EditConflictError(Error):
@@ -104,6 +119,47 @@ class EditConflictError(Error):
 
     exit_code = 5
     hint = "the database is not laid out as expected: restore it from a backup, or remove the cache"
+
+
+class ContainerdUnavailableError(Error):
+    """A running containerd is needed and does not answer, or does not let us in.
+
+    ``address``: that of its socket.
+    """
+
+    exit_code = 11
+    hint = (
+        "start containerd, or see --address; --offline works on the files of a stopped one; "
+        "running the command again goes on where it stopped"
+    )
+
+    def __init__(self, message: str, *, address: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.address = address
+
+
+class ContainerdCallError(Error):
+    """A running containerd refused a call.
+
+    ``method``: such as ``Leases.Create``. ``code``: name of the gRPC status. ``subject``: the record,
+    snapshot, blob or lease that the call was about, empty if it was about all.
+    """
+
+    exit_code = 12
+    hint = "running the command again goes on where it stopped"
+
+    def __init__(
+        self, message: str, *, method: str, code: str, detail: str, subject: bytes, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.method = method
+        self.code = code
+        self.detail = detail
+        self.subject = subject
+
+
+class RecordNotFoundError(Error):
+    """The metadata store has no such record."""
 
 
 class NativeSelfTestError(Error):

@@ -1,4 +1,4 @@
-"""BuildKit's state directories: finding them, locking them, and migrating all of their workers.
+"""BuildKit's state directories: finding them, locking them, migrating and verifying all of their workers.
 
 Layout: spec containerd-metadata-db, section 1.
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from buildkit_migrate.bolt import lock, missing
+from buildkit_migrate.bolt import Database, lock, missing
 from buildkit_migrate.containerd.offline import MetadataDatabase, OfflineContainerd, open_database
+from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import ContainerdStateError, RootNotFoundError, StorageError
+from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.migrate import (
     Migration,
     OnBroken,
@@ -25,8 +28,12 @@ from buildkit_migrate.migration.migrate import (
     settled,
 )
 from buildkit_migrate.migration.report import Outcome, Report
+from buildkit_migrate.migration.verification import Verdict, Verification, verify_files
 
-__all__ = ["Root", "Worker", "default_places", "find_root", "migrate_root"]
+if TYPE_CHECKING:
+    from buildkit_migrate.containerd.live import Connection, LiveContainerd
+
+__all__ = ["Root", "Worker", "default_places", "find_root", "migrate_root", "verify_root"]
 
 SYSTEM_ROOT: Final = Path("/var/lib/buildkit")
 OCI_WORKER: Final = "runc"
@@ -139,18 +146,23 @@ def _worker_at(path: Path) -> Worker | None:
 def migrate_root(
     path: StrPath | None = None,
     *,
+    containerd: ConnectionOptions | None = None,
     containerd_root: StrPath | None = None,
     namespace: str = "buildkit",
+    snapshotter: str | None = None,
     on_broken: OnBroken = "fail",
     dry_run: bool = False,
+    engine: Engine = "bolt",
     progress: Progress | None = None,
 ) -> list[Report]:
     """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
 
-    ``path``: as for `find_root`. ``containerd_root`` and ``namespace`` are for containerd workers: the root
-    of the stopped containerd, and the namespace that BuildKit used in it. All workers are locked and planned
-    before anything is written, so broken records in one leave all unchanged. A dry run creates no file.
-    Raises the errors of `find_root` and `migrate_v2`, and ContainerdStateError without ``containerd_root``.
+    ``path``: as for `find_root`; ``engine``: as for `migrate_v2`. Containerd workers need the containerd that
+    BuildKit used: running and reached as ``containerd`` says, or, with ``containerd_root``, stopped.
+    ``namespace``: BuildKit's in it; ``snapshotter``: by default the one in the directory's name.
+    All workers are locked and planned before anything is written, so broken records in one leave all
+    unchanged. A dry run creates no file and makes no call that changes anything.
+    Raises the errors of `find_root` and `migrate_v2`.
     """
     check_policy(on_broken)
     root = find_root(path)
@@ -159,13 +171,73 @@ def migrate_root(
     if waiting:
         with contextlib.ExitStack() as held:
             _lock_state(root, held, dry_run=dry_run)
-            opener = _Opener(held, containerd_root, namespace, exclusive=not dry_run)
-            migrations = {worker: opener.open(worker, progress) for worker in waiting}
+            opener = _Opener(
+                held,
+                containerd or ConnectionOptions(),
+                None if containerd_root is None else Path(containerd_root),
+                namespace,
+                snapshotter,
+                exclusive=not dry_run,
+                engine=engine,
+                progress=progress,
+            )
+            migrations = {worker: opener.open(worker) for worker in waiting}
             if on_broken == "fail" and not dry_run:
                 refuse_broken(list(migrations.values()))
             for worker, migration in migrations.items():
                 reports[worker] = migration.report(Outcome.PLANNED) if dry_run else migration.apply()
     return [report for report in reports.values() if report is not None]
+
+
+def verify_root(
+    path: StrPath | None = None,
+    *,
+    containerd: ConnectionOptions | None = None,
+    containerd_root: StrPath | None = None,
+    namespace: str = "buildkit",
+    snapshotter: str | None = None,
+    content: bool = False,
+    progress: Progress | None = None,
+) -> list[Verification]:
+    """Compares each migrated worker of a stopped BuildKit with its v1 store; sorted by directory.
+
+    Meant for a root that no daemon has used since it was migrated: what one has changed since is different,
+    too. Everything is computed anew, in plain Python. ``content``: the blob files are hashed as well, but
+    not those of a running containerd. The other parameters and the errors are those of `migrate_root`.
+    Nothing is written.
+    """
+    root = find_root(path)
+    with contextlib.ExitStack() as held:
+        _lock_state(root, held, dry_run=True)
+        opener = _Opener(
+            held,
+            containerd or ConnectionOptions(),
+            None if containerd_root is None else Path(containerd_root),
+            namespace,
+            snapshotter,
+            exclusive=False,
+            progress=progress,
+        )
+        return [_verify(worker, opener, content, progress or (lambda step: None)) for worker in root.workers]
+
+
+def _verify(worker: Worker, opener: _Opener, content: bool, progress: Progress) -> Verification:
+    started = time.perf_counter()
+    if settled(worker.v1, worker.v2) is None:
+        return Verification(worker.v1, worker.v2, Verdict.NOT_MIGRATED)
+    try:
+        source = Database.open(worker.v1)
+    except StorageError as error:
+        if missing(error):
+            return Verification(worker.v1, worker.v2, Verdict.NOTHING_TO_VERIFY)
+        raise
+    with source, Database.open(worker.v2) as target:
+        containerd = opener.containerd(worker)
+        databases = containerd.databases if isinstance(containerd, OfflineContainerd) else ()
+        blobs = opener.content(worker) if content else None
+        findings = verify_files(source, target, containerd, databases, progress, content=blobs)
+    verdict = Verdict.DIFFERENT if findings.differences else Verdict.OK
+    return Verification(worker.v1, worker.v2, verdict, findings, time.perf_counter() - started)
 
 
 def _lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None:
@@ -187,19 +259,28 @@ class _Opener:
     def __init__(
         self,
         held: contextlib.ExitStack,
-        containerd_root: StrPath | None,
+        containerd: ConnectionOptions,
+        containerd_root: Path | None,
         namespace: str,
+        snapshotter: str | None,
         *,
         exclusive: bool,
+        engine: Engine = "bolt",
+        progress: Progress | None,
     ) -> None:
         self._held = held
+        self._options = containerd
+        self._engine = engine
         self._containerd_root = containerd_root
         self._namespace = namespace
+        self._snapshotter = snapshotter
         self._exclusive = exclusive
-        self._shared: MetadataDatabase | None = None
+        self._progress = progress
+        self._stopped: MetadataDatabase | None = None
+        self._running: Connection | None = None
 
-    def open(self, worker: Worker, progress: Progress | None) -> Migration:
-        containerd = self._oci(worker) if worker.kind == OCI_WORKER else self._containerd(worker)
+    def open(self, worker: Worker) -> Migration:
+        containerd = self.containerd(worker)
         migration = Migration(
             worker.v1,
             worker.v2,
@@ -207,32 +288,49 @@ class _Opener:
             containerd.snapshotter,
             containerd.lease_manager,
             exclusive=self._exclusive,
-            progress=progress,
+            engine=self._engine,
+            progress=self._progress,
         )
         return self._held.enter_context(migration)
 
-    def _oci(self, worker: Worker) -> OfflineContainerd:
-        metadata = self._metadata(worker.path / "containerdmeta.db")
-        snapshots = worker.path / "snapshots" / "metadata.db"
-        return self._with_snapshots(metadata, snapshots, OCI_NAMESPACE, worker)
-
-    def _containerd(self, worker: Worker) -> OfflineContainerd:
+    def content(self, worker: Worker) -> Path:
+        """The directory of the content store."""
+        if worker.kind == OCI_WORKER:
+            return worker.path / "content"
         if self._containerd_root is None:
             raise ContainerdStateError(
-                f"the records of {worker.path} need the state of the containerd that BuildKit used",
-                hint="stop it, too, and give its root (/var/lib/containerd) with --containerd-root",
+                f"the blob files of {worker.path} belong to a running containerd and can't be hashed here",
+                hint="leave --content out, or stop containerd and use --offline",
             )
-        root = Path(self._containerd_root)
-        if self._shared is None:
-            self._shared = self._metadata(root / "io.containerd.metadata.v1.bolt" / "meta.db")
-        snapshots = root / f"io.containerd.snapshotter.v1.{worker.snapshotter}" / "metadata.db"
-        return self._with_snapshots(self._shared, snapshots, self._namespace, worker)
+        return self._containerd_root / "io.containerd.content.v1.content"
+
+    def containerd(self, worker: Worker) -> OfflineContainerd | LiveContainerd:
+        if worker.kind == OCI_WORKER:
+            metadata = self._metadata(worker.path / "containerdmeta.db")
+            snapshots = self._snapshots(worker.path / "snapshots")
+            return OfflineContainerd(metadata, snapshots, OCI_NAMESPACE, worker.snapshotter)
+        snapshotter = self._snapshotter or worker.snapshotter
+        if self._containerd_root is None:
+            return self._live(snapshotter)
+        if self._stopped is None:
+            self._stopped = self._metadata(
+                self._containerd_root / "io.containerd.metadata.v1.bolt" / "meta.db"
+            )
+        snapshots = self._snapshots(self._containerd_root / f"io.containerd.snapshotter.v1.{snapshotter}")
+        return OfflineContainerd(self._stopped, snapshots, self._namespace, snapshotter)
+
+    def _live(self, snapshotter: str) -> LiveContainerd:
+        # gRPC is loaded for those who need it.
+        from buildkit_migrate.containerd.live import Connection, LiveContainerd
+
+        if self._running is None:
+            connection = Connection(self._options, self._namespace, self._progress)
+            self._running = self._held.enter_context(contextlib.closing(connection))
+        return LiveContainerd(self._running, snapshotter)
 
     def _metadata(self, path: Path) -> MetadataDatabase:
         return self._held.enter_context(contextlib.closing(MetadataDatabase(path, exclusive=self._exclusive)))
 
-    def _with_snapshots(
-        self, metadata: MetadataDatabase, snapshots_path: Path, namespace: str, worker: Worker
-    ) -> OfflineContainerd:
-        snapshots = self._held.enter_context(open_database(snapshots_path, exclusive=self._exclusive))
-        return OfflineContainerd(metadata, snapshots, namespace, worker.snapshotter)
+    def _snapshots(self, directory: Path) -> Database:
+        path = directory / "metadata.db"
+        return self._held.enter_context(open_database(path, exclusive=self._exclusive))

@@ -12,7 +12,7 @@ from buildkit_migrate.bolt import Database, encode
 from buildkit_migrate.errors import BrokenRecordsError
 from buildkit_migrate.metadata.bolt_store import BoltStore, write_store
 from buildkit_migrate.metadata.gojson import Value, encode_value
-from buildkit_migrate.metadata.store import Item, MetadataStore
+from buildkit_migrate.metadata.store import Item, ReadableStore
 from dicts import file_of
 from fixtures import Tree
 
@@ -41,7 +41,7 @@ STORE: Tree = {
 }
 
 
-def store_of(tree: Tree) -> MetadataStore:
+def store_of(tree: Tree) -> ReadableStore:
     return BoltStore(Reader(file_of(tree)).root)
 
 

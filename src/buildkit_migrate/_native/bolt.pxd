@@ -55,6 +55,15 @@ cdef extern from "bolt_reader.h" nogil:
         bkm_bolt *bolt
         uint8_t *visited
 
+cdef extern from "bolt_builder.h" nogil:
+    ctypedef enum bkm_build_status:
+        BKM_BUILD_OK
+        BKM_BUILD_NO_MEMORY
+        BKM_BUILD_SINK_FAILED
+    ctypedef struct bkm_builder:
+        pass
+    bkm_build_status bkm_builder_status(const bkm_builder *builder)
+
 
 cdef class Column:
     cdef bkm_span *spans      # malloc'ed, owned
@@ -77,3 +86,14 @@ cdef class Reader:
 cdef class Bucket:
     cdef readonly Reader reader
     cdef bkm_bucket handle
+
+
+cdef class Builder:
+    cdef bkm_builder *builder
+    cdef object sink
+    cdef object sink_error
+    cdef uint32_t page_size
+
+    cdef bint give(self, const uint8_t *data, size_t size)
+    # Makes the exception for the status of `builder`.
+    cdef object failure(self)

@@ -28,6 +28,8 @@ class Records:
     def __len__(self) -> int: ...
     @property
     def reader(self) -> Reader: ...
+    def ids(self) -> Iterator[bytes]:
+        """All ids, in byte order."""
 
 @final
 class Survey:

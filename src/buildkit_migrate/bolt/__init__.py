@@ -2,21 +2,26 @@
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Column, Reader, check, rewrite, scan
 from buildkit_migrate.bolt.edits import encode
-from buildkit_migrate.bolt.file import Database, Lock, keep, lock, missing, remove, write
+from buildkit_migrate.bolt.file import Database, Lock, create, keep, lock, missing, remove, rename, write
+from buildkit_migrate.bolt.tree import BucketView, Tree
 
 __all__ = [
     "Bucket",
+    "BucketView",
     "Builder",
     "Column",
     "Database",
     "Lock",
     "Reader",
+    "Tree",
     "check",
+    "create",
     "encode",
     "keep",
     "lock",
     "missing",
     "remove",
+    "rename",
     "rewrite",
     "scan",
     "write",

@@ -20,7 +20,7 @@ from typing import Final, Self
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 
-__all__ = ["Database", "Lock", "keep", "lock", "missing", "remove", "write"]
+__all__ = ["Database", "Lock", "create", "keep", "lock", "missing", "remove", "rename", "write"]
 
 DEFAULT_PAGE_SIZE: Final = 4096
 
@@ -139,10 +139,8 @@ class Database:
 
     def rename(self, target: Path) -> None:
         """The switch: the file takes the name ``target``, durably, and stays locked. Raises StorageError."""
-        with _storage(target):
-            self.path.rename(target)
-            self.path = target
-            _sync_directory(target.parent)
+        rename(self.path, target)
+        self.path = target
 
     def close(self) -> None:
         self._lock.release()
@@ -169,8 +167,31 @@ def write(
 ) -> Database:
     """Writes a new database: ``fill`` pushes its content. Returns it after fsync, locked exclusively.
 
-    ``path`` must not exist. ``owner_of``: the new file gets owner and group of this one. If anything fails
-    the file is removed. Raises StorageError and whatever ``fill`` raises.
+    ``path`` and ``owner_of``: as for `create`. If anything fails the file is removed.
+    Raises StorageError and whatever ``fill`` raises.
+    """
+    with _storage(path):
+        held = create(path, mode=mode, owner_of=owner_of)
+        try:
+            builder = Builder(lambda block: _write_all(held.fd, block), page_size)
+            fill(builder)
+            metas = builder.finish()  # the last blocks go out here, before the meta pages
+            os.lseek(held.fd, 0, os.SEEK_SET)
+            _write_all(held.fd, memoryview(metas))
+            os.fsync(held.fd)
+            return Database(held)
+        except BaseException:
+            try:
+                remove(path)
+            finally:
+                held.release()
+            raise
+
+
+def create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:
+    """A new file, empty and locked exclusively.
+
+    ``path`` must not exist. ``owner_of``: the new file gets owner and group of this one. Raises StorageError.
     """
     with _storage(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -180,19 +201,20 @@ def write(
             if owner_of is not None:
                 _give_to_owner_of(fd, owner_of)
             os.fchmod(fd, mode)  # whatever the umask is
-            builder = Builder(lambda block: _write_all(fd, block), page_size)
-            fill(builder)
-            metas = builder.finish()  # the last blocks go out here, before the meta pages
-            os.lseek(fd, 0, os.SEEK_SET)
-            _write_all(fd, memoryview(metas))
-            os.fsync(fd)
-            return Database(held)
         except BaseException:
             try:
                 remove(path)
             finally:
                 held.release()
             raise
+        return held
+
+
+def rename(path: Path, target: Path) -> None:
+    """Gives a file another name, durably; a file of that name makes way. Raises StorageError."""
+    with _storage(target):
+        path.rename(target)
+        _sync_directory(target.parent)
 
 
 def _give_to_owner_of(fd: int, model: Path) -> None:

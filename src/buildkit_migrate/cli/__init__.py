@@ -15,7 +15,7 @@ from buildkit_migrate import errors
 
 __all__ = ["main"]
 
-_COMMANDS: Final = ("migrate",)
+_COMMANDS: Final = ("migrate", "verify", "convert")
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
@@ -32,7 +32,10 @@ exit codes:
   6    broken records, and --on-broken fail
   7    containerd's state for a worker is missing
   8    the system refused to read or write (disk full, no permission, I/O error)
-  9    something that is no metadata store lies at metadata_v2.db
+  9    something that is no metadata store lies at metadata_v2.db; DST exists
+  10   a verification found differences, or a worker that is not migrated
+  11   containerd does not answer, or does not let us in
+  12   containerd refused a call
   130  interrupted (Ctrl-C)
   141  the reader of the output went away
   143  ended by SIGTERM
@@ -142,7 +145,7 @@ def _last_words(given: Sequence[str]) -> Iterator[None]:
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="buildkit-migrate",
-        description="Turn a BuildKit v1 build cache (metadata.db) into a v2 one (metadata_v2.db), offline.",
+        description="Turn a BuildKit v1 build cache (metadata.db) into a v2 one (metadata_v2.db).",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

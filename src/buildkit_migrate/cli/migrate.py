@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
+from buildkit_migrate.cli import options as common
 from buildkit_migrate.errors import BrokenRecordsError
 
 __all__ = ["add_parser", "run"]
-
-
-_NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
-"""What containerd takes for a namespace, of at most 76 characters (spec containerd-services, section 1)."""
-
-
-def _namespace(name: str) -> str:
-    if len(name) > 76 or not _NAMESPACE.fullmatch(name):
-        raise argparse.ArgumentTypeError(f"{name!r} can't be the name of a containerd namespace")
-    return name
 
 
 def add_parser(commands: Any, epilog: str) -> None:
@@ -34,14 +21,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    common.add_root(parser)
     add = parser.add_argument
-    root = add(
-        "root",
-        metavar="ROOT",
-        nargs="?",
-        help="BuildKit's state directory, or one worker directory in it (default: /var/lib/buildkit, then "
-        "$XDG_DATA_HOME/buildkit or ~/.local/share/buildkit)",
-    )
     add("--dry-run", action="store_true", help="print what would be done; change nothing")
     add("-v", "--verbose", action="store_true", help="print a line per record")
     add(
@@ -51,22 +32,15 @@ def add_parser(commands: Any, epilog: str) -> None:
         help="records that can't be migrated: refuse and change nothing (default), or leave them and their "
         "descendants out",
     )
-    containerd = add(
-        "--containerd-root",
-        metavar="DIR",
-        help="root of the stopped containerd, for containerd-<snapshotter> workers",
-    )
     add(
-        "--namespace",
-        metavar="NAME",
-        type=_namespace,
-        default=os.environ.get("CONTAINERD_NAMESPACE") or "buildkit",
-        help="containerd namespace of containerd workers (default: $CONTAINERD_NAMESPACE, else buildkit)",
+        "--to-engine",
+        choices=("bolt", "lmdb"),
+        default="bolt",
+        help="what the v2 store is written as: bolt (default) is what BuildKit reads, lmdb is for programs "
+        "that embed the store",
     )
-    add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    for argument in (root, containerd):
-        argument.complete = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}  # type: ignore[attr-defined]
+    common.add_containerd(parser)
+    common.add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,13 +49,16 @@ def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.roots import find_root, migrate_root
 
     root = find_root(options.root)
-    with _progress() as progress:
+    with common.progress() as progress:
         reports = migrate_root(
             root.path,
-            containerd_root=options.containerd_root,
+            containerd=common.connection(options),
+            containerd_root=common.containerd_root(options),
             namespace=options.namespace,
+            snapshotter=options.snapshotter,
             on_broken=options.on_broken,
             dry_run=options.dry_run,
+            engine=options.to_engine,
             progress=progress,
         )
     if options.format == "json":
@@ -96,16 +73,3 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return BrokenRecordsError.exit_code if refused else 0
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], object] | None]:
-    """A status line on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console(stderr=True).status("starting") as status:
-        yield lambda step: status.update(escape(step))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan, PlannedRecord
     from buildkit_migrate.migration.model import Problem
     from buildkit_migrate.migration.report import Report
+    from buildkit_migrate.migration.verification import Verification
+    from buildkit_migrate.migration.verify import Difference
 
 __all__ = [
     "abandon_output",
@@ -27,6 +29,8 @@ __all__ = [
     "printable",
     "report_lines",
     "reports_as_dict",
+    "verification_lines",
+    "verifications_as_dict",
 ]
 
 _SHOWN: Final = 20
@@ -106,6 +110,8 @@ def error_as_dict(error: errors.Error) -> dict[str, Any]:
         "hint": error.hint,
         "exit_code": error.exit_code,
     }
+    if isinstance(error, errors.ContainerdCallError):
+        document |= {"method": error.method, "code": error.code, **named_text("subject", error.subject)}
     if isinstance(error, errors.BrokenRecordsError):
         document["problems"] = [problem_as_dict(problem) for problem in _problems(error)]
     return document
@@ -232,3 +238,47 @@ def _record_as_dict(record: PlannedRecord) -> dict[str, str | bool]:
         if name == "id" or not record.dropped:
             fields |= named_text(name, value)
     return fields
+
+
+# --- Verifications
+
+
+def verifications_as_dict(root: Path, verifications: Sequence[Verification]) -> dict[str, Any]:
+    from buildkit_migrate.migration.report import named_text
+
+    workers = [verification.as_dict() for verification in verifications]
+    return {**named_text("root", os.fsencode(root)), "workers": workers}
+
+
+def verification_lines(root: Path, verifications: Sequence[Verification], verbose: bool) -> Iterator[str]:
+    if not verifications:
+        yield f"{printable(os.fsencode(root))}: no workers, nothing to verify"
+    for verification in verifications:
+        yield f"{printable(os.fsencode(verification.worker))}: {_verdict(verification)}"
+        yield from map(_difference_line, verification.findings.differences)
+        if verbose and verification.findings.problems:
+            yield "  broken in v1, and rightly left out or repaired:"
+            yield from map(_problem_line, verification.findings.problems)
+
+
+def _verdict(verification: Verification) -> str:
+    from buildkit_migrate.migration.verification import Verdict
+
+    findings = verification.findings
+    match verification.verdict:
+        case Verdict.OK:
+            return f"OK, {findings.records} records ({verification.seconds:.2f} s)"
+        case Verdict.DIFFERENT:
+            return f"{len(findings.differences)} differences ({verification.seconds:.2f} s)"
+        case Verdict.NOT_MIGRATED:
+            return "not migrated"
+        case Verdict.NOTHING_TO_VERIFY:
+            return "no v1 store, nothing to verify"
+
+
+def _difference_line(difference: Difference) -> str:
+    key = f" {printable(difference.key)}" if difference.key else ""
+    line = f"  {difference.kind}: {printable(difference.subject)}{key}"
+    values = {"expected": difference.expected, "found": difference.found}
+    shown = [f"{name} {printable(value)}" for name, value in values.items() if value is not None]
+    return f"{line} ({', '.join(shown)})" if shown else line

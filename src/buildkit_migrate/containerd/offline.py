@@ -10,13 +10,15 @@ import contextlib
 import itertools
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate._native.plan import Plan, Survey
+from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.bolt import Database, keep, missing, remove, rewrite, write
+from buildkit_migrate.containerd.plain import read_state
 from buildkit_migrate.errors import ContainerdStateError, StorageError
+from buildkit_migrate.migration.model import PlainState
 
 __all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
 
@@ -125,14 +127,28 @@ class OfflineContainerd:
         ):
             yield cls(metadata, snapshots, namespace, snapshotter)
 
-    def survey(self, *, expected: bool) -> Survey:
+    @property
+    def databases(self) -> tuple[Database, Database]:
+        """containerd's database and the snapshotter's."""
+        return self._metadata.database, self._snapshots
+
+    def survey(self, records: Records) -> Survey:
+        self._check_is_known(len(records))
+        metadata, snapshots = self.databases
+        return Survey.offline(metadata.reader, snapshots.reader, self._namespace, self._snapshotter)
+
+    def state(self, ids: Collection[bytes]) -> PlainState:
+        self._check_is_known(len(ids))
+        metadata, snapshots = self.databases
+        return read_state(metadata.root, snapshots.root, self._namespace, self._snapshotter)
+
+    def _check_is_known(self, records: int) -> None:
         metadata = self._metadata.database
-        if expected and metadata.root.bucket(*self._snapshots_bucket()) is None:
+        if records and metadata.root.bucket(*self._snapshots_bucket()) is None:
             raise ContainerdStateError(
                 f"{metadata.path} has no snapshots of {self._snapshotter} in namespace {self._namespace}",
                 hint="give the containerd root and the namespace that BuildKit used",
             )
-        return Survey.offline(metadata.reader, self._snapshots.reader, self._namespace, self._snapshotter)
 
     def _snapshots_bucket(self) -> tuple[bytes, ...]:
         return b"v1", self._namespace.encode(), b"snapshots", self._snapshotter.encode()

@@ -6,19 +6,45 @@ namespace. A service may gather its part of the work until ``commit``.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from buildkit_migrate._native.plan import Plan, Survey
+if TYPE_CHECKING:
+    from buildkit_migrate._native.plan import Plan, Records, Survey
+    from buildkit_migrate.migration.model import PlainState
 
-__all__ = ["Containerd", "ContentStore", "LeaseManager", "Service", "Snapshotter"]
+__all__ = ["ConnectionOptions", "Containerd", "ContentStore", "LeaseManager", "Service", "Snapshotter"]
+
+
+@dataclass(frozen=True)
+class ConnectionOptions:
+    """How to talk to a running containerd.
+
+    ``address``: path of its unix socket. ``timeout``: seconds for one call. ``connect_timeout``: seconds that
+    it may be away, at the beginning or while it is restarted. ``concurrency``: calls in flight.
+    """
+
+    address: str = "/run/containerd/containerd.sock"
+    timeout: float = 60.0
+    connect_timeout: float = 10.0
+    concurrency: int = 16
 
 
 class Containerd(Protocol):
-    def survey(self, *, expected: bool) -> Survey:
-        """What is there now.
+    def survey(self, records: Records) -> Survey:
+        """What is there now; of leases, at least those named like a record.
 
-        ``expected``: there are records. A containerd that knows nothing of their snapshotter is the wrong one
-        then; raises ContainerdStateError.
+        If there are records, a containerd that knows nothing of their snapshotter is the wrong one; raises
+        ContainerdStateError.
+        """
+
+    def state(self, ids: Collection[bytes]) -> PlainState:
+        """What is there now, as plain Python objects, read without what makes a `Survey` of it.
+
+        All snapshots of the snapshotter and all blobs; of leases, at least those named like one of ``ids``,
+        each with all its resources. A label is there if its key is, whatever its value. Raises
+        ContainerdStateError if there are ids, as `survey` does for records.
         """
 
     def commit(self) -> None:

@@ -2,70 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from buildkit_migrate.bolt import Bucket, Database, rewrite, write
-from buildkit_migrate.errors import BrokenRecordsError
-from buildkit_migrate.metadata import gojson
-from buildkit_migrate.metadata.keys import (
-    EXTERNAL_BUCKET,
-    INDEX_BUCKET,
-    MAIN_BUCKET,
-    index_key,
-    record_of_index_key,
-)
-from buildkit_migrate.metadata.store import Item
+from buildkit_migrate.bolt import Bucket, Database, remove, rewrite, write
+from buildkit_migrate.bolt.edits import Edits, encode
+from buildkit_migrate.errors import BusyError
+from buildkit_migrate.metadata.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
+from buildkit_migrate.metadata.store import MetadataStore, ReadableStore, Stored
 
-__all__ = ["BoltStore", "write_store"]
+__all__ = ["STORE_MODE", "BoltFileStore", "BoltStore", "write_store"]
 
 STORE_MODE: Final = 0o600
 
+_PAGE_SIZE: Final = 4096
 
-class BoltStore:
-    """A metadata store that is read from the root bucket of a database. See `MetadataStore`."""
+
+class BoltStore(ReadableStore):
+    """A metadata store that is read from the root bucket of a database."""
 
     def __init__(self, root: Bucket) -> None:
         self._root = root
 
-    def get(self, id: bytes) -> Item:
-        record = self._root.bucket(MAIN_BUCKET, id)
-        if record is None:
-            return Item(id)
-        values = {}
-        try:
-            for key, value in _values(record):
-                values[key] = value
-        except _UndecodableAtError:
-            pass
-        return Item(id, True, values)
+    def external(self, id: bytes, name: bytes) -> bytes | None:
+        record = self._root.bucket(EXTERNAL_BUCKET, id)
+        return None if record is None else record.get(name)
 
-    def all(self) -> Iterator[Item]:
+    def _stored(self, id: bytes) -> Stored | None:
+        record = self._root.bucket(MAIN_BUCKET, id)
+        return None if record is None else _stored(record)
+
+    def _records(self) -> Iterator[tuple[bytes, Stored]]:
         main = self._root.bucket(MAIN_BUCKET)
         if main is not None:
             for id, record in main.items():
                 if isinstance(record, Bucket):
-                    yield _item(id, record)
+                    yield id, _stored(record)
 
-    def search(self, index: bytes, *, prefix_only: bool = False) -> Iterator[Item]:
-        main = self._root.bucket(MAIN_BUCKET)
-        if main is None:
-            return
-        for key in self._index_keys(index if prefix_only else index_key(index, b"")):
-            # A key without id can only match a bare prefix; BuildKit would loop there for ever.
-            id = record_of_index_key(key)
-            record = main.bucket(id) if id is not None else None
-            if id is not None and record is not None:
-                yield _item(id, record)
-
-    def probe(self, index: bytes) -> bool:
-        has_records = self._root.bucket(MAIN_BUCKET) is not None
-        return has_records and any(True for _ in self._index_keys(index_key(index, b"")))
-
-    def external(self, id: bytes, name: bytes) -> bytes | None:
-        record = self._root.bucket(EXTERNAL_BUCKET, id)
-        return None if record is None else record.get(name)
+    def _has_records(self) -> bool:
+        return self._root.bucket(MAIN_BUCKET) is not None
 
     def _index_keys(self, prefix: bytes) -> Iterator[bytes]:
         index = self._root.bucket(INDEX_BUCKET)
@@ -76,28 +53,68 @@ class BoltStore:
                 yield key
 
 
-class _UndecodableAtError(Exception):
-    def __init__(self, key: bytes) -> None:
-        self.key = key
+def _stored(record: Bucket) -> Stored:
+    return ((key, value if isinstance(value, bytes) else None) for key, value in record.items())
 
 
-def _values(record: Bucket) -> Iterator[tuple[bytes, gojson.Value]]:
-    for key, stored in record.items():
-        # Nested buckets and cleared values look the same to BuildKit.
-        if isinstance(stored, bytes) and stored:
-            try:
-                yield key, gojson.decode(stored)
-            except gojson.UndecodableValueError as error:
-                raise _UndecodableAtError(key) from error
+class BoltFileStore(BoltStore, MetadataStore):
+    """A bbolt file as a store that can be written.
 
+    **Each transaction writes the whole file anew**, beside the old one, and renames it into place: right
+    for tools and small stores; BuildKit, or the LMDB engine, is the writer for others. The file is locked
+    exclusively until `close` (shared with ``read_only``), as BuildKit locks it: one process at a time.
+    """
 
-def _item(id: bytes, record: Bucket) -> Item:
-    try:
-        return Item(id, True, dict(_values(record)))
-    except _UndecodableAtError as error:
-        raise BrokenRecordsError(
-            f"record {id!r}: the value of {error.key!r} does not decode: {error.__cause__}", [(id, error.key)]
-        ) from error.__cause__
+    def __init__(self, database: Database, *, read_only: bool = False) -> None:
+        """Takes over the database, which must be locked exclusively unless ``read_only``."""
+        super().__init__(database.root)
+        self._database = database
+        self._read_only = read_only
+        self._writing = False
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> Self:
+        """Raises BusyError, CorruptDatabaseError, StorageError (also if the file is missing)."""
+        return cls(Database.open(path, exclusive=not read_only), read_only=read_only)
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """A new, empty store with mode 0600. Raises StorageError, also if ``path`` exists."""
+        return cls(write(path, mode=STORE_MODE, page_size=_PAGE_SIZE, fill=lambda builder: None))
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextlib.contextmanager
+    def _transaction(self, id: bytes) -> Iterator[None]:
+        path = self._database.path
+        if self._read_only:
+            raise BusyError(f"{path} is open for reading only")
+        if self._writing:
+            raise BusyError(f"{path}: a transaction is open already")
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._writing = False
+
+    def _write(self, edits: Edits) -> None:
+        path = self._database.path
+        aside = path.with_name(path.name + ".tmp")
+        remove(aside)  # left by a process that was killed; nobody else writes it while we hold the lock
+        new = write_store(aside, self._root, encode(edits), like=path)
+        try:
+            new.rename(path)
+        except BaseException:
+            remove(aside)
+            new.close()
+            raise
+        self._database.close()
+        self._database = new
+        self._root = new.root
+
+    def _has_external(self, id: bytes) -> bool:
+        return self._root.bucket(EXTERNAL_BUCKET, id) is not None
 
 
 def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path) -> Database:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
 __all__ = [
     "UndecodableValueError",
     "Value",
     "blob_mapping",
     "decode",
+    "encode",
     "encode_string",
     "encode_value",
     "string",
@@ -42,6 +43,11 @@ class Value:
 
     raw: bytes | None = None
     index: bytes = b""
+
+    @classmethod
+    def of(cls, value: bytes | bool | int, index: bytes = b"") -> Self:
+        """A string (as bytes), a bool or a signed 64-bit integer. Raises ValueError for one out of range."""
+        return cls(_raw(value), index)
 
 
 # --- Encoding
@@ -81,15 +87,33 @@ def encode_value(value: bytes | bool | int, index: bytes = b"") -> bytes:
 
     ``index`` is left out when empty. Raises ValueError for an integer out of range.
     """
+    return _envelope(_raw(value), index)
+
+
+def encode(value: Value) -> bytes:
+    """Envelope of a value. Raises ValueError if its raw part is no JSON text, or has space around it."""
+    if value.raw is not None and _document(value.raw) != value.raw:
+        raise ValueError("space around the JSON text of a value")
+    return _envelope(value.raw, value.index)
+
+
+def _raw(value: bytes | bool | int) -> bytes:
     if isinstance(value, bytes):
-        raw = encode_string(value)
-    elif isinstance(value, bool):
-        raw = b"true" if value else b"false"
-    elif -(2**63) <= value < 2**63:
-        raw = str(value).encode()
-    else:
-        raise ValueError("integer out of the signed 64-bit range")
-    return b'{"value":' + raw + (b',"index":' + encode_string(index) if index else b"") + b"}"
+        return encode_string(value)
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    if -(2**63) <= value < 2**63:
+        return str(value).encode()
+    raise ValueError("integer out of the signed 64-bit range")
+
+
+def _envelope(raw: bytes | None, index: bytes) -> bytes:
+    members = []
+    if raw is not None:
+        members.append(b'"value":' + raw)
+    if index:
+        members.append(b'"index":' + encode_string(index))
+    return b"{" + b",".join(members) + b"}"
 
 
 # --- Scanning

@@ -1,14 +1,34 @@
-"""The store interface: what BuildKit asks of its record metadata (spec buildkit-metadata, section 1)."""
+"""The store interface: what BuildKit asks of its record metadata (spec buildkit-metadata, section 1).
+
+All that a store means is here; an engine only gives what is stored, and carries out edits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import TracebackType
+from typing import Self
 
+from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.errors import BrokenRecordsError, RecordNotFoundError
+from buildkit_migrate.metadata import gojson
 from buildkit_migrate.metadata.gojson import Value
+from buildkit_migrate.metadata.keys import (
+    EXTERNAL_BUCKET,
+    INDEX_BUCKET,
+    MAIN_BUCKET,
+    MAX_KEY,
+    index_key,
+    record_of_index_key,
+)
 
-__all__ = ["Item", "MetadataStore"]
+__all__ = ["Item", "MetadataStore", "ReadableStore", "RecordUpdate", "Stored"]
+
+Stored = Iterable[tuple[bytes, bytes | None]]
+"""What a record has, in order of the keys: the bytes of a value, None for a nested bucket."""
 
 
 @dataclass(frozen=True)
@@ -24,26 +44,246 @@ class Item:
         return [value.index for value in self.values.values() if value.index]
 
 
-class MetadataStore(Protocol):
-    """Where records live. ``all`` and ``search`` raise BrokenRecordsError at a value that does not decode."""
+class ReadableStore(ABC):
+    """A store to read. ``all`` and ``search`` raise BrokenRecordsError at a value that does not decode."""
 
     def get(self, id: bytes) -> Item:
         """The record; one without values and ``exists`` if it is missing.
 
         At a value that does not decode, the item ends before it.
         """
+        stored = self._stored(id)
+        return Item(id) if stored is None else Item(id, True, _values_before_fault(stored))
+
+    def view(self, id: bytes) -> dict[bytes, bytes]:
+        """The record's values as they are stored, cleared ones (empty) included.
+
+        Raises RecordNotFoundError.
+        """
+        stored = self._stored(id)
+        if stored is None:
+            raise RecordNotFoundError(f"no record {id!r}")
+        return {key: value for key, value in stored if value is not None}
 
     def all(self) -> Iterator[Item]:
         """All records, in order of their ids."""
+        for id, stored in self._records():
+            yield _item(id, stored)
 
     def search(self, index: bytes, *, prefix_only: bool = False) -> Iterator[Item]:
         """Records with this index, in order of the index keys; index entries without record are skipped.
 
         ``prefix_only``: of all indexes that begin with ``index``; a record comes once for each index key.
         """
+        if not self._has_records():
+            return
+        for key in self._index_keys(index if prefix_only else index_key(index, b"")):
+            # A key without id can only match a bare prefix; BuildKit would loop there for ever.
+            id = record_of_index_key(key)
+            stored = self._stored(id) if id else None
+            if id is not None and stored is not None:
+                yield _item(id, stored)
 
     def probe(self, index: bytes) -> bool:
         """Whether there is any entry of this index, be it of a record that is missing."""
+        return self._has_records() and any(True for _ in self._index_keys(index_key(index, b"")))
 
+    @abstractmethod
     def external(self, id: bytes, name: bytes) -> bytes | None:
         """External data of a record, None if there is none; empty data counts as some."""
+
+    @abstractmethod
+    def _stored(self, id: bytes) -> Stored | None:
+        """What the record has, None if there is no such record."""
+
+    @abstractmethod
+    def _records(self) -> Iterator[tuple[bytes, Stored]]:
+        """All records in order of their ids."""
+
+    @abstractmethod
+    def _has_records(self) -> bool:
+        """Whether there is a bucket for records, be it empty."""
+
+    @abstractmethod
+    def _index_keys(self, prefix: bytes) -> Iterator[bytes]:
+        """The keys of ``_index`` that begin with ``prefix``, in order."""
+
+
+class MetadataStore(ReadableStore):
+    """A store to read and write. Each method that writes is one transaction: all of it lasts, or nothing.
+
+    For one thread at a time. Of keys that are too long for BuildKit's own engine (ids, metadata keys,
+    names of external data and ``<index>::<id>`` over 32768 bytes) and empty ones, ValueError is raised.
+    Raises EditConflictError if a value is where a bucket should be, or the other way round.
+    """
+
+    @contextlib.contextmanager
+    def update(self, id: bytes) -> Iterator[RecordUpdate]:
+        """Changes to one record, written when the block ends; an exception in it changes nothing.
+
+        Creates the record if it is missing, even if the block does nothing. No other transaction can begin
+        in the block; reads of the store give what was there before.
+        """
+        _check_key(id)
+        with self._transaction(id):
+            stored = self._stored(id)
+            record = RecordUpdate(id, {} if stored is None else _values_before_fault(stored))
+            yield record
+            self._write(record.edits())
+
+    def get_and_set(self, id: bytes, key: bytes, change: Callable[[Value | None], Value | None]) -> None:
+        """Sets a value to what ``change`` makes of it; None is absent or cleared, and clears."""
+        with self.update(id) as record:
+            value = change(record.get(key))
+            if value is None:
+                record.clear(key)
+            else:
+                record.set(key, value)
+
+    def clear(self, id: bytes) -> None:
+        """Removes a record with its external data and the index entries that its decoded values name.
+
+        Entries that no value names any more stay behind. Does nothing if there is no such record.
+        """
+        _check_key(id)
+        with self._transaction(id):
+            edits: dict[bytes, Edits] = {}
+            if self._has_external(id):
+                edits[EXTERNAL_BUCKET] = {id: None}
+            stored = self._stored(id)
+            if stored is not None:
+                indexes = Item(id, True, _values_before_fault(stored)).indexes()
+                edits[INDEX_BUCKET] = {index_key(index, id): None for index in indexes}
+                edits[MAIN_BUCKET] = {id: None}
+            self._write({name: edit for name, edit in edits.items() if edit})
+
+    def clear_index(self, id: bytes, index: bytes) -> None:
+        """Removes the record from an index, whatever its values say. No such entry is fine."""
+        _check_key(id)
+        with self._transaction(id):
+            self._write({INDEX_BUCKET: {_checked_index_key(index, id): None}})
+
+    def set_external(self, id: bytes, name: bytes, data: bytes) -> None:
+        """Keeps data of any form for a record, which need not be there."""
+        _check_key(id)
+        _check_key(name)
+        with self._transaction(id):
+            self._write({EXTERNAL_BUCKET: {id: {name: data}}})
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of the file. A second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _transaction(self, id: bytes) -> contextlib.AbstractContextManager[None]:
+        """While it is open nobody else writes, and reads of the record ``id`` give its current state."""
+
+    @abstractmethod
+    def _write(self, edits: Edits) -> None:
+        """Carries out edits of the three buckets, durably; called last in a transaction, at most once."""
+
+    @abstractmethod
+    def _has_external(self, id: bytes) -> bool:
+        """Whether the record has a bucket of external data."""
+
+
+class RecordUpdate:
+    """The changes of one transaction on a record, in order; see `MetadataStore.update`."""
+
+    def __init__(self, id: bytes, values: Mapping[bytes, Value]) -> None:
+        self.id = id
+        self._values = dict(values)
+        self._record: dict[bytes, bytes | Edits | None] = {}
+        self._index: dict[bytes, bytes | Edits | None] = {}
+        self._external: dict[bytes, bytes | Edits | None] = {}
+
+    def get(self, key: bytes) -> Value | None:
+        """The value with the changes so far; None if it is absent, cleared or at or after a fault."""
+        return self._values.get(key)
+
+    def set(self, key: bytes, value: Value) -> None:
+        """Sets a value and adds the record to its index.
+
+        An index entry of the value before is left, as BuildKit leaves it: see `clear_index`.
+        """
+        _check_key(key)
+        encoded = gojson.encode(value)
+        if value.index:
+            self._index[_checked_index_key(value.index, self.id)] = b""
+        self._record[key] = encoded
+        self._values[key] = value
+
+    def clear(self, key: bytes) -> None:
+        """Removes the record from the value's index; leaves an empty value, which readers take for none."""
+        _check_key(key)
+        value = self._values.pop(key, None)
+        if value is not None and value.index:
+            self.clear_index(value.index)
+        self._record[key] = b""
+
+    def clear_index(self, index: bytes) -> None:
+        self._index[_checked_index_key(index, self.id)] = None
+
+    def set_external(self, name: bytes, data: bytes) -> None:
+        _check_key(name)
+        self._external[name] = data
+
+    def edits(self) -> Edits:
+        """All changes as edits of the store's tree."""
+        edits: dict[bytes, bytes | Edits | None] = {MAIN_BUCKET: {self.id: self._record}}
+        if self._index:
+            edits[INDEX_BUCKET] = self._index
+        if self._external:
+            edits[EXTERNAL_BUCKET] = {self.id: self._external}
+        return edits
+
+
+def _check_key(key: bytes) -> None:
+    if not 0 < len(key) <= MAX_KEY:
+        raise ValueError(f"a key must have 1 to {MAX_KEY} bytes, not {len(key)}")
+
+
+def _checked_index_key(index: bytes, id: bytes) -> bytes:
+    key = index_key(index, id)
+    _check_key(key)
+    return key
+
+
+class _UndecodableAtError(Exception):
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+
+def _values(stored: Stored) -> Iterator[tuple[bytes, Value]]:
+    for key, value in stored:
+        # Nested buckets and cleared values look the same to BuildKit.
+        if value:
+            try:
+                yield key, gojson.decode(value)
+            except gojson.UndecodableValueError as error:
+                raise _UndecodableAtError(key) from error
+
+
+def _values_before_fault(stored: Stored) -> dict[bytes, Value]:
+    values = {}
+    with contextlib.suppress(_UndecodableAtError):
+        for key, value in _values(stored):
+            values[key] = value
+    return values
+
+
+def _item(id: bytes, stored: Stored) -> Item:
+    try:
+        return Item(id, True, dict(_values(stored)))
+    except _UndecodableAtError as error:
+        raise BrokenRecordsError(
+            f"record {id!r}: the value of {error.key!r} does not decode: {error.__cause__}", [(id, error.key)]
+        ) from error.__cause__

@@ -23,7 +23,7 @@ from buildkit_migrate.errors import (
     StorageError,
     UnusableTargetError,
 )
-from buildkit_migrate.metadata.bolt_store import write_store
+from buildkit_migrate.metadata.engines import Engine, engine_of, write_store
 from buildkit_migrate.migration.report import Outcome, Report
 
 __all__ = ["Migration", "OnBroken", "Progress", "check_policy", "migrate_v2", "refuse_broken", "settled"]
@@ -48,11 +48,13 @@ def migrate_v2(
     *,
     on_broken: OnBroken = "fail",
     dry_run: bool = False,
+    engine: Engine = "bolt",
     progress: Progress | None = None,
 ) -> Report:
     """Makes the v2 store at ``to_path`` from the v1 store at ``from_path``, and leases from root labels.
 
     Does nothing if there is a v2 store already or no v1 store. The services must belong to one containerd.
+    ``engine``: "bolt" is what BuildKit reads.
     A dry run reports broken records whatever ``on_broken`` says; otherwise "fail" raises BrokenRecordsError.
     Raises BusyError, CorruptDatabaseError, UnusableTargetError, ContainerdStateError, StorageError.
     """
@@ -62,7 +64,14 @@ def migrate_v2(
     if report is not None:
         return report
     with Migration(
-        source, target, content_store, snapshotter, lease_manager, exclusive=not dry_run, progress=progress
+        source,
+        target,
+        content_store,
+        snapshotter,
+        lease_manager,
+        exclusive=not dry_run,
+        engine=engine,
+        progress=progress,
     ) as migration:
         if dry_run:
             return migration.report(Outcome.PLANNED)
@@ -103,6 +112,8 @@ def _exists(path: Path) -> bool:
 
 def _check_target(path: Path) -> None:
     try:
+        if engine_of(path) == "lmdb":
+            return
         with Database.open(path) as target:
             if target.size:
                 return
@@ -126,6 +137,7 @@ class Migration:
         lease_manager: LeaseManager,
         *,
         exclusive: bool = True,
+        engine: Engine = "bolt",
         progress: Progress | None = None,
     ) -> None:
         """Reads records and survey and plans. ``exclusive`` is needed for `apply`."""
@@ -138,6 +150,7 @@ class Migration:
         self._content_store = content_store
         self._snapshotter = snapshotter
         self._lease_manager = lease_manager
+        self._engine = engine
         self._progress = progress or (lambda step: None)
         self._source = Database.open(from_path, exclusive=exclusive)
         try:
@@ -153,7 +166,7 @@ class Migration:
         self._progress(f"reading {self._from_path}")
         records = Records(self._source.reader)
         self._progress("asking containerd")
-        survey = self._containerd.survey(expected=len(records) > 0)
+        survey = self._containerd.survey(records)
         self._progress("planning")
         return Plan(records, survey)
 
@@ -179,7 +192,7 @@ class Migration:
         remove(aside)  # left by a run that was killed; nobody else writes it while we hold the lock on v1
         self._progress(f"writing {self._to_path}")
         edits = self.plan.store_edits()
-        with write_store(aside, self._source.root, edits, like=self._from_path) as store:
+        with write_store(self._engine, aside, self._source.root, edits, like=self._from_path) as store:
             try:
                 self._progress("writing leases and labels")
                 self._lease_manager.ensure(self.plan)

@@ -15,6 +15,7 @@ __all__ = [
     "Kind",
     "PlainPlan",
     "PlainRecords",
+    "PlainState",
     "PlainSurvey",
     "Problem",
     "Reason",
@@ -79,6 +80,13 @@ class PlainSurvey:
     snapshots: dict[bytes, Snapshot] = field(default_factory=dict)
     blobs: dict[bytes, bool] = field(default_factory=dict)
     leases: dict[bytes, set[Resource]] = field(default_factory=dict)
+
+
+@dataclass
+class PlainState(PlainSurvey):
+    """A survey with what only a verification asks for: the ids of leases that have the gc.flat label."""
+
+    flat_leases: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True)

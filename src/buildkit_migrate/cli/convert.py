@@ -1,0 +1,62 @@
+"""``buildkit-migrate convert``: a metadata store from one engine to the other."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: Any, epilog: str) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "convert",
+        help="convert a metadata store between bolt and LMDB",
+        description="Write a metadata store (v1 or v2) to a new file of the other engine, with everything "
+        "that is in it: bolt is what BuildKit reads, lmdb is for programs that embed the store.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    source = add("source", metavar="SRC", help="a metadata store, of any engine")
+    target = add("target", metavar="DST", help="the new file, which must not exist")
+    add(
+        "--to-engine",
+        choices=("bolt", "lmdb"),
+        help="engine of DST (default: not that of SRC)",
+    )
+    add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    for argument in (source, target):
+        argument.complete = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # type: ignore[attr-defined]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status: 0."""
+    from buildkit_migrate.cli import render
+    from buildkit_migrate.metadata.convert import convert
+    from buildkit_migrate.migration.report import named_text
+
+    done = convert(Path(options.source), Path(options.target), options.to_engine)
+    if options.format == "json":
+        document: dict[str, Any] = {
+            **named_text("source", os.fsencode(done.source)),
+            **named_text("target", os.fsencode(done.target)),
+            "from_engine": done.from_engine,
+            "to_engine": done.to_engine,
+            "bytes": done.size,
+            "seconds": done.seconds,
+        }
+        render.emit_json(document)
+    else:
+        source, target = (render.printable(os.fsencode(path)) for path in (done.source, done.target))
+        render.emit(
+            [
+                f"{target}: {done.to_engine} store made from {source} ({done.from_engine}), "
+                f"{done.size} bytes ({done.seconds:.2f} s)"
+            ]
+        )
+    return 0

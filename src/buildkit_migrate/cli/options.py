@@ -1,0 +1,155 @@
+"""Options that commands have in common, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from buildkit_migrate.containerd.services import ConnectionOptions
+
+__all__ = ["add_containerd", "add_output", "add_root", "connection", "containerd_root", "progress"]
+
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
+"""What containerd takes for a namespace, of at most 76 characters (spec containerd-services, section 1)."""
+
+
+_CONTAINERD_ROOT: Final = "/var/lib/containerd"
+
+# How shells complete what follows.
+_DIRECTORIES: Final = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
+_FILES: Final = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+
+
+def _address(address: str) -> str:
+    if "://" in address and not address.startswith("unix://"):
+        raise argparse.ArgumentTypeError(f"{address!r} is no unix socket")
+    return address
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no reasonable number of seconds")
+    return seconds
+
+
+def _concurrency(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1024:
+        raise argparse.ArgumentTypeError("must be from 1 to 1024")
+    return number
+
+
+def _namespace(name: str) -> str:
+    if len(name) > 76 or not _NAMESPACE.fullmatch(name):
+        raise argparse.ArgumentTypeError(f"{name!r} can't be the name of a containerd namespace")
+    return name
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    root = parser.add_argument(
+        "root",
+        metavar="ROOT",
+        nargs="?",
+        help="BuildKit's state directory, or one worker directory in it (default: /var/lib/buildkit, then "
+        "$XDG_DATA_HOME/buildkit or ~/.local/share/buildkit)",
+    )
+    root.complete = _DIRECTORIES  # type: ignore[attr-defined]
+
+
+def add_containerd(parser: argparse.ArgumentParser) -> None:
+    workers = parser.add_argument_group(
+        "containerd workers",
+        "Directories named containerd-<snapshotter> need the containerd that BuildKit used.",
+    )
+    add = workers.add_argument
+    address = add(
+        "-a",
+        "--address",
+        metavar="SOCKET",
+        type=_address,
+        default=os.environ.get("CONTAINERD_ADDRESS") or ConnectionOptions.address,
+        help="socket of the running containerd (default: $CONTAINERD_ADDRESS, else "
+        f"{ConnectionOptions.address})",
+    )
+    add(
+        "-n",
+        "--namespace",
+        metavar="NAME",
+        type=_namespace,
+        default=os.environ.get("CONTAINERD_NAMESPACE") or "buildkit",
+        help="BuildKit's namespace in it (default: $CONTAINERD_NAMESPACE, else buildkit)",
+    )
+    add(
+        "--snapshotter",
+        metavar="NAME",
+        default=os.environ.get("CONTAINERD_SNAPSHOTTER") or None,
+        help="(default: $CONTAINERD_SNAPSHOTTER, else the one in the directory's name)",
+    )
+    add(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=ConnectionOptions.timeout,
+        help="for one call (default: %(default)g)",
+    )
+    add(
+        "--connect-timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=ConnectionOptions.connect_timeout,
+        help="that containerd may be away, at first or while it is restarted (default: %(default)g)",
+    )
+    add(
+        "--concurrency",
+        metavar="N",
+        type=_concurrency,
+        default=ConnectionOptions.concurrency,
+        help="calls in flight (default: %(default)d)",
+    )
+    add(
+        "--offline",
+        action="store_true",
+        help="containerd is stopped, too: work on its files",
+    )
+    root = add(
+        "--containerd-root",
+        metavar="DIR",
+        help=f"root of the stopped containerd; means --offline (default: {_CONTAINERD_ROOT})",
+    )
+    address.complete = _FILES  # type: ignore[attr-defined]
+    root.complete = _DIRECTORIES  # type: ignore[attr-defined]
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")
+    add("--debug", action="store_true", help="show the traceback of an error")
+
+
+def connection(options: argparse.Namespace) -> ConnectionOptions:
+    """How to talk to a running containerd."""
+    return ConnectionOptions(options.address, options.timeout, options.connect_timeout, options.concurrency)
+
+
+def containerd_root(options: argparse.Namespace) -> str | None:
+    """The root of a stopped containerd, None if it runs."""
+    return options.containerd_root or (_CONTAINERD_ROOT if options.offline else None)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str], object] | None]:
+    """A status line on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status("starting") as status:
+        yield lambda step: status.update(escape(step))

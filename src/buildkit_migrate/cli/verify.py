@@ -1,0 +1,59 @@
+"""``buildkit-migrate verify``: a migrated root compared with its v1 stores, all computed anew."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from buildkit_migrate.cli import options as shared
+from buildkit_migrate.errors import DifferencesError
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: Any, epilog: str) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "verify",
+        help="compare a freshly migrated root with its v1 stores",
+        description="Compare the v2 cache of a stopped BuildKit, and containerd's leases and labels, with\n"
+        "what the v1 cache asks for. Everything is computed anew, without the code that migrates.\n"
+        "For a root that no daemon has used since it was migrated: what one has changed is\n"
+        "different, too. Nothing is written.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    shared.add_root(parser)
+    add = parser.add_argument
+    add("--content", action="store_true", help="hash the blob files of the content store, too")
+    add(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print the v1 records that are rightly left out or repaired",
+    )
+    shared.add_containerd(parser)
+    shared.add_output(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status: 0, or that of differences if there are any or a worker is not migrated."""
+    from buildkit_migrate.cli import render
+    from buildkit_migrate.roots import find_root, verify_root
+
+    root = find_root(options.root)
+    with shared.progress() as progress:
+        verifications = verify_root(
+            root.path,
+            containerd=shared.connection(options),
+            containerd_root=shared.containerd_root(options),
+            namespace=options.namespace,
+            snapshotter=options.snapshotter,
+            content=options.content,
+            progress=progress,
+        )
+    if options.format == "json":
+        render.emit_json(render.verifications_as_dict(root.path, verifications))
+    else:
+        render.emit(render.verification_lines(root.path, verifications, options.verbose))
+    return 0 if all(verification.is_good for verification in verifications) else DifferencesError.exit_code

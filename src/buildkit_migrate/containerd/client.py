@@ -1,0 +1,199 @@
+"""A connection to a running containerd: calls with deadlines, retries, and errors that say what was asked.
+
+Connection, namespace header and status codes: spec containerd-services, sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Final, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from buildkit_migrate.containerd.protocol import api_pb2 as api
+from buildkit_migrate.containerd.protocol.methods import VERSION, Method
+from buildkit_migrate.errors import ContainerdCallError, ContainerdUnavailableError
+
+__all__ = ["Client"]
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Row = TypeVar("Row")
+
+_OPTIONS: Final = (
+    # The server sends messages of up to 16 MiB; gRPC for Python takes 4 by default.
+    ("grpc.max_receive_message_length", 32 << 20),
+    # A daemon that was restarted is found again soon; by default gRPC would wait longer and longer.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # Two clients of one process must not share a connection: closing one would end the other's calls.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.default_authority", "localhost"),
+)
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+_DEADLINES_MISSED: Final = 3
+"""So many attempts of one call may miss their deadline before it fails."""
+
+
+class Client:
+    """One namespace of the containerd at ``address``, a path of a unix socket; used in one event loop.
+
+    ``timeout``: seconds that a call, or the next message of a stream, may take. ``connect_timeout``: seconds
+    that the daemon may be away before a call fails, at the beginning as well as later.
+    """
+
+    def __init__(self, address: str, namespace: str, *, timeout: float, connect_timeout: float) -> None:
+        self.address = address
+        self.namespace = namespace
+        self._timeout = timeout
+        self.connect_timeout = connect_timeout
+        self._metadata = (("containerd-namespace", namespace),)
+        self._channel: grpc.aio.Channel | None = None
+
+    async def open(self) -> None:
+        """Connects and asks for the version. Raises ContainerdUnavailableError, ContainerdCallError."""
+        retry = _Retry(self, VERSION, b"")
+        while (refusal := self._refusal()) is not None:
+            await retry.after_refusal(refusal)
+        self._channel = grpc.aio.insecure_channel(f"unix:{self.address}", options=_OPTIONS)
+        await self.call(VERSION, api.Empty())
+
+    def _refusal(self) -> str | None:
+        """Why nobody can be reached, asked of the socket itself: gRPC's own answers are less clear."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(self.address)
+            except PermissionError as error:
+                raise ContainerdUnavailableError(
+                    f"containerd at {self.address}: {error.strerror}",
+                    address=self.address,
+                    hint="run the command as root, or as a user who may use this socket",
+                ) from error
+            except OSError as error:
+                return error.strerror or str(error)
+        return None
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def call(
+        self, method: Method[Request, Response], request: Request, subject: bytes = b""
+    ) -> Response:
+        """One call. It may reach the daemon more than once, so its effect must not depend on that.
+
+        ``subject``: whom the call is about, for the error. Raises ContainerdUnavailableError,
+        ContainerdCallError.
+        """
+        assert self._channel is not None
+        send = self._channel.unary_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        retry = _Retry(self, method, subject)
+        while True:
+            try:
+                response: Response = await send(request, timeout=self._timeout, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                await retry.after(error)
+            else:
+                return response
+
+    async def rows(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        rows_of: Callable[[Response], Iterable[Row]],
+    ) -> list[Row]:
+        """All that a stream gives. If the daemon goes away meanwhile, the stream begins anew."""
+        retry = _Retry(self, method, b"")
+        while True:
+            rows: list[Row] = []
+            try:
+                async for response in self._stream(method, request):
+                    rows.extend(rows_of(response))
+            except grpc.aio.AioRpcError as error:
+                await retry.after(error)
+            else:
+                return rows
+
+    async def _stream(self, method: Method[Request, Response], request: Request) -> AsyncIterator[Response]:
+        """The deadline is for each message: a long stream takes as long as it takes."""
+        assert self._channel is not None
+        call = self._channel.unary_stream(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )(request, metadata=self._metadata)
+        try:
+            while True:
+                try:
+                    response: Any = await asyncio.wait_for(call.read(), self._timeout)
+                except TimeoutError:
+                    raise _missed_deadline() from None
+                if response is grpc.aio.EOF:
+                    return
+                yield response
+        finally:
+            call.cancel()
+
+
+def _missed_deadline() -> grpc.aio.AioRpcError:
+    nothing = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(
+        grpc.StatusCode.DEADLINE_EXCEEDED, nothing, nothing, details="no answer in time"
+    )
+
+
+class _Retry:
+    """Decides after each failure of one call whether it is tried again."""
+
+    def __init__(self, client: Client, method: Method[Request, Response], subject: bytes) -> None:
+        self._client = client
+        self._method = method.name
+        self._subject = subject
+        self._began: float | None = None
+        self._pause = _FIRST_PAUSE
+        self._missed = 0
+
+    async def after(self, error: grpc.aio.AioRpcError) -> None:
+        """Returns when it is time to try again; otherwise raises what the user is told."""
+        code, detail = error.code(), error.details() or ""
+        if code is grpc.StatusCode.UNAVAILABLE:
+            await self.after_refusal(detail)
+            return
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._missed += 1
+            if self._missed < _DEADLINES_MISSED:
+                return
+        about = f" for {self._subject.decode(errors='backslashreplace')}" if self._subject else ""
+        raise ContainerdCallError(
+            f"containerd at {self._client.address}: {self._method}{about} failed with {code.name}: {detail}",
+            method=self._method,
+            code=code.name,
+            detail=detail,
+            subject=self._subject,
+        ) from error
+
+    async def after_refusal(self, why: str) -> None:
+        """The same if the daemon is away, which it may be for a while: it is being restarted, perhaps."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+        if now - self._began > self._client.connect_timeout:
+            raise ContainerdUnavailableError(
+                f"containerd at {self._client.address} does not answer: {why}", address=self._client.address
+            )
+        # Not all calls at once, when it comes back.
+        await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)

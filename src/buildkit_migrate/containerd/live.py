@@ -1,0 +1,347 @@
+"""The containerd services of a running daemon, over gRPC.
+
+The survey is read from streams, one call for each service; the plan is carried out in concurrent calls, as
+many at a time as were asked for. Facts: spec containerd-services, sections 3 to 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
+from typing import Any, Final, TypeVar
+
+from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate.containerd.client import Client
+from buildkit_migrate.containerd.protocol import api_pb2 as api
+from buildkit_migrate.containerd.protocol.methods import (
+    ADD_RESOURCE,
+    CREATE_LEASE,
+    LIST_CONTENT,
+    LIST_LEASES,
+    LIST_NAMESPACES,
+    LIST_RESOURCES,
+    LIST_SNAPSHOTS,
+    UPDATE_CONTENT,
+    UPDATE_SNAPSHOT,
+)
+from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.errors import ContainerdCallError, ContainerdStateError, Error
+from buildkit_migrate.migration.model import Kind, PlainState, Resource, Snapshot
+
+__all__ = ["Connection", "LiveContainerd"]
+
+ROOT_LABEL: Final = b"containerd.io/gc.root"
+FLAT_LABEL: Final = b"containerd.io/gc.flat"
+
+_ROOT_LABEL_ONLY: Final = api.FieldMask(paths=[b"labels." + ROOT_LABEL])
+"""An update with this mask and without labels removes the label and leaves the others alone."""
+
+_TOLD_EVERY: Final = 100
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+class Connection:
+    """A connection to a containerd and the event loop that its calls run in; a context manager.
+
+    Not for use inside of a running event loop: it blocks (``asyncio.to_thread`` is for that).
+    """
+
+    def __init__(
+        self, options: ConnectionOptions, namespace: str, progress: Callable[[str], object] | None = None
+    ) -> None:
+        """Raises ContainerdUnavailableError, ContainerdCallError."""
+        self.options = options
+        self._progress = progress or (lambda step: None)
+        self.client = Client(
+            options.address.removeprefix("unix://"),
+            namespace,
+            timeout=options.timeout,
+            connect_timeout=options.connect_timeout,
+        )
+        self._runner = asyncio.Runner()
+        try:
+            self.run(self.client.open())
+        except BaseException:
+            self._runner.close()
+            raise
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self._runner.run(work)
+
+    def close(self) -> None:
+        try:
+            self.run(self.client.close())
+        finally:
+            self._runner.close()
+
+    def for_each(
+        self, step: str, count: int, items: Iterable[Item], work: Callable[[Item], Awaitable[None]]
+    ) -> None:
+        """As `concurrently`, for who is not in the event loop; tells how many of ``count`` are begun."""
+
+        def told() -> Iterator[Item]:
+            for number, item in enumerate(items):
+                if number % _TOLD_EVERY == 0:
+                    self._progress(f"{step}: {number} of {count}")
+                yield item
+
+        self.run(self.concurrently(told(), work))
+
+    async def concurrently(self, items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
+        """Does ``work`` for all items, as many at a time as the options say, begun in their order.
+
+        The first error ends it; no call is in flight when it returns.
+        """
+        rest = iter(items)
+
+        async def worker() -> None:
+            for item in rest:
+                await work(item)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.options.concurrency):
+                    group.create_task(worker())
+        except* Error as errors:
+            raise errors.exceptions[0] from None
+
+
+class LiveContainerd:
+    """One snapshotter of a running containerd, in the namespace of the connection."""
+
+    def __init__(self, connection: Connection, snapshotter: str) -> None:
+        self.connection = connection
+        self.name = snapshotter
+        self.lease_manager = LiveLeaseManager(self)
+        self.snapshotter = LiveSnapshotter(self)
+        self.content_store = LiveContentStore(self)
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls,
+        snapshotter: str = "overlayfs",
+        namespace: str = "buildkit",
+        options: ConnectionOptions | None = None,
+    ) -> Iterator[LiveContainerd]:
+        """Raises as `Connection` does."""
+        with contextlib.closing(Connection(options or ConnectionOptions(), namespace)) as connection:
+            yield cls(connection, snapshotter)
+
+    def survey(self, records: Records) -> Survey:
+        snapshots = self._known_snapshots(len(records))
+        leases = self.connection.run(self.lease_manager.named_like(list(records.ids())))
+        return Survey(
+            self.name,
+            snapshots,
+            self.connection.run(self._blobs()),
+            ((id, resources) for id, _, resources in leases),
+            self.connection.client.namespace,
+        )
+
+    def state(self, ids: Collection[bytes]) -> PlainState:
+        snapshots = self._known_snapshots(len(ids))
+        leases = self.connection.run(self.lease_manager.named_like(ids))
+        return PlainState(
+            self.name,
+            {name: Snapshot(Kind(kind), parent, label) for name, kind, parent, label in snapshots},
+            dict(self.connection.run(self._blobs())),
+            {id: set(resources) for id, _, resources in leases},
+            {id for id, is_flat, _ in leases if is_flat},
+        )
+
+    def _known_snapshots(self, records: int) -> list[tuple[bytes, int, bytes, bool]]:
+        snapshots = self.connection.run(self._snapshots())
+        if records and not snapshots:
+            self.connection.run(self._refuse_unknown())
+        return snapshots
+
+    async def _snapshots(self) -> list[tuple[bytes, int, bytes, bool]]:
+        """All with one call; what has gone from the list is what Stat calls not found (section 4)."""
+        request = api.ListSnapshotsRequest(snapshotter=self.name.encode())
+        try:
+            return await self.connection.client.rows(
+                LIST_SNAPSHOTS,
+                request,
+                lambda response: [
+                    (info.name, info.kind, info.parent, _has(ROOT_LABEL, info.labels))
+                    for info in response.info
+                ],
+            )
+        except ContainerdCallError as error:
+            if "snapshotter not loaded" in error.detail:
+                raise ContainerdStateError(
+                    f"containerd at {self.connection.client.address} has no snapshotter {self.name}",
+                    hint="give the one that BuildKit used with --snapshotter",
+                ) from error
+            raise
+
+    async def _blobs(self) -> list[tuple[bytes, bool]]:
+        """All: a filter for those with the label would leave out what exists without."""
+        return await self.connection.client.rows(
+            LIST_CONTENT,
+            api.ListContentRequest(),
+            lambda response: [(info.digest, _has(ROOT_LABEL, info.labels)) for info in response.info],
+        )
+
+    async def _refuse_unknown(self) -> None:
+        client = self.connection.client
+        answer = await client.call(LIST_NAMESPACES, api.ListNamespacesRequest())
+        names = sorted(entry.name.decode(errors="backslashreplace") for entry in answer.namespaces)
+        missing = (
+            f"no snapshots of {self.name} in namespace {client.namespace}"
+            if client.namespace in names
+            else f"no namespace {client.namespace}, only: {', '.join(names) or 'none'}"
+        )
+        raise ContainerdStateError(
+            f"containerd at {client.address} has {missing}",
+            hint="give the containerd (--address), namespace and snapshotter that BuildKit used",
+        )
+
+    def commit(self) -> None:
+        """Nothing is left to do: each call is durable when the daemon answers."""
+
+
+def _has(key: bytes, labels: Iterable[api.Label]) -> bool:
+    return any(label.key == key for label in labels)
+
+
+class _LiveService:
+    def __init__(self, containerd: LiveContainerd) -> None:
+        self.containerd = containerd
+        self._connection = containerd.connection
+        self._client = containerd.connection.client
+
+
+class LiveLeaseManager(_LiveService):
+    def ensure(self, plan: Plan) -> None:
+        leases = plan.counts["kept"]
+        self._connection.for_each("writing leases", leases, plan.leases(), self._ensure)
+
+    async def _ensure(self, lease: tuple[bytes, bool, frozenset[Resource]]) -> None:
+        id, create, resources = lease
+        if create and not await self._create(id):
+            # Made since the survey, or by a call whose answer was lost.
+            resources -= await self._resources(id)
+        for type_, name in sorted(resources):
+            resource = api.Resource(id=name, type=type_.encode())
+            await self._client.call(ADD_RESOURCE, api.LeaseResourceRequest(id=id, resource=resource), id)
+
+    async def _create(self, id: bytes) -> bool:
+        """Whether it was made; False if it exists."""
+        flat = api.Label(key=FLAT_LABEL, value=_now())
+        try:
+            await self._client.call(CREATE_LEASE, api.CreateLeaseRequest(id=id, labels=[flat]), id)
+        except ContainerdCallError as error:
+            if error.code == "ALREADY_EXISTS":
+                return False
+            raise
+        return True
+
+    async def _resources(self, id: bytes) -> frozenset[Resource]:
+        answer = await self._client.call(LIST_RESOURCES, api.ListResourcesRequest(id=id), id)
+        return frozenset((resource.type.decode(), resource.id) for resource in answer.resources)
+
+    async def named_like(self, ids: Collection[bytes]) -> list[tuple[bytes, bool, frozenset[Resource]]]:
+        """The leases of these ids that exist: id, whether it has the gc.flat label, resources."""
+        existing = {lease.id: lease async for lease in self._with_heads_of(ids, "")}
+        found: list[tuple[bytes, bool, frozenset[Resource]]] = []
+
+        async def ask(id: bytes) -> None:
+            try:
+                found.append((id, _has(FLAT_LABEL, existing[id].labels), await self._resources(id)))
+            except ContainerdCallError as error:
+                if error.code != "NOT_FOUND":
+                    raise
+
+        await self._connection.concurrently((id for id in ids if id in existing), ask)
+        return found
+
+    async def _with_heads_of(self, ids: Collection[bytes], prefix: str) -> AsyncIterator[api.Lease]:
+        """Leases that have the first characters of any id that begins with ``prefix``.
+
+        The answer is one message, and the server fails if it is too long for that (section 1): then it is
+        asked for in parts, each with one more character.
+        """
+        heads = {id[: len(prefix) + 1] for id in _texts(ids) if id.startswith(prefix)}
+        if not heads:
+            return
+        pattern = f"^(?:{'|'.join(map(re.escape, sorted(heads)))})"
+        try:
+            answer = await self._client.call(
+                LIST_LEASES, api.ListLeasesRequest(filters=[b"id~=" + _quoted(pattern)])
+            )
+        except ContainerdCallError as error:
+            if error.code != "RESOURCE_EXHAUSTED" or heads == {prefix}:
+                raise
+            for head in sorted(heads):
+                async for lease in self._with_heads_of(ids, head):
+                    yield lease
+        else:
+            for lease in answer.leases:
+                yield lease
+
+
+class LiveSnapshotter(_LiveService):
+    def remove_root_labels(self, plan: Plan) -> None:
+        self._connection.for_each(
+            "removing labels of snapshots",
+            plan.counts["unlabel_snapshots"],
+            plan.unlabel_snapshots(),
+            self._remove_root_label,
+        )
+
+    async def _remove_root_label(self, name: bytes) -> None:
+        request = api.UpdateSnapshotRequest(
+            snapshotter=self.containerd.name.encode(),
+            info=api.SnapshotInfo(name=name),
+            update_mask=_ROOT_LABEL_ONLY,
+        )
+        await _unless_gone(self._client.call(UPDATE_SNAPSHOT, request, name))
+
+
+class LiveContentStore(_LiveService):
+    def remove_root_labels(self, plan: Plan) -> None:
+        self._connection.for_each(
+            "removing labels of blobs",
+            plan.counts["unlabel_blobs"],
+            plan.unlabel_blobs(),
+            self._remove_root_label,
+        )
+
+    async def _remove_root_label(self, digest: bytes) -> None:
+        request = api.UpdateContentRequest(info=api.BlobInfo(digest=digest), update_mask=_ROOT_LABEL_ONLY)
+        await _unless_gone(self._client.call(UPDATE_CONTENT, request, digest))
+
+
+async def _unless_gone(call: Awaitable[object]) -> None:
+    try:
+        await call
+    except ContainerdCallError as error:
+        if error.code != "NOT_FOUND":
+            raise
+
+
+def _texts(ids: Iterable[bytes]) -> Iterator[str]:
+    """Ids that are no UTF-8 are left out: their records can't be migrated."""
+    for id in ids:
+        with contextlib.suppress(UnicodeDecodeError):
+            yield id.decode()
+
+
+def _quoted(pattern: str) -> bytes:
+    """A string of the filter language; it has Go's escapes, and those of JSON are among them (section 7)."""
+    return json.dumps(pattern, ensure_ascii=False).encode()
+
+
+def _now() -> bytes:
+    """RFC 3339 in UTC, as Go writes it: without trailing zeros of the fraction."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}{fraction}Z".encode()

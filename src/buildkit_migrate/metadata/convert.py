@@ -1,0 +1,98 @@
+"""Converting a store from one engine to the other, with everything that is in it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildkit_migrate.bolt import Database, lock, missing, remove, write
+from buildkit_migrate.errors import StorageError, UnusableTargetError
+from buildkit_migrate.metadata.bolt_store import STORE_MODE
+from buildkit_migrate.metadata.engines import Engine, engine_of
+
+if TYPE_CHECKING:
+    from buildkit_migrate.metadata import lmdb_bulk
+
+__all__ = ["Conversion", "convert"]
+
+_PAGE_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was done. ``size``: bytes of the new file; ``seconds``: wall-clock time."""
+
+    source: Path
+    target: Path
+    from_engine: Engine
+    to_engine: Engine
+    size: int
+    seconds: float
+
+
+def convert(source: Path, target: Path, to_engine: Engine | None = None) -> Conversion:
+    """Writes the store at ``source`` to ``target`` with another engine: the other one by default.
+
+    Nothing is lost: buckets and keys that are none of BuildKit's, nested buckets and their sequences are
+    carried over. A bolt file is locked (shared) meanwhile; of an LMDB file one snapshot is read, whoever
+    writes to it. The new file has mode 0600 and owner and group of the source, and is complete on disk when
+    it gets its name. Raises UnusableTargetError if ``target`` exists or ``source`` has that engine already;
+    BusyError, CorruptDatabaseError, StorageError.
+    """
+    began = time.perf_counter()
+    from_engine = engine_of(source)
+    if to_engine is None:
+        to_engine = "lmdb" if from_engine == "bolt" else "bolt"
+    if to_engine == from_engine:
+        raise UnusableTargetError(f"{source} is a {from_engine} store already", hint="copy the file")
+    if os.path.lexists(target):
+        raise UnusableTargetError(f"{target} exists", hint="move it away, or give another name")
+    aside = target.with_name(target.name + ".tmp")
+    _remove_abandoned(aside)
+    if to_engine == "lmdb":
+        _to_lmdb(source, aside, target)
+    else:
+        _to_bolt(source, aside, target)
+    size = target.stat().st_size
+    return Conversion(source, target, from_engine, to_engine, size, time.perf_counter() - began)
+
+
+def _remove_abandoned(aside: Path) -> None:
+    """Removes what a killed run left. Raises BusyError if another one is at work."""
+    try:
+        with lock(aside, exclusive=True):
+            remove(aside)
+    except StorageError as error:
+        if not missing(error):
+            raise
+
+
+def _to_lmdb(source: Path, aside: Path, target: Path) -> None:
+    from buildkit_migrate.metadata import lmdb_bulk
+
+    with Database.open(source) as database, lmdb_bulk.load(aside, database.root, owner_of=source) as new:
+        _rename(new, target)
+
+
+def _to_bolt(source: Path, aside: Path, target: Path) -> None:
+    from buildkit_migrate.metadata.lmdb_file import check_file
+    from buildkit_migrate.metadata.lmdb_store import LmdbStore
+
+    check_file(source, thorough=True)
+    with (
+        LmdbStore.open(source, read_only=True) as store,
+        write(aside, mode=STORE_MODE, page_size=_PAGE_SIZE, fill=store.build, owner_of=source) as new,
+    ):
+        _rename(new, target)
+
+
+def _rename(new: Database | lmdb_bulk.NewStore, target: Path) -> None:
+    aside = new.path
+    try:
+        new.rename(target)
+    except BaseException:
+        remove(aside)
+        raise

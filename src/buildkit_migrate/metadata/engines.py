@@ -1,0 +1,84 @@
+"""The engines that a store can lie in: which one a file has, and opening and writing it with that engine."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from buildkit_migrate.bolt import Bucket, Database
+from buildkit_migrate.errors import CorruptDatabaseError, StorageError
+from buildkit_migrate.metadata import bolt_store
+
+if TYPE_CHECKING:
+    from buildkit_migrate.metadata.lmdb_bulk import NewStore
+    from buildkit_migrate.metadata.lmdb_store import LmdbStore
+    from buildkit_migrate.metadata.store import MetadataStore
+
+__all__ = ["LMDB_MAGIC", "Engine", "engine_of", "open_store", "write_store"]
+
+Engine = Literal["bolt", "lmdb"]
+"""``bolt``: what BuildKit reads. ``lmdb``: ours, for programs that embed a store."""
+
+_MAGIC_AT: Final = 16
+_BOLT_MAGIC: Final = b"\xed\xda\x0c\xed"
+_BIG_ENDIAN_BOLT_MAGIC: Final = _BOLT_MAGIC[::-1]
+LMDB_MAGIC: Final = b"\xde\xc0\xef\xbe"
+_SECOND_META: Final = [1024 << i for i in range(15)]
+"""Where bbolt looks for its second meta page if the first one is damaged."""
+
+
+def engine_of(path: Path) -> Engine:
+    """The engine of a file, told by its magic number. An empty file is a bolt store, as for bbolt.
+
+    Raises CorruptDatabaseError if it is neither, StorageError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise CorruptDatabaseError("not a regular file", path=str(path))
+            if os.fstat(fd).st_size == 0:
+                return "bolt"
+            magics = [os.pread(fd, len(_BOLT_MAGIC), at + _MAGIC_AT) for at in [0, *_SECOND_META]]
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from error
+    if magics[0] == LMDB_MAGIC:
+        return "lmdb"
+    # A bolt file of the other byte order is refused by its reader, with a message of its own.
+    if _BOLT_MAGIC in magics or magics[0] == _BIG_ENDIAN_BOLT_MAGIC:
+        return "bolt"
+    raise CorruptDatabaseError("neither a bbolt nor an LMDB file", path=str(path))
+
+
+def open_store(path: Path, *, read_only: bool = False, create: Engine | None = None) -> MetadataStore:
+    """Opens a store of any engine. ``create``: made with this engine if there is no file.
+
+    Raises BusyError, CorruptDatabaseError, StorageError.
+    """
+    if create is not None and not path.exists():
+        return _store_class(create).create(path)
+    return _store_class(engine_of(path)).open(path, read_only=read_only)
+
+
+def _store_class(engine: Engine) -> type[bolt_store.BoltFileStore | LmdbStore]:
+    if engine == "bolt":
+        return bolt_store.BoltFileStore
+    from buildkit_migrate.metadata.lmdb_store import LmdbStore
+
+    return LmdbStore
+
+
+def write_store(
+    engine: Engine, path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path
+) -> Database | NewStore:
+    """Writes a new store: the one below ``source`` with ``edits`` applied. See `bolt_store.write_store`."""
+    if engine == "bolt":
+        return bolt_store.write_store(path, source, edits, like=like)
+    from buildkit_migrate.metadata import lmdb_bulk
+
+    return lmdb_bulk.write_store(path, source, edits, like=like)

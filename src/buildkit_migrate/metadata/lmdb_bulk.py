@@ -1,0 +1,122 @@
+"""Writing whole LMDB stores, aside and in bulk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import lmdb
+
+from buildkit_migrate._native.packing import Packer
+from buildkit_migrate.bolt import Bucket, Lock, create, remove, rename
+from buildkit_migrate.metadata import bolt_store
+from buildkit_migrate.metadata.lmdb_file import lmdb_errors
+from buildkit_migrate.metadata.lmdb_store import (
+    HEAD,
+    HEAD_KEY,
+    OTHER,
+    STORE_MODE,
+    TAGS,
+    open_environment,
+)
+
+__all__ = ["NewStore", "load", "write_empty", "write_store"]
+
+
+class NewStore:
+    """A store written aside, synced; its file is locked until `close`."""
+
+    def __init__(self, held: Lock) -> None:
+        self._held = held
+        self.path = held.path
+
+    def rename(self, target: Path) -> None:
+        """The switch: the file takes the name ``target``, durably. Raises StorageError."""
+        rename(self.path, target)
+        self.path = target
+
+    def close(self) -> None:
+        self._held.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(path: Path, source: Bucket, *, owner_of: Path | None = None) -> NewStore:
+    """Writes the tree below ``source``, the root of a bolt file, to a new LMDB store in one pass.
+
+    Mode 0600. ``owner_of``: the new file gets owner and group of this one. If anything fails the file is
+    removed. Raises StorageError (also if ``path`` exists) and CorruptDatabaseError.
+    """
+    return _write(path, _entries(source), owner_of)
+
+
+def write_empty(path: Path) -> None:
+    """Writes a store of nothing. Raises StorageError, also if ``path`` exists."""
+    _write(path, [[(HEAD_KEY, HEAD)]], None).close()
+
+
+def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path) -> NewStore:
+    """Writes a new store: the one below ``source`` with ``edits`` applied.
+
+    As `bolt_store.write_store`, but to an LMDB file. A bolt file ``<path>.bolt`` exists meanwhile.
+    """
+    between = path.with_name(path.name + ".bolt")
+    remove(between)  # left by a run that was killed; who may write at ``path`` may write here
+    with bolt_store.write_store(between, source, edits, like=like) as edited:
+        try:
+            return load(path, edited.root, owner_of=like)
+        finally:
+            remove(between)
+
+
+Batch = list[tuple[bytes, bytes]]
+
+
+def _entries(source: Bucket) -> Iterable[Batch]:
+    """All entries of a store in order of their keys."""
+    packer = Packer(source.reader)
+    buckets = {name: bucket for name in TAGS if (bucket := source.bucket(name)) is not None}
+    yield [(HEAD_KEY, HEAD)]
+    for name, bucket in buckets.items():
+        yield [(TAGS[name], bucket.sequence.to_bytes(8, "little"))]
+        yield from packer.batches(bucket, TAGS[name])
+    yield from packer.batches(source, OTHER, frozenset(buckets))
+
+
+def _write(path: Path, batches: Iterable[Batch], owner_of: Path | None) -> NewStore:
+    held = create(path, mode=STORE_MODE, owner_of=owner_of)
+    try:
+        environment = open_environment(path, create=True, alone=True)
+        try:
+            with lmdb_errors(path):
+                for batch in batches:
+                    _append(environment, batch)
+                environment.sync(True)
+        finally:
+            environment.close()
+        return NewStore(held)
+    except BaseException:
+        try:
+            remove(path)
+        finally:
+            held.release()
+        raise
+
+
+def _append(environment: lmdb.Environment, batch: Batch) -> None:
+    while True:
+        try:
+            with environment.begin(write=True) as txn, txn.cursor() as cursor:
+                cursor.putmulti(batch, append=True)
+        except lmdb.MapFullError:
+            environment.set_mapsize(2 * environment.info()["map_size"])
+        else:
+            return

@@ -1,0 +1,245 @@
+"""Migrations against a running containerd: the offline result, and no call more than needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+import containerd_daemon
+import fixtures
+import grpc_proxy
+import ondisk
+from buildkit_migrate.bolt import Database
+from buildkit_migrate.containerd.live import LiveContainerd
+from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.migration.migrate import migrate_v2
+from containerd_daemon import Containerd
+from fixtures import FLAT_LABEL, ROOT_LABEL, Tree, bucket, buckets
+from grpc_proxy import Proxy
+from live_root import Expected, Live, error_of
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing()),
+]
+
+NAMESPACE = (b"v1", b"buildkit")
+
+
+def test_the_result_is_that_of_the_offline_migration(live: Live, expected: Expected) -> None:
+    result = live.migrate()
+    assert (result.returncode, result.stderr) == (0, "")
+    counts = json.loads(result.stdout)["workers"][0]["counts"]
+    assert counts["leases_to_create"] == expected.leases
+    assert counts["resources_to_add"] == expected.resources
+    expected.check(live)
+
+
+def test_calls(live: Live, expected: Expected) -> None:
+    with Proxy(live.daemon.address) as proxy:
+        assert live.migrate("--concurrency", "5", address=proxy.address).returncode == 0
+        updates = proxy.calls["Snapshots.Update"] + proxy.calls["Content.Update"]
+        assert proxy.calls == {
+            "Version.Version": 1,
+            "Snapshots.List": 1,
+            "Content.List": 1,
+            "Leases.List": 1,
+            "Leases.Create": expected.leases,
+            "Leases.AddResource": expected.resources,
+            "Snapshots.Update": proxy.calls["Snapshots.Update"],
+            "Content.Update": updates - proxy.calls["Snapshots.Update"],
+        }
+        assert updates == expected.labels
+        assert 1 < proxy.most_in_flight <= 5
+    expected.check(live)
+
+
+def test_dry_run_only_reads(live: Live) -> None:
+    before = ondisk.listing(live.root.root)
+    with Proxy(live.daemon.address) as proxy:
+        result = live.migrate("--dry-run", address=proxy.address)
+        assert result.returncode == 0
+        assert json.loads(result.stdout)["workers"][0]["counts"]["leases_to_create"] > 0
+        assert set(proxy.calls) == grpc_proxy.READING - {"Namespaces.List", "Leases.ListResources"}
+    assert ondisk.listing(live.root.root) == before
+    assert live.daemon.leases() == {}
+
+
+def test_environment_names_the_containerd(live: Live, expected: Expected) -> None:
+    result = ondisk.run(
+        "migrate",
+        str(live.root.root),
+        CONTAINERD_ADDRESS=f"unix://{live.daemon.address}",
+        CONTAINERD_NAMESPACE="buildkit",
+        CONTAINERD_SNAPSHOTTER="overlayfs",
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    expected.check(live)
+
+
+def test_library(live: Live, expected: Expected) -> None:
+    options = ConnectionOptions(live.daemon.address, concurrency=2)
+    with LiveContainerd.open("overlayfs", options=options) as containerd:
+        report = migrate_v2(
+            live.root.v1,
+            live.root.v2,
+            containerd.content_store,
+            containerd.snapshotter,
+            containerd.lease_manager,
+        )
+    assert report.counts["leases_to_create"] == expected.leases
+    expected.check(live)
+
+
+def test_leases_of_an_earlier_run(live: Live, expected: Expected) -> None:
+    """What the reference leaves when it is interrupted: leases without resources."""
+    ids = sorted(buckets(bucket(ondisk.tree(live.root.v1), b"_main")))
+    for id in (ids[0].decode(), ids[1].decode()):
+        live.daemon.create_lease(id, f"{FLAT_LABEL.decode()}=now")
+    live.daemon.create_lease("of-somebody-else")
+    with Proxy(live.daemon.address) as proxy:
+        assert live.migrate(address=proxy.address).returncode == 0
+        assert proxy.calls["Leases.Create"] == expected.leases - 2
+        assert proxy.calls["Leases.ListResources"] == 2
+        assert proxy.calls["Leases.AddResource"] == expected.resources
+    live.daemon.ctr("leases", "delete", "of-somebody-else")
+    expected.check(live)
+
+
+def test_a_repeated_run_finds_all_done(live: Live, expected: Expected) -> None:
+    assert live.migrate().returncode == 0
+    live.root.v2.unlink()
+    with Proxy(live.daemon.address) as proxy:
+        assert live.migrate(address=proxy.address).returncode == 0
+        assert proxy.changing_calls == 0
+        assert proxy.calls["Leases.ListResources"] == expected.leases
+    expected.check(live)
+
+
+def test_more_leases_than_one_message_holds(live: Live, expected: Expected) -> None:
+    """The server fails then, and is asked for parts; here it fails for the first parts, too."""
+    assert live.migrate().returncode == 0
+    live.root.v2.unlink()
+    too_long = {0, 1, 2}
+    fault = grpc_proxy.nth("Leases.List", too_long, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    with Proxy(live.daemon.address, fault) as proxy:
+        result = live.migrate(address=proxy.address)
+        assert result.returncode == 0, result.stderr
+        assert proxy.changing_calls == 0
+        assert proxy.calls["Leases.List"] > len(too_long)
+    expected.check(live)
+
+
+def test_too_large_a_message_to_the_end(live: Live) -> None:
+    fault = grpc_proxy.always("Leases.List", grpc.StatusCode.RESOURCE_EXHAUSTED)
+    with Proxy(live.daemon.address, fault) as proxy:
+        error = error_of(live.migrate(address=proxy.address))
+        assert error["type"] == "ContainerdCallError"
+        assert proxy.changing_calls == 0
+
+
+def test_real_root_gives_what_the_reference_made(tmp_path: Path) -> None:
+    root = ondisk.real("c", tmp_path)
+    before = ondisk.tree(root.containerd)
+    theirs = fixtures.real_root("c")
+    with Containerd(tmp_path / "ctd" / "root") as daemon:
+        live = Live(root, daemon)
+        assert live.migrate().returncode == 0
+        assert ondisk.tree(root.v2) == theirs.metadata_v2
+        after = live.finish()
+    reference = ondisk.timeless(theirs.containerd_after)
+    leases = (*NAMESPACE, b"leases")
+    assert bucket(after, *leases) == bucket(reference, *leases)
+    leased = {name for lease in fixtures.leases_of(after).values() for _, name in lease}
+    for path in ((*NAMESPACE, b"snapshots", b"overlayfs"), (*NAMESPACE, b"content", b"blob")):
+        ours, expected, old = (buckets(bucket(tree, *path)) for tree in (after, reference, before))
+        # Our last collection took what was to go; the reference's dump still has some of it.
+        gone = expected.keys() - ours.keys()
+        assert not gone & leased
+        assert all(_is_labelled_view(theirs, name) or ROOT_LABEL not in _labels(old[name]) for name in gone)
+        for name in ours:
+            assert _labels(ours[name]) == _labels(expected[name])
+            assert ours[name].get(b"parent") == expected[name].get(b"parent")
+            assert ours[name].get(b"name") == expected[name].get(b"name")
+
+
+def _labels(row: Tree) -> Tree:
+    return bucket(row, b"labels")
+
+
+def _is_labelled_view(root: fixtures.RealRoot, name: bytes) -> bool:
+    snapshot = root.survey.snapshots.get(name)
+    return snapshot is not None and snapshot.kind == 1 and snapshot.root_label
+
+
+def test_collections_during_the_run_lose_nothing(live: Live, expected: Expected) -> None:
+    """One collection after the other while the leases are written and the labels removed."""
+
+    def collect(name: str, number: int) -> None:
+        if name in ("Leases.AddResource", "Snapshots.Update", "Content.Update") and number % 40 == 7:
+            live.daemon.collect_garbage()
+
+    with Proxy(live.daemon.address, collect) as proxy:
+        assert live.migrate("--timeout", "30", address=proxy.address).returncode == 0
+    expected.check(live)
+
+
+def test_state_made_by_containerd_itself(tmp_path: Path) -> None:
+    """Snapshots of each kind, blobs that several records share, objects of no record, a view."""
+    worker = tmp_path / "root" / "containerd-native"
+    worker.mkdir(parents=True)
+    with Containerd() as daemon:
+        records: dict[bytes, dict[bytes, bytes]] = {}
+        digest = daemon.ingest(b"shared", f"{ROOT_LABEL.decode()}=now", "other=kept")
+        mapping = f'{{"Blobsum":"{digest}","DiffID":"sha256:{1:064x}"}}'
+        for i in range(3):
+            daemon.prepare("native", f"active{i}")
+            daemon.commit("native", f"layer{i}", f"active{i}")
+            records[f"layer{i}".encode()] = {
+                b"blobmapping.blob": f'{{"value":{mapping},"index":"blobmap::{digest}"}}'.encode()
+            }
+        daemon.prepare("native", "mutable", "layer0")
+        daemon.view("native", "leaked", "layer1")
+        records[b"mutable"] = {}
+        records[b"equal"] = {b"cache.equalMutable": b'{"value":"mutable"}'}
+        (worker / "metadata.db").write_bytes(containerd_file(records))
+        with Proxy(daemon.address) as proxy:
+            result = ondisk.run("migrate", "--address", proxy.address, str(tmp_path / "root"))
+            assert (result.returncode, result.stderr) == (0, "")
+            assert proxy.calls["Content.Update"] == 1
+        assert daemon.leases().keys() == {id.decode() for id in records}
+        daemon.collect_garbage()
+        assert daemon.snapshots("native").keys() == {"layer0", "layer1", "layer2", "mutable"}
+        assert daemon.content() == {digest: {"other": "kept"}}
+
+
+def containerd_file(records: dict[bytes, dict[bytes, bytes]]) -> bytes:
+    from dicts import file_of
+
+    return file_of({b"_main": records})
+
+
+def test_only_what_is_used_is_imported() -> None:
+    """A root that is migrated already costs no gRPC."""
+    script = "import sys, buildkit_migrate.roots; print(*{'grpc', 'google.protobuf'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_survey_equals_the_offline_one(live: Live) -> None:
+    """Two plans from the same state, one asked for and one read from the files, are the same."""
+    from buildkit_migrate._native.plan import Plan, Records, Survey
+
+    with Database.open(live.root.v1) as v1:
+        records = Records(v1.reader)
+        with LiveContainerd.open(options=ConnectionOptions(live.daemon.address)) as containerd:
+            asked = Plan(records, containerd.survey(records)).plain()
+        live.daemon.stop()
+        with Database.open(live.root.containerd) as metadata, Database.open(live.root.snapshots) as own:
+            read = Plan(records, Survey.offline(metadata.reader, own.reader, "buildkit", "overlayfs")).plain()
+    assert asked == read

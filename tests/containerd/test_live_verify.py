@@ -1,0 +1,66 @@
+"""Verifications against a running containerd."""
+
+from __future__ import annotations
+
+import pytest
+
+import containerd_daemon
+import ondisk
+from buildkit_migrate.bolt import BucketView, Database
+from buildkit_migrate.containerd.live import LiveContainerd
+from buildkit_migrate.containerd.offline import OfflineContainerd
+from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.migration.verify import record_ids
+from live_root import Live
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing()),
+]
+
+
+def test_a_live_migration_verifies(live: Live) -> None:
+    assert live.migrate().returncode == 0
+    before = ondisk.listing(live.root.root)
+    result = live.verify()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"{live.root.worker}: OK, " in result.stdout
+    assert ondisk.listing(live.root.root) == before
+    live.daemon.stop()
+    assert live.root.verify("--offline").returncode == 0
+
+
+def test_not_migrated(live: Live) -> None:
+    assert live.verify().returncode == 10
+
+
+def test_leases_and_labels(live: Live) -> None:
+    assert live.migrate().returncode == 0
+    with Database.open(live.root.v1) as v1:
+        first, second, *_ = sorted(id.decode() for id in record_ids(BucketView(v1.root)))
+    live.daemon.ctr("leases", "delete", first)
+    live.daemon.ctr("leases", "delete", second)
+    live.daemon.create_lease(second)
+    result = live.verify()
+    assert result.returncode == 10
+    assert f"  lease-missing: {first}\n" in result.stdout
+    assert f"  lease-without-gc.flat: {second}\n" in result.stdout
+    assert f"  lease-resource-missing: {second} snapshots/overlayfs (expected {second})\n" in result.stdout
+
+
+def test_blob_files_of_a_running_containerd(live: Live) -> None:
+    assert live.migrate().returncode == 0
+    result = live.verify("--content")
+    assert (result.returncode, "--content" in result.stderr) == (7, True)
+
+
+def test_state_is_that_of_the_files(live: Live) -> None:
+    assert live.migrate().returncode == 0
+    with Database.open(live.root.v1) as v1:
+        ids = record_ids(BucketView(v1.root))
+    with LiveContainerd.open(options=ConnectionOptions(live.daemon.address)) as running:
+        state = running.state(ids)
+    assert state.flat_leases == set(state.leases) == set(ids)
+    live.daemon.stop()
+    with OfflineContainerd.open(live.root.containerd, live.root.snapshots) as stopped:
+        assert stopped.state(ids) == state

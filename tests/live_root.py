@@ -1,0 +1,89 @@
+"""A running containerd that has the state of the small real root, and what a migration makes of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fixtures
+import ondisk
+from containerd_daemon import Containerd
+from fixtures import Tree
+from ondisk import OnDisk
+
+
+@dataclass(frozen=True)
+class Live:
+    """A stopped BuildKit's root, and its containerd, which runs."""
+
+    root: OnDisk
+    daemon: Containerd
+
+    def migrate(
+        self, *arguments: str, address: str | None = None, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        address = self.daemon.address if address is None else address
+        return ondisk.run(
+            *("migrate", "--format", "json", "--address", address, *arguments, str(self.root.root)), **environ
+        )
+
+    def verify(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return ondisk.run("verify", "--address", self.daemon.address, *arguments, str(self.root.root))
+
+    def finish(self) -> Tree:
+        """Stops the daemon after a last collection; returns its database."""
+        self.daemon.collect_garbage()
+        self.daemon.stop()
+        return ondisk.timeless(ondisk.tree(self.root.containerd))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the offline migration makes of the same state, after a collection by a daemon started on it."""
+
+    v1: bytes
+    v2: bytes
+    containerd: Tree
+    leases: int
+    resources: int
+    labels: int
+
+    def check(self, live: Live) -> None:
+        assert live.root.v1.read_bytes() == self.v1
+        assert live.root.v2.read_bytes() == self.v2
+        assert live.root.left_behind == []
+        assert live.finish() == self.containerd
+
+
+@functools.cache
+def offline_result() -> Expected:
+    with tempfile.TemporaryDirectory() as directory:
+        root = ondisk.sample_of_containerd(Path(directory))
+        v1 = root.v1.read_bytes()
+        result = root.migrate("--format", "json")
+        assert result.returncode == 0, result.stderr
+        counts = json.loads(result.stdout)["workers"][0]["counts"]
+        with Containerd(Path(directory) / "ctd" / "root") as daemon:
+            containerd = Live(root, daemon).finish()
+        assert len(fixtures.leases_of(containerd)) == counts["records"]
+        return Expected(
+            v1,
+            root.v2.read_bytes(),
+            containerd,
+            counts["leases_to_create"],
+            counts["resources_to_add"],
+            counts["unlabel_snapshots"] + counts["unlabel_blobs"],
+        )
+
+
+def error_of(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The error that a run reports as its JSON document."""
+    assert "Traceback" not in result.stderr
+    error: dict[str, Any] = json.loads(result.stdout)["error"]
+    assert result.returncode == error["exit_code"]
+    return error

@@ -1,0 +1,302 @@
+"""Every engine does what the store interface says (spec buildkit-metadata, section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import stores
+from buildkit_migrate.errors import (
+    BrokenRecordsError,
+    BusyError,
+    CorruptDatabaseError,
+    EditConflictError,
+    RecordNotFoundError,
+    StorageError,
+)
+from buildkit_migrate.metadata.engines import Engine, engine_of, open_store
+from buildkit_migrate.metadata.gojson import Value, encode_value
+from buildkit_migrate.metadata.store import Item, MetadataStore
+from trees import Tree
+
+INDEX = b"the::index"
+TREE = Tree(
+    {
+        b"_main": Tree(
+            {
+                b"r1": Tree(
+                    {
+                        b"a": encode_value(1),
+                        b"b": encode_value(b"x", INDEX),
+                        b"cleared": b"",
+                        b"nested": Tree({b"k": b"v"}, sequence=4),
+                    }
+                ),
+                b"r2": Tree(),
+                b"stray": b"x",
+            },
+            sequence=7,
+        ),
+        b"_index": Tree(
+            {
+                b"the::index::r1": b"",
+                b"the::index::sha256:abc": b"",
+                b"the::index:more::r2": b"",
+                b"the::index": b"",
+                b"theatre": b"",
+                b"only-missing::gone": b"",
+            }
+        ),
+        b"_external": Tree({b"r1": Tree({b"name": b"data", b"empty": b"", b"nested": Tree()})}),
+        b"foreign": Tree({b"k": Tree({b"deep": b"v"}, sequence=3)}, sequence=2),
+        b"plain": b"value",
+    }
+)
+BAD = Tree({b"_main": Tree({b"bad": Tree({b"a": encode_value(1), b"b": b"{", b"c": b"{}"})})})
+
+
+@pytest.fixture(params=stores.ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    found: Engine = request.param
+    return found
+
+
+@pytest.fixture
+def store(engine: Engine, tmp_path: Path) -> Iterator[MetadataStore]:
+    with stores.open_made(tmp_path, engine, TREE) as made:
+        yield made
+
+
+def ids(items: Iterator[Item]) -> list[bytes]:
+    return [item.id for item in items]
+
+
+# --- Reading
+
+
+def test_get(store: MetadataStore) -> None:
+    item = store.get(b"r1")
+    assert item == Item(b"r1", True, {b"a": Value(b"1"), b"b": Value(b'"x"', INDEX)})
+    assert item.indexes() == [INDEX]
+    assert store.get(b"gone") == store.get(b"gone") == Item(b"gone")
+    assert store.get(b"stray") == Item(b"stray")
+
+
+def test_view(store: MetadataStore) -> None:
+    assert store.view(b"r1") == {b"a": encode_value(1), b"b": encode_value(b"x", INDEX), b"cleared": b""}
+    for id in (b"gone", b"stray"):
+        with pytest.raises(RecordNotFoundError):
+            store.view(id)
+
+
+def test_all(store: MetadataStore) -> None:
+    assert ids(store.all()) == [b"r1", b"r2"]
+
+
+def test_values_that_do_not_decode(engine: Engine, tmp_path: Path) -> None:
+    with stores.open_made(tmp_path, engine, BAD) as store:
+        assert list(store.get(b"bad").values) == [b"a"]
+        with pytest.raises(BrokenRecordsError, match=r"bad.*'b'"):
+            list(store.all())
+
+
+def test_search_and_probe(store: MetadataStore) -> None:
+    assert ids(store.search(INDEX)) == [b"r1"]
+    assert ids(store.search(b"the::index:more")) == [b"r2"]
+    assert ids(store.search(b"only-missing")) == ids(store.search(b"nothing")) == []
+    assert ids(store.search(b"the", prefix_only=True)) == [b"r1", b"r2"]
+    assert store.probe(b"only-missing")
+    assert not store.probe(b"the::ind")
+
+
+def test_external(store: MetadataStore) -> None:
+    assert store.external(b"r1", b"name") == b"data"
+    assert store.external(b"r1", b"empty") == b""
+    for id, name in ((b"r1", b"nested"), (b"r1", b"gone"), (b"gone", b"name")):
+        assert store.external(id, name) is None
+
+
+def test_a_store_of_nothing(engine: Engine, tmp_path: Path) -> None:
+    with open_store(tmp_path / "store", create=engine) as store:
+        assert (
+            list(store.all()) == list(store.search(b"x")) == list(store.search(b"", prefix_only=True)) == []
+        )
+        assert not store.probe(b"x")
+        assert store.external(b"x", b"y") is None
+    assert engine_of(tmp_path / "store") == engine
+    assert (tmp_path / "store").stat().st_mode & 0o777 == 0o600
+    with open_store(tmp_path / "store", create=engine) as again:
+        assert list(again.all()) == []
+
+
+# --- Writing
+
+
+def test_update(store: MetadataStore) -> None:
+    with store.update(b"new") as record:
+        record.set(b"k", Value.of(b"text", b"found"))
+        record.set(b"n", Value.of(5))
+        record.set_external(b"e", b"\x00data")
+        assert record.get(b"n") == Value(b"5")
+        assert not store.get(b"new").exists
+    assert store.view(b"new") == {b"k": b'{"value":"text","index":"found"}', b"n": b'{"value":5}'}
+    assert ids(store.search(b"found")) == [b"new"]
+    assert store.external(b"new", b"e") == b"\x00data"
+
+
+def test_update_creates_the_record(store: MetadataStore) -> None:
+    with store.update(b"new"):
+        pass
+    assert store.get(b"new") == Item(b"new", True)
+
+
+def test_an_exception_changes_nothing(store: MetadataStore, tmp_path: Path) -> None:
+    with pytest.raises(KeyError), store.update(b"r1") as record:
+        record.set(b"a", Value.of(2, b"i"))
+        record.set_external(b"name", b"other")
+        raise KeyError
+    store.close()
+    assert stores.content(tmp_path / "store") == list(stores.rows(TREE))
+
+
+def test_an_index_entry_of_the_value_before_stays(store: MetadataStore) -> None:
+    with store.update(b"r1") as record:
+        record.set(b"b", Value.of(b"y", b"other"))
+    assert ids(store.search(INDEX)) == ids(store.search(b"other")) == [b"r1"]
+    store.clear_index(b"r1", INDEX)
+    assert ids(store.search(INDEX)) == []
+    assert ids(store.search(b"other")) == [b"r1"]
+
+
+def test_clearing_a_value(store: MetadataStore) -> None:
+    with store.update(b"r1") as record:
+        record.clear(b"b")
+        record.clear(b"never-was")
+        assert record.get(b"b") is None
+    assert store.view(b"r1")[b"b"] == store.view(b"r1")[b"never-was"] == b""
+    assert list(store.get(b"r1").values) == [b"a"]
+    assert ids(store.search(INDEX)) == []
+    assert store.probe(INDEX)  # of the record that is missing
+
+
+def test_changes_are_made_in_order(store: MetadataStore) -> None:
+    with store.update(b"r1") as record:
+        record.set(b"k", Value.of(1, b"i"))
+        record.clear(b"k")
+        record.set(b"k", Value.of(2))
+        record.clear(b"l")
+        record.set(b"l", Value.of(3, b"j"))
+    assert store.get(b"r1").values[b"k"] == Value(b"2")
+    assert not store.probe(b"i")
+    assert store.probe(b"j")
+
+
+def test_clear(store: MetadataStore) -> None:
+    with store.update(b"r1") as record:
+        record.set(b"a", Value.of(1, b"stays"))
+        record.set(b"a", Value.of(1, b"goes"))
+    store.clear(b"r1")
+    assert not store.get(b"r1").exists
+    assert store.external(b"r1", b"name") is None
+    assert not store.probe(b"goes")
+    assert store.probe(b"stays")
+    store.clear(b"r1")
+    assert ids(store.all()) == [b"r2"]
+
+
+def test_get_and_set(store: MetadataStore) -> None:
+    seen = []
+
+    def change(value: Value | None) -> Value | None:
+        seen.append(value)
+        return Value.of(len(seen)) if len(seen) < 3 else None
+
+    for _ in range(3):
+        store.get_and_set(b"r1", b"a", change)
+    assert seen == [Value(b"1"), Value(b"1"), Value(b"2")]
+    assert store.view(b"r1")[b"a"] == b""
+
+    def fail(value: Value | None) -> Value | None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        store.get_and_set(b"r1", b"a", fail)
+
+
+def test_external_data_without_record(store: MetadataStore) -> None:
+    store.set_external(b"no-record", b"n", b"")
+    assert store.external(b"no-record", b"n") == b""
+    assert not store.get(b"no-record").exists
+    store.clear(b"no-record")
+    assert store.external(b"no-record", b"n") is None
+
+
+def test_a_value_where_a_bucket_is(store: MetadataStore, tmp_path: Path) -> None:
+    with pytest.raises(EditConflictError), store.update(b"stray"):
+        pass
+    with pytest.raises(EditConflictError), store.update(b"r1") as record:
+        record.set(b"a", Value.of(3))
+        record.set(b"nested", Value.of(1))
+    store.close()
+    assert stores.content(tmp_path / "store") == list(stores.rows(TREE))
+
+
+@pytest.mark.parametrize("key", [b"", b"k" * 32769])
+def test_impossible_keys(store: MetadataStore, key: bytes) -> None:
+    with pytest.raises(ValueError, match="32768"), store.update(key):
+        pass
+    for change in ("set", "clear"):
+        with pytest.raises(ValueError, match="32768"), store.update(b"r") as record:
+            record.set(key, Value()) if change == "set" else record.clear(key)
+    with pytest.raises(ValueError, match="32768"), store.update(b"r") as record:
+        record.set(b"k", Value.of(1, b"i" * 32766))
+    assert not store.get(b"r").exists
+
+
+def test_transactions_do_not_nest(store: MetadataStore) -> None:
+    with store.update(b"r2") as record:
+        with pytest.raises(BusyError, match="transaction"):
+            store.clear(b"r1")
+        record.set(b"k", Value.of(1))
+    assert store.get(b"r1").exists
+    assert store.get(b"r2").values == {b"k": Value(b"1")}
+
+
+def test_reading_only(engine: Engine, tmp_path: Path) -> None:
+    path = stores.make(tmp_path, engine, TREE)
+    before = path.read_bytes()
+    with open_store(path, read_only=True) as store:
+        assert store.get(b"r1").exists
+        with pytest.raises(BusyError, match="reading only"):
+            store.clear(b"r1")
+    assert path.read_bytes() == before
+
+
+def test_writing_while_iterating(store: MetadataStore) -> None:
+    seen = []
+    for item in store.all():
+        seen.append(item.id)
+        store.clear(b"r2")
+        with store.update(b"r3"):
+            pass
+    assert seen == [b"r1", b"r2"]
+    assert ids(store.all()) == [b"r1", b"r3"]
+
+
+def test_all_else_in_the_file_stays(engine: Engine, tmp_path: Path) -> None:
+    path = stores.make(tmp_path, engine, TREE)
+    with open_store(path) as store, store.update(b"r1") as record:
+        record.set(b"a", Value.of(1))
+    assert stores.content(path) == list(stores.rows(TREE))
+
+
+def test_what_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        open_store(tmp_path / "missing")
+    with pytest.raises(CorruptDatabaseError, match="not a regular file"):
+        open_store(tmp_path)
+    (tmp_path / "garbage").write_bytes(b"garbage" * 1000)
+    with pytest.raises(CorruptDatabaseError, match="neither"):
+        open_store(tmp_path / "garbage")

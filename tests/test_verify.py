@@ -1,0 +1,218 @@
+"""The pure verification: silent about every migrated world, and about nothing else."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+
+from buildkit_migrate import reference
+from buildkit_migrate._native.bolt import Reader
+from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate.bolt import BucketView
+from buildkit_migrate.metadata import keys
+from buildkit_migrate.migration.model import (
+    Kind,
+    PlainPlan,
+    PlainRecords,
+    PlainState,
+    PlainSurvey,
+    Reason,
+    Snapshot,
+)
+from buildkit_migrate.migration.verify import Difference, DifferenceKind, store_differences, verify
+from dicts import edited, file_of
+from fixtures import Tree, bucket
+from strategies import worlds
+
+SLOW = settings(
+    max_examples=60,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+Store = tuple[Tree, PlainSurvey]
+
+
+@st.composite
+def stores(draw: st.DrawFn) -> Store:
+    """Stores with index keys and external data, of records and of nothing, and a bucket of somebody else."""
+    records, survey = draw(worlds())
+    ids = st.sampled_from([*records, b"gone"])
+    index = draw(st.lists(st.builds(keys.index_key, st.sampled_from([b"i", b"git::", b"chainid:x"]), ids)))
+    external: Tree = {id: {b"name": b"raw", b"none": b""} for id in draw(st.sets(ids))}
+    store: Tree = {
+        b"_main": {id: _bucket_of(record) for id, record in records.items()} | {b"stray": b"key"},
+        b"_index": dict.fromkeys(index, b""),
+        b"_external": external,
+        b"foreign": {b"k": {b"v": b""}},
+    }
+    for name in draw(st.sets(st.sampled_from(sorted(store)))) - {b"_main"}:
+        del store[name]
+    # containerd has no snapshot without its parent.
+    for snapshot in list(survey.snapshots.values()):
+        if snapshot.parent:
+            survey.snapshots.setdefault(snapshot.parent, Snapshot(Kind.COMMITTED))
+    return store, survey
+
+
+def _bucket_of(record: dict[bytes, bytes | None]) -> Tree:
+    return {key: {b"k": b"v"} if value is None else value for key, value in record.items()}
+
+
+def migrated(store: Tree, survey: PlainSurvey) -> tuple[Reader, Tree, PlainState]:
+    """The v1 file, the content of the v2 file that the migration makes of it, and containerd afterwards."""
+    v1 = Reader(file_of(store))
+    plan = Plan(
+        Records(v1),
+        Survey(
+            survey.snapshotter,
+            [(name, s.kind, s.parent, s.root_label) for name, s in survey.snapshots.items()],
+            survey.blobs.items(),
+            survey.leases.items(),
+        ),
+    )
+    return v1, edited(v1, plan.store_edits()), after(survey, plan.plain())
+
+
+def after(survey: PlainSurvey, plan: PlainPlan) -> PlainState:
+    leases = {id: set(resources) for id, resources in survey.leases.items()}
+    for id, record in plan.records.items():
+        leases.setdefault(id, set()).update(record.add_resources)
+    return PlainState(
+        survey.snapshotter,
+        {
+            name: replace(snapshot, root_label=snapshot.root_label and name not in plan.unlabel_snapshots)
+            for name, snapshot in survey.snapshots.items()
+        },
+        {blob: label and blob not in plan.unlabel_blobs for blob, label in survey.blobs.items()},
+        leases,
+        set(leases),
+    )
+
+
+@SLOW
+@given(stores())
+def test_a_migrated_store_verifies(store: Store) -> None:
+    content, survey = store
+    v1, v2, state = migrated(content, survey)
+    findings = verify(BucketView(v1.root), v2, state)
+    assert findings.differences == ()
+    plan = reference.plan(_records(content), survey)
+    assert findings.records == len(plan.records)
+    assert findings.problems == tuple(plan.problems)
+    assert list(store_differences(content, v2, survey)) == []
+
+
+def _records(store: Tree) -> PlainRecords:
+    return {
+        id: {key: value if isinstance(value, bytes) else None for key, value in record.items()}
+        for id, record in bucket(store, b"_main").items()
+        if isinstance(record, dict)
+    }
+
+
+@SLOW
+@given(stores(), st.data())
+def test_nothing_can_be_changed_in_a_store(store: Store, data: st.DataObject) -> None:
+    """One key is lost, new, or has another value, anywhere in v2."""
+    content, survey = store
+    _, v2, state = migrated(content, survey)
+    paths = sorted(_paths(v2))
+    path = data.draw(st.sampled_from(paths))
+    *above, name = path
+    at = bucket(v2, *above)
+    match data.draw(st.sampled_from(["lose", "change", "add"])):
+        case "lose":
+            del at[name]
+        case "change":
+            at[name] = b'{"value":"other"}'
+        case _:
+            at[name + b"!"] = b'{"value":"other"}'
+    assert verify(content, v2, state).differences
+    assert list(store_differences(content, v2, survey))
+
+
+def _paths(tree: Tree, *above: bytes) -> list[tuple[bytes, ...]]:
+    paths = []
+    for name, value in tree.items():
+        paths.append((*above, name))
+        if isinstance(value, dict):
+            paths += _paths(value, *above, name)
+    return paths
+
+
+@SLOW
+@given(stores(), st.data())
+def test_nothing_that_records_need_can_be_lost_in_containerd(store: Store, data: st.DataObject) -> None:
+    content, survey = store
+    _, v2, state = migrated(content, survey)
+    plan = reference.plan(_records(content), survey)
+    assume(plan.records)
+    id = data.draw(st.sampled_from(sorted(plan.records)))
+    record = plan.records[id]
+    own = state.snapshots.get(id)
+    repaired = {problem.record for problem in plan.problems if problem.reason is Reason.REPAIRED}
+    has_own = not _has_equal_mutable(content, id) or id in repaired
+    match data.draw(st.sampled_from(["lease", "flat", "resource", "label", "snapshot", "kind", "blob"])):
+        case "lease":
+            del state.leases[id]
+            expected = Difference(DifferenceKind.LEASE_MISSING, id)
+        case "flat":
+            state.flat_leases.remove(id)
+            expected = Difference(DifferenceKind.LEASE_NOT_FLAT, id)
+        case "resource":
+            snapshotter = f"snapshots/{survey.snapshotter}"
+            state.leases[id].remove((snapshotter, id))
+            expected = Difference(DifferenceKind.RESOURCE_MISSING, id, snapshotter.encode(), id)
+        case "label":
+            assume(has_own and own is not None)
+            assert own is not None
+            state.snapshots[id] = replace(own, root_label=True)
+            is_view = own.kind is Kind.VIEW
+            kind = DifferenceKind.LABEL_ON_VIEW if is_view else DifferenceKind.LABEL_ON_SNAPSHOT
+            expected = Difference(kind, id)
+        case "snapshot":
+            assume(has_own)
+            del state.snapshots[id]
+            expected = Difference(DifferenceKind.SNAPSHOT_MISSING, id, id)
+        case "kind":
+            assume(has_own and own is not None and own.kind is Kind.ACTIVE)
+            assume(keys.COMMITTED not in bucket(content, b"_main", id))
+            state.snapshots[id] = Snapshot(Kind.COMMITTED, own.parent if own else b"")
+            value = b'{"value":true}'
+            expected = Difference(DifferenceKind.SNAPSHOT_KIND, id, keys.COMMITTED, value, None)
+        case _:
+            assume(keys.BLOB in record.puts)
+            blob = bucket(v2, b"_main", id)[keys.BLOB]
+            digest = next(digest for digest in state.blobs if b'"%b"' % digest in _bytes(blob))
+            # Or its absence looks as it did when the store was v1.
+            assume(blob != bucket(content, b"_main", id).get(keys.BLOB))
+            del state.blobs[digest]
+            missing = {d.subject for d in verify(content, v2, state).differences}
+            assert missing == {digest}
+            return
+    assert set(verify(content, v2, state).differences) == {expected}
+
+
+def _has_equal_mutable(store: Tree, id: bytes) -> bool:
+    from buildkit_migrate.metadata import gojson
+
+    stored = bucket(store, b"_main", id).get(keys.EQUAL_MUTABLE)
+    return bool(gojson.string(_bytes(stored) if stored is not None else None))
+
+
+def _bytes(value: bytes | Tree) -> bytes:
+    assert isinstance(value, bytes)
+    return value
+
+
+def test_trees_are_not_changed() -> None:
+    content: Tree = {b"_main": {b"a": {b"etag": b'{"value":"1"}'}}}
+    survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE, b"", True)})
+    _, v2, state = migrated(content, survey)
+    before = copy.deepcopy((content, v2, state))
+    assert verify(content, v2, state).differences == ()
+    assert before == (content, v2, state)
