@@ -38,6 +38,7 @@ MODULES = {
     "bolt": ["bolt.pyx", *BOLT, "bolt_builder.c", "bolt_rewrite.c", "bolt_scan.c", "bolt_check.c"],
     "packing": ["packing.pyx", "packed.c", "lmdb_check.c", *BOLT, "bolt_builder.c"],
     "plan": ["plan.pyx", *PLAN, *BOLT, *CHAIN],
+    "bus_error": ["bus_error.pyx", "bus_error_handler.c"],
 }
 
 compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-function"]

@@ -73,19 +73,6 @@ cdef extern from "bolt_check.h" nogil:
     bint bkm_check(bkm_bolt *bolt, bkm_report report, void *context)
 
 
-cdef inline bytes to_bytes(bkm_span span):
-    return PyBytes_FromStringAndSize(<const char *>span.data, span.size)
-
-
-cdef inline bkm_span to_span(bytes value) except *:
-    cdef bkm_span span
-    if len(value) > 0x7FFFFFFF:
-        raise ValueError("keys and values must be shorter than 2 GiB")
-    span.data = <const uint8_t *><const char *>value
-    span.size = <uint32_t>len(value)
-    return span
-
-
 cdef class Column:
     def __cinit__(self):
         self.spans = NULL

@@ -8,8 +8,8 @@
 typedef void (*bkm_report)(void *context, uint64_t page, const char *text);
 
 /* Reports everything that bbolt's own check would, and what it misses: branch pages with one child, branch
- * keys that differ from their child's first key, uneven depth, empty leaves. Goes on after a finding.
- * False when out of memory. */
+ * keys that differ from their child's first key, uneven depth, empty leaves. Goes on after a finding, up to
+ * ten thousand of them. False when out of memory. */
 bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context);
 
 #endif

@@ -23,6 +23,7 @@ static const char *const rule_texts[BKM_RULES] = {
     [BKM_TREE_TOO_DEEP] = "tree is deeper than any valid file's",
     [BKM_ELEMENTS_OUT_OF_PAGE] = "element table runs out of the page",
     [BKM_DATA_OUT_OF_PAGE] = "key or value lies outside of the page",
+    [BKM_DATA_OVERLAPS] = "keys and values of the page overlap",
     [BKM_BAD_KEY_SIZE] = "empty key, or key longer than 32768 bytes",
     [BKM_BAD_VALUE_SIZE] = "value longer than the format allows",
     [BKM_BAD_ELEMENT_FLAGS] = "unknown element flags",
@@ -183,12 +184,14 @@ static bkm_span page_key(const bkm_page *page, uint32_t index)
     return page->leaf ? bkm_leaf_item(page, index).key : bkm_branch_key(page, index);
 }
 
-/* Tests the elements of a page against the bytes that it owns. */
+/* Tests the elements of a page against the bytes that it owns. Their data is no more than the page has room
+ * for: a small file must not make much to read, as it could with elements that share bytes. */
 static bkm_rule check_elements(const bkm_page *page, uint64_t bytes, bool is_inline)
 {
     uint64_t table_end = BKM_PAGE_HEADER + (uint64_t)page->count * BKM_LEAF_ELEMENT;
     if (table_end > bytes)
         return BKM_ELEMENTS_OUT_OF_PAGE;
+    uint64_t room = bytes - table_end;
     for (uint32_t i = 0; i < page->count; i++) {
         uint64_t at = BKM_PAGE_HEADER + (uint64_t)i * BKM_LEAF_ELEMENT;
         const uint8_t *element = page->data + at;
@@ -213,6 +216,9 @@ static bkm_rule check_elements(const bkm_page *page, uint64_t bytes, bool is_inl
             return BKM_BAD_KEY_SIZE;
         if (at + position < table_end || at + position + key_size + value_size > bytes)
             return BKM_DATA_OUT_OF_PAGE;
+        if (key_size + value_size > room)
+            return BKM_DATA_OVERLAPS;
+        room -= key_size + value_size;
         if (i > 0 && bkm_span_compare(page_key(page, i - 1), page_key(page, i)) >= 0)
             return BKM_KEY_ORDER;
     }

@@ -45,8 +45,16 @@ static bool read_path(bkm_bolt *bolt, const bkm_bucket *row, const bkm_path *pat
     return true;
 }
 
+/* In a sound file no two rows share bytes. Rows are only looked into, so a page that several of them have is
+ * not noticed; but all values of a column together are never more than the file. */
+static bool count_value(bkm_bolt *bolt, bkm_span value, uint64_t *bytes)
+{
+    *bytes += value.size;
+    return *bytes <= bolt->size || bkm_bolt_fail(bolt, BKM_PAGE_VISITED_TWICE, BKM_NO_PAGE);
+}
+
 static bool scan_rows(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *paths, uint8_t *visited,
-                      bkm_table *table)
+                      uint64_t *bytes, bkm_table *table)
 {
     bkm_cursor cursor;
     if (!bkm_cursor_first(&cursor, bolt, bucket, visited))
@@ -59,9 +67,11 @@ static bool scan_rows(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *
                 return false;
             if (!add_row(table, item.key))
                 return bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
-            for (size_t i = 0; i < table->column_count; i++)
-                if (!read_path(bolt, &row, &paths[i], &table->columns[i][table->rows - 1]))
+            for (size_t i = 0; i < table->column_count; i++) {
+                bkm_span *value = &table->columns[i][table->rows - 1];
+                if (!read_path(bolt, &row, &paths[i], value) || !count_value(bolt, *value, &bytes[i]))
                     return false;
+            }
         }
         if (!bkm_cursor_next(&cursor))
             return false;
@@ -73,12 +83,14 @@ bool bkm_scan(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *paths, s
 {
     *table = (bkm_table){.column_count = path_count};
     table->columns = calloc(path_count ? path_count : 1, sizeof *table->columns);
+    uint64_t *bytes = calloc(path_count ? path_count : 1, sizeof *bytes);
     uint8_t *visited = bkm_bolt_bitmap(bolt);
-    bool ok = table->columns && visited;
+    bool ok = table->columns && bytes && visited;
     if (!ok)
         bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
-    ok = ok && scan_rows(bolt, bucket, paths, visited, table);
+    ok = ok && scan_rows(bolt, bucket, paths, visited, bytes, table);
     free(visited);
+    free(bytes);
     if (!ok)
         bkm_table_free(table);
     return ok;

@@ -116,7 +116,7 @@ enum { FAR = 32, NEAR = 16 };
 static void prefetch_id(bkm_span id) /* which may lie across two cache lines */
 {
     __builtin_prefetch(id.data);
-    __builtin_prefetch(id.data + id.size);
+    __builtin_prefetch((const void *)((uintptr_t)id.data + id.size)); /* an absent one has no end to point at */
 }
 
 static void prefetch_far(const bkm_chain_input *in, const bkm_chain_output *out, chain_step step)

@@ -187,8 +187,8 @@ static uint8_t *write_beyond_ascii(uint8_t *out, const uint8_t *at, size_t lengt
 
 uint8_t *bkm_json_write_string(uint8_t *out, bkm_span text)
 {
-    const uint8_t *at = text.data, *end = text.data + text.size;
     *out++ = '"';
+    const uint8_t *at = text.size ? text.data : out, *end = at + text.size;
     while (at < end) {
         uint8_t byte = *at;
         if (byte >= 0x80) {

@@ -22,6 +22,8 @@ from buildkit_migrate._native.bolt cimport (
     bkm_item,
     bkm_span,
     c_bool,
+    to_bytes,
+    to_span,
 )
 
 from buildkit_migrate.errors import CorruptDatabaseError, StorageError
@@ -71,19 +73,6 @@ LONG_KEY = 511
 cdef enum:
     MAX_KEY = 511    # bytes of a key that every LMDB takes; an entry with such a key is a group
     BATCH = 4 << 20  # bytes of the entries that are handed over at once
-
-
-cdef inline bytes to_bytes(bkm_span span):
-    return PyBytes_FromStringAndSize(<const char *>span.data, span.size)
-
-
-cdef inline bkm_span to_span(bytes value) except *:
-    cdef bkm_span span
-    if len(value) > 0x7FFFFFFF:
-        raise ValueError("keys and values must be shorter than 2 GiB")
-    span.data = <const uint8_t *><const char *>value
-    span.size = <uint32_t>len(value)
-    return span
 
 
 cdef inline bytes with_tag(bytes tag, bkm_span name):

@@ -5,13 +5,14 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
-from buildkit_migrate._native.bolt cimport Reader, bkm_bolt, bkm_span, c_bool
+from buildkit_migrate._native.bolt cimport Reader, bkm_bolt, bkm_span, c_bool, to_bytes, to_span
 from sha256_kernel cimport bkm_sha256_kernel, select_kernel
 
 import struct
 import time
 from collections import namedtuple
 
+from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.metadata import gojson, keys
 from buildkit_migrate.migration.model import Caution, PlainPlan, Problem, Reason, RecordPlan
 
@@ -143,6 +144,7 @@ cdef extern from "plan_edits.h" nogil:
         size_t size
         size_t capacity
         c_bool failed
+        bkm_span too_long
 
     ctypedef struct bkm_store_edits:
         pass
@@ -186,20 +188,6 @@ cdef dict REASONS = {
 }
 
 
-cdef inline bytes to_bytes(bkm_span span):
-    return PyBytes_FromStringAndSize(<const char *>span.data, span.size) if span.size else b""
-
-
-cdef inline bkm_span to_span(bytes value) except *:
-    """The span lives as long as ``value``."""
-    cdef bkm_span span
-    if len(value) > 0x7FFFFFFF:
-        raise ValueError("keys and values must be shorter than 2 GiB")
-    span.data = <const uint8_t *><const char *>value
-    span.size = <uint32_t>len(value)
-    return span
-
-
 @cython.final
 cdef class Records:
     cdef bkm_records records
@@ -208,9 +196,12 @@ cdef class Records:
 
     def __cinit__(self, Reader reader not None):
         cdef size_t odd
+        cdef bint read
         self.reader = reader
         self.owned = []
-        if not bkm_records_read(&self.records, &reader.bolt):
+        with nogil:
+            read = bkm_records_read(&self.records, &reader.bolt)
+        if not read:
             raise reader.failure()
         for odd in range(self.records.odd_count):
             if not self.settle(odd):
@@ -258,6 +249,7 @@ cdef class Records:
 cdef class Survey:
     cdef bkm_survey survey
     cdef list owned  # what the spans point into
+    cdef bint is_filled
     cdef readonly str snapshotter
     cdef readonly str namespace
 
@@ -271,6 +263,7 @@ cdef class Survey:
         self.fill_snapshots(sorted(by_name.items()))
         self.fill_blobs(sorted(dict(blobs).items()))
         self.fill_leases(dict(leases))
+        self.is_filled = True
 
     def __dealloc__(self):
         bkm_survey_free(&self.survey)
@@ -284,28 +277,32 @@ cdef class Survey:
         survey.owned = [metadata, snapshots]
         survey.namespace = namespace
         survey.snapshotter = snapshotter
-        cdef bkm_bolt *failed = bkm_survey_read(
-            &survey.survey, &metadata.bolt, kinds, to_span(name_space), to_span(name)
-        )
+        cdef bkm_span name_space_span = to_span(name_space)
+        cdef bkm_span name_span = to_span(name)
+        cdef bkm_bolt *failed
+        with nogil:
+            failed = bkm_survey_read(&survey.survey, &metadata.bolt, kinds, name_space_span, name_span)
         if failed != NULL:
             raise metadata.failure() if failed == &metadata.bolt else snapshots.failure()
+        survey.is_filled = True
         return survey
 
     cdef bkm_span *pack(self, list values) except NULL:
-        """The values one after the other in one block."""
+        """The values one after the other in one block. ValueError for one that no file could hold."""
         cdef bkm_span *spans = <bkm_span *>malloc((len(values) + 1) * sizeof(bkm_span))
         if spans == NULL:
             raise MemoryError
         cdef bytes block
+        cdef bytes value
         cdef const uint8_t *at
         cdef Py_ssize_t i
         try:
             block = b"".join(values)
             self.owned.append(block)
             at = <const uint8_t *><const char *>block
-            for i in range(len(values)):
+            for i, value in enumerate(values):
                 spans[i].data = at
-                spans[i].size = <uint32_t>len(values[i])
+                spans[i].size = to_span(value).size
                 at += spans[i].size
         except BaseException:
             free(spans)
@@ -354,6 +351,8 @@ cdef class Survey:
                 if kind != "content" and kind != snapshot_type:
                     continue
                 self.owned.append(resource)
+                if self.survey.resource_count == 0xFFFFFFFF:
+                    raise ValueError("leases with more than 4294967295 resources are not supported")
                 if not bkm_survey_add_resource(&self.survey, to_span(resource), kind == "content"):
                     raise MemoryError
             self.survey.lease_end[i] = <uint32_t>self.survey.resource_count
@@ -367,8 +366,8 @@ cdef class Plan:
     cdef readonly Survey survey
 
     def __cinit__(self, Records records not None, Survey survey not None):
-        if survey.snapshotter is None:
-            raise TypeError("the survey was not initialised")
+        if not survey.is_filled:
+            raise TypeError("the survey was not initialised, or that failed")
         cdef const bkm_sha256_kernel *kernel = select_kernel(None)
         cdef bint made
         self.records = records
@@ -471,13 +470,10 @@ cdef class Plan:
         return found
 
     cdef bytes put_operations(self, size_t record):
-        cdef bkm_operations out
-        out.data = NULL
-        out.size = out.capacity = 0
-        out.failed = False
+        cdef bkm_operations out = [NULL, 0, 0, False, [NULL, 0]]
         bkm_write_puts(&out, &self.plan, record)
         try:
-            return chunk(&out)
+            return chunk(&out, self.records.reader)
         finally:
             free(out.data)
 
@@ -568,7 +564,7 @@ cdef class _StoreEdits:
     def __next__(self):
         with nogil:
             bkm_store_edits_fill(self.edits, &self.out)
-        return chunk(&self.out)
+        return chunk(&self.out, self.plan.records.reader)
 
 
 @cython.final
@@ -606,10 +602,16 @@ cdef class _ContainerdEdits:
     def __next__(self):
         with nogil:
             bkm_containerd_edits_fill(self.edits, &self.out)
-        return chunk(&self.out)
+        return chunk(&self.out, self.plan.records.reader)
 
 
-cdef bytes chunk(const bkm_operations *out):
+cdef bytes chunk(const bkm_operations *out, Reader reader):
+    if out.too_long.data != NULL:
+        raise CorruptDatabaseError(
+            "a new value would be longer than the format allows",
+            path=reader.path,
+            detail=to_bytes(out.too_long).decode(),
+        )
     if out.failed:
         raise MemoryError
     if out.size == 0:

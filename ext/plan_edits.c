@@ -14,10 +14,21 @@ static uint8_t *copy(uint8_t *at, bkm_span span)
     return at + span.size;
 }
 
+static void refuse(bkm_operations *out, bkm_span key)
+{
+    out->failed = true;
+    out->too_long = key;
+}
+
 /* PUT of {"value":"<text>"}, with ,"index":"<prefix><text>" unless the prefix is empty. */
 static void put_string(bkm_operations *out, bkm_span key, bkm_span text, bkm_span index_prefix)
 {
     size_t limit = 64 + key.size + index_prefix.size + 2 * bkm_json_string_limit(text.size);
+    /* No byte of a text gets shorter, so the longest ones need not be written to know. */
+    if ((index_prefix.size ? 2 : 1) * (uint64_t)text.size > BKM_MAX_VALUE) {
+        refuse(out, key);
+        return;
+    }
     uint8_t *start = bkm_operations_room(out, limit), *at = start;
     if (!start)
         return;
@@ -36,6 +47,10 @@ static void put_string(bkm_operations *out, bkm_span key, bkm_span text, bkm_spa
         *at++ = '"';
     }
     *at++ = '}';
+    if ((size_t)(at - value) > BKM_MAX_VALUE) {
+        refuse(out, key);
+        return;
+    }
     bkm_store32(value - 4, (uint32_t)(at - value));
     out->size += (size_t)(at - start);
 }

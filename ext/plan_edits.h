@@ -8,7 +8,8 @@
 typedef struct {
     uint8_t *data;
     size_t size, capacity;
-    bool failed; /* out of memory; what is written then is lost */
+    bool failed; /* out of memory, or a value was too long; what is written then is lost */
+    bkm_span too_long; /* the key of that value; NULL data: none */
 } bkm_operations;
 
 /* The puts of a kept record's metadata keys, without its bucket. */

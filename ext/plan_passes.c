@@ -123,7 +123,8 @@ static bool as_read(bkm_plan *plan, bkm_span *text)
 {
     if (bkm_utf8_valid(*text))
         return true;
-    bkm_plan_text *copy = malloc(sizeof *copy + 3 * (size_t)text->size);
+    /* A text that could outgrow the size of a span counts as one that there is no memory for. */
+    bkm_plan_text *copy = text->size > UINT32_MAX / 3 ? NULL : malloc(sizeof *copy + 3 * (size_t)text->size);
     if (!copy)
         return false;
     uint8_t *out = copy->bytes;

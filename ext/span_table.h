@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
 
 #include "span.h"
 
@@ -12,13 +14,15 @@ typedef struct {
     const bkm_span *keys;
     uint64_t *slots; /* upper half: that of the hash, so that few keys are looked at; lower half: index + 1 */
     size_t mask;
+    uint64_t secret[2]; /* keeps who makes the keys from choosing ones that all meet in one slot */
 } bkm_span_table;
 
 /* Asks for the bytes of a span that is looked at soon; any span will do. */
 static inline void bkm_prefetch(bkm_span span)
 {
     __builtin_prefetch(span.data);
-    __builtin_prefetch(span.data + span.size);
+    /* Reckoned as a number: an absent span has no end to point at. */
+    __builtin_prefetch((const void *)((uintptr_t)span.data + span.size));
 }
 
 /* In a loop over spans that lie apart: asks for the one that comes some rounds later. */
@@ -29,21 +33,39 @@ static inline void bkm_prefetch_ahead(const bkm_span *spans, size_t count, size_
         bkm_prefetch(spans[at + ROUNDS]);
 }
 
-static inline uint64_t bkm_span_hash(bkm_span key)
+/* Both halves of the product, folded: what comes out tells nothing of how it depends on an unknown factor. */
+static inline uint64_t bkm_mix(uint64_t value, uint64_t factor)
 {
-    uint64_t hash = key.size, word;
+    __extension__ unsigned __int128 product = (unsigned __int128)value * factor;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static inline uint64_t bkm_span_hash(const bkm_span_table *table, bkm_span key)
+{
+    uint64_t hash = table->secret[0] ^ key.size, word;
     const uint8_t *at = key.data;
     uint32_t left = key.size;
     for (; left >= 8; left -= 8, at += 8) {
         memcpy(&word, at, 8);
-        hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
-        hash ^= hash >> 32;
+        hash = bkm_mix(hash ^ word, table->secret[1]);
     }
     word = 0;
     if (left)
         memcpy(&word, at, left);
-    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
-    return hash ^ hash >> 29;
+    return bkm_mix(hash ^ word, table->secret[1]);
+}
+
+/* Random bytes; where the system has none yet, what a file that was made before can't know either. */
+static inline void bkm_span_table_draw(bkm_span_table *table)
+{
+    if (getrandom(table->secret, sizeof table->secret, GRND_NONBLOCK) != (ssize_t)sizeof table->secret) {
+        struct timespec now;
+        timespec_get(&now, TIME_UTC);
+        table->secret[0] = (uint64_t)(uintptr_t)table->slots * 0x9E3779B97F4A7C15u;
+        table->secret[1] = table->secret[0] ^ (uint64_t)now.tv_nsec * 0xC2B2AE3D27D4EB4Fu;
+    }
+    /* A factor without large and odd parts would lose bits. */
+    table->secret[1] |= UINT64_C(1) << 63 | 1;
 }
 
 /* `keys` (all different, fewer than INT32_MAX) must stay. False when out of memory. */
@@ -52,12 +74,13 @@ static inline bool bkm_span_table_make(bkm_span_table *table, const bkm_span *ke
     size_t size = 16;
     while (size < 2 * count)
         size *= 2;
-    *table = (bkm_span_table){keys, calloc(size, sizeof(uint64_t)), size - 1};
+    *table = (bkm_span_table){keys, calloc(size, sizeof(uint64_t)), size - 1, {0}};
     if (!table->slots)
         return false;
+    bkm_span_table_draw(table);
     for (size_t i = 0; i < count; i++) {
         bkm_prefetch_ahead(keys, count, i);
-        uint64_t hash = bkm_span_hash(keys[i]);
+        uint64_t hash = bkm_span_hash(table, keys[i]);
         size_t slot = hash & table->mask;
         while (table->slots[slot])
             slot = (slot + 1) & table->mask;
@@ -82,7 +105,7 @@ static inline int32_t bkm_span_table_find_hashed(const bkm_span_table *table, bk
 /* Index of the key, -1 if it is not there. */
 static inline int32_t bkm_span_table_find(const bkm_span_table *table, bkm_span key)
 {
-    return bkm_span_table_find_hashed(table, key, bkm_span_hash(key));
+    return bkm_span_table_find_hashed(table, key, bkm_span_hash(table, key));
 }
 
 /* Finds many keys, each step for a block of them at once: the time goes into waiting for memory all over the
@@ -98,7 +121,7 @@ static inline void bkm_span_table_find_all(const bkm_span_table *table, const bk
         for (size_t i = 0; i < size; i++)
             bkm_prefetch(block[i]);
         for (size_t i = 0; i < size; i++) {
-            hash[i] = bkm_span_hash(block[i]);
+            hash[i] = bkm_span_hash(table, block[i]);
             __builtin_prefetch(&table->slots[hash[i] & table->mask]);
         }
         for (size_t i = 0; i < size; i++) {

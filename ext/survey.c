@@ -157,6 +157,9 @@ static bool read_resources(bkm_survey *survey, bkm_bolt *metadata, const bkm_buc
     while (!bkm_cursor_end(&cursor)) {
         if (!bkm_survey_add_resource(survey, bkm_cursor_item(&cursor).key, is_content))
             return no_memory(metadata);
+        /* Each has an element of its own, unless leases share pages. */
+        if (survey->resource_count > metadata->size / BKM_LEAF_ELEMENT)
+            return bkm_bolt_fail(metadata, BKM_PAGE_VISITED_TWICE, bkm_cursor_page(&cursor));
         if (!bkm_cursor_next(&cursor))
             return false;
     }

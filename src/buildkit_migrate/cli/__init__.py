@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from buildkit_migrate import errors
@@ -109,7 +110,8 @@ def _replace_closed_streams() -> None:
 def _run(given: list[str]) -> int:
     try:
         options = _make_parser().parse_args(given)
-        status: int = _module(options.command).run(options)
+        with _last_words(given):
+            status: int = _module(options.command).run(options)
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
@@ -117,6 +119,29 @@ def _run(given: list[str]) -> int:
     except Exception as error:
         return _fail(error, given)
     return status
+
+
+@contextlib.contextmanager
+def _last_words(given: Sequence[str]) -> Iterator[None]:
+    """Meanwhile, what would be a bus error ends the process with a message and exit status.
+
+    Databases are mapped; one that somebody cuts short meanwhile can't be read where it ended. Locks keep
+    daemons away, but not a ``cp`` or ``truncate``.
+    """
+    from buildkit_migrate._native import bus_error
+    from buildkit_migrate.cli import render
+
+    error = errors.CorruptDatabaseError(
+        "cut short by another process, or unreadable on its disk, while it was read", path="a database file"
+    )
+    error.hint = "make sure that nothing else works on the root, and run the command again"
+    document = render.json_text({"error": render.error_as_dict(error)}) if wants_json(given) else b""
+    lines = "".join(f"{line}\n" for line in render.error_lines(error, verbose=False))
+    bus_error.install(lines.encode(), document, error.exit_code)
+    try:
+        yield
+    finally:
+        bus_error.remove()
 
 
 def _make_parser() -> argparse.ArgumentParser:

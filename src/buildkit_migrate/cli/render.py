@@ -26,6 +26,7 @@ __all__ = [
     "emit_json",
     "error_as_dict",
     "error_lines",
+    "json_text",
     "known_error",
     "printable",
     "report_lines",
@@ -53,13 +54,16 @@ def emit(lines: Iterable[str]) -> None:
 
 def emit_json(document: dict[str, Any]) -> None:
     """Prints a document to stdout; raises as `emit` does."""
+    text = json_text(document)
+    with _writing_output():
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+
+
+def json_text(document: dict[str, Any]) -> bytes:
     import orjson
 
-    with _writing_output():
-        sys.stdout.buffer.write(
-            orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        )
-        sys.stdout.buffer.flush()
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,92 @@
+#include "common.h"
+
+static bool keep(void *context, const uint8_t *data, size_t size)
+{
+    bkm_image *image = context;
+    if (image->capacity - image->size < size) {
+        image->capacity = 2 * (image->size + size);
+        image->data = realloc(image->data, image->capacity);
+        BKM_DEMAND(image->data);
+    }
+    memcpy(image->data + image->size, data, size);
+    image->size += size;
+    return true;
+}
+
+static bool no_more(bkm_edits *edits)
+{
+    edits->size = 0;
+    return true;
+}
+
+bkm_edits bkm_fuzz_one_chunk(const uint8_t *data, size_t size)
+{
+    return (bkm_edits){.data = size ? data : (const uint8_t *)"", .size = size, .refill = no_more};
+}
+
+void bkm_fuzz_demand_error(const bkm_bolt *bolt)
+{
+    BKM_DEMAND(bolt->rule > BKM_NO_MEMORY && bolt->rule < BKM_RULES);
+    BKM_DEMAND(bkm_rule_text(bolt->rule)[0]);
+}
+
+uint8_t *bkm_fuzz_copy(const uint8_t *data, size_t size)
+{
+    uint8_t *copy = malloc(size ? size : 1);
+    BKM_DEMAND(copy);
+    if (size)
+        memcpy(copy, data, size);
+    return copy;
+}
+
+static bool write_image(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_rewrite_result *result,
+                        bkm_build_status *built)
+{
+    *image = (bkm_image){0};
+    bkm_builder *builder = bkm_builder_new(bolt->page_size, bolt->page_size / 10 * 9, keep, image);
+    BKM_DEMAND(builder);
+    bkm_bucket root = bkm_root_bucket(bolt);
+    *result = bkm_rewrite(bolt, &root, builder, edits);
+    bool ok = result->status == BKM_REWRITE_OK;
+    if (ok) {
+        uint8_t *metas = malloc(2 * (size_t)bolt->page_size);
+        BKM_DEMAND(metas && bkm_builder_finish(builder, metas));
+        BKM_DEMAND(image->size >= 4 * (size_t)bolt->page_size);
+        memcpy(image->data, metas, 2 * (size_t)bolt->page_size);
+        free(metas);
+    }
+    if (result->status == BKM_REWRITE_READ)
+        bkm_fuzz_demand_error(bolt);
+    *built = bkm_builder_status(builder);
+    bkm_builder_free(builder);
+    return ok;
+}
+
+static void no_finding(void *context, uint64_t page, const char *text)
+{
+    (void)context;
+    fprintf(stderr, "what was written is not sound: page %lld: %s\n", (long long)page, text);
+    abort();
+}
+
+bool bkm_fuzz_rewrite(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_rewrite_result *result,
+                      bkm_build_status *built)
+{
+    if (!write_image(bolt, edits, image, result, built))
+        return false;
+
+    bkm_bolt again;
+    bkm_image copy;
+    bkm_rewrite_result copied;
+    bkm_build_status copy_built;
+    bkm_edits nothing = bkm_fuzz_one_chunk(NULL, 0);
+    BKM_DEMAND(bkm_bolt_open(&again, image->data, image->size));
+    BKM_DEMAND(again.high_water * again.page_size == image->size && again.other_meta == BKM_OK);
+    BKM_DEMAND(bkm_check(&again, no_finding, NULL));
+    BKM_DEMAND(write_image(&again, &nothing, &copy, &copied, &copy_built));
+    BKM_DEMAND(copied.changes == 0);
+    BKM_DEMAND(copy.size == image->size && memcmp(copy.data, image->data, copy.size) == 0);
+    bkm_bolt_close(&again);
+    free(copy.data);
+    return true;
+}

@@ -1,0 +1,108 @@
+"""What is larger than the format's sizes, and objects that were never whole, are refused by name."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from buildkit_migrate._native.bolt import Reader
+from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate.errors import CorruptDatabaseError
+from dicts import file_of
+
+HERE = Path(__file__).parent
+EXT = HERE.parents[1] / "ext"
+SOURCES = (
+    "plan_edits.c",
+    "index_keys.c",
+    "json_value.c",
+    "chain_engine.c",
+    "chain_hash.c",
+    "plan_passes.c",
+    "records.c",
+    "bolt_reader.c",
+)
+
+
+def build(directory: Path, *sources: Path) -> Path:
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    program = directory / "program"
+    subprocess.run([compiler, "-std=gnu11", "-O1", f"-I{EXT}", *sources, "-o", program], check=True)
+    return program
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sources = [*(EXT / name for name in SOURCES), *sorted(EXT.glob("sha256_*.c"))]
+    return build(tmp_path_factory.mktemp("long"), HERE / "long_text_main.c", *sources)
+
+
+@pytest.mark.parametrize(("size", "said"), [("6", "0 \n"), ("2147483647", "1 cache.parent\n")])
+def test_text_that_no_value_can_hold(program: Path, size: str, said: str) -> None:
+    assert subprocess.run([program, size], capture_output=True, text=True, check=True).stdout == said
+
+
+def test_keys_that_are_chosen_to_collide(tmp_path: Path) -> None:
+    """A file could otherwise make the search for its records take hours."""
+    program = build(tmp_path, HERE / "span_table_main.c")
+    found, most = map(
+        int, subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert found == 20_000
+    assert most < 1000
+
+
+def records() -> Records:
+    return Records(Reader(file_of({b"_main": {b"a": {}}})))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ([(b"a", 3, "no bytes", False)], [], []),
+        ([(b"a", 3, b"", False)], [("no bytes", False)], []),
+        ([(b"a", 3, b"", False)], [], [(b"l", [("content", "no bytes")])]),
+        ([(b"a", 300, b"", False)], [], []),
+        ([(bytearray(b"a"), 3, memoryview(b""), False)], [], []),
+    ],
+)
+def test_survey_that_failed_halfway_makes_no_plan(arguments: tuple[list[object], ...]) -> None:
+    survey = Survey.__new__(Survey)
+    with pytest.raises((TypeError, OverflowError)):
+        survey.__init__("overlayfs", *arguments)  # type: ignore[misc]
+    with pytest.raises(TypeError, match="not initialised"):
+        Plan(records(), survey)
+    with pytest.raises(TypeError):
+        survey.__init__("overlayfs", [], [], [])  # type: ignore[misc]
+
+
+def test_survey_that_was_never_filled_makes_no_plan() -> None:
+    with pytest.raises(TypeError, match="not initialised"):
+        Plan(records(), Survey.__new__(Survey))
+
+
+def test_offline_survey_of_a_damaged_file_leaves_nothing() -> None:
+    data = bytearray(file_of({b"v1": {b"buildkit": {b"leases": {b"l": {b"k": b"v"}}}}}))
+    reader = Reader(bytes(data))
+    assert Plan(records(), Survey.offline(reader, None, "buildkit", "overlayfs")).counts["kept"] == 0
+    data[2 * 4096 + 8] = 4
+    with pytest.raises(CorruptDatabaseError):
+        Survey.offline(Reader(bytes(data)), None, "buildkit", "overlayfs")
+
+
+def test_readers_in_many_threads() -> None:
+    """Reading goes on without the interpreter's lock, each thread with a reader of its own."""
+    data = file_of({b"_main": {b"%04d" % i: {b"k": b'{"value":1}'} for i in range(2000)}})
+    counts = []
+    threads = [threading.Thread(target=lambda: counts.append(len(Records(Reader(data))))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [2000] * 8

@@ -1,0 +1,134 @@
+"""A database that somebody cuts short while it is mapped: the command says so, and the next run goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ondisk
+from buildkit_migrate._native import bus_error
+from ondisk import OnDisk
+
+COMMAND = """
+import contextlib, os, sys
+from buildkit_migrate import cli
+from buildkit_migrate.cli import options
+
+moment, victim, *arguments = sys.argv[1:]
+
+@contextlib.contextmanager
+def progress():
+    yield lambda step: os.truncate(victim, 4096) if step.startswith(moment) else None
+
+options.progress = progress
+sys.exit(cli.main(arguments))
+"""
+
+
+def migrate_and_cut(root: OnDisk, moment: str, victim: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, moment, str(victim), "migrate", "--format", "json", str(root.root)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["reading", "asking", "writing leases"])
+@pytest.mark.parametrize("name", ["v1", "containerd"])
+def test_says_so_and_the_next_run_goes_on(root: OnDisk, moment: str, name: str) -> None:
+    victim: Path = getattr(root, name)
+    if (moment, name) == ("writing leases", "v1"):
+        moment = "writing"  # v1 is not read any more when leases are written
+    sound = victim.read_bytes()
+    result = migrate_and_cut(root, moment, victim)
+    assert result.returncode == 5, result.stderr
+    assert "cut short by another process" in result.stderr
+    assert len(result.stderr.splitlines()) == 2
+    assert json.loads(result.stdout)["error"]["exit_code"] == 5
+    assert not root.v2.exists()
+
+    victim.write_bytes(sound)
+    again = root.migrate()
+    assert again.returncode == 0, again.stderr
+    assert root.left_behind == []
+    assert ondisk.tree(root.v2)
+
+
+def test_what_is_written_aside_is_removed_by_the_next_run(root: OnDisk) -> None:
+    sound = root.containerd.read_bytes()
+    assert migrate_and_cut(root, "writing leases", root.containerd).returncode == 5
+    assert root.left_behind
+    root.containerd.write_bytes(sound)
+    assert root.migrate().returncode == 0
+    assert root.left_behind == []
+
+
+@pytest.mark.parametrize(
+    "ending", ["os.kill(os.getpid(), signal.SIGBUS)", "signal.raise_signal(signal.SIGBUS)"]
+)
+def test_other_bus_errors_go_their_way(ending: str) -> None:
+    code = f"""
+import os, signal
+from buildkit_migrate._native import bus_error
+bus_error.install(b"wrong words", b"", 5)
+{ending}
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (-signal.SIGBUS, b"")
+
+
+def test_an_access_from_another_thread() -> None:
+    code = """
+import mmap, tempfile, threading
+from buildkit_migrate._native import bus_error
+file = tempfile.TemporaryFile()
+file.truncate(1 << 16)
+data = mmap.mmap(file.fileno(), 0)
+bus_error.install(b"said", b"once", 5)
+file.truncate(0)
+threads = [threading.Thread(target=lambda: data[5000]) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
+    assert (result.returncode, result.stderr, result.stdout) == (5, b"said", b"once")
+
+
+def test_the_signal_is_given_back() -> None:
+    code = """
+import mmap, tempfile
+from buildkit_migrate._native import bus_error
+file = tempfile.TemporaryFile()
+file.truncate(1 << 16)
+data = mmap.mmap(file.fileno(), 0)
+bus_error.install(b"wrong words", b"", 5)
+bus_error.remove()
+bus_error.remove()
+file.truncate(0)
+data[5000]
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (-signal.SIGBUS, b"")
+
+
+def test_is_installed_once() -> None:
+    bus_error.install(b"a", b"", 5)
+    try:
+        with pytest.raises(RuntimeError):
+            bus_error.install(b"b", b"", 5)
+    finally:
+        bus_error.remove()

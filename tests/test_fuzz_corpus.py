@@ -1,0 +1,120 @@
+"""The inputs that the fuzzers keep, through what Python sees: each works, or raises one of our errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from buildkit_migrate._native.bolt import Reader, check, rewrite, scan
+from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate.errors import CorruptDatabaseError, EditConflictError, Error
+from buildkit_migrate.metadata import gojson
+from buildkit_migrate.metadata.bolt_store import BoltStore
+from dicts import Image, file_of, tree_of
+
+FUZZ = Path(__file__).parents[1] / "fuzz"
+TARGETS = ("bolt", "json", "plan")
+NOW = 1_600_000_000_000_000_000
+
+
+def corpus(target: str) -> list[Path]:
+    paths = sorted((FUZZ / "corpus" / target).iterdir())
+    assert paths
+    return paths
+
+
+FILES = [*corpus("bolt"), *corpus("plan")]
+
+
+@contextlib.contextmanager
+def ours() -> Iterator[None]:
+    """Takes our errors, and demands that they say something."""
+    try:
+        yield
+    except Error as error:
+        assert error.message
+        assert error.exit_code
+
+
+def sound_or_error(reader: Reader, edits: list[bytes]) -> None:
+    image = Image(reader.page_size)
+    try:
+        rewrite(reader.root, image.builder, edits)
+    except (CorruptDatabaseError, EditConflictError):
+        return
+    except ValueError:
+        assert edits  # they may be malformed; the tree alone never is a reason
+        return
+    assert check(Reader(image.finish())) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_files(path: Path) -> None:
+    data = path.read_bytes()
+    with ours():
+        reader = Reader(data, path.name)
+        findings = check(reader)
+        assert all(text for _, text in findings)
+        with ours():
+            tree_of(reader.root)
+        with ours():
+            scan(reader.root, [(b"name",), (b"labels", b"containerd.io/gc.root")])
+        with ours():
+            for item in BoltStore(reader.root).all():
+                assert item.exists
+        sound_or_error(reader, [])
+        tail = data[reader.high_water * reader.page_size :]
+        sound_or_error(reader, [tail] if tail else [])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_plans(path: Path) -> None:
+    with ours():
+        reader = Reader(path.read_bytes(), path.name)
+        records = Records(reader)
+        plan = Plan(records, Survey.offline(reader, reader, "buildkit", "overlayfs"))
+        assert plan.counts["records"] == len(records)
+        assert len(plan.plain().records) == plan.counts["kept"]
+        with ours():
+            sound_or_error(reader, list(plan.store_edits()))
+        sound_or_error(reader, list(plan.containerd_edits(NOW)))
+
+
+@pytest.mark.parametrize("path", corpus("json"), ids=lambda path: path.name)
+def test_values(path: Path) -> None:
+    """The native recogniser and the decoder agree on what decodes."""
+    value = path.read_bytes()
+    plan = Plan(
+        Records(Reader(file_of({b"_main": {b"r": {b"some.key": value}}}))),
+        Survey("overlayfs", [(b"r", 3, b"", False)], [], []),
+    )
+    try:
+        if value:
+            gojson.decode(value)
+        decodes = True
+    except gojson.UndecodableValueError:
+        decodes = False
+    assert (plan.problems == []) == decodes
+
+
+@pytest.mark.skipif(
+    os.environ.get("BUILDKIT_MIGRATE_REPLAY") != "1",
+    reason="set BUILDKIT_MIGRATE_REPLAY=1 to build the harnesses",
+)
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_harnesses_with_sanitizers(tmp_path: Path, compiler: str) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+    environ = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"} | {"CC": compiler}
+    subprocess.run([FUZZ / "build", "replay", tmp_path], check=True, env=environ)
+    for target in TARGETS:
+        result = subprocess.run(
+            [tmp_path / target, *corpus(target)], capture_output=True, text=True, env=environ, check=False
+        )
+        assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,185 @@
+"""The command on a root with a damaged database: one clear error, and nothing has changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import ondisk
+from buildkit_migrate import cli
+from crafted import sign
+from ondisk import OnDisk
+
+DATABASES = ("v1", "containerd", "snapshots")
+PAGE = 4096
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def newest(data: bytes) -> int:
+    return max((0, PAGE), key=lambda page: struct.unpack_from("<Q", data, page + 64)[0])
+
+
+def top(data: bytes) -> int:
+    """Offset of the root page."""
+    root: int = struct.unpack_from("<Q", data, newest(data) + 32)[0]
+    return root * PAGE
+
+
+def put(form: str, where: Callable[[bytes], int], offset: int, value: int) -> Callable[[bytearray], None]:
+    return lambda data: struct.pack_into(form, data, where(data) + offset, value)
+
+
+def in_metas(form: str, offset: int, value: int, *, signed: bool = True) -> Callable[[bytearray], None]:
+    def damage(data: bytearray) -> None:
+        for page in (0, PAGE):
+            struct.pack_into(form, data, page + offset, value)
+        if signed:
+            sign(data, PAGE)
+
+    return damage
+
+
+def cut(end: int) -> Callable[[bytearray], None]:
+    return lambda data: data.__delitem__(slice(end, None))
+
+
+def first_bucket_is_the_root(data: bytearray) -> None:
+    """The first element of the root page leads back to the root page."""
+    page = top(data)
+    position, key_size = struct.unpack_from("<II", data, page + 16 + 4)
+    struct.pack_into("<Q", data, page + 16 + position + key_size, page // PAGE)
+
+
+DAMAGES: dict[str, tuple[Callable[[bytearray], None], str]] = {
+    "zeros": (lambda data: data.__setitem__(slice(None), bytes(len(data))), "page 0: not a bbolt file"),
+    "text": (lambda data: data.__setitem__(slice(None), b"text" * 2000), "page 0: not a bbolt file"),
+    "magic": (in_metas("<I", 16, 7), "page 0: not a bbolt file"),
+    "byte order": (in_metas(">I", 16, 0xED0CDAED), "page 0: written on a big-endian"),
+    "version": (in_metas("<I", 20, 1), "page 0: unknown format version"),
+    "both checksums": (in_metas("<Q", 72, 7, signed=False), "page 0: wrong checksum"),
+    "page size": (in_metas("<I", 24, 4095), "page 0: impossible page size"),
+    "high-water mark": (in_metas("<Q", 56, 2**60), "truncated"),
+    "root beyond the end": (in_metas("<Q", 32, 10**9), "root bucket is not in the file"),
+    "one byte": (cut(1), "too short"),
+    "one page": (cut(PAGE), "truncated"),
+    "two pages": (cut(2 * PAGE), "truncated"),
+    "cut within a page": (cut(5 * PAGE + 7), "truncated"),
+    "page of another place": (put("<Q", top, 0, 2**40), "another page"),
+    "page type": (put("<H", top, 8, 16), "wrong type of page"),
+    "run beyond the end": (put("<I", top, 12, 2**32 - 1), "beyond the pages in use"),
+    "element table": (put("<H", top, 10, 65535), "element table"),
+    "key beyond the page": (put("<I", top, 16 + 4, 2**31), "outside of the page"),
+}
+
+
+@pytest.mark.parametrize("name", DATABASES)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged(root: OnDisk, damage: str, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    spoil, text = DAMAGES[damage]
+    victim: Path = getattr(root, name)
+    data = bytearray(victim.read_bytes())
+    spoil(data)
+    victim.write_bytes(data)
+    before = ondisk.listing(root.worker)
+    status = cli.main(["migrate", str(root.root)])
+    output, errors = capfd.readouterr()
+    assert status == 5, errors
+    error, hint = errors.splitlines()
+    assert error.startswith(f"buildkit-migrate: error: {victim}: ")
+    assert text in error
+    assert hint.startswith("buildkit-migrate: hint: ")
+    assert output == ""
+    assert ondisk.listing(root.worker) == before
+
+
+@pytest.mark.parametrize(("name", "status"), [("v1", 5), ("containerd", 7), ("snapshots", 6)])
+def test_bucket_in_itself(root: OnDisk, name: str, status: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """v1 is copied, and so walked in full; in the others it is found that what is looked for is not there."""
+    victim: Path = getattr(root, name)
+    data = bytearray(victim.read_bytes())
+    first_bucket_is_the_root(data)
+    victim.write_bytes(data)
+    assert cli.main(["migrate", str(root.root)]) == status
+    if name == "v1":
+        assert f"{victim}: page {top(data) // PAGE}: page is reached twice" in capfd.readouterr().err
+    assert not root.v2.exists()
+    assert root.left_behind == []
+    assert victim.read_bytes() == data
+
+
+@pytest.mark.parametrize("name", ["containerd", "snapshots"])
+@pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
+def test_no_regular_file(root: OnDisk, name: str, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    victim: Path = getattr(root, name)
+    victim.unlink()
+    match kind:
+        case "directory":
+            victim.mkdir()
+        case "fifo":
+            os.mkfifo(victim)
+        case _:
+            victim.symlink_to("/dev/zero")
+    assert cli.main(["migrate", str(root.root)]) == 5
+    assert f"{victim}: not a regular file" in capfd.readouterr().err
+    assert root.left_behind == []
+
+
+@pytest.mark.parametrize(("name", "status"), [("containerd", 7), ("snapshots", 6)])
+def test_empty_database_of_containerd(root: OnDisk, name: str, status: int) -> None:
+    """0 bytes are a valid database without anything, so the records lack what they need."""
+    victim: Path = getattr(root, name)
+    victim.write_bytes(b"")
+    before = ondisk.listing(root.worker)
+    assert cli.main(["migrate", str(root.root)]) == status
+    assert ondisk.listing(root.worker) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root may read everything")
+@pytest.mark.parametrize("name", ["containerd", "snapshots"])
+def test_no_permission(root: OnDisk, name: str) -> None:
+    victim: Path = getattr(root, name)
+    victim.chmod(0)
+    before = ondisk.listing(root.worker) if os.geteuid() == 0 else None
+    command = [sys.executable, "-m", "buildkit_migrate", "migrate", str(root.root)]
+    if os.geteuid() == 0:
+        # As root, but without the capabilities that override permissions.
+        drop = "-dac_override,-dac_read_search"
+        command = ["setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}", *command]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 8
+    assert result.stderr.startswith(f"buildkit-migrate: error: {victim}: Permission denied")
+    assert before is None or ondisk.listing(root.worker) == before
+
+
+def test_sparse_file_takes_little_memory(root: OnDisk) -> None:
+    """16 GiB of nothing, all said to be in use: what is kept per page is a bit, and holes are not read."""
+    pages = 1 << 22
+    data = bytearray(root.v1.read_bytes())
+    in_metas("<Q", 56, pages)(data)
+    put("<I", top, 12, pages // 2)(data)  # half of the file is the root page's run
+    root.v1.write_bytes(data)
+    os.truncate(root.v1, pages * PAGE)
+    code = """
+import resource, sys
+from buildkit_migrate import cli
+status = cli.main(["migrate", "--dry-run", sys.argv[1]])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+sys.exit(status)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(root.root)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode in (0, 5), result.stderr
+    kilobytes = int(result.stdout.splitlines()[-1])
+    assert kilobytes < 200_000
