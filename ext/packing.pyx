@@ -137,7 +137,7 @@ cdef class _Batches:
             return self.packer.reader.failure()
         if status == BKM_PACK_NO_MEMORY:
             return MemoryError()
-        return StorageError(f"{self.packer.reader.path}: a bucket of 2 GiB or more does not fit an LMDB store")
+        return StorageError(f"{self.packer.reader.path}: a bucket of 2 GiB or more fits no LMDB store")
 
     cdef list end_group(self, list batch):
         if self.group_key is not None:

@@ -13,6 +13,7 @@ from buildkit_migrate.metadata.engines import Engine, open_store
 from buildkit_migrate.metadata.store import MetadataStore
 
 rows = trees.rows
+rows_of = trees.rows_of
 
 ENGINES: tuple[Engine, ...] = ("bolt", "lmdb")
 

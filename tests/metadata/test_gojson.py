@@ -291,3 +291,45 @@ def test_nothing_but_an_undecodable_value_is_raised(stored: bytes) -> None:
         return
     # What is accepted is JSON for others, too.
     json.loads(stored.decode("utf-8", "replace"))
+
+
+scalars = st.binary(max_size=5).map(gojson.encode_string) | st.sampled_from(
+    [
+        b"1",
+        b"-0",
+        b"01",
+        b"1.5",
+        b"true",
+        b"null",
+        b"nul",
+        b"{}",
+        b"[]",
+        b'{"a":"b","c":"d"}',
+        b'{"a":1}',
+        b'"\xff"',
+        b'"\n"',
+    ]
+)
+
+
+@given(raw=scalars, index=scalars, tail=st.sampled_from([b"}", b"", b"}}", b" }", b',"value":2}']))
+def test_the_short_way_is_the_same_way(raw: bytes, index: bytes, tail: bytes) -> None:
+    def decoded(stored: bytes) -> gojson.Value | None:
+        try:
+            return gojson.decode(stored)
+        except gojson.UndecodableValueError:
+            return None
+
+    for stored in (b'{"value":' + raw + tail, b'{"value":' + raw + b',"index":' + index + tail):
+        assert decoded(stored) == decoded(b" " + stored)  # space keeps it off the short way
+
+
+@given(text=st.binary(max_size=20), index=st.text(max_size=10).map(str.encode))
+def test_encoding_a_value(text: bytes, index: bytes) -> None:
+    value = gojson.Value.of(text, index)
+    assert gojson.encode(value) == gojson.encode_value(text, index)
+    assert gojson.decode(gojson.encode(value)) == value
+    for raw in (b"{", b" 1", b"1 ", b""):
+        with pytest.raises(ValueError):
+            gojson.encode(gojson.Value(raw))
+    assert gojson.encode(gojson.Value()) == b"{}"

@@ -38,9 +38,7 @@ data = st.binary(max_size=9)
 def trees(draw: st.DrawFn) -> Tree:
     """A store, sound or not, with things in it that BuildKit would not put there."""
     node = st.sampled_from(STORED) | st.builds(Tree)
-    record = st.dictionaries(keys, node, max_size=3).map(
-        lambda items: Tree(dict(items), draw(st.integers(0, 3)))
-    )
+    record = st.builds(Tree, st.dictionaries(keys, node, max_size=3), st.integers(0, 3))
     tree = Tree()
     if draw(st.booleans()):
         tree.items[b"_main"] = Tree(

@@ -32,7 +32,8 @@ TREE = Tree(
                         b"b": encode_value(b"x", INDEX),
                         b"cleared": b"",
                         b"nested": Tree({b"k": b"v"}, sequence=4),
-                    }
+                    },
+                    sequence=9,
                 ),
                 b"r2": Tree(),
                 b"stray": b"x",

@@ -260,11 +260,25 @@ def _strings(text: bytes, names: tuple[bytes, ...]) -> dict[bytes, bytes]:
     return found
 
 
+_PLAIN_STRING: Final = rb'"[^"\\\x00-\x1f]*"'
+_PLAIN: Final = re.compile(
+    rb'\{"value":(%b|-?(?:0|[1-9][0-9]*)|true|false|null|\{%b:%b(?:,%b:%b)*\})'
+    rb'(?:,"index":"([ !#-\[\]-~]*)")?\}' % ((_PLAIN_STRING,) * 5)
+)
+"""Nearly every envelope: a scalar or strings by name, and an index without escapes.
+
+A short way to the same result.
+"""
+
+
 def decode(stored: bytes) -> Value:
     """Envelope of a value as the store holds it (not of an empty one, which means "cleared").
 
     Raises UndecodableValueError where Go does.
     """
+    plain = _PLAIN.fullmatch(stored)
+    if plain is not None:
+        return Value(plain[1], plain[2] or b"")
     text = _document(stored)
     if text == b"null":
         return Value()

@@ -145,8 +145,11 @@ class LmdbStore(MetadataStore):
 
     def _pairs(self, items: list[tuple[bytes, bytes]], key: bytes) -> Stored:
         for name, node in items:
-            content = unpack(node, key, str(self.path))
-            yield name, content if isinstance(content, bytes) else None
+            if node[:1] == _VALUE:
+                yield name, node[1:]
+            else:
+                unpack(node, key, str(self.path))  # to find it malformed, if it is
+                yield name, None
 
     def entries(self, tag: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Names and nodes of a bucket in order, from ``start`` on."""

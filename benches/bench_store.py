@@ -1,0 +1,173 @@
+"""The store engines: ``pytest benches/bench_store.py -s [--records N] [--directory DIR]``.
+
+In one run, on the same store: loading it into LMDB and back, and the same questions put to both engines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from buildkit_migrate.bolt import Builder, write
+from buildkit_migrate.metadata.convert import convert
+from buildkit_migrate.metadata.engines import open_store
+from buildkit_migrate.metadata.gojson import Value, encode_value
+from buildkit_migrate.metadata.keys import MEDIA_TYPE_DOCKER_GZIP
+from buildkit_migrate.metadata.store import MetadataStore
+
+ENGINES = ("bolt", "lmdb")
+SAMPLES = 2000
+
+
+def digest(kind: str, n: int) -> bytes:
+    return b"sha256:" + sha256(b"%b %d" % (kind.encode(), n)).hexdigest().encode()
+
+
+def record_id(n: int) -> bytes:
+    return b"%025d" % n
+
+
+def values(n: int) -> dict[bytes, bytes]:
+    """A migrated record; every other one is a layer with a blob (spec buildkit-metadata, section 2)."""
+    record = {
+        b"cache.createdAt": encode_value(1_572_595_200_000_000_000 + n),
+        b"cache.description": encode_value(b"mount / from exec /bin/sh -c make -j4 > /tmp/%d" % n),
+        b"cache.lastUsedAt": encode_value(1_572_595_300_000_000_000 + n),
+        b"cache.parent": encode_value(record_id(n // 2)),
+        b"cache.snapshot": encode_value(record_id(n)),
+        b"cache.usageCount": encode_value(n % 7),
+        b"snapshot.committed": encode_value(True),
+        b"snapshot.size": encode_value(4096 * n),
+    }
+    if n % 2 == 0:
+        blob, diff, chain, blob_chain = (digest(kind, n) for kind in ("blob", "diff", "chain", "blobchain"))
+        record |= {
+            b"blobmapping.blob": b'{"value":{"Blobsum":"%b","DiffID":"%b"},"index":"blobmap::%b"}'
+            % (blob, diff, blob),
+            b"cache.blob": encode_value(blob),
+            b"cache.blobChainID": encode_value(blob_chain, b"blobchainid:" + blob_chain),
+            b"cache.chainID": encode_value(chain, b"chainid:" + chain),
+            b"cache.diffID": encode_value(diff),
+            b"cache.mediatype": encode_value(MEDIA_TYPE_DOCKER_GZIP),
+        }
+    return dict(sorted(record.items()))
+
+
+def index_keys(records: int) -> list[bytes]:
+    kinds = (("blob", b"blobmap::"), ("chain", b"chainid:"), ("blobchain", b"blobchainid:"))
+    return sorted(
+        prefix + digest(kind, n) + b"::" + record_id(n)
+        for n in range(0, records, 2)
+        for kind, prefix in kinds
+    )
+
+
+def fill(builder: Builder, records: int) -> None:
+    builder.open_bucket(b"_index")
+    for key in index_keys(records):
+        builder.put(key, b"")
+    builder.close_bucket()
+    builder.open_bucket(b"_main")
+    for n in range(records):
+        builder.open_bucket(record_id(n))
+        for key, value in values(n).items():
+            builder.put(key, value)
+        builder.close_bucket()
+    builder.close_bucket()
+
+
+@pytest.fixture(scope="module")
+def paths(request: pytest.FixtureRequest) -> Iterator[dict[str, Path]]:
+    """A migrated store, where the LMDB one will be, and where a bolt one made from that will be."""
+    records = request.config.getoption("--records")
+    with tempfile.TemporaryDirectory(dir=request.config.getoption("--directory")) as directory:
+        paths = {name: Path(directory) / name for name in ("bolt", "lmdb", "back")}
+        write(paths["bolt"], mode=0o600, page_size=4096, fill=lambda builder: fill(builder, records)).close()
+        yield paths
+
+
+def microseconds(ask: Callable[[], object], times: int) -> float:
+    """Mean time of one call, the best of three rounds."""
+    rounds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in range(times):
+            ask()
+        rounds.append((time.perf_counter() - began) / times * 1e6)
+    return min(rounds)
+
+
+def floor(directory: Path, size: int) -> float:
+    """Seconds for writing `size` bytes with one fsync."""
+    block = os.urandom(1 << 20)
+    path = directory / "floor"
+    began = time.perf_counter()
+    with path.open("wb", buffering=0) as file:
+        for _ in range(size >> 20):
+            file.write(block)
+        os.fsync(file.fileno())
+    seconds = time.perf_counter() - began
+    path.unlink()
+    return seconds
+
+
+def questions(store: MetadataStore, ids: list[bytes], chains: list[bytes]) -> dict[str, float]:
+    next_id, next_chain = itertools.cycle(ids).__next__, itertools.cycle(chains).__next__
+    return {
+        "get": microseconds(lambda: store.get(next_id()), SAMPLES),
+        "view (without decoding)": microseconds(lambda: store.view(next_id()), SAMPLES),
+        "search by chain id": microseconds(lambda: list(store.search(next_chain())), SAMPLES),
+    }
+
+
+def update(store: MetadataStore, id: bytes) -> None:
+    with store.update(id) as record:
+        record.set(b"cache.usageCount", Value.of(7))
+
+
+def test_stores(benchmark: BenchmarkFixture, paths: dict[str, Path], request: pytest.FixtureRequest) -> None:
+    records = request.config.getoption("--records")
+    loads: list[float] = []
+
+    def prepare() -> None:
+        paths["lmdb"].unlink(missing_ok=True)
+        os.sync()
+
+    benchmark.pedantic(
+        lambda: loads.append(convert(paths["bolt"], paths["lmdb"]).seconds), setup=prepare, rounds=3
+    )
+    size = paths["lmdb"].stat().st_size
+    os.sync()
+    back = convert(paths["lmdb"], paths["back"])
+    written = floor(paths["lmdb"].parent, size)
+    print(f"\n{records} records: bolt {paths['bolt'].stat().st_size / 1e6:.0f} MB, LMDB {size / 1e6:.0f} MB")
+    print(f"  bolt to LMDB      {records / min(loads):10.0f} records/s  {min(loads):6.2f} s")
+    print(f"  LMDB to bolt      {records / back.seconds:10.0f} records/s  {back.seconds:6.2f} s")
+    print(f"  the LMDB file's bytes, one fsync                {written:6.2f} s")
+
+    numbers = random.Random(1).sample(range(0, records, 2), min(SAMPLES, records // 2))
+    ids = [record_id(n) for n in numbers]
+    chains = [b"chainid:" + digest("chain", n) for n in numbers]
+    times: dict[str, dict[str, float]] = {}
+    for engine in ENGINES:
+        path = paths[engine]
+        times[engine] = {"open": microseconds(lambda path=path: open_store(path, read_only=True).close(), 20)}  # type: ignore[misc]
+        with open_store(path) as store:
+            times[engine] |= questions(store, ids, chains)
+            began = time.perf_counter()
+            update(store, ids[0])
+            times[engine]["one transaction"] = (time.perf_counter() - began) * 1e6
+    print(f"  {'':26} {'bolt':>12} {'LMDB':>12}  bolt/LMDB")
+    for question, bolt in times["bolt"].items():
+        other = times["lmdb"][question]
+        print(f"  {question:26} {bolt:9.1f} us {other:9.1f} us  {bolt / other:8.2f}")
+    benchmark.extra_info.update(records=records, loads_per_second=records / min(loads), times=times)

@@ -1,0 +1,148 @@
+"""``buildkit-migrate convert``, and ``migrate --to-engine``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import ondisk
+import stores
+from buildkit_migrate.bolt import Database
+from buildkit_migrate.metadata.engines import Engine, engine_of, open_store
+from ondisk import OnDisk, run
+from trees import Tree, rows
+
+SMALL = Tree({b"_main": Tree({b"r": Tree({b"k": b"{}"})}), b"other": b"v"})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def failed(*arguments: str, status: int) -> str:
+    """The message, after the checks that hold for every failure."""
+    result = run("convert", "--format", "json", *arguments)
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    error = json.loads(result.stdout)["error"]
+    assert error["exit_code"] == status
+    message: str = error["message"]
+    return message
+
+
+def test_there_and_back(root: OnDisk, tmp_path: Path) -> None:
+    there, back = tmp_path / "there", tmp_path / "back"
+    before = ondisk.listing(root.root)
+    result = run("convert", str(root.v1), str(there))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{there}: lmdb store made from {root.v1} (bolt), ")
+    result = run("convert", "--format", "json", "--to-engine", "bolt", str(there), str(back))
+    document = json.loads(result.stdout)
+    assert document.pop("seconds") > 0
+    assert document == {
+        "source": str(there),
+        "target": str(back),
+        "from_engine": "lmdb",
+        "to_engine": "bolt",
+        "bytes": back.stat().st_size,
+    }
+    assert ondisk.tree(back) == ondisk.tree(root.v1)
+    assert ondisk.listing(root.root) == before
+    for path in (there, back):
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert not list(tmp_path.glob("*.tmp*"))
+    with open_store(there) as converted, open_store(root.v1) as original:
+        assert list(converted.all()) == list(original.all())
+
+
+def test_migrating_to_lmdb_is_migrating_and_converting(root: OnDisk, tmp_path: Path) -> None:
+    other = ondisk.sample(tmp_path / "other")
+    assert root.migrate("--to-engine", "lmdb").returncode == 0
+    assert other.migrate().returncode == 0
+    assert engine_of(root.v2) == "lmdb"
+    assert run("convert", str(root.v2), str(tmp_path / "bolt")).returncode == 0
+    assert ondisk.tree(tmp_path / "bolt") == ondisk.tree(other.v2)
+    assert root.left_behind == []
+    assert not list(root.worker.glob("*.bolt"))
+    again = root.migrate()
+    assert again.returncode == 0
+    assert "already migrated" in again.stdout
+
+
+@pytest.mark.parametrize("engine", stores.ENGINES)
+def test_there_must_be_nothing(tmp_path: Path, engine: Engine) -> None:
+    source = stores.make(tmp_path, engine, SMALL)
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for name in ("file", "dangling"):
+        assert "exists" in failed(str(source), str(tmp_path / name), status=9)
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    assert "already" in failed(str(source), str(tmp_path / "new"), "--to-engine", engine, status=9)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("engine", stores.ENGINES)
+def test_a_truncated_source(tmp_path: Path, engine: Engine) -> None:
+    source = stores.make(tmp_path, engine, SMALL)
+    os.truncate(source, source.stat().st_size - 4096)
+    assert "truncated" in failed(str(source), str(tmp_path / "new"), status=5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
+def test_sources_that_are_no_stores(tmp_path: Path) -> None:
+    (tmp_path / "garbage").write_bytes(b"garbage" * 1000)
+    (tmp_path / "short").write_bytes(b"g")
+    os.mkfifo(tmp_path / "fifo")
+    new = str(tmp_path / "new")
+    assert "neither" in failed(str(tmp_path / "garbage"), new, status=5)
+    assert "neither" in failed(str(tmp_path / "short"), new, status=5)
+    assert "regular" in failed(str(tmp_path / "fifo"), new, status=5)
+    assert "regular" in failed(str(tmp_path), new, status=5)
+    assert "No such file" in failed(str(tmp_path / "missing"), new, status=8)
+    assert not Path(new).exists()
+
+
+def test_a_source_in_use(tmp_path: Path) -> None:
+    source = stores.make(tmp_path, "bolt", SMALL)
+    with Database.open(source, exclusive=True):
+        assert "in use" in failed(str(source), str(tmp_path / "new"), status=4)
+    with Database.open(source):
+        assert run("convert", str(source), str(tmp_path / "new")).returncode == 0
+
+
+def test_an_lmdb_source_in_use(tmp_path: Path) -> None:
+    source = stores.make(tmp_path, "lmdb", SMALL)
+    with open_store(source) as store, store.update(b"new"):
+        assert run("convert", str(source), str(tmp_path / "new")).returncode == 0
+    with Database.open(tmp_path / "new") as database:
+        assert list(stores.rows_of(database.root)) == list(rows(SMALL))
+
+
+@pytest.mark.parametrize("engine", stores.ENGINES)
+def test_what_a_killed_run_left_makes_way(tmp_path: Path, engine: Engine) -> None:
+    source = stores.make(tmp_path, engine, SMALL)
+    (tmp_path / "new.tmp").write_bytes(b"garbage")
+    assert run("convert", str(source), str(tmp_path / "new")).returncode == 0
+    assert not (tmp_path / "new.tmp").exists()
+
+
+def test_another_run_at_the_same_place(tmp_path: Path) -> None:
+    source = stores.make(tmp_path, "bolt", SMALL)
+    aside = tmp_path / "new.tmp"
+    aside.write_bytes(source.read_bytes())
+    with Database.open(aside, exclusive=True):
+        assert "in use" in failed(str(source), str(tmp_path / "new"), status=4)
+    assert aside.exists()
+
+
+def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
+    source = stores.make(tmp_path, "bolt", SMALL)
+    assert "No such file" in failed(str(source), str(tmp_path / "missing" / "new"), status=8)
+
+
+def test_wrong_usage() -> None:
+    assert run("convert", "--to-engine", "sqlite", "a", "b").returncode == 2
