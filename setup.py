@@ -20,7 +20,7 @@ SHA256 = [
     "sha256_avx2.c",
     "sha256_armv8.c",
 ]
-CHAIN = ["chain_engine.c", "chain_hash.c", *SHA256]
+CHAIN = ["chain_engine.c", "chain_order.c", "chain_hash.c", *SHA256]
 BOLT = ["bolt_reader.c"]
 # Nor "plan.c".
 PLAN = [
