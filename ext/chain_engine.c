@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 
 #include "chain_order.h"
 #include "column.h"
@@ -38,16 +39,17 @@ typedef struct {
 /* `part`: H(blob + " " + diffID) */
 static void place_part(const engine *e, size_t r, const uint8_t part[BKM_SHA256_DIGEST])
 {
-    uint32_t place = e->order.place[r];
+    uint32_t place = e->order.link[r].place;
     bkm_span diff_id = e->in->diff_id[r];
 
     if (e->out->state[r] == BKM_CHAIN_BASE)
         memcpy(e->out->ids[r].blob_chain, part, BKM_SHA256_DIGEST);
     if (place == BKM_CHAIN_NOWHERE)
         return;
-    entry *entry = &e->entries[place];
-    memcpy(entry->blob_chain, part, BKM_SHA256_DIGEST);
-    e->odd[place] = diff_id.size != BKM_ID_SIZE || !bkm_id_read(entry->chain, diff_id.data);
+    entry *own = &e->entries[place];
+    memcpy(own->blob_chain, part, BKM_SHA256_DIGEST);
+    if (diff_id.size != BKM_ID_SIZE || !bkm_id_read(own->chain, diff_id.data))
+        e->odd[place] = 1;
 }
 
 static void flush_parts(const engine *e, part_batch *batch)
@@ -62,28 +64,41 @@ static void flush_parts(const engine *e, part_batch *batch)
     }
 }
 
+static void prefetch_id(bkm_span id) /* which may lie across two cache lines */
+{
+    __builtin_prefetch(id.data);
+    __builtin_prefetch(id.data + id.size);
+}
+
 static void hash_parts(const engine *e, size_t begin, size_t end)
 {
     const bkm_chain_input *in = e->in;
+    const bkm_chain_link *link = e->order.link;
     part_batch batch;
 
     bkm_pair_hash_start(&batch.hash, e->kernel);
     for (size_t r = begin; r < end; r++) {
         uint8_t state = e->out->state[r];
-        if (r + AHEAD < end && e->order.place[r + AHEAD] != BKM_CHAIN_NOWHERE)
-            __builtin_prefetch(&e->entries[e->order.place[r + AHEAD]], 1);
-        if (state != BKM_CHAIN_BASE && state != BKM_CHAIN_COMPUTED) {
-            if (e->order.place[r] != BKM_CHAIN_NOWHERE)
-                e->odd[e->order.place[r]] = 1; /* a parent with ids that were not computed */
-        } else if (in->blob[r].size == BKM_ID_SIZE && in->diff_id[r].size == BKM_ID_SIZE) {
-            if (batch.hash.count == BKM_PAIR_BATCH)
-                flush_parts(e, &batch);
-            batch.record[batch.hash.count] = (uint32_t)r;
-            bkm_pair_hash_add(&batch.hash, in->blob[r].data, in->diff_id[r].data);
-        } else {
-            uint8_t part[BKM_SHA256_DIGEST];
-            bkm_chain_hash_alone(e->kernel, in->blob[r], in->diff_id[r], part);
-            place_part(e, r, part);
+        if (r + AHEAD < end) {
+            prefetch_id(in->blob[r + AHEAD]);
+            prefetch_id(in->diff_id[r + AHEAD]);
+            if (link[r + AHEAD].place != BKM_CHAIN_NOWHERE)
+                __builtin_prefetch(&e->entries[link[r + AHEAD].place], 1);
+        }
+        if (state == BKM_CHAIN_EMPTY || state == BKM_CHAIN_GIVEN) {
+            if (link[r].place != BKM_CHAIN_NOWHERE)
+                e->odd[link[r].place] = 1;
+        } else if (state == BKM_CHAIN_BASE || state == BKM_CHAIN_COMPUTED) {
+            if (in->blob[r].size == BKM_ID_SIZE && in->diff_id[r].size == BKM_ID_SIZE) {
+                if (batch.hash.count == BKM_PAIR_BATCH)
+                    flush_parts(e, &batch);
+                batch.record[batch.hash.count] = (uint32_t)r;
+                bkm_pair_hash_add(&batch.hash, in->blob[r].data, in->diff_id[r].data);
+            } else {
+                uint8_t part[BKM_SHA256_DIGEST];
+                bkm_chain_hash_alone(e->kernel, in->blob[r], in->diff_id[r], part);
+                place_part(e, r, part);
+            }
         }
     }
     flush_parts(e, &batch);
@@ -125,7 +140,7 @@ static void flush_chains(const engine *e, bkm_chain_hash *batch, size_t begin, s
  * before them in that range. A batch ends before the first child of a place that is in it. */
 static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, size_t end)
 {
-    size_t child = bkm_chain_first_child(&e->order, begin), batch_at = child;
+    size_t child = begin < end ? bkm_chain_first_child(&e->order, begin) : 0, batch_at = child;
 
     for (size_t parent = begin; parent < end; parent++) {
         bool have_prefixes = false;
@@ -152,6 +167,106 @@ static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, 
     flush_chains(e, batch, batch_at, child);
 }
 
+/* ---- work for several threads ----
+ *
+ * Each pass is cut into tasks that share nothing they write, so that it does not matter who does which. */
+
+typedef struct work {
+    const engine *engine;
+    void (*task)(const struct work *, size_t number);
+    size_t tasks, begin, end; /* of what the tasks divide among them */
+    atomic_size_t next;
+} work;
+
+static size_t cut(const work *w, size_t number)
+{
+    return w->begin + (size_t)((uint64_t)(w->end - w->begin) * number / w->tasks);
+}
+
+static void *take_tasks(void *argument)
+{
+    work *w = argument;
+    for (size_t i; (i = atomic_fetch_add(&w->next, 1)) < w->tasks;)
+        w->task(w, i);
+    return NULL;
+}
+
+/* Returns when all is done. A thread that can't be had is no error: the others do its work. */
+static void do_work(work *w, unsigned threads)
+{
+    pthread_t helper[BKM_CHAIN_MAX_THREADS];
+    unsigned helpers = 0;
+
+    while (helpers + 1 < threads && helpers + 1 < w->tasks &&
+           pthread_create(&helper[helpers], NULL, take_tasks, w) == 0)
+        helpers++;
+    take_tasks(w);
+    while (helpers > 0)
+        pthread_join(helper[--helpers], NULL);
+}
+
+static void part_task(const work *w, size_t number)
+{
+    hash_parts(w->engine, cut(w, number), cut(w, number + 1));
+}
+
+/* All that hangs below a run of places of one level: their children, the children of those, and so on. Each
+ * of these levels is a run, too. */
+static void tree_task(const work *w, size_t number)
+{
+    const bkm_chain_order *order = &w->engine->order;
+    size_t begin = cut(w, number), end = cut(w, number + 1);
+    bkm_chain_hash batch;
+
+    bkm_chain_hash_start(&batch, w->engine->kernel);
+    while (begin < end) {
+        hash_children(w->engine, &batch, begin, end);
+        begin = bkm_chain_first_child(order, begin);
+        end = order->step[end - 1].end;
+    }
+}
+
+/* Finds the level at which the trees are cut: the first that has half the places of the widest. */
+static void find_wide_level(const bkm_chain_order *order, size_t *begin, size_t *end)
+{
+    size_t widest = 0;
+
+    for (size_t at = 0, last = order->roots; at < last;) {
+        size_t next = order->step[last - 1].end;
+        widest = last - at > widest ? last - at : widest;
+        at = last, last = next;
+    }
+    *begin = 0, *end = order->roots;
+    while (2 * (*end - *begin) < widest) {
+        size_t next = order->step[*end - 1].end;
+        *begin = *end, *end = next;
+    }
+}
+
+static void hash_on_threads(const engine *e, unsigned threads)
+{
+    /* More tasks than threads even out what differs between them; but short ones leave lanes empty. */
+    enum { TASKS = 16, PLACES = 16 };
+    size_t most = (size_t)TASKS * threads;
+    work parts = {.engine = e, .task = part_task, .tasks = most, .end = e->in->count};
+    work trees = {.engine = e, .task = tree_task};
+    bkm_chain_hash batch;
+
+    do_work(&parts, threads);
+    if (e->order.reached == 0)
+        return;
+    find_wide_level(&e->order, &trees.begin, &trees.end);
+    trees.tasks = (trees.end - trees.begin) / PLACES;
+    if (trees.tasks < 2) { /* no level is wide */
+        trees.begin = e->order.reached;
+        trees.tasks = 0;
+    }
+    trees.tasks = trees.tasks < most ? trees.tasks : most;
+    bkm_chain_hash_start(&batch, e->kernel);
+    hash_children(e, &batch, 0, trees.begin);
+    do_work(&trees, threads);
+}
+
 static bool sound(const bkm_chain_input *in)
 {
     if (in->count > INT32_MAX)
@@ -163,19 +278,20 @@ static bool sound(const bkm_chain_input *in)
 }
 
 bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_output *output,
-                               const bkm_sha256_kernel *kernel)
+                               const bkm_sha256_kernel *kernel, unsigned threads)
 {
     engine e = {.in = input, .out = output, .kernel = kernel};
     bkm_chain_hash batch;
 
     if (!sound(input))
         return BKM_CHAIN_BAD_INPUT;
-    if (!bkm_chain_order_make(&e.order, input, output->state))
-        return BKM_CHAIN_NO_MEMORY;
-    e.entries = bkm_column(e.order.reached, sizeof *e.entries);
-    e.odd = bkm_column(e.order.reached, sizeof *e.odd);
-    bool enough = e.entries != NULL && e.odd != NULL;
-    if (enough) {
+    e.entries = bkm_column(input->count, sizeof *e.entries);
+    e.odd = calloc(input->count + 1, sizeof *e.odd);
+    bool enough = e.entries != NULL && e.odd != NULL && bkm_chain_order_make(&e.order, input, output->state);
+    threads = threads < BKM_CHAIN_MAX_THREADS ? threads : BKM_CHAIN_MAX_THREADS;
+    if (enough && threads > 1 && input->count >= BKM_CHAIN_MANY) {
+        hash_on_threads(&e, threads);
+    } else if (enough) {
         hash_parts(&e, 0, input->count);
         bkm_chain_hash_start(&batch, kernel);
         hash_children(&e, &batch, 0, e.order.reached);

@@ -1,15 +1,12 @@
 /* Which records need which, and what becomes of those that never get what they need. */
 #include "chain_order.h"
 
+#include <stdlib.h>
+
 #include "column.h"
 
 /* States while the order is made; none is left at the end. */
 enum { UNREACHED = BKM_CHAIN_STATES, WALKED };
-
-/* Children of a record as a list through their siblings, in the order of the records. */
-typedef struct {
-    uint32_t first_child, sibling;
-} links;
 
 static bool absent(bkm_span span)
 {
@@ -35,22 +32,40 @@ static bool gives_ids(uint8_t state)
     return state == BKM_CHAIN_EMPTY || state == BKM_CHAIN_GIVEN || state == BKM_CHAIN_BASE;
 }
 
-/* The distance at which a list's head is fetched before its turn. */
+/* Records come at random: the distance at which one is fetched before its turn. */
 enum { AHEAD = 16 };
 
-static void walk_down(bkm_chain_order *order, const links *of, uint8_t *state)
+static void link_children(bkm_chain_order *order, const bkm_chain_input *in, const uint8_t *state)
 {
+    bkm_chain_link *link = order->link;
+
+    for (size_t r = in->count; r-- > 0;) { /* downwards: each becomes the first of its siblings */
+        if (r >= AHEAD && in->parent[r - AHEAD] >= 0)
+            __builtin_prefetch(&link[in->parent[r - AHEAD]], 1);
+        if (state[r] != UNREACHED)
+            continue;
+        link[r].place = link[in->parent[r]].first_child;
+        link[in->parent[r]].first_child = (uint32_t)r;
+    }
+}
+
+static void walk_down(bkm_chain_order *order, uint8_t *state)
+{
+    bkm_chain_link *link = order->link;
+    bkm_chain_step *step = order->step;
+
     for (size_t i = 0; i < order->reached; i++) {
-        if (i + AHEAD < order->reached && order->step[i + AHEAD].first_child != BKM_CHAIN_NOWHERE)
-            __builtin_prefetch(&of[order->step[i + AHEAD].first_child]);
-        uint32_t child = order->step[i].first_child;
+        if (i + AHEAD < order->reached && step[i + AHEAD].first_child != BKM_CHAIN_NOWHERE)
+            __builtin_prefetch(&link[step[i + AHEAD].first_child], 1);
+        uint32_t child = step[i].first_child;
         while (child != BKM_CHAIN_NOWHERE) {
+            uint32_t sibling = link[child].place;
             state[child] = BKM_CHAIN_COMPUTED;
-            order->place[child] = (uint32_t)order->reached;
-            order->step[order->reached++] = (bkm_chain_step){child, {of[child].first_child}};
-            child = of[child].sibling;
+            link[child].place = (uint32_t)order->reached;
+            step[order->reached++] = (bkm_chain_step){child, {link[child].first_child}};
+            child = sibling;
         }
-        order->step[i].end = (uint32_t)order->reached;
+        step[i].end = (uint32_t)order->reached;
     }
 }
 
@@ -75,39 +90,31 @@ static void find_cycles(const bkm_chain_input *in, uint8_t *state)
 
 bool bkm_chain_order_make(bkm_chain_order *order, const bkm_chain_input *input, uint8_t *state)
 {
-    size_t unreached = 0;
-    links *of = bkm_column(input->count, sizeof *of);
+    size_t needy = 0; /* records that need a parent */
 
     order->roots = 0;
     order->step = bkm_column(input->count, sizeof *order->step);
-    order->place = bkm_column(input->count, sizeof *order->place);
-    if (of == NULL || order->step == NULL || order->place == NULL) {
-        free(of);
+    order->link = bkm_column(input->count, sizeof *order->link);
+    if (order->step == NULL || order->link == NULL) {
         bkm_chain_order_free(order);
         return false;
     }
     for (size_t r = 0; r < input->count; r++) {
         state[r] = first_state(input, r);
-        of[r].first_child = BKM_CHAIN_NOWHERE;
-        order->place[r] = BKM_CHAIN_NOWHERE;
+        needy += state[r] == UNREACHED;
+        order->link[r] = (bkm_chain_link){BKM_CHAIN_NOWHERE, BKM_CHAIN_NOWHERE};
     }
-    for (size_t r = input->count; r-- > 0;) { /* downwards: each becomes the first of its siblings */
-        if (state[r] != UNREACHED)
-            continue;
-        unreached++;
-        of[r].sibling = of[input->parent[r]].first_child;
-        of[input->parent[r]].first_child = (uint32_t)r;
-    }
+    link_children(order, input, state);
     for (size_t r = 0; r < input->count; r++) {
-        if (of[r].first_child == BKM_CHAIN_NOWHERE || !gives_ids(state[r]))
+        bkm_chain_link *link = &order->link[r];
+        if (link->first_child == BKM_CHAIN_NOWHERE || !gives_ids(state[r]))
             continue;
-        order->place[r] = (uint32_t)order->roots;
-        order->step[order->roots++] = (bkm_chain_step){(uint32_t)r, {of[r].first_child}};
+        link->place = (uint32_t)order->roots;
+        order->step[order->roots++] = (bkm_chain_step){(uint32_t)r, {link->first_child}};
     }
     order->reached = order->roots;
-    walk_down(order, of, state);
-    free(of);
-    if (order->reached - order->roots < unreached)
+    walk_down(order, state);
+    if (order->reached - order->roots < needy)
         find_cycles(input, state);
     return true;
 }
@@ -115,7 +122,7 @@ bool bkm_chain_order_make(bkm_chain_order *order, const bkm_chain_input *input, 
 void bkm_chain_order_free(bkm_chain_order *order)
 {
     free(order->step);
-    free(order->place);
+    free(order->link);
     order->step = NULL;
-    order->place = NULL;
+    order->link = NULL;
 }

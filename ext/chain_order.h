@@ -13,11 +13,16 @@ typedef struct {
     };
 } bkm_chain_step;
 
+typedef struct {
+    uint32_t first_child; /* in the order of the records; BKM_CHAIN_NOWHERE: it has none */
+    uint32_t place;       /* in the order, BKM_CHAIN_NOWHERE for what needs none; while it is made: the next sibling */
+} bkm_chain_link;
+
 /* Records that are parents or have one, parents before children and siblings side by side: the roots (which
  * need no parent) in the order of the records, then their children, then the children of those. */
 typedef struct {
     bkm_chain_step *step;
-    uint32_t *place; /* of each record, BKM_CHAIN_NOWHERE if it is not in the order */
+    bkm_chain_link *link; /* of each record that has a result */
     size_t roots, reached;
 } bkm_chain_order;
 
