@@ -3,6 +3,7 @@
 import random
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ EXT = Path(__file__).parents[2] / "ext"
 MAIN = Path(__file__).parent / "chain_threads_main.c"
 COUNT = 20_000  # enough for the engine to use more than one thread
 
-SHAPES = {
+SHAPES: dict[str, Callable[[int, random.Random], int]] = {
     "forest": lambda i, source: -1 if i == 0 or source.random() < 0.06 else source.randrange(i),
     "one parent": lambda i, _: min(i, 1) - 1,
     "one chain": lambda i, _: i - 1,
