@@ -19,6 +19,7 @@ SHA256 = [
     "sha256_shani.c",
     "sha256_avx2.c",
     "sha256_armv8.c",
+    "sha256_hex.c",
 ]
 CHAIN = ["chain_engine.c", "chain_order.c", "column.c", "chain_hash.c", *SHA256]
 BOLT = ["bolt_reader.c"]

@@ -11,7 +11,6 @@
 
 #include "chain_order.h"
 #include "column.h"
-#include "hex.h"
 
 /* What a place in the order holds: the digests of (diffID, H(blob + " " + diffID)) after the first pass, and
  * of (chainID, blobChainID) after the second. For a root with diffID and blob these are the same. */
@@ -48,7 +47,7 @@ static void place_part(const engine *e, size_t r, const uint8_t part[BKM_SHA256_
         return;
     entry *own = &e->entries[place];
     memcpy(own->blob_chain, part, BKM_SHA256_DIGEST);
-    if (diff_id.size != BKM_ID_SIZE || !bkm_id_read(own->chain, diff_id.data))
+    if (diff_id.size != BKM_ID_SIZE || !bkm_id_read(own->chain, diff_id.data, e->kernel->hex))
         e->odd[place] = 1;
 }
 
@@ -304,7 +303,7 @@ bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_out
 
 static bkm_span spelled(const uint8_t digest[BKM_SHA256_DIGEST], uint8_t space[BKM_ID_SIZE])
 {
-    bkm_id_spell(space, digest);
+    bkm_id_spell(space, digest, &bkm_hex_plain);
     return (bkm_span){space, BKM_ID_SIZE};
 }
 

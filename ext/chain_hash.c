@@ -1,8 +1,6 @@
 /* Batches of "<prefix> <text>" on the lanes of a SHA-256 kernel. */
 #include "chain_hash.h"
 
-#include "hex.h"
-
 /* The tail of a message of two ids: what the first block leaves of the prefix, a space, the text, padding. */
 enum {
     PREFIX_REST = BKM_ID_SIZE - BKM_SHA256_BLOCK,
@@ -10,15 +8,15 @@ enum {
     MESSAGE_SIZE = BKM_ID_SIZE + 1 + BKM_ID_SIZE,
 };
 
-void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST])
+void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST], const bkm_hex_ways *hex)
 {
     memcpy(id, "sha256:", 7);
-    bkm_hex_digest(id + 7, digest);
+    hex->write(id + 7, digest);
 }
 
-bool bkm_id_read(uint8_t digest[BKM_SHA256_DIGEST], const uint8_t id[BKM_ID_SIZE])
+bool bkm_id_read(uint8_t digest[BKM_SHA256_DIGEST], const uint8_t id[BKM_ID_SIZE], const bkm_hex_ways *hex)
 {
-    return memcmp(id, "sha256:", 7) == 0 && bkm_hex_read(digest, id + 7);
+    return memcmp(id, "sha256:", 7) == 0 && hex->read(digest, id + 7);
 }
 
 /* The space and the padding are the same in all messages: they are written only at the start. */
@@ -58,7 +56,7 @@ size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix)
 size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t prefix[BKM_SHA256_DIGEST])
 {
     uint8_t *id = batch->spelled[batch->prefixes];
-    bkm_id_spell(id, prefix);
+    bkm_id_spell(id, prefix, batch->kernel->hex);
     return bkm_chain_hash_prefix(batch, (bkm_span){id, BKM_ID_SIZE});
 }
 
@@ -96,10 +94,10 @@ void bkm_chain_hash_text_id(bkm_chain_hash *batch, size_t prefix, const uint8_t 
                             uint8_t *digest)
 {
     if (batch->prefix[prefix].size == BKM_ID_SIZE) {
-        bkm_id_spell(add_tail(batch, prefix, digest), text);
+        bkm_id_spell(add_tail(batch, prefix, digest), text, batch->kernel->hex);
     } else {
         uint8_t id[BKM_ID_SIZE];
-        bkm_id_spell(id, text);
+        bkm_id_spell(id, text, batch->kernel->hex);
         bkm_chain_hash_alone(batch->kernel, batch->prefix[prefix], (bkm_span){id, BKM_ID_SIZE}, digest);
     }
 }

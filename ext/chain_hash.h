@@ -27,10 +27,10 @@ typedef struct {
 } bkm_chain_hash;
 
 /* Writes "sha256:" and the hex digits of a digest. */
-void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST]);
+void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST], const bkm_hex_ways *hex);
 
 /* The digest of an id. False: it is none, and `digest` is unspecified. */
-bool bkm_id_read(uint8_t digest[BKM_SHA256_DIGEST], const uint8_t id[BKM_ID_SIZE]);
+bool bkm_id_read(uint8_t digest[BKM_SHA256_DIGEST], const uint8_t id[BKM_ID_SIZE], const bkm_hex_ways *hex);
 
 void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel);
 

@@ -56,4 +56,15 @@ static inline bool bkm_hex_read(uint8_t *digest, const uint8_t *text)
     return (any[0] | any[1]) == 0;
 }
 
+/* The same two as functions; each SHA-256 kernel names those that suit its processor. */
+typedef struct {
+    void (*write)(uint8_t *text, const uint8_t *digest);
+    bool (*read)(uint8_t *digest, const uint8_t *text);
+} bkm_hex_ways;
+
+extern const bkm_hex_ways bkm_hex_plain;
+#if defined(__x86_64__)
+extern const bkm_hex_ways bkm_hex_ssse3;
+#endif
+
 #endif

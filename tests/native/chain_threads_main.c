@@ -35,9 +35,9 @@ static void fill(int32_t nearest)
 {
     for (int32_t r = 0; r < RECORDS; r++) {
         uint8_t digest[BKM_SHA256_DIGEST] = {(uint8_t)r, (uint8_t)(r >> 8)};
-        bkm_id_spell(text[2 * r], digest);
+        bkm_id_spell(text[2 * r], digest, &bkm_hex_plain);
         digest[BKM_SHA256_DIGEST - 1] = 1;
-        bkm_id_spell(text[2 * r + 1], digest);
+        bkm_id_spell(text[2 * r + 1], digest, &bkm_hex_plain);
         diff_id[r] = (bkm_span){text[2 * r], r % 97 == 0 ? 20 : BKM_ID_SIZE};
         blob[r] = (bkm_span){text[2 * r + 1], r % 101 == 0 ? 0 : BKM_ID_SIZE};
         parent[r] = r < 40 ? BKM_CHAIN_NONE : r % 997 == 0 ? BKM_CHAIN_MISSING : r - 1 - rand() % nearest % r;
