@@ -54,7 +54,10 @@ void bkm_chain_hash_text_id(bkm_chain_hash *batch, size_t prefix, const uint8_t 
 void bkm_chain_hash_flush(bkm_chain_hash *batch);
 
 /* The same for messages of two ids that have nothing in common: all three blocks in one run of the kernel. */
-enum { BKM_PAIR_BATCH = 48, BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK };
+enum {
+    BKM_PAIR_BATCH = 6, /* messages; few, so that fetches from memory go on evenly beside the hashing */
+    BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK,
+};
 
 typedef struct {
     const bkm_sha256_kernel *kernel;
