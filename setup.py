@@ -19,8 +19,9 @@ SHA256 = [
     "sha256_shani.c",
     "sha256_avx2.c",
     "sha256_armv8.c",
+    "sha256_hex.c",
 ]
-CHAIN = ["chain_engine.c", "chain_hash.c", *SHA256]
+CHAIN = ["chain_engine.c", "chain_order.c", "column.c", "chain_hash.c", *SHA256]
 BOLT = ["bolt_reader.c"]
 # Nor "plan.c".
 PLAN = [
@@ -41,8 +42,8 @@ MODULES = {
     "bus_error": ["bus_error.pyx", "bus_error_handler.c"],
 }
 
-compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-function"]
-link_args = []
+compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-function", "-pthread"]
+link_args = ["-pthread"]
 if CHECKED:
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     compile_args += ["-O1", "-g", "-fno-omit-frame-pointer", *sanitizers]

@@ -50,9 +50,15 @@ typedef enum {
     BKM_CHAIN_BAD_INPUT, /* too many records, or a parent that is no index */
 } bkm_chain_status;
 
-/* Writes nothing unless it returns BKM_CHAIN_OK. */
+enum {
+    BKM_CHAIN_MAX_THREADS = 64,
+    BKM_CHAIN_MANY = 8192, /* records; one thread does fewer in about the time that it takes to start others */
+};
+
+/* Runs on up to `threads` threads, the caller's among them; the results do not depend on how many.
+ * Writes nothing unless it returns BKM_CHAIN_OK. */
 bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_output *output,
-                               const bkm_sha256_kernel *kernel);
+                               const bkm_sha256_kernel *kernel, unsigned threads);
 
 /* The two ids of a record as text, "" where it has none. An id that is only there as a digest is spelled
  * into `space`. */

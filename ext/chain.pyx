@@ -8,8 +8,8 @@ from libc.stdlib cimport calloc, free
 from sha256_kernel cimport bkm_sha256_kernel, bkm_span, select_kernel
 
 
-cdef extern from "<stdlib.h>":
-    void *aligned_alloc(size_t alignment, size_t size) noexcept nogil
+cdef extern from "column.h":
+    void *bkm_column(size_t count, size_t size) noexcept nogil
 
 
 cdef extern from "chain.h":
@@ -41,7 +41,8 @@ cdef extern from "chain.h":
         BKM_CHAIN_BAD_INPUT
 
     bkm_chain_status bkm_chain_run(
-        const bkm_chain_input *input, const bkm_chain_output *output, const bkm_sha256_kernel *kernel
+        const bkm_chain_input *input, const bkm_chain_output *output, const bkm_sha256_kernel *kernel,
+        unsigned threads
     ) noexcept nogil
     bkm_span bkm_chain_id(
         const bkm_chain_input *input, const bkm_chain_output *output, size_t record, uint8_t *space
@@ -110,7 +111,7 @@ cdef class Batch:
         self.parent = <int32_t *>calloc(count + 1, sizeof(int32_t))
         self.spans = <bkm_span *>calloc(4 * count + 1, sizeof(bkm_span))
         self.skip = <uint8_t *>calloc(count + 1, 1)
-        self.output.ids = <bkm_chain_ids *>aligned_alloc(64, (count + 1) * sizeof(bkm_chain_ids))
+        self.output.ids = <bkm_chain_ids *>bkm_column(count, sizeof(bkm_chain_ids))
         self.output.state = <uint8_t *>calloc(count + 1, 1)
         if (
             self.parent == NULL or self.spans == NULL or self.skip == NULL or self.output.ids == NULL
@@ -139,11 +140,11 @@ cdef class Batch:
         free(self.output.ids)
         free(self.output.state)
 
-    def run(self):
+    def run(self, unsigned threads=1):
         """Compute all ids, without the GIL."""
         cdef bkm_chain_status status
         with nogil:
-            status = bkm_chain_run(&self.input, &self.output, self.kernel)
+            status = bkm_chain_run(&self.input, &self.output, self.kernel, threads)
         if status == BKM_CHAIN_NO_MEMORY:
             raise MemoryError
         if status == BKM_CHAIN_BAD_INPUT:
@@ -161,8 +162,8 @@ cdef class Batch:
         return found
 
 
-def chain_ids(parents, diff_ids, blobs, given=None, skip=None, kernel=None):
+def chain_ids(parents, diff_ids, blobs, given=None, skip=None, kernel=None, unsigned threads=1):
     """(state, chainID, blobChainID) of each record; see Batch for the arguments."""
     batch = Batch(parents, diff_ids, blobs, given, skip, kernel)
-    batch.run()
+    batch.run(threads)
     return batch.results()

@@ -1,117 +1,67 @@
-/* Which records need which, in what order, and the hashing in that order. */
+/* The hashing of all chain ids, in two passes on one or more threads.
+ *
+ * A record's inputs may lie anywhere, and so may its parent. The first pass takes the records as they come,
+ * which the caches like, hashes what needs no parent, and leaves all that the second pass needs in a table in
+ * the order of the chain. The second pass reads and writes that table from one end to the other. */
 #include "chain.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
-/* States while the order is made; none is left when bkm_chain_run returns. */
-enum { UNREACHED = BKM_CHAIN_STATES, WALKED };
+#include "chain_order.h"
+#include "column.h"
 
-/* One place in the order. The parent is repeated here, so that the columns need not be asked. */
+/* What a place in the order holds: the digests of (diffID, H(blob + " " + diffID)) after the first pass, and
+ * of (chainID, blobChainID) after the second. For a root with diffID and blob these are the same. */
+typedef bkm_chain_ids entry;
+
 typedef struct {
-    uint32_t record;
-    uint32_t parent; /* NOTHING: there is nothing to chain, as the record is a root or blocked */
-} chain_step;
+    const bkm_chain_input *in;
+    const bkm_chain_output *out;
+    const bkm_sha256_kernel *kernel;
+    bkm_chain_order order;
+    entry *entries;
+    uint8_t *odd; /* non-zero: a text of the record that the entry should hold is no id; see the columns */
+} engine;
 
-#define NOTHING UINT32_MAX
+/* Records ahead of their turn at which the caches are told of places in random order. */
+enum { AHEAD = 32 };
 
-/* Records in an order in which parents come before children and siblings side by side: the roots (which
- * need no parent) first, then the children of each record, in the order of the records. */
+/* ---- first pass: by record ---- */
+
 typedef struct {
-    chain_step *step;
-    size_t roots, reached; /* records that are neither are in or below a cycle */
-} chain_order;
+    bkm_pair_hash hash;
+    uint32_t record[BKM_PAIR_BATCH];
+} part_batch;
 
-static bool absent(bkm_span span)
+/* `part`: H(blob + " " + diffID) */
+static void place_part(const engine *e, size_t r, const uint8_t part[BKM_SHA256_DIGEST])
 {
-    return span.data == NULL || span.size == 0;
+    uint32_t place = e->order.link[r].place;
+    bkm_span diff_id = e->in->diff_id[r];
+
+    if (e->out->state[r] == BKM_CHAIN_BASE)
+        memcpy(e->out->ids[r].blob_chain, part, BKM_SHA256_DIGEST);
+    if (place == BKM_CHAIN_NOWHERE)
+        return;
+    entry *own = &e->entries[place];
+    memcpy(own->blob_chain, part, BKM_SHA256_DIGEST);
+    if (diff_id.size != BKM_ID_SIZE || !bkm_id_read(own->chain, diff_id.data, e->kernel->hex))
+        e->odd[place] = 1;
 }
 
-static uint8_t first_state(const bkm_chain_input *in, size_t r)
+static void flush_parts(const engine *e, part_batch *batch)
 {
-    if (in->skip != NULL && in->skip[r])
-        return BKM_CHAIN_SKIPPED;
-    if (absent(in->diff_id[r]) || absent(in->blob[r]))
-        return BKM_CHAIN_EMPTY;
-    if (in->given_chain != NULL && !absent(in->given_chain[r]) && !absent(in->given_blob_chain[r]))
-        return BKM_CHAIN_GIVEN;
-    if (in->parent[r] == BKM_CHAIN_NONE)
-        return BKM_CHAIN_BASE;
-    return in->parent[r] == BKM_CHAIN_MISSING ? BKM_CHAIN_NO_PARENT : UNREACHED;
-}
+    size_t count = batch->hash.count;
 
-static uint8_t child_state(uint8_t parent)
-{
-    switch (parent) {
-    case BKM_CHAIN_NO_PARENT:
-    case BKM_CHAIN_BLOCKED:
-    case BKM_CHAIN_SKIPPED:
-        return BKM_CHAIN_BLOCKED;
-    default:
-        return BKM_CHAIN_COMPUTED;
+    bkm_pair_hash_flush(&batch->hash);
+    for (size_t i = 0; i < count; i++) {
+        uint8_t part[BKM_SHA256_DIGEST];
+        bkm_sha256_store(part, batch->hash.state[i]);
+        place_part(e, batch->record[i], part);
     }
 }
-
-/* Sets all states but those of records in or below a cycle, and fills `order`. False: out of memory. */
-static bool reach(const bkm_chain_input *in, uint8_t *state, chain_order *order)
-{
-    /* A counting sort by parent: the children of p are child[start[p]] up to child[start[p + 1]]. While
-     * they are filled in, start[p + 1] is where the next child of p goes, hence the second extra place. */
-    uint32_t *start = calloc(in->count + 2, sizeof *start);
-    uint32_t *child = malloc((in->count + 1) * sizeof *child);
-    bool enough = start != NULL && child != NULL;
-
-    if (!enough)
-        goto done;
-    for (size_t r = 0; r < in->count; r++) {
-        state[r] = first_state(in, r);
-        if (state[r] == UNREACHED)
-            start[in->parent[r] + 2]++;
-        else
-            order->step[order->roots++] = (chain_step){(uint32_t)r, NOTHING};
-    }
-    for (size_t p = 2; p < in->count + 2; p++)
-        start[p] += start[p - 1];
-    for (size_t r = 0; r < in->count; r++)
-        if (state[r] == UNREACHED)
-            child[start[in->parent[r] + 1]++] = (uint32_t)r;
-
-    order->reached = order->roots;
-    for (size_t i = 0; i < order->reached; i++) {
-        uint32_t parent = order->step[i].record;
-        uint8_t children = child_state(state[parent]);
-        uint32_t needed = children == BKM_CHAIN_COMPUTED ? parent : NOTHING;
-        for (uint32_t c = start[parent]; c < start[parent + 1]; c++) {
-            state[child[c]] = children;
-            order->step[order->reached++] = (chain_step){child[c], needed};
-        }
-    }
-done:
-    free(start);
-    free(child);
-    return enough;
-}
-
-/* Tells the members of cycles from what hangs below them, by walking up from each record. */
-static void find_cycles(const bkm_chain_input *in, uint8_t *state)
-{
-    for (size_t r = 0; r < in->count; r++) {
-        size_t at = r;
-        while (state[at] == UNREACHED) {
-            state[at] = WALKED;
-            at = (size_t)in->parent[at];
-        }
-        while (state[at] == WALKED) { /* met itself: once round */
-            state[at] = BKM_CHAIN_CYCLE;
-            at = (size_t)in->parent[at];
-        }
-        for (at = r; state[at] == WALKED; at = (size_t)in->parent[at])
-            state[at] = BKM_CHAIN_BLOCKED;
-    }
-}
-
-/* Records lie anywhere in the columns, and their ids anywhere in memory. The caches are told of a record twice
- * before its turn: of what its index leads to, then of what that leads to. */
-enum { FAR = 32, NEAR = 16 };
 
 static void prefetch_id(bkm_span id) /* which may lie across two cache lines */
 {
@@ -119,80 +69,201 @@ static void prefetch_id(bkm_span id) /* which may lie across two cache lines */
     __builtin_prefetch((const void *)((uintptr_t)id.data + id.size)); /* an absent one has no end to point at */
 }
 
-static void prefetch_far(const bkm_chain_input *in, const bkm_chain_output *out, chain_step step)
+static void hash_parts(const engine *e, size_t begin, size_t end)
 {
-    __builtin_prefetch(&in->diff_id[step.record]);
-    __builtin_prefetch(&out->ids[step.record], 1);
-}
+    const bkm_chain_input *in = e->in;
+    const bkm_chain_link *link = e->order.link;
+    part_batch batch;
 
-static void prefetch_near(const bkm_chain_input *in, const bkm_chain_output *out, chain_step step)
-{
-    prefetch_id(in->diff_id[step.record]);
-    if (step.parent != NOTHING)
-        __builtin_prefetch(&out->ids[step.parent]);
-}
-
-/* H(blob + " " + diffID), which needs no parent, into the place of its blobChainID. */
-static void hash_blobs(const bkm_chain_input *in, const bkm_chain_output *out, bkm_chain_hash *batch)
-{
-    for (size_t r = 0; r < in->count; r++) {
-        if (r + NEAR < in->count) {
-            prefetch_id(in->blob[r + NEAR]);
-            prefetch_id(in->diff_id[r + NEAR]);
+    bkm_pair_hash_start(&batch.hash, e->kernel);
+    for (size_t r = begin; r < end; r++) {
+        uint8_t state = e->out->state[r];
+        if (r + AHEAD < end) {
+            prefetch_id(in->blob[r + AHEAD]);
+            prefetch_id(in->diff_id[r + AHEAD]);
+            if (link[r + AHEAD].place != BKM_CHAIN_NOWHERE)
+                __builtin_prefetch(&e->entries[link[r + AHEAD].place], 1);
         }
-        if (out->state[r] != BKM_CHAIN_BASE && out->state[r] != BKM_CHAIN_COMPUTED)
-            continue;
-        if (!bkm_chain_hash_fits(batch, 1))
-            bkm_chain_hash_flush(batch);
-        size_t prefix = bkm_chain_hash_prefix(batch, in->blob[r]);
-        bkm_chain_hash_text(batch, prefix, in->diff_id[r], out->ids[r].blob_chain);
+        if (state == BKM_CHAIN_EMPTY || state == BKM_CHAIN_GIVEN) {
+            if (link[r].place != BKM_CHAIN_NOWHERE)
+                e->odd[link[r].place] = 1;
+        } else if (state == BKM_CHAIN_BASE || state == BKM_CHAIN_COMPUTED) {
+            if (in->blob[r].size == BKM_ID_SIZE && in->diff_id[r].size == BKM_ID_SIZE) {
+                if (batch.hash.count == BKM_PAIR_BATCH)
+                    flush_parts(e, &batch);
+                batch.record[batch.hash.count] = (uint32_t)r;
+                bkm_pair_hash_add(&batch.hash, in->blob[r].data, in->diff_id[r].data);
+            } else {
+                uint8_t part[BKM_SHA256_DIGEST];
+                bkm_chain_hash_alone(e->kernel, in->blob[r], in->diff_id[r], part);
+                place_part(e, r, part);
+            }
+        }
     }
-    bkm_chain_hash_flush(batch);
+    flush_parts(e, &batch);
 }
 
-/* The parts of the ids, chained to those of the parents. A batch ends before the first record whose parent
- * is in it; parents come in the order of their children, so one cursor finds them. */
-static void hash_chains(const bkm_chain_input *in, const bkm_chain_output *out, const chain_order *order,
-                        bkm_chain_hash *batch)
+/* ---- second pass: by place ---- */
+
+typedef struct {
+    size_t chain, blob_chain;
+} prefixes;
+
+static prefixes add_prefixes(const engine *e, bkm_chain_hash *batch, size_t parent)
 {
-    size_t parent_at = 0, batch_at = order->roots;
-    size_t chain = 0, blob_chain = 0; /* prefixes of the parent at the cursor */
-    bool have_prefixes = false;
+    const entry *above = &e->entries[parent];
+    size_t record = e->order.step[parent].record;
+    uint8_t state = e->odd[parent] ? e->out->state[record] : BKM_CHAIN_COMPUTED;
+    uint8_t unused[BKM_ID_SIZE]; /* what is not computed is text of the caller's */
+    prefixes added;
 
-    for (size_t i = order->roots; i < order->reached; i++) {
-        if (i + FAR < order->reached)
-            prefetch_far(in, out, order->step[i + FAR]);
-        if (i + NEAR < order->reached)
-            prefetch_near(in, out, order->step[i + NEAR]);
+    if (state == BKM_CHAIN_COMPUTED)
+        added.chain = bkm_chain_hash_prefix_id(batch, above->chain);
+    else
+        added.chain = bkm_chain_hash_prefix(batch, bkm_chain_id(e->in, e->out, record, unused));
+    if (state == BKM_CHAIN_COMPUTED || state == BKM_CHAIN_BASE)
+        added.blob_chain = bkm_chain_hash_prefix_id(batch, above->blob_chain);
+    else
+        added.blob_chain = bkm_chain_hash_prefix(batch, bkm_blob_chain_id(e->in, e->out, record, unused));
+    return added;
+}
 
-        uint32_t r = order->step[i].record, parent = order->step[i].parent;
-        if (parent == NOTHING)
-            continue;
-        while (order->step[parent_at].record != parent) {
-            parent_at++;
-            have_prefixes = false;
-        }
-        if (parent_at >= batch_at || !bkm_chain_hash_fits(batch, 2)) {
-            bkm_chain_hash_flush(batch);
-            batch_at = i;
-            have_prefixes = false;
-        }
-        if (!have_prefixes) {
-            uint8_t unused[BKM_ID_SIZE];
-            if (out->state[parent] == BKM_CHAIN_COMPUTED)
-                chain = bkm_chain_hash_prefix_id(batch, out->ids[parent].chain);
-            else /* text of the caller's */
-                chain = bkm_chain_hash_prefix(batch, bkm_chain_id(in, out, parent, unused));
-            if (out->state[parent] == BKM_CHAIN_COMPUTED || out->state[parent] == BKM_CHAIN_BASE)
-                blob_chain = bkm_chain_hash_prefix_id(batch, out->ids[parent].blob_chain);
-            else
-                blob_chain = bkm_chain_hash_prefix(batch, bkm_blob_chain_id(in, out, parent, unused));
+static void flush_chains(const engine *e, bkm_chain_hash *batch, size_t begin, size_t end)
+{
+    bkm_chain_hash_flush(batch);
+    for (size_t place = begin; place < end; place++)
+        e->out->ids[e->order.step[place].record] = e->entries[place];
+}
+
+/* The ids of all children of the places from `begin` to `end`, which have theirs or are children of places
+ * before them in that range. A batch ends before the first child of a place that is in it. */
+static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, size_t end)
+{
+    size_t child = begin < end ? bkm_chain_first_child(&e->order, begin) : 0, batch_at = child;
+
+    for (size_t parent = begin; parent < end; parent++) {
+        bool have_prefixes = false;
+        prefixes above;
+        for (size_t last = e->order.step[parent].end; child < last; child++) {
+            if (child + AHEAD < e->order.reached)
+                __builtin_prefetch(&e->out->ids[e->order.step[child + AHEAD].record], 1);
+            if (parent >= batch_at || !bkm_chain_hash_fits(batch, 2)) {
+                flush_chains(e, batch, batch_at, child);
+                batch_at = child;
+                have_prefixes = false;
+            }
+            if (!have_prefixes)
+                above = add_prefixes(e, batch, parent);
             have_prefixes = true;
+            entry *own = &e->entries[child];
+            if (e->odd[child])
+                bkm_chain_hash_text(batch, above.chain, e->in->diff_id[e->order.step[child].record], own->chain);
+            else
+                bkm_chain_hash_text_id(batch, above.chain, own->chain, own->chain);
+            bkm_chain_hash_text_id(batch, above.blob_chain, own->blob_chain, own->blob_chain);
         }
-        bkm_chain_hash_text(batch, chain, in->diff_id[r], out->ids[r].chain);
-        bkm_chain_hash_text_id(batch, blob_chain, out->ids[r].blob_chain, out->ids[r].blob_chain);
     }
-    bkm_chain_hash_flush(batch);
+    flush_chains(e, batch, batch_at, child);
+}
+
+/* ---- work for several threads ----
+ *
+ * Each pass is cut into tasks that share nothing they write, so that it does not matter who does which. */
+
+typedef struct work {
+    const engine *engine;
+    void (*task)(const struct work *, size_t number);
+    size_t tasks, begin, end; /* of what the tasks divide among them */
+    atomic_size_t next;
+} work;
+
+static size_t cut(const work *w, size_t number)
+{
+    return w->begin + (size_t)((uint64_t)(w->end - w->begin) * number / w->tasks);
+}
+
+static void *take_tasks(void *argument)
+{
+    work *w = argument;
+    for (size_t i; (i = atomic_fetch_add(&w->next, 1)) < w->tasks;)
+        w->task(w, i);
+    return NULL;
+}
+
+/* Returns when all is done. A thread that can't be had is no error: the others do its work. */
+static void do_work(work *w, unsigned threads)
+{
+    pthread_t helper[BKM_CHAIN_MAX_THREADS];
+    unsigned helpers = 0;
+
+    while (helpers + 1 < threads && helpers + 1 < w->tasks &&
+           pthread_create(&helper[helpers], NULL, take_tasks, w) == 0)
+        helpers++;
+    take_tasks(w);
+    while (helpers > 0)
+        pthread_join(helper[--helpers], NULL);
+}
+
+static void part_task(const work *w, size_t number)
+{
+    hash_parts(w->engine, cut(w, number), cut(w, number + 1));
+}
+
+/* All that hangs below a run of places of one level: their children, the children of those, and so on. Each
+ * of these levels is a run, too. */
+static void tree_task(const work *w, size_t number)
+{
+    const bkm_chain_order *order = &w->engine->order;
+    size_t begin = cut(w, number), end = cut(w, number + 1);
+    bkm_chain_hash batch;
+
+    bkm_chain_hash_start(&batch, w->engine->kernel);
+    while (begin < end) {
+        hash_children(w->engine, &batch, begin, end);
+        begin = bkm_chain_first_child(order, begin);
+        end = order->step[end - 1].end;
+    }
+}
+
+/* Finds the level at which the trees are cut: the first that has half the places of the widest. */
+static void find_wide_level(const bkm_chain_order *order, size_t *begin, size_t *end)
+{
+    size_t widest = 0;
+
+    for (size_t at = 0, last = order->roots; at < last;) {
+        size_t next = order->step[last - 1].end;
+        widest = last - at > widest ? last - at : widest;
+        at = last, last = next;
+    }
+    *begin = 0, *end = order->roots;
+    while (2 * (*end - *begin) < widest) {
+        size_t next = order->step[*end - 1].end;
+        *begin = *end, *end = next;
+    }
+}
+
+static void hash_on_threads(const engine *e, unsigned threads)
+{
+    /* More tasks than threads even out what differs between them; but short ones leave lanes empty. */
+    enum { TASKS = 16, PLACES = 16 };
+    size_t most = (size_t)TASKS * threads;
+    work parts = {.engine = e, .task = part_task, .tasks = most, .end = e->in->count};
+    work trees = {.engine = e, .task = tree_task};
+    bkm_chain_hash batch;
+
+    do_work(&parts, threads);
+    if (e->order.reached == 0)
+        return;
+    find_wide_level(&e->order, &trees.begin, &trees.end);
+    trees.tasks = (trees.end - trees.begin) / PLACES;
+    if (trees.tasks < 2) { /* no level is wide */
+        trees.begin = e->order.reached;
+        trees.tasks = 0;
+    }
+    trees.tasks = trees.tasks < most ? trees.tasks : most;
+    bkm_chain_hash_start(&batch, e->kernel);
+    hash_children(e, &batch, 0, trees.begin);
+    do_work(&trees, threads);
 }
 
 static bool sound(const bkm_chain_input *in)
@@ -206,30 +277,33 @@ static bool sound(const bkm_chain_input *in)
 }
 
 bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_output *output,
-                               const bkm_sha256_kernel *kernel)
+                               const bkm_sha256_kernel *kernel, unsigned threads)
 {
-    chain_order order = {0};
+    engine e = {.in = input, .out = output, .kernel = kernel};
     bkm_chain_hash batch;
 
     if (!sound(input))
         return BKM_CHAIN_BAD_INPUT;
-    order.step = malloc((input->count + 1) * sizeof *order.step);
-    if (order.step == NULL || !reach(input, output->state, &order)) {
-        free(order.step);
-        return BKM_CHAIN_NO_MEMORY;
+    e.entries = bkm_column(input->count, sizeof *e.entries);
+    e.odd = calloc(input->count + 1, sizeof *e.odd);
+    bool enough = e.entries != NULL && e.odd != NULL && bkm_chain_order_make(&e.order, input, output->state);
+    threads = threads < BKM_CHAIN_MAX_THREADS ? threads : BKM_CHAIN_MAX_THREADS;
+    if (enough && threads > 1 && input->count >= BKM_CHAIN_MANY) {
+        hash_on_threads(&e, threads);
+    } else if (enough) {
+        hash_parts(&e, 0, input->count);
+        bkm_chain_hash_start(&batch, kernel);
+        hash_children(&e, &batch, 0, e.order.reached);
     }
-    if (order.reached < input->count)
-        find_cycles(input, output->state);
-    bkm_chain_hash_start(&batch, kernel);
-    hash_blobs(input, output, &batch);
-    hash_chains(input, output, &order, &batch);
-    free(order.step);
-    return BKM_CHAIN_OK;
+    free(e.entries);
+    free(e.odd);
+    bkm_chain_order_free(&e.order);
+    return enough ? BKM_CHAIN_OK : BKM_CHAIN_NO_MEMORY;
 }
 
 static bkm_span spelled(const uint8_t digest[BKM_SHA256_DIGEST], uint8_t space[BKM_ID_SIZE])
 {
-    bkm_id_spell(space, digest);
+    bkm_id_spell(space, digest, &bkm_hex_plain);
     return (bkm_span){space, BKM_ID_SIZE};
 }
 

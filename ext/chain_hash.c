@@ -1,8 +1,6 @@
 /* Batches of "<prefix> <text>" on the lanes of a SHA-256 kernel. */
 #include "chain_hash.h"
 
-#include "hex.h"
-
 /* The tail of a message of two ids: what the first block leaves of the prefix, a space, the text, padding. */
 enum {
     PREFIX_REST = BKM_ID_SIZE - BKM_SHA256_BLOCK,
@@ -10,24 +8,37 @@ enum {
     MESSAGE_SIZE = BKM_ID_SIZE + 1 + BKM_ID_SIZE,
 };
 
-void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST])
+void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST], const bkm_hex_ways *hex)
 {
     memcpy(id, "sha256:", 7);
-    bkm_hex_digest(id + 7, digest);
+    hex->write(id + 7, digest);
+}
+
+bool bkm_id_read(uint8_t digest[BKM_SHA256_DIGEST], const uint8_t id[BKM_ID_SIZE], const bkm_hex_ways *hex)
+{
+    return memcmp(id, "sha256:", 7) == 0 && hex->read(digest, id + 7);
+}
+
+/* The space and the padding are the same in all messages: they are written only at the start. */
+static void write_frame(uint8_t message[BKM_PAIR_SIZE])
+{
+    uint8_t last[2 * BKM_SHA256_BLOCK];
+
+    memset(message, 0, 2 * (size_t)BKM_SHA256_BLOCK);
+    message[BKM_ID_SIZE] = ' ';
+    bkm_sha256_pad(last, message, MESSAGE_SIZE - 2 * BKM_SHA256_BLOCK, MESSAGE_SIZE);
+    memcpy(message + 2 * BKM_SHA256_BLOCK, last, BKM_SHA256_BLOCK);
 }
 
 void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel)
 {
-    uint8_t blank[MESSAGE_SIZE - BKM_SHA256_BLOCK] = {0};
+    uint8_t frame[BKM_PAIR_SIZE];
 
-    blank[PREFIX_REST] = ' ';
+    write_frame(frame);
     batch->kernel = kernel;
     batch->prefixes = batch->texts = 0;
     for (size_t i = 0; i < BKM_HASH_BATCH; i++) {
-        /* The space and the padding are the same in all messages: they are written only here. */
-        memcpy(batch->tail[i], blank, BKM_SHA256_BLOCK);
-        bkm_sha256_pad(batch->tail[i] + BKM_SHA256_BLOCK, blank + BKM_SHA256_BLOCK,
-                       sizeof blank - BKM_SHA256_BLOCK, MESSAGE_SIZE);
+        memcpy(batch->tail[i], frame + BKM_SHA256_BLOCK, sizeof batch->tail[i]);
         batch->tail_data[i] = batch->tail[i];
     }
 }
@@ -45,12 +56,11 @@ size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix)
 size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t prefix[BKM_SHA256_DIGEST])
 {
     uint8_t *id = batch->spelled[batch->prefixes];
-    bkm_id_spell(id, prefix);
+    bkm_id_spell(id, prefix, batch->kernel->hex);
     return bkm_chain_hash_prefix(batch, (bkm_span){id, BKM_ID_SIZE});
 }
 
-/* The general way, for prefixes and texts of any length. */
-static void hash_alone(const bkm_sha256_kernel *kernel, bkm_span prefix, bkm_span text, uint8_t *digest)
+void bkm_chain_hash_alone(const bkm_sha256_kernel *kernel, bkm_span prefix, bkm_span text, uint8_t *digest)
 {
     bkm_sha256_stream stream;
     bkm_sha256_start(&stream, kernel);
@@ -77,18 +87,18 @@ void bkm_chain_hash_text(bkm_chain_hash *batch, size_t prefix, bkm_span text, ui
     if (batch->prefix[prefix].size == BKM_ID_SIZE && text.size == BKM_ID_SIZE)
         memcpy(add_tail(batch, prefix, digest), text.data, BKM_ID_SIZE);
     else
-        hash_alone(batch->kernel, batch->prefix[prefix], text, digest);
+        bkm_chain_hash_alone(batch->kernel, batch->prefix[prefix], text, digest);
 }
 
 void bkm_chain_hash_text_id(bkm_chain_hash *batch, size_t prefix, const uint8_t text[BKM_SHA256_DIGEST],
                             uint8_t *digest)
 {
     if (batch->prefix[prefix].size == BKM_ID_SIZE) {
-        bkm_id_spell(add_tail(batch, prefix, digest), text);
+        bkm_id_spell(add_tail(batch, prefix, digest), text, batch->kernel->hex);
     } else {
         uint8_t id[BKM_ID_SIZE];
-        bkm_id_spell(id, text);
-        hash_alone(batch->kernel, batch->prefix[prefix], (bkm_span){id, BKM_ID_SIZE}, digest);
+        bkm_id_spell(id, text, batch->kernel->hex);
+        bkm_chain_hash_alone(batch->kernel, batch->prefix[prefix], (bkm_span){id, BKM_ID_SIZE}, digest);
     }
 }
 
@@ -105,4 +115,30 @@ void bkm_chain_hash_flush(bkm_chain_hash *batch)
             bkm_sha256_store(batch->digest[i], batch->state[i]);
     }
     batch->prefixes = batch->texts = 0;
+}
+
+void bkm_pair_hash_start(bkm_pair_hash *batch, const bkm_sha256_kernel *kernel)
+{
+    batch->kernel = kernel;
+    batch->count = 0;
+    for (size_t i = 0; i < BKM_PAIR_BATCH; i++) {
+        write_frame(batch->message[i]);
+        batch->data[i] = batch->message[i];
+    }
+}
+
+void bkm_pair_hash_add(bkm_pair_hash *batch, const uint8_t *prefix, const uint8_t *text)
+{
+    uint8_t *message = batch->message[batch->count++];
+
+    memcpy(message, prefix, BKM_ID_SIZE);
+    memcpy(message + BKM_ID_SIZE + 1, text, BKM_ID_SIZE);
+}
+
+void bkm_pair_hash_flush(bkm_pair_hash *batch)
+{
+    for (size_t i = 0; i < batch->count; i++)
+        memcpy(batch->state[i], bkm_sha256_initial, sizeof batch->state[i]);
+    batch->kernel->compress(batch->state, batch->data, batch->count, BKM_PAIR_SIZE / BKM_SHA256_BLOCK);
+    batch->count = 0;
 }

@@ -27,7 +27,10 @@ typedef struct {
 } bkm_chain_hash;
 
 /* Writes "sha256:" and the hex digits of a digest. */
-void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST]);
+void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST], const bkm_hex_ways *hex);
+
+/* The digest of an id. False: it is none, and `digest` is unspecified. */
+bool bkm_id_read(uint8_t digest[BKM_SHA256_DIGEST], const uint8_t id[BKM_ID_SIZE], const bkm_hex_ways *hex);
 
 void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel);
 
@@ -49,5 +52,30 @@ void bkm_chain_hash_text_id(bkm_chain_hash *batch, size_t prefix, const uint8_t 
 
 /* Hashes what was added and empties the batch. */
 void bkm_chain_hash_flush(bkm_chain_hash *batch);
+
+/* The same for messages of two ids that have nothing in common: all three blocks in one run of the kernel. */
+enum {
+    BKM_PAIR_BATCH = 6, /* messages; few, so that fetches from memory go on evenly beside the hashing */
+    BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK,
+};
+
+typedef struct {
+    const bkm_sha256_kernel *kernel;
+    size_t count; /* in use */
+    const uint8_t *data[BKM_PAIR_BATCH];
+    uint8_t message[BKM_PAIR_BATCH][BKM_PAIR_SIZE];
+    uint32_t state[BKM_PAIR_BATCH][8]; /* of the messages last hashed */
+} bkm_pair_hash;
+
+void bkm_pair_hash_start(bkm_pair_hash *batch, const bkm_sha256_kernel *kernel);
+
+/* Adds "<prefix> <text>", both of BKM_ID_SIZE bytes (copied), to a batch that is not full. */
+void bkm_pair_hash_add(bkm_pair_hash *batch, const uint8_t *prefix, const uint8_t *text);
+
+/* Hashes what was added, into `state`, and empties the batch. */
+void bkm_pair_hash_flush(bkm_pair_hash *batch);
+
+/* One message of any prefix and text. */
+void bkm_chain_hash_alone(const bkm_sha256_kernel *kernel, bkm_span prefix, bkm_span text, uint8_t *digest);
 
 #endif

@@ -1,12 +1,16 @@
-/* Lower-case hex of a digest, sixteen bytes at a time, in vector types that GCC and clang map to any processor. */
+/* Lower-case hex of a digest, and back, sixteen bytes of it at a time, in vector types that GCC and clang map
+ * to any processor. */
 #ifndef BKM_HEX_H
 #define BKM_HEX_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
 typedef uint8_t bkm_hex_bytes __attribute__((vector_size(16)));
 typedef uint16_t bkm_hex_pairs __attribute__((vector_size(32)));
+typedef uint8_t bkm_hex_half __attribute__((vector_size(8)));
+typedef uint16_t bkm_hex_eight __attribute__((vector_size(16)));
 
 /* Writes the 64 digits of 32 bytes; no NUL. */
 static inline void bkm_hex_digest(uint8_t *text, const uint8_t *digest)
@@ -25,5 +29,42 @@ static inline void bkm_hex_digest(uint8_t *text, const uint8_t *digest)
         memcpy(text + 32 * half, &digits, sizeof digits);
     }
 }
+
+/* Reads 64 digits as 32 bytes. False: there is something else among them, and `digest` is unspecified. */
+static inline bool bkm_hex_read(uint8_t *digest, const uint8_t *text)
+{
+    bkm_hex_bytes wrong = {0};
+    for (int part = 0; part < 4; part++) {
+        bkm_hex_bytes digits;
+        memcpy(&digits, text + 16 * part, sizeof digits);
+        bkm_hex_bytes is_number = (bkm_hex_bytes)((bkm_hex_bytes)(digits - '0') <= 9);
+        bkm_hex_bytes is_letter = (bkm_hex_bytes)((bkm_hex_bytes)(digits - 'a') <= 5);
+        wrong |= ~(is_number | is_letter);
+        bkm_hex_bytes nibbles = (digits & 0x0f) + (is_letter & 9);
+        bkm_hex_eight pairs;
+        memcpy(&pairs, &nibbles, sizeof pairs);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        pairs = (pairs << 4 | pairs >> 8) & 0xff;
+#else
+        pairs = (pairs >> 4 | pairs) & 0xff;
+#endif
+        bkm_hex_half bytes = __builtin_convertvector(pairs, bkm_hex_half);
+        memcpy(digest + 8 * part, &bytes, sizeof bytes);
+    }
+    uint64_t any[2];
+    memcpy(any, &wrong, sizeof any);
+    return (any[0] | any[1]) == 0;
+}
+
+/* The same two as functions; each SHA-256 kernel names those that suit its processor. */
+typedef struct {
+    void (*write)(uint8_t *text, const uint8_t *digest);
+    bool (*read)(uint8_t *digest, const uint8_t *text);
+} bkm_hex_ways;
+
+extern const bkm_hex_ways bkm_hex_plain;
+#if defined(__x86_64__)
+extern const bkm_hex_ways bkm_hex_ssse3;
+#endif
 
 #endif

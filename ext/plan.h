@@ -65,9 +65,10 @@ typedef struct {
     bkm_plan_text *texts;
 } bkm_plan;
 
-/* Both inputs must stay as they are while the plan lives. False when out of memory. */
+/* Both inputs must stay as they are while the plan lives. False when out of memory. `threads` are for the
+ * hashing of large plans. */
 bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey *survey,
-                   const bkm_sha256_kernel *kernel);
+                   const bkm_sha256_kernel *kernel, unsigned threads);
 void bkm_plan_free(bkm_plan *plan);
 
 static inline bool bkm_plan_dropped(const bkm_plan *plan, size_t record)

@@ -8,6 +8,7 @@ from libc.stdlib cimport calloc, free, malloc
 from buildkit_migrate._native.bolt cimport Reader, bkm_bolt, bkm_span, c_bool, to_bytes, to_span
 from sha256_kernel cimport bkm_sha256_kernel, select_kernel
 
+import os
 import struct
 import time
 from collections import namedtuple
@@ -126,7 +127,7 @@ cdef extern from "plan.h" nogil:
         bkm_plan_counts counts
 
     bint bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey *survey,
-                       const bkm_sha256_kernel *kernel)
+                       const bkm_sha256_kernel *kernel, unsigned threads)
     void bkm_plan_free(bkm_plan *plan)
     bint bkm_plan_dropped(const bkm_plan *plan, size_t record)
     bint bkm_plan_writes_chain(const bkm_plan *plan, size_t record)
@@ -369,11 +370,12 @@ cdef class Plan:
         if not survey.is_filled:
             raise TypeError("the survey was not initialised, or that failed")
         cdef const bkm_sha256_kernel *kernel = select_kernel(None)
+        cdef unsigned threads = len(os.sched_getaffinity(0))
         cdef bint made
         self.records = records
         self.survey = survey
         with nogil:
-            made = bkm_plan_make(&self.plan, &records.records, &survey.survey, kernel)
+            made = bkm_plan_make(&self.plan, &records.records, &survey.survey, kernel, threads)
         if not made:
             raise MemoryError
 

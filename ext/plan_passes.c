@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "column.h"
 #include "span_table.h"
 
 struct bkm_plan_text {
@@ -316,7 +317,7 @@ static bool check_descendants(maker *m)
 
 /* ---- passes 4 to 7 ---- */
 
-static bool pass4_chain_ids(maker *m, const bkm_sha256_kernel *kernel)
+static bool pass4_chain_ids(maker *m, const bkm_sha256_kernel *kernel, unsigned threads)
 {
     bkm_plan *plan = m->plan;
     bkm_span *const *stored = plan->records->stored;
@@ -335,7 +336,7 @@ static bool pass4_chain_ids(maker *m, const bkm_sha256_kernel *kernel)
         .given_blob_chain = some_given ? stored[BKM_STORED_BLOB_CHAIN] : NULL,
         .skip = skip,
     };
-    bkm_chain_status status = bkm_chain_run(&plan->chain_input, &plan->chains, kernel);
+    bkm_chain_status status = bkm_chain_run(&plan->chain_input, &plan->chains, kernel, threads);
     plan->chain_input.skip = NULL;
     free(skip);
     return status == BKM_CHAIN_OK;
@@ -434,7 +435,7 @@ static void find_snapshots(maker *m)
     }
 }
 
-static bool run(maker *m, const bkm_sha256_kernel *kernel)
+static bool run(maker *m, const bkm_sha256_kernel *kernel, unsigned threads)
 {
     find_snapshots(m);
     check_values(m);
@@ -446,7 +447,7 @@ static bool run(maker *m, const bkm_sha256_kernel *kernel)
     pass3_blob(m);
     check_digests_and_parents(m);
     check_parent_cycles(m);
-    if (!check_descendants(m) || !pass4_chain_ids(m, kernel))
+    if (!check_descendants(m) || !pass4_chain_ids(m, kernel, threads))
         return false;
     pass5_leases(m);
     pass6_and_7_labels(m);
@@ -465,8 +466,7 @@ static bool allocate(bkm_plan *plan, size_t records)
     plan->snapshot = malloc(room * sizeof *plan->snapshot);
     plan->diff_id = malloc(room * sizeof *plan->diff_id);
     plan->blob = malloc(room * sizeof *plan->blob);
-    /* A record's pair of digests is one cache line. */
-    plan->chains.ids = aligned_alloc(sizeof *plan->chains.ids, room * sizeof *plan->chains.ids);
+    plan->chains.ids = bkm_column(room, sizeof *plan->chains.ids);
     plan->chains.state = calloc(room, 1);
     plan->unlabel_snapshot = calloc(plan->survey->snapshot_count + 1, 1);
     plan->unlabel_blob = calloc(plan->survey->blob_count + 1, 1);
@@ -476,7 +476,7 @@ static bool allocate(bkm_plan *plan, size_t records)
 }
 
 bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey *survey,
-                   const bkm_sha256_kernel *kernel)
+                   const bkm_sha256_kernel *kernel, unsigned threads)
 {
     *plan = (bkm_plan){.records = records, .survey = survey};
     maker m = {.plan = plan, .count = records->count};
@@ -486,7 +486,7 @@ bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey 
     m.walked = malloc((m.count + 1) * sizeof *m.walked);
     bool ok = m.target && m.links && m.blob && m.walked && allocate(plan, m.count) &&
               bkm_span_table_make(&m.records_by_id, records->id, m.count) &&
-              bkm_span_table_make(&m.blobs_by_digest, survey->blob, survey->blob_count) && run(&m, kernel);
+              bkm_span_table_make(&m.blobs_by_digest, survey->blob, survey->blob_count) && run(&m, kernel, threads);
     free(m.target);
     free(m.links);
     free(m.blob);

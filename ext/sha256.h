@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "hex.h"
 #include "span.h"
 
 #define BKM_SHA256_BLOCK 64
@@ -22,6 +23,7 @@ typedef void (*bkm_sha256_compress)(uint32_t (*state)[8], const uint8_t *const *
 typedef struct {
     const char *name;
     bkm_sha256_compress compress;
+    const bkm_hex_ways *hex; /* for the digests */
 } bkm_sha256_kernel;
 
 typedef enum {

@@ -14,13 +14,13 @@
 /* Every name is known everywhere, so that a wrong name and a wrong machine are told apart. Fastest first. */
 static const bkm_sha256_kernel all_kernels[BKM_SHA256_MAX_KERNELS] = {
 #if defined(__x86_64__)
-    {"shani", bkm_sha256_shani}, {"avx2", bkm_sha256_avx2}, {"armv8", NULL},
+    {"shani", bkm_sha256_shani, &bkm_hex_ssse3}, {"avx2", bkm_sha256_avx2, &bkm_hex_ssse3}, {"armv8", NULL, NULL},
 #elif defined(__aarch64__)
-    {"armv8", bkm_sha256_armv8}, {"shani", NULL}, {"avx2", NULL},
+    {"armv8", bkm_sha256_armv8, &bkm_hex_plain}, {"shani", NULL, NULL}, {"avx2", NULL, NULL},
 #else
-    {"armv8", NULL}, {"shani", NULL}, {"avx2", NULL},
+    {"armv8", NULL, NULL}, {"shani", NULL, NULL}, {"avx2", NULL, NULL},
 #endif
-    {"portable", bkm_sha256_portable},
+    {"portable", bkm_sha256_portable, &bkm_hex_plain},
 };
 
 static bool runs_here(const bkm_sha256_kernel *kernel)

@@ -1,7 +1,8 @@
 /* The kernel for x86 processors with the SHA extensions.
  *
  * One stream can't keep the unit busy: each pair of rounds waits for the one before. So the main
- * loop takes four streams, two rounds of each in turn; what remains goes by two and by one. */
+ * loop takes three streams, two rounds of each in turn. Four are no faster, as their words do not fit the
+ * registers, but faster than two and two; so what remains are four, two or one. */
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -72,13 +73,13 @@ compress_lanes(size_t lanes, uint32_t (*state)[8], const uint8_t *const *data, s
 SHANI void bkm_sha256_shani(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks)
 {
     size_t i = 0;
-    for (; i + 4 <= streams; i += 4)
+    for (; streams - i > 4 || streams - i == 3; i += 3)
+        compress_lanes(3, state + i, data + i, blocks);
+    if (streams - i == 4)
         compress_lanes(4, state + i, data + i, blocks);
-    if (streams & 2) {
+    else if (streams - i == 2)
         compress_lanes(2, state + i, data + i, blocks);
-        i += 2;
-    }
-    if (streams & 1)
+    else if (streams - i == 1)
         compress_lanes(1, state + i, data + i, blocks);
 }
 

@@ -83,6 +83,12 @@ odd = st.one_of(
     st.binary(max_size=80),
     st.sampled_from(
         [b"sha512:" + b"0" * 128, b"x" * 63, b"x" * 64, b"x" * 70, b"x" * 72, b"y" * 1000, b"\0" * 71]
+        # Nearly ids: other digits than those of lower-case hex.
+        + [
+            b"sha256:" + b"0" * at + digit + b"0" * (63 - at)
+            for at in (0, 31, 63)
+            for digit in (b"A", b"g", b"/", b":")
+        ]
     ),
 )
 texts = st.one_of(canonical, canonical, canonical, odd)

@@ -30,8 +30,11 @@ class Batch:
         skip: Sequence[bool] | None = None,
         kernel: str | None = None,
     ) -> None: ...
-    def run(self) -> None:
-        """Compute all ids, without the GIL. ValueError for a parent that is no index, -1 or -2."""
+    def run(self, threads: int = 1) -> None:
+        """Compute all ids, without the GIL, on up to so many threads; few records are done on one.
+
+        ValueError for a parent that is no index, -1 or -2.
+        """
 
     def results(self) -> list[tuple[str, bytes, bytes]]:
         """(state, chainID, blobChainID) of each record, as the last run left them."""
@@ -43,5 +46,6 @@ def chain_ids(
     given: Sequence[tuple[bytes, bytes]] | None = None,
     skip: Sequence[bool] | None = None,
     kernel: str | None = None,
+    threads: int = 1,
 ) -> list[tuple[str, bytes, bytes]]:
-    """(state, chainID, blobChainID) of each record; see Batch for the arguments."""
+    """(state, chainID, blobChainID) of each record; see Batch and its run for the arguments."""

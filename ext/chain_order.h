@@ -1,0 +1,40 @@
+/* The order in which chain ids are computed. */
+#ifndef BKM_CHAIN_ORDER_H
+#define BKM_CHAIN_ORDER_H
+
+#include "chain.h"
+
+/* One place in the order. The children of a place follow those of the place before it, and end at `end`. */
+typedef struct {
+    uint32_t record;
+    union {
+        uint32_t first_child; /* while the order is made: a record */
+        uint32_t end;
+    };
+} bkm_chain_step;
+
+typedef struct {
+    uint32_t first_child; /* in the order of the records; BKM_CHAIN_NOWHERE: it has none */
+    uint32_t place;       /* in the order, BKM_CHAIN_NOWHERE for what needs none; while it is made: the next sibling */
+} bkm_chain_link;
+
+/* Records that are parents or have one, parents before children and siblings side by side: the roots (which
+ * need no parent) in the order of the records, then their children, then the children of those. */
+typedef struct {
+    bkm_chain_step *step;
+    bkm_chain_link *link; /* of each record that has a result */
+    size_t roots, reached;
+} bkm_chain_order;
+
+#define BKM_CHAIN_NOWHERE UINT32_MAX
+
+/* Sets all states and fills `order`. False: out of memory. */
+bool bkm_chain_order_make(bkm_chain_order *order, const bkm_chain_input *input, uint8_t *state);
+void bkm_chain_order_free(bkm_chain_order *order);
+
+static inline size_t bkm_chain_first_child(const bkm_chain_order *order, size_t place)
+{
+    return place == 0 ? order->roots : order->step[place - 1].end;
+}
+
+#endif

@@ -1,0 +1,12 @@
+/* Memory for columns that are read and written in random order: on huge pages where the system has them,
+ * because looking up a small page often costs more than the access itself. */
+#ifndef BKM_COLUMN_H
+#define BKM_COLUMN_H
+
+#include <stddef.h>
+
+/* Room for `count` elements of `size` bytes, aligned to a cache line at least; for free(). NULL when out of
+ * memory. */
+void *bkm_column(size_t count, size_t size);
+
+#endif
