@@ -5,25 +5,50 @@ Importing the package costs next to nothing; each name is loaded when it is firs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from buildkit_migrate import errors
 
+TYPE_CHECKING = False  # typing's own would have to be imported
 if TYPE_CHECKING:
+    from typing import Any
+
+    from buildkit_migrate.embed import ensure_migrated
+    from buildkit_migrate.metadata.engines import open_store
     from buildkit_migrate.migration.migrate import migrate_v2
     from buildkit_migrate.migration.report import Report
+    from buildkit_migrate.migration.status import Status
+    from buildkit_migrate.migration.undo import Undone
     from buildkit_migrate.migration.verification import Verification
-    from buildkit_migrate.roots import migrate_root, verify_root
+    from buildkit_migrate.roots import migrate_root, root_status, undo_root, verify_root
 
     __version__: str
 
-__all__ = ["Report", "Verification", "__version__", "errors", "migrate_root", "migrate_v2", "verify_root"]
+__all__ = [
+    "Report",
+    "Status",
+    "Undone",
+    "Verification",
+    "__version__",
+    "ensure_migrated",
+    "errors",
+    "migrate_root",
+    "migrate_v2",
+    "open_store",
+    "root_status",
+    "undo_root",
+    "verify_root",
+]
 
 _HOMES = {
     "Report": "buildkit_migrate.migration.report",
+    "Status": "buildkit_migrate.migration.status",
+    "Undone": "buildkit_migrate.migration.undo",
     "Verification": "buildkit_migrate.migration.verification",
+    "ensure_migrated": "buildkit_migrate.embed",
     "migrate_root": "buildkit_migrate.roots",
     "migrate_v2": "buildkit_migrate.migration.migrate",
+    "open_store": "buildkit_migrate.metadata.engines",
+    "root_status": "buildkit_migrate.roots",
+    "undo_root": "buildkit_migrate.roots",
     "verify_root": "buildkit_migrate.roots",
 }
 

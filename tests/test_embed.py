@@ -1,0 +1,88 @@
+"""Daemons that embed the package: what a start on a migrated root costs, and what it does on others."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ondisk
+from buildkit_migrate import ensure_migrated, errors, open_store
+from buildkit_migrate.migration.report import Outcome
+from ondisk import OnDisk
+
+HEAVY = ("grpc", "google.protobuf", "lmdb", "rich", "click", "orjson", "typing", "pathlib", "argparse")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def test_a_root_that_is_migrated_costs_nothing(root: OnDisk) -> None:
+    """Nothing heavy is imported, and no file of the root is opened; it says so for a store in use, too."""
+    ensure_migrated(root.root)
+    script = (
+        "import json, sys\n"
+        "before = set(sys.modules)\n"
+        "import buildkit_migrate\n"
+        "opened = []\n"
+        "sys.addaudithook(lambda event, args: opened.append(args[0]) if event == 'open' else None)\n"
+        "ensure_migrated = buildkit_migrate.ensure_migrated\n"
+        f"assert ensure_migrated({str(root.root)!r}) == []\n"
+        "print(json.dumps([sorted(set(sys.modules) - before), [str(name) for name in opened]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    modules, opened = json.loads(done.stdout)
+    assert not set(HEAVY) & set(modules)
+    assert not any(str(root.root) in name for name in opened)
+
+
+def test_migrates(root: OnDisk) -> None:
+    (report,) = ensure_migrated(root.root)
+    assert report.outcome is Outcome.MIGRATED
+    assert ensure_migrated(root.root) == []
+    assert ensure_migrated(root.worker) == []
+
+
+def test_a_worker_directory(root: OnDisk) -> None:
+    (report,) = ensure_migrated(str(root.worker))
+    assert report.outcome is Outcome.MIGRATED
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert ensure_migrated(tmp_path / "nowhere") == []
+    assert ensure_migrated(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_target_is_not_taken_for_a_store(root: OnDisk) -> None:
+    root.v2.touch()
+    with pytest.raises(errors.UnusableTargetError):
+        ensure_migrated(root.root)
+
+
+def test_no_directory(root: OnDisk) -> None:
+    with pytest.raises(errors.RootNotFoundError):
+        ensure_migrated(root.v1)
+
+
+def test_a_daemon_with_the_lmdb_store(root: OnDisk) -> None:
+    """The example of the README."""
+    ensure_migrated(root.root, engine="lmdb")
+    with open_store(root.v2) as store:
+        ids = list(store.ids())
+        assert len(ids) == 287
+        with store.update(ids[0]):
+            pass
+    assert ensure_migrated(root.root, engine="lmdb") == []
