@@ -15,6 +15,7 @@ from buildkit_migrate import errors, migrate_v2
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import Containerd, ContentStore, LeaseManager, Snapshotter
+from buildkit_migrate.migration import migrate as migrate_module
 from buildkit_migrate.migration.model import Before, PlainState
 from buildkit_migrate.migration.report import Outcome
 from ondisk import OnDisk
@@ -200,3 +201,36 @@ def test_names_of_the_package() -> None:
             assert getattr(buildkit_migrate, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
         buildkit_migrate.nonsense  # noqa: B018
+
+
+def test_verified_before_the_switch(root: OnDisk) -> None:
+    result = root.migrate("--verify")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert ondisk.tree(root.v2)
+
+
+def test_a_wrong_store_is_not_put_in_use(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = migrate_module.write_store
+    monkeypatch.setattr(
+        migrate_module,
+        "write_store",
+        lambda engine, path, source, edits, like: write(engine, path, source, list(edits)[:0], like=like),
+    )
+    services = Recorded(root)
+    services.state = lambda ids: state_of(root)  # type: ignore[method-assign]
+    with pytest.raises(errors.DifferencesError, match="not put in use"):
+        migrate(root, services, verify=True)
+    assert services.steps == ["survey"]
+    assert not root.v2.exists()
+    assert root.left_behind == []
+
+
+def state_of(root: OnDisk) -> PlainState:
+    with OfflineContainerd.open(root.containerd, root.snapshots, exclusive=False) as containerd:
+        return containerd.state([b"any"])
+
+
+def test_lmdb_is_not_verified_before_the_switch(root: OnDisk) -> None:
+    result = root.migrate("--verify", "--to-engine", "lmdb")
+    assert result.returncode == 2
+    assert not root.v2.exists()

@@ -168,13 +168,14 @@ def migrate_root(
     snapshotter: str | None = None,
     on_broken: OnBroken = "fail",
     dry_run: bool = False,
+    verify: bool = False,
     engine: Engine = "bolt",
     progress: Progress | None = None,
 ) -> list[Report]:
     """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
 
-    ``path``: as for `find_root`; ``engine``: as for `migrate_v2`. Containerd workers need the containerd that
-    BuildKit used: running and reached as ``containerd`` says, or, with ``containerd_root``, stopped.
+    ``path``: as for `find_root`; ``verify``, ``engine``: as for `migrate_v2`. Containerd workers need the
+    containerd that BuildKit used: running and reached as ``containerd`` says, or, with ``containerd_root``, stopped.
     ``namespace``: BuildKit's in it; ``snapshotter``: by default the one in the directory's name.
     All workers are locked and planned before anything is written, so broken records in one leave all
     unchanged. A dry run creates no file and makes no call that changes anything.
@@ -205,6 +206,8 @@ def migrate_root(
                     reports[worker] = migration.report(Outcome.PLANNED)
                 else:
                     migration.prepare()
+                    if verify:
+                        migration.verify()
             if not dry_run:
                 _carry_out(migrations, reports)
     return [report for report in reports.values() if report is not None]

@@ -24,6 +24,11 @@ def add_parser(commands: Any, epilog: str) -> None:
     common.add_root(parser)
     add = parser.add_argument
     add("--dry-run", action="store_true", help="print what would be done; change nothing")
+    add(
+        "--verify",
+        action="store_true",
+        help="compute the new store again in plain Python and compare, before anything is changed",
+    )
     add("-v", "--verbose", action="store_true", help="print a line per record")
     add(
         "--on-broken",
@@ -45,9 +50,11 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that of a refusal if a dry run shows that the migration would be refused."""
-    from buildkit_migrate.cli import render
+    from buildkit_migrate.cli import UsageError, render
     from buildkit_migrate.roots import find_root, migrate_root
 
+    if options.verify and options.to_engine != "bolt":
+        raise UsageError("--verify is for bolt stores; verify an LMDB store with buildkit-migrate verify")
     root = find_root(options.root)
     with common.progress() as progress:
         reports = migrate_root(
@@ -58,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
             snapshotter=options.snapshotter,
             on_broken=options.on_broken,
             dry_run=options.dry_run,
+            verify=options.verify,
             engine=options.to_engine,
             progress=progress,
         )

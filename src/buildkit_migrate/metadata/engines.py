@@ -55,11 +55,14 @@ def engine_of(path: Path) -> Engine:
     raise CorruptDatabaseError("neither a bbolt nor an LMDB file", path=str(path))
 
 
-def open_store(path: Path, *, read_only: bool = False, create: Engine | None = None) -> MetadataStore:
+def open_store(
+    path: str | os.PathLike[str], *, read_only: bool = False, create: Engine | None = None
+) -> MetadataStore:
     """Opens a store of any engine. ``create``: made with this engine if there is no file.
 
     Raises BusyError, CorruptDatabaseError, StorageError.
     """
+    path = Path(path)
     if create is not None and not path.exists():
         return _store_class(create).create(path)
     return _store_class(engine_of(path)).open(path, read_only=read_only)

@@ -56,15 +56,18 @@ def migrate_v2(
     *,
     on_broken: OnBroken = "fail",
     dry_run: bool = False,
+    verify: bool = False,
     engine: Engine = "bolt",
     progress: Progress | None = None,
 ) -> Report:
     """Makes the v2 store at ``to_path`` from the v1 store at ``from_path``, and leases from root labels.
 
     Does nothing if there is a v2 store already or no v1 store. The services must belong to one containerd.
-    ``engine``: "bolt" is what BuildKit reads.
+    ``engine``: "bolt" is what BuildKit reads. ``verify``: the new store is computed again in plain Python
+    before anything is changed; raises DifferencesError.
     A dry run reports broken records whatever ``on_broken`` says; otherwise "fail" raises BrokenRecordsError.
-    Raises BusyError, CorruptDatabaseError, UnusableTargetError, ContainerdStateError, StorageError.
+    Raises BusyError, CorruptDatabaseError, UnusableTargetError, ContainerdStateError, JournalError,
+    StorageError, and those of a running containerd.
     """
     check_policy(on_broken)
     source, target = Path(from_path), Path(to_path)
@@ -85,7 +88,10 @@ def migrate_v2(
             return migration.report(Outcome.PLANNED)
         if on_broken == "fail":
             refuse_broken([migration])
-        return migration.apply()
+        migration.prepare()
+        if verify:
+            migration.verify()
+        return migration.carry_out()
 
 
 def check_policy(on_broken: OnBroken) -> None:
@@ -235,11 +241,6 @@ class Migration:
             plan=self.plan,
         )
 
-    def apply(self) -> Report:
-        """Carries the plan out."""
-        self.prepare()
-        return self.carry_out()
-
     def prepare(self) -> None:
         """Writes the new store aside. Most of what can fail fails here, before anything is changed."""
         self._progress(f"writing {self._to_path}")
@@ -253,6 +254,19 @@ class Migration:
 
         self._store = write_store(self._engine, self._aside, self._source.root, edits(), like=self._from_path)
         self._digest = digest.hexdigest()
+
+    def verify(self) -> None:
+        """Compares the new store, written by `prepare`, with what plain Python makes of v1.
+
+        Raises DifferencesError, and ValueError if the new store is no bolt store.
+        """
+        # It brings the reference model along.
+        from buildkit_migrate.migration.verification import verify_new_store
+
+        if not isinstance(self._store, Database):
+            raise ValueError("only a bolt store can be verified before it is put in use")
+        self._progress(f"verifying {self._to_path}")
+        verify_new_store(self._source, self._store, self._containerd)
 
     def carry_out(self) -> Report:
         """The rest, after `prepare`: leases, labels, and the switch."""
