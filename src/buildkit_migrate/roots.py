@@ -176,7 +176,8 @@ def migrate_root(
 
     ``path``: as for `find_root`; ``verify``, ``engine``: as for `migrate_v2`. Containerd workers need the
     containerd that BuildKit used: running and reached as ``containerd`` says, or stopped, with its
-    ``containerd_root``. ``namespace``: BuildKit's in it; ``snapshotter``: by default the one in the directory's name.
+    ``containerd_root``. ``namespace``: BuildKit's in it; ``snapshotter``: by default the one in the
+    directory's name.
     All workers are locked and planned before anything is written, so broken records in one leave all
     unchanged. A dry run creates no file and makes no call that changes anything.
     Raises the errors of `find_root` and `migrate_v2`.
