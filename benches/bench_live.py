@@ -29,6 +29,8 @@ from buildkit_migrate.containerd.live import LiveContainerd
 from buildkit_migrate.containerd.protocol import api_pb2 as api
 from buildkit_migrate.containerd.protocol import methods
 from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.migration.journal import Journal
+from buildkit_migrate.migration.migrate import migrate_v2
 from roots import WORKER, generate
 
 pytestmark = pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing())
@@ -70,7 +72,8 @@ class Run:
         self.concurrency = concurrency
         options = ConnectionOptions(self.daemon.address, concurrency=concurrency)
         self.containerd = held.enter_context(LiveContainerd.open(options=options))
-        self.records = Records(held.enter_context(Database.open(copy / "metadata.db")).reader)
+        self.source = held.enter_context(Database.open(copy / "metadata.db"))
+        self.records = Records(self.source.reader)
         self.plan = Plan(self.records, self.containerd.survey(self.records))
 
     @property
@@ -215,6 +218,45 @@ def test_apply(
             f"({run.calls / run.calls_of_reference:.0%} of the reference's), "
             f"daemon busy {in_flight.busy / seconds:.1%}, client {used / seconds:.0%} of a processor"
         )
+
+
+def test_journal(state: Path, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
+    """A whole migration, and how much of it is spent on the journal: making it, noting leases, its end."""
+    with ExitStack() as held:
+        run = Run(held, state, "disk", request.config.getoption("--directory"), 16)
+        spent = 0.0
+
+        def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapper(*arguments: Any, **named: Any) -> Any:
+                nonlocal spent
+                began = time.perf_counter()
+                try:
+                    return function(*arguments, **named)
+                finally:
+                    spent += time.perf_counter() - began
+
+            return wrapper
+
+        patch = held.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(Journal, "create", timed(Journal.create))
+        for name in ("lease_finished", "update", "close"):
+            patch.setattr(Journal, name, timed(getattr(Journal, name)))
+        services = run.containerd
+        v1 = Path(run.records.reader.path)
+
+        def migrate() -> None:
+            migrate_v2(
+                v1,
+                v1.with_name("metadata_v2.db"),
+                services.content_store,
+                services.snapshotter,
+                services.lease_manager,
+            )
+
+        run.source.close()
+        benchmark.pedantic(migrate, rounds=1)
+        share = spent / benchmark.stats.stats.min
+        print(f"\njournal: {share:.1%} of {benchmark.stats.stats.min:.1f} s, {len(run.records)} records")
 
 
 def test_survey(state: Path, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:

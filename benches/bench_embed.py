@@ -1,0 +1,53 @@
+"""What a daemon pays at each start: ``pytest benches/bench_embed.py -s``.
+
+Import of the package, above what a bare interpreter takes; and `ensure_migrated` on a root that is migrated.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from buildkit_migrate import ensure_migrated, migrate_root
+from roots import generate
+
+
+def start(code: str) -> float:
+    """Seconds that a new interpreter takes for this, without looking for site packages."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-S", "-c", code], check=True)
+    return time.perf_counter() - began
+
+
+def test_import(benchmark: BenchmarkFixture) -> None:
+    """Interleaved with bare starts; the difference of the fastest ones is what counts."""
+    source = Path(migrate_root.__code__.co_filename).parents[1]
+    code = f"import sys; sys.path.insert(0, {str(source)!r}); import buildkit_migrate"
+    bare: list[float] = []
+
+    def alternate() -> None:
+        bare.append(start("import sys"))
+
+    benchmark.pedantic(start, args=(code,), setup=alternate, rounds=30)
+    extra = benchmark.stats.stats.min - min(bare)
+    print(f"\nimport buildkit_migrate: {extra * 1e3:.1f} ms above {min(bare) * 1e3:.1f} ms")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_ensure_migrated(workers: int, benchmark: BenchmarkFixture) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "root"
+        generate(root, "flat", 100)
+        (worker,) = root.glob("runc-*")
+        for number in range(1, workers):
+            twin = root / f"runc-native{number}"
+            twin.mkdir()
+            for name in ("metadata.db", "metadata_v2.db"):
+                (twin / name).write_bytes((worker / "metadata.db").read_bytes())
+        migrate_root(root)
+        assert benchmark(ensure_migrated, str(root)) == []
+        print(f"\nensure_migrated, {workers} workers: {benchmark.stats.stats.min * 1e6:.0f} microseconds")
