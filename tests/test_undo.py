@@ -93,6 +93,15 @@ def test_a_store_without_journal(root: OnDisk) -> None:
     assert root.v2.exists()
 
 
+def test_without_v1_there_is_no_way_back(root: OnDisk) -> None:
+    assert root.migrate().returncode == 0
+    root.v1.unlink()
+    result = undo(root)
+    assert result.returncode == 13
+    assert f"{root.v1} is gone" in json.loads(result.stdout)["error"]["message"]
+    assert root.v2.exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "garbage", "state"])
 def test_a_damaged_journal(root: OnDisk, damage: str) -> None:
     assert root.migrate().returncode == 0

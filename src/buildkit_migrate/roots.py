@@ -246,7 +246,7 @@ def undo_root(
         _lock_state(root, state, dry_run=False)
         # Of several that share a containerd's file the last one has to be taken back first.
         for worker in reversed(root.workers):
-            if not worker.v1.exists():
+            if not worker.v1.exists() and not worker.v2.exists():
                 continue
             with contextlib.ExitStack() as held:
                 opener = _Opener(

@@ -80,6 +80,8 @@ def undo(
     started = time.perf_counter()
     progress = progress or (lambda step: None)
     path = journal.journal_path(to_path)
+    if not from_path.exists():
+        raise JournalError(f"there is no way back to v1: {from_path} is gone", hint="keep the v2 store")
     with Database.open(from_path, exclusive=True) as source:
         found = Journal.open(path)
         if found is None:
