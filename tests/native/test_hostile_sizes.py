@@ -20,8 +20,7 @@ SOURCES = (
     "plan_edits.c",
     "index_keys.c",
     "json_value.c",
-    "chain_engine.c",
-    "chain_hash.c",
+    "column.c",
     "plan_passes.c",
     "records.c",
     "bolt_reader.c",
@@ -33,13 +32,15 @@ def build(directory: Path, *sources: Path) -> Path:
     if compiler is None:
         pytest.skip("no C compiler")
     program = directory / "program"
-    subprocess.run([compiler, "-std=gnu11", "-O1", f"-I{EXT}", *sources, "-o", program], check=True)
+    flags = ["-std=gnu11", "-O1", "-pthread", f"-I{EXT}"]
+    subprocess.run([compiler, *flags, *sources, "-o", program], check=True)
     return program
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sources = [*(EXT / name for name in SOURCES), *sorted(EXT.glob("sha256_*.c"))]
+    shared = (path for kind in ("chain", "sha256") for path in sorted(EXT.glob(f"{kind}_*.c")))
+    sources = [*(EXT / name for name in SOURCES), *shared]
     return build(tmp_path_factory.mktemp("long"), HERE / "long_text_main.c", *sources)
 
 
