@@ -3,7 +3,7 @@
 #include "common.h"
 #include "operations.h"
 
-static const bkm_sha256_kernel portable = {"portable", bkm_sha256_portable};
+static const bkm_sha256_kernel portable = {"portable", bkm_sha256_portable, &bkm_hex_plain};
 
 /* In place of the decoder that Python has: some odd values decode, to a text that lies in the file. */
 static void settle(bkm_records *records)
@@ -85,7 +85,7 @@ static void make_plan(bkm_bolt *bolt, const bkm_records *records)
     }
     BKM_DEMAND(survey.resource_count <= bolt->size / BKM_LEAF_ELEMENT);
     BKM_DEMAND(survey.snapshot_count <= bolt->size / BKM_LEAF_ELEMENT);
-    BKM_DEMAND(bkm_plan_make(&plan, records, &survey, &portable));
+    BKM_DEMAND(bkm_plan_make(&plan, records, &survey, &portable, 1));
     BKM_DEMAND(plan.counts.kept <= plan.counts.records && plan.counts.records == records->count);
     apply_store(bolt, &plan);
     apply_containerd(bolt, &plan);
