@@ -46,7 +46,7 @@ _SNAPSHOT: Final = b"S"
 _BLOB: Final = b"B"
 _FINISHED: Final = b"F"
 
-_BATCH: Final = 128
+_BATCH: Final = 96
 """Leases that may be written and not yet noted; each of them costs the next run one question."""
 
 _SPARE: Final = 1 << 30
