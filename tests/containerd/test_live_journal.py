@@ -31,7 +31,7 @@ ROUNDS = int(os.environ.get("BUILDKIT_MIGRATE_ROUNDS", "4"))
 """Kills of a migration, and as many of an undo."""
 
 MOST_REPEATED = 128
-"""Calls that a kill may cost: a question for each lease not yet noted (96), calls in flight (16), the survey."""
+"""Calls that a kill may cost: a question for each lease not yet noted (96), those in flight, the survey."""
 
 
 def state(live: Live) -> PlainState:
