@@ -250,7 +250,7 @@ class LiveContainerd:
             hint="give the containerd (--address), namespace and snapshotter that BuildKit used",
         )
 
-    def commit(self) -> None:
+    def commit(self, *, keep: bool = True) -> None:
         """Nothing is left to do: each call is durable when the daemon answers."""
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:

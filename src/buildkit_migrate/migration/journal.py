@@ -30,7 +30,9 @@ __all__ = [
     "State",
     "discard",
     "fingerprint",
+    "is_untouched",
     "journal_path",
+    "kept_path",
     "read_state",
 ]
 
@@ -100,6 +102,33 @@ def fingerprint(path: Path) -> str:
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from error
     return f"{info.st_size}:{info.st_mtime_ns}:{hashlib.sha256(metas).hexdigest()}"
+
+
+def kept_path(state: State, database: Path | None) -> Path:
+    """The old database lies beside the one in its place, which may have been moved with it since."""
+    kept = Path(state.kept_path)
+    return kept if database is None else database.with_name(kept.name)
+
+
+def is_untouched(state: State, database: Path | None) -> bool:
+    """Whether a database file is still that of before the migration, whoever has used it since.
+
+    It gets its second name right before it is replaced, and until then both are of one file.
+    """
+    if not state.kept_path:
+        return False
+    if database is not None and fingerprint(database) == state.kept:
+        return True
+    if state.containerd_after:
+        return False
+    database = database or Path(state.containerd["place"])
+    try:
+        return database.exists() and all(
+            not kept.exists() or kept.samefile(database)
+            for kept in (kept_path(state, database), Path(state.kept_path))
+        )
+    except OSError as error:
+        raise StorageError(f"{database}: {error.strerror}") from error
 
 
 class Journal:
