@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -333,3 +335,35 @@ def test_killed_before_anything_was_replaced_and_v1_used_since(
         assert undo(root, *["--force"] * v1_too).returncode == 0
     assert ondisk.tree(root.containerd) == used
     assert stage(root)["stage"] == "not-migrated"
+
+
+def test_a_path_that_is_no_utf8(tmp_path: Path) -> None:
+    root = ondisk.sample(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")))
+    before = databases(root)
+    for engine in ("bolt", "lmdb"):
+        assert root.migrate("--to-engine", engine).returncode == 0
+        place = os.fsencode(root.containerd)
+        assert base64.b64decode(stage(root)["containerd"]["place_b64"]) == place
+        # A use since is told, too.
+        ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": {}}}}})
+        result = undo(root)
+        assert result.returncode == 14, result.stderr
+        assert undo(root, "--force").returncode == 0
+        assert root.v1.read_bytes() == before[root.v1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_the_journal_belongs_to_the_owner_of_the_root(root: OnDisk) -> None:
+    subprocess.run(["chown", "-R", "1234:1235", root.root], check=True)
+    assert root.migrate().returncode == 0
+    journal = root.v2.with_name("metadata_v2.db.journal")
+    for path in (journal, *journal.iterdir()):
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235), path
+
+
+def test_nothing_to_undo_needs_no_containerd(tmp_path: Path) -> None:
+    root = ondisk.sample_of_containerd(tmp_path)
+    nowhere = ("--address", str(tmp_path / "nowhere"), "--connect-timeout", "0.1")
+    result = ondisk.run("undo", *nowhere, str(root.root))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "nothing to undo" in result.stdout

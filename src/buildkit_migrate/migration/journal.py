@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from buildkit_migrate.bolt import discard_directory, make_directory, sync_directory
+from buildkit_migrate.bolt import discard_directory, give_to_owner_of, make_directory, sync_directory
 from buildkit_migrate.errors import CorruptDatabaseError, JournalError, StorageError
 from buildkit_migrate.migration.model import Before, Resource
 
@@ -165,6 +165,8 @@ class Journal:
                     number = numbers.get(kind, 0)
                     transaction.put(_key(kind, number), _pack(fields), append=True)
                     numbers[kind] = number + 1
+            for name in (_DATA, _LOCK):
+                give_to_owner_of(path / name, path)
             sync_directory(path)
         except BaseException:
             environment.close()
@@ -282,7 +284,12 @@ def _open(path: Path, *, map_size: int = 0, read_only: bool = False) -> lmdb.Env
         if (path / _DATA).exists():
             check_file(path / _DATA)
         return lmdb.open(
-            str(path), map_size=map_size, readonly=read_only, create=map_size > 0, mode=0o600, readahead=False
+            os.fsencode(path),
+            map_size=map_size,
+            readonly=read_only,
+            create=map_size > 0,
+            mode=0o600,
+            readahead=False,
         )
 
 
