@@ -367,3 +367,22 @@ def test_nothing_to_undo_needs_no_containerd(tmp_path: Path) -> None:
     result = ondisk.run("undo", *nowhere, str(root.root))
     assert (result.returncode, result.stderr) == (0, "")
     assert "nothing to undo" in result.stdout
+
+
+def test_what_was_done_before_a_run_went_on_stays(root: OnDisk) -> None:
+    """The new store was used and removed by hand; the next run goes on from the journal."""
+    assert root.migrate().returncode == 0
+    root.v2.unlink()
+    lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
+    ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": lease}}}})
+    assert root.migrate().returncode == 0
+    assert undo(root).returncode == 0
+    assert fixtures.leases_of(ondisk.tree(root.containerd)) == {b"others": set()}
+    assert stage(root)["stage"] == "not-migrated"
+
+
+def test_without_v1_there_is_no_way_back(root: OnDisk) -> None:
+    assert root.migrate().returncode == 0
+    root.v1.unlink()
+    assert stage(root)["can_undo"] is False
+    assert stage(root)["next_step"] == "nothing to do"

@@ -71,7 +71,7 @@ class State:
     ``containerd``: which one, see `Containerd.identity`. ``kept_path``: the name that its database gets
     before it is replaced; ``kept``, ``containerd_after``: fingerprints of that, and of the one in its place
     ("" before the write); all "" if containerd runs. ``v2``: fingerprint of the new store, "" until it is
-    complete.
+    complete. ``used``: others may have used the database in its place before a run went on.
     """
 
     v1: str
@@ -82,6 +82,7 @@ class State:
     kept: str = ""
     containerd_after: str = ""
     v2: str = ""
+    used: bool = False
 
 
 def journal_path(v2: Path) -> Path:

@@ -302,6 +302,8 @@ class Migration:
                     "records has changed since",
                     hint="take back what it did with buildkit-migrate undo; after that, migrate again",
                 )
+            if self._database_now() != self._journal.state.containerd_after:
+                self._journal.update(used=True)
             self._journal.add(before)
         else:
             state = State(

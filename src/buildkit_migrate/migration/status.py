@@ -56,8 +56,8 @@ class Status:
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a journal to go back with."""
-        return self.state is not None
+        """Whether there is a journal to go back with, and a store to go back to."""
+        return self.state is not None and self.has_v1
 
     @property
     def next_step(self) -> str:

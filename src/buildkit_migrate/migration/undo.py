@@ -163,7 +163,7 @@ def _way_back(found: Journal, containerd: Containerd, ids: set[bytes]) -> Callab
     database, kept = containerd.database, journal.kept_path(state, containerd.database)
     if journal.fingerprint(kept) != state.kept:
         raise JournalError(f"{kept} is missing, or is not the database as it was before the migration")
-    if database is not None and journal.fingerprint(database) == state.containerd_after:
+    if database is not None and journal.fingerprint(database) == state.containerd_after and not state.used:
         return lambda: rename(kept, database)
     with Database.open(kept) as old:
         before = read_before(old.root, state.containerd["namespace"], state.containerd["snapshotter"], ids)
