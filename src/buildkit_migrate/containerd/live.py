@@ -199,6 +199,9 @@ class LiveContainerd:
             {id for id, is_flat, _ in leases if is_flat},
         )
 
+    def check_is_known(self, records: int) -> None:
+        self._known_snapshots(records)
+
     def _known_snapshots(self, records: int) -> list[tuple[bytes, int, bytes, bytes]]:
         snapshots = self.connection.run(self._snapshots())
         if records and not snapshots:

@@ -163,16 +163,16 @@ class OfflineContainerd:
         return self.database.with_name(self.database.name + self._kept_suffix)
 
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
-        self._check_is_known(len(records))
+        self.check_is_known(len(records))
         metadata, snapshots = self.databases
         return Survey.offline(metadata.reader, snapshots.reader, self._namespace, self._snapshotter)
 
     def state(self, ids: Collection[bytes]) -> PlainState:
-        self._check_is_known(len(ids))
+        self.check_is_known(len(ids))
         metadata, snapshots = self.databases
         return read_state(metadata.root, snapshots.root, self._namespace, self._snapshotter)
 
-    def _check_is_known(self, records: int) -> None:
+    def check_is_known(self, records: int) -> None:
         metadata = self._metadata.database
         if records and metadata.root.bucket(*self._snapshots_bucket()) is None:
             raise ContainerdStateError(

@@ -68,6 +68,9 @@ class Containerd(Protocol):
         Empty where `kept` will show it.
         """
 
+    def check_is_known(self, records: int) -> None:
+        """Raises ContainerdStateError if there are records, as `survey` does."""
+
     def commit(self, *, keep: bool = True) -> None:
         """Makes all that was asked of the services durable.
 

@@ -95,6 +95,8 @@ def undo(
             if not force:
                 _refuse_used(found.state, source, to_path, containerd)
             ids = {*Records(source.reader).ids(), *found.finished_leases()}
+            if not force:
+                containerd.check_is_known(len(ids))
             go_back = _way_back(found, containerd, ids)
             found.update(phase=journal.UNDOING)
             moved = _move_aside(to_path)
