@@ -64,7 +64,7 @@ class Recorded:
     def before(self, plan: Plan) -> Before:
         return Before()
 
-    def commit(self) -> None:
+    def commit(self, *, keep: bool = True) -> None:
         self.step("commit")
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:

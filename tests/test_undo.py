@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -264,3 +266,132 @@ def test_interrupted_migration_taken_back(root: OnDisk) -> None:
     assert undo(root, "--force").returncode == 0
     assert root.containerd.read_bytes() == before[root.containerd]
     assert root.migrate("--on-broken", "drop").returncode == 0  # the new record has no snapshot
+
+
+# Roots that are somewhere else, and journals of other runs.
+
+
+def test_undo_from_another_directory(root: OnDisk) -> None:
+    before = databases(root)
+    command = [sys.executable, "-m", "buildkit_migrate", "migrate", root.root.name]
+    subprocess.run(command, cwd=root.root.parent, capture_output=True, check=True)
+    assert undo(root).returncode == 0
+    check_back(root, before)
+
+
+def test_undo_of_a_copy_leaves_the_original_alone(root: OnDisk, tmp_path: Path) -> None:
+    before = databases(root)
+    assert root.migrate().returncode == 0
+    copy = ondisk.oci(tmp_path / "copy", root.snapshotter)
+    subprocess.run(["cp", "-a", root.root, copy.root], check=True)
+    assert undo(copy).returncode == 0
+    assert not copy.kept.exists()
+    assert copy.containerd.read_bytes() == before[root.containerd]
+    assert undo(root).returncode == 0
+    check_back(root, before)
+
+
+def test_a_missing_old_database_is_found_before_anything_is_changed(root: OnDisk) -> None:
+    assert root.migrate().returncode == 0
+    root.kept.unlink()
+    assert undo(root).returncode == 13
+    assert stage(root)["stage"] == "migrated"
+    assert root.v2.exists()
+
+
+def test_another_namespace_is_refused(tmp_path: Path) -> None:
+    root = ondisk.sample_of_containerd(tmp_path)
+    before = databases(root)
+    assert root.migrate().returncode == 0
+    refused = undo(root, "--namespace", "default", "--force")
+    assert refused.returncode == 13
+    assert json.loads(refused.stdout)["error"]["hint"] == "give it with --namespace buildkit"
+    assert undo(root).returncode == 0
+    check_back(root, before)
+
+
+@pytest.mark.parametrize("before_call", ["link", "rename"])
+@pytest.mark.parametrize("command", ["migrate", "undo"])
+@pytest.mark.parametrize("v1_too", [False, True])
+def test_killed_before_anything_was_replaced_and_v1_used_since(
+    before_call: str, command: str, v1_too: bool, root: OnDisk
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        result = subprocess.run(
+            [sys.executable, str(FAULTY), "-1", "none", "migrate", str(ondisk.sample(Path(directory)).root)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    at = result.stderr.split().index("link") + (before_call == "rename")
+    assert result.stderr.split()[at] == before_call
+    killed = subprocess.run(
+        [sys.executable, str(FAULTY), str(at), "kill", "migrate", str(root.root)],
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -9
+    # The old daemon is started once more.
+    lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
+    ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": lease}}}})
+    if v1_too:
+        add_record(root.v1)
+    used = ondisk.tree(root.containerd)
+    if command == "migrate":
+        assert root.migrate("--on-broken", "drop").returncode == 0
+        assert undo(root).returncode == 0
+    else:
+        assert undo(root, *["--force"] * v1_too).returncode == 0
+    assert ondisk.tree(root.containerd) == used
+    assert stage(root)["stage"] == "not-migrated"
+
+
+def test_a_path_that_is_no_utf8(tmp_path: Path) -> None:
+    root = ondisk.sample(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")))
+    before = databases(root)
+    for engine in ("bolt", "lmdb"):
+        assert root.migrate("--to-engine", engine).returncode == 0
+        place = os.fsencode(root.containerd)
+        assert base64.b64decode(stage(root)["containerd"]["place_b64"]) == place
+        # A use since is told, too.
+        ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": {}}}}})
+        result = undo(root)
+        assert result.returncode == 14, result.stderr
+        assert undo(root, "--force").returncode == 0
+        assert root.v1.read_bytes() == before[root.v1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_the_journal_belongs_to_the_owner_of_the_root(root: OnDisk) -> None:
+    subprocess.run(["chown", "-R", "1234:1235", root.root], check=True)
+    assert root.migrate().returncode == 0
+    journal = root.v2.with_name("metadata_v2.db.journal")
+    for path in (journal, *journal.iterdir()):
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235), path
+
+
+def test_nothing_to_undo_needs_no_containerd(tmp_path: Path) -> None:
+    root = ondisk.sample_of_containerd(tmp_path)
+    nowhere = ("--address", str(tmp_path / "nowhere"), "--connect-timeout", "0.1")
+    result = ondisk.run("undo", *nowhere, str(root.root))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "nothing to undo" in result.stdout
+
+
+def test_what_was_done_before_a_run_went_on_stays(root: OnDisk) -> None:
+    """The new store was used and removed by hand; the next run goes on from the journal."""
+    assert root.migrate().returncode == 0
+    root.v2.unlink()
+    lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
+    ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": lease}}}})
+    assert root.migrate().returncode == 0
+    assert undo(root).returncode == 0
+    assert fixtures.leases_of(ondisk.tree(root.containerd)) == {b"others": set()}
+    assert stage(root)["stage"] == "not-migrated"
+
+
+def test_without_v1_there_is_no_way_back(root: OnDisk) -> None:
+    assert root.migrate().returncode == 0
+    root.v1.unlink()
+    assert stage(root)["can_undo"] is False
+    assert stage(root)["next_step"] == "nothing to do"

@@ -23,6 +23,7 @@ from buildkit_migrate.containerd.offline import (
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import ContainerdStateError, Error, RootNotFoundError, StorageError
 from buildkit_migrate.metadata.engines import Engine
+from buildkit_migrate.migration.journal import journal_path, read_state
 from buildkit_migrate.migration.migrate import (
     Migration,
     OnBroken,
@@ -34,7 +35,7 @@ from buildkit_migrate.migration.migrate import (
 )
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.status import Status, status
-from buildkit_migrate.migration.undo import Undone, undo
+from buildkit_migrate.migration.undo import Undone, UndoneOutcome, undo
 from buildkit_migrate.migration.verification import Verdict, Verification, opened_store, verify_files
 
 if TYPE_CHECKING:
@@ -247,6 +248,10 @@ def undo_root(
         # Of several that share a containerd's file the last one has to be taken back first.
         for worker in reversed(root.workers):
             if not worker.v1.exists() and not worker.v2.exists():
+                continue
+            if not worker.v2.exists() and read_state(journal_path(worker.v2)) is None:
+                # Nobody has to start a containerd for that.
+                done.append(Undone(worker.v1, worker.v2, UndoneOutcome.NOTHING_TO_UNDO))
                 continue
             with contextlib.ExitStack() as held:
                 opener = _Opener(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -176,6 +178,33 @@ def test_interrupted(live: Live, expected: Expected) -> None:
     assert live.root.left_behind == []
     assert live.migrate().returncode == 0
     expected.check(live)
+
+
+def test_terminated(live: Live) -> None:
+    """At any call: no task of the event loop goes on or complains."""
+    for at in (40, 120, 200, 280, 360):
+        calls = itertools.count()
+
+        def terminate(name: str, number: int, calls: Iterator[int] = calls, at: int = at) -> None:
+            if next(calls) == at:
+                os.kill(process.pid, signal.SIGTERM)  # noqa: B023 - this round's
+
+        with Proxy(live.daemon.address, terminate) as proxy:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "buildkit_migrate", "migrate", "--address", proxy.address),
+                    str(live.root.root),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            out = process.communicate(timeout=60)
+        assert (process.returncode, out) == (143, ("", "")), at
+        assert live.root.left_behind == []
+        result = ondisk.run("undo", "--address", live.daemon.address, str(live.root.root))
+        assert (result.returncode, result.stderr) == (0, "")
+    assert live.migrate().returncode == 0
 
 
 def test_a_namespace_that_does_not_exist(live: Live) -> None:

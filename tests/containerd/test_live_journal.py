@@ -195,3 +195,13 @@ def test_offline_migration_taken_back_from_a_running_daemon(live: Live) -> None:
     # A blob that only a label of another one referred to is not held by flat leases (of the reference, too).
     assert after.blobs.items() <= before.blobs.items()
     assert len(after.blobs) > 100
+
+
+def test_undo_asks_the_wrong_containerd(live: Live) -> None:
+    assert live.migrate().returncode == 0
+    with containerd_daemon.Containerd() as other:
+        result = ondisk.run("undo", "--format", "json", "--address", other.address, str(live.root.root))
+    assert error_of(result)["type"] == "ContainerdStateError"
+    assert live.root.v2.exists()
+    run(live, "undo")
+    assert live.daemon.leases() == {}

@@ -25,6 +25,7 @@ __all__ = [
     "Lock",
     "create",
     "discard_directory",
+    "give_to_owner_of",
     "keep",
     "lock",
     "make_directory",
@@ -264,10 +265,24 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def give_to_owner_of(path: Path, model: Path) -> None:
+    """Gives a file or directory the owner and group of another. Raises StorageError."""
+    with _storage(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            _give_to_owner_of(fd, model)
+        finally:
+            os.close(fd)
+
+
 def make_directory(path: Path) -> None:
-    """Makes a directory that only its owner may enter, durably. Raises StorageError."""
+    """Makes a directory that only its owner may enter, durably; he is that of the one it is in.
+
+    Raises StorageError.
+    """
     with _storage(path):
         path.mkdir(0o700)
+        give_to_owner_of(path, path.parent)
         _sync_directory(path.parent)
 
 

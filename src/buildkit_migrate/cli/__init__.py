@@ -82,12 +82,26 @@ class InterruptedByUserError(errors.Error):
     hint = "running the command again finishes the job"
 
 
+_terminated = False
+
+
+def _terminate(number: int, frame: object) -> None:
+    """As Ctrl-C, which an event loop ends its tasks for; an exit from one of them would leave the others."""
+    global _terminated
+    _terminated = True
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        sys.exit(TERMINATED)
+    signal.raise_signal(signal.SIGINT)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status. Arguments are those of the process by default."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _replace_closed_streams()
     # Like Ctrl-C, a stop of the service or container takes temporary files away with it.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+    global _terminated
+    _terminated = False
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _run(given)
     except BrokenPipeError:
@@ -115,6 +129,8 @@ def _run(given: list[str]) -> int:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
+        if _terminated:
+            sys.exit(TERMINATED)
         return _fail(InterruptedByUserError("interrupted"), given)
     except Exception as error:
         return _fail(error, given)

@@ -119,7 +119,7 @@ def error_as_dict(error: errors.Error) -> dict[str, Any]:
     if error.reports:
         document["finished"] = [report.as_dict() for report in _reports(error)]
     if isinstance(error, errors.UndoRefusedError):
-        document["reasons"] = list(error.reasons)
+        document["reasons"] = [printable(os.fsencode(reason)) for reason in error.reasons]
     if isinstance(error, errors.BrokenRecordsError):
         document["problems"] = [problem_as_dict(problem) for problem in _problems(error)]
     if isinstance(error, errors.DifferencesError):

@@ -199,6 +199,9 @@ class LiveContainerd:
             {id for id, is_flat, _ in leases if is_flat},
         )
 
+    def check_is_known(self, records: int) -> None:
+        self._known_snapshots(records)
+
     def _known_snapshots(self, records: int) -> list[tuple[bytes, int, bytes, bytes]]:
         snapshots = self.connection.run(self._snapshots())
         if records and not snapshots:
@@ -250,7 +253,7 @@ class LiveContainerd:
             hint="give the containerd (--address), namespace and snapshotter that BuildKit used",
         )
 
-    def commit(self) -> None:
+    def commit(self, *, keep: bool = True) -> None:
         """Nothing is left to do: each call is durable when the daemon answers."""
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:

@@ -151,7 +151,7 @@ class OfflineContainerd:
             "mode": "offline",
             "namespace": self._namespace,
             "snapshotter": self._snapshotter,
-            "place": os.fsdecode(self.database),
+            "place": os.fsdecode(self.database.absolute()),
         }
 
     @property
@@ -163,16 +163,16 @@ class OfflineContainerd:
         return self.database.with_name(self.database.name + self._kept_suffix)
 
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
-        self._check_is_known(len(records))
+        self.check_is_known(len(records))
         metadata, snapshots = self.databases
         return Survey.offline(metadata.reader, snapshots.reader, self._namespace, self._snapshotter)
 
     def state(self, ids: Collection[bytes]) -> PlainState:
-        self._check_is_known(len(ids))
+        self.check_is_known(len(ids))
         metadata, snapshots = self.databases
         return read_state(metadata.root, snapshots.root, self._namespace, self._snapshotter)
 
-    def _check_is_known(self, records: int) -> None:
+    def check_is_known(self, records: int) -> None:
         metadata = self._metadata.database
         if records and metadata.root.bucket(*self._snapshots_bucket()) is None:
             raise ContainerdStateError(
@@ -189,12 +189,12 @@ class OfflineContainerd:
     def ask(self, part: str, plan: Plan) -> None:
         self._asked[part] = plan
 
-    def commit(self) -> None:
+    def commit(self, *, keep: bool = True) -> None:
         """Writes what was asked for: as it is one rename, of all three services and for one plan."""
         plans = list(self._asked.values())
         if len(plans) != 3 or any(plan is not plans[0] for plan in plans):
             raise ValueError("leases and labels of one plan are written together or not at all")
-        self._metadata.rewrite(plans[0].containerd_edits(time.time_ns()), self.kept)
+        self._metadata.rewrite(plans[0].containerd_edits(time.time_ns()), self.kept if keep else None)
         self._asked.clear()
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:

@@ -68,8 +68,14 @@ class Containerd(Protocol):
         Empty where `kept` will show it.
         """
 
-    def commit(self) -> None:
-        """Makes all that was asked of the services durable."""
+    def check_is_known(self, records: int) -> None:
+        """Raises ContainerdStateError if there are records, as `survey` does."""
+
+    def commit(self, *, keep: bool = True) -> None:
+        """Makes all that was asked of the services durable.
+
+        ``keep``: a database that is replaced stays at `kept`; False if that has one of before already.
+        """
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:
         """Takes a migration of the records ``ids`` back, durably; what is so already is left alone.

@@ -6,6 +6,7 @@ Only this module and `lmdb_file` import lmdb.
 from __future__ import annotations
 
 import contextlib
+import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def open_environment(
     """``alone``: nobody else uses the file yet: no lock file, and no syncing before `Environment.sync`."""
     with lmdb_errors(path):
         return lmdb.open(
-            str(path),
+            os.fsencode(path),
             subdir=False,
             # Of an existing file: what the last writer had.
             map_size=_FIRST_MAP if create else 0,

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from buildkit_migrate.bolt import discard_directory, make_directory, sync_directory
+from buildkit_migrate.bolt import discard_directory, give_to_owner_of, make_directory, sync_directory
 from buildkit_migrate.errors import CorruptDatabaseError, JournalError, StorageError
 from buildkit_migrate.migration.model import Before, Resource
 
@@ -30,7 +30,9 @@ __all__ = [
     "State",
     "discard",
     "fingerprint",
+    "is_untouched",
     "journal_path",
+    "kept_path",
     "read_state",
 ]
 
@@ -69,7 +71,7 @@ class State:
     ``containerd``: which one, see `Containerd.identity`. ``kept_path``: the name that its database gets
     before it is replaced; ``kept``, ``containerd_after``: fingerprints of that, and of the one in its place
     ("" before the write); all "" if containerd runs. ``v2``: fingerprint of the new store, "" until it is
-    complete.
+    complete. ``used``: others may have used the database in its place before a run went on.
     """
 
     v1: str
@@ -80,6 +82,7 @@ class State:
     kept: str = ""
     containerd_after: str = ""
     v2: str = ""
+    used: bool = False
 
 
 def journal_path(v2: Path) -> Path:
@@ -100,6 +103,33 @@ def fingerprint(path: Path) -> str:
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from error
     return f"{info.st_size}:{info.st_mtime_ns}:{hashlib.sha256(metas).hexdigest()}"
+
+
+def kept_path(state: State, database: Path | None) -> Path:
+    """The old database lies beside the one in its place, which may have been moved with it since."""
+    kept = Path(state.kept_path)
+    return kept if database is None else database.with_name(kept.name)
+
+
+def is_untouched(state: State, database: Path | None) -> bool:
+    """Whether a database file is still that of before the migration, whoever has used it since.
+
+    It gets its second name right before it is replaced, and until then both are of one file.
+    """
+    if not state.kept_path:
+        return False
+    if database is not None and fingerprint(database) == state.kept:
+        return True
+    if state.containerd_after:
+        return False
+    database = database or Path(state.containerd["place"])
+    try:
+        return database.exists() and all(
+            not kept.exists() or kept.samefile(database)
+            for kept in (kept_path(state, database), Path(state.kept_path))
+        )
+    except OSError as error:
+        raise StorageError(f"{database}: {error.strerror}") from error
 
 
 class Journal:
@@ -136,6 +166,8 @@ class Journal:
                     number = numbers.get(kind, 0)
                     transaction.put(_key(kind, number), _pack(fields), append=True)
                     numbers[kind] = number + 1
+            for name in (_DATA, _LOCK):
+                give_to_owner_of(path / name, path)
             sync_directory(path)
         except BaseException:
             environment.close()
@@ -253,7 +285,12 @@ def _open(path: Path, *, map_size: int = 0, read_only: bool = False) -> lmdb.Env
         if (path / _DATA).exists():
             check_file(path / _DATA)
         return lmdb.open(
-            str(path), map_size=map_size, readonly=read_only, create=map_size > 0, mode=0o600, readahead=False
+            os.fsencode(path),
+            map_size=map_size,
+            readonly=read_only,
+            create=map_size > 0,
+            mode=0o600,
+            readahead=False,
         )
 
 

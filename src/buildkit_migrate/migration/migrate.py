@@ -195,6 +195,8 @@ class Migration:
                 f"{self._from_path}: going back to v1 was begun and interrupted",
                 hint="finish it with buildkit-migrate undo; after that, migrate again",
             )
+        if journal.is_untouched(state, self._containerd.database):
+            return None  # nothing was done yet; another journal takes its place
         changed = [
             what
             for what, now, then in (
@@ -271,13 +273,14 @@ class Migration:
     def carry_out(self) -> Report:
         """The rest, after `prepare`: leases, labels, and the switch."""
         assert self._store is not None
+        goes_on = self._journal is not None
         written = self._note_what_will_be_replaced()
         self._progress("writing leases and labels")
         try:
             self._lease_manager.ensure(self.plan, written.lease_finished)
             self._snapshotter.remove_root_labels(self.plan)
             self._content_store.remove_root_labels(self.plan)
-            self._containerd.commit()
+            self._containerd.commit(keep=not goes_on)
         except BaseException:
             self._forget_what_was_not_begun(written)
             raise
@@ -291,6 +294,7 @@ class Migration:
 
     def _note_what_will_be_replaced(self) -> Journal:
         before = self._containerd.before(self.plan)
+        kept = self._containerd.kept
         if self._journal is not None:
             if self._journal.state.plan != self._digest:
                 raise JournalError(
@@ -298,13 +302,15 @@ class Migration:
                     "records has changed since",
                     hint="take back what it did with buildkit-migrate undo; after that, migrate again",
                 )
+            if self._database_now() != self._journal.state.containerd_after:
+                self._journal.update(used=True)
             self._journal.add(before)
         else:
             state = State(
                 v1=journal.fingerprint(self._from_path),
                 plan=self._digest,
                 containerd=self._containerd.identity,
-                kept_path=os.fsdecode(self._containerd.kept or ""),
+                kept_path="" if kept is None else os.fsdecode(kept.absolute()),
                 kept=self._database_now(),
             )
             self._journal = Journal.create(journal.journal_path(self._to_path), state, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ class Status:
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a journal to go back with."""
-        return self.state is not None
+        """Whether there is a journal to go back with, and a store to go back to."""
+        return self.state is not None and self.has_v1
 
     @property
     def next_step(self) -> str:
@@ -73,11 +74,18 @@ class Status:
             "v1": self.has_v1,
             "v2": self.has_v2,
             "journal": self.state.phase if self.state else None,
-            "containerd": dict(self.state.containerd) if self.state else None,
+            "containerd": _named_texts(self.state.containerd) if self.state else None,
             "finished_leases": self.finished_leases,
             "can_undo": self.can_undo,
             "next_step": self.next_step,
         }
+
+
+def _named_texts(containerd: Mapping[str, str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for name, text in containerd.items():
+        named |= named_text(name, os.fsencode(text))
+    return named
 
 
 def status(from_path: Path, to_path: Path) -> Status:

@@ -22,7 +22,6 @@ from buildkit_migrate.errors import JournalError, UndoRefusedError
 from buildkit_migrate.metadata.engines import engine_of, open_store
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.journal import Journal, State
-from buildkit_migrate.migration.model import Before
 from buildkit_migrate.migration.report import named_text
 
 __all__ = ["Undone", "UndoneOutcome", "undo"]
@@ -92,15 +91,31 @@ def undo(
                 )
             return Undone(from_path, to_path, UndoneOutcome.NOTHING_TO_UNDO)
         with found:
+            _check_is_the_same(found.state, containerd)
+            if to_path.exists() and engine_of(to_path) == "bolt":
+                Database.open(to_path, exclusive=True).close()  # so that no daemon has it open
             if not force:
                 _refuse_used(found.state, source, to_path, containerd)
             ids = {*Records(source.reader).ids(), *found.finished_leases()}
+            if not force:
+                containerd.check_is_known(len(ids))
+            go_back = _way_back(found, containerd, ids)
             found.update(phase=journal.UNDOING)
             moved = _move_aside(to_path)
             progress("restoring labels, then deleting leases")
-            _restore(found, containerd, ids)
+            go_back()
     journal.discard(path)
     return Undone(from_path, to_path, UndoneOutcome.UNDONE, moved, time.perf_counter() - started)
+
+
+def _check_is_the_same(state: State, containerd: Containerd) -> None:
+    """Another namespace or snapshotter has nothing that could be taken back: the journal would be lost."""
+    for what in ("namespace", "snapshotter"):
+        then, now = state.containerd.get(what), containerd.identity[what]
+        if now != then:
+            raise JournalError(
+                f"the migration was one of {what} {then}, not {now}", hint=f"give it with --{what} {then}"
+            )
 
 
 def _refuse_used(state: State, source: Database, to_path: Path, containerd: Containerd) -> None:
@@ -118,8 +133,6 @@ def _refuse_used(state: State, source: Database, to_path: Path, containerd: Cont
 
 
 def _uses_of_new_store(state: State, source: Database, to_path: Path) -> Iterator[str]:
-    if engine_of(to_path) == "bolt":
-        Database.open(to_path, exclusive=True).close()  # so that no daemon has it open
     if journal.fingerprint(to_path) == state.v2:
         return
     before = set(Records(source.reader).ids())
@@ -143,26 +156,19 @@ def _move_aside(to_path: Path) -> Path | None:
     return moved
 
 
-def _restore(found: Journal, containerd: Containerd, ids: set[bytes]) -> None:
+def _way_back(found: Journal, containerd: Containerd, ids: set[bytes]) -> Callable[[], None]:
+    """What takes back what was done to containerd. All that it needs is found before anything is changed."""
     state = found.state
     if state.containerd["mode"] == "live":
-        containerd.restore(ids, found.before())
-        return
-    if state.kept == state.containerd_after:
-        return  # nothing had to be written
-    database, kept = containerd.database, Path(state.kept_path)
-    if database is not None:
-        now = journal.fingerprint(database)
-        if now == state.kept:
-            return  # it was not written, or has been put back
-        if now == state.containerd_after and journal.fingerprint(kept) == state.kept:
-            rename(kept, database)
-            return
-    containerd.restore(ids, _read_kept(state, kept, ids))
-
-
-def _read_kept(state: State, kept: Path, ids: set[bytes]) -> Before:
+        before = found.before()
+        return lambda: containerd.restore(ids, before)
+    if state.kept == state.containerd_after or journal.is_untouched(state, containerd.database):
+        return lambda: None  # nothing was written, or it has been put back
+    database, kept = containerd.database, journal.kept_path(state, containerd.database)
     if journal.fingerprint(kept) != state.kept:
         raise JournalError(f"{kept} is missing, or is not the database as it was before the migration")
-    with Database.open(kept) as database:
-        return read_before(database.root, state.containerd["namespace"], state.containerd["snapshotter"], ids)
+    if database is not None and journal.fingerprint(database) == state.containerd_after and not state.used:
+        return lambda: rename(kept, database)
+    with Database.open(kept) as old:
+        before = read_before(old.root, state.containerd["namespace"], state.containerd["snapshotter"], ids)
+    return lambda: containerd.restore(ids, before)
