@@ -9,7 +9,7 @@ import pytest
 
 import fixtures
 import ondisk
-from buildkit_migrate import errors, migrate_root, roots
+from buildkit_migrate import errors, layout, migrate_root, roots
 from buildkit_migrate.migration.report import Outcome
 from fixtures import bucket, buckets
 from ondisk import OnDisk
@@ -39,7 +39,7 @@ def test_default_places(environ: dict[str, str], rootless: str) -> None:
 def test_first_place_that_has_a_root(root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other" / "stuff").mkdir(parents=True)
     places = [tmp_path / "missing", tmp_path / "other", root.root]
-    monkeypatch.setattr(roots, "default_places", lambda: places)
+    monkeypatch.setattr(layout, "default_places", lambda: places)
     assert roots.find_root().path == root.root
     places.pop()
     with pytest.raises(errors.RootNotFoundError) as caught:
@@ -50,7 +50,7 @@ def test_first_place_that_has_a_root(root: OnDisk, tmp_path: Path, monkeypatch: 
 def test_an_empty_place_hides_no_root(root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = [tmp_path / "empty", root.root]
     places[0].mkdir()
-    monkeypatch.setattr(roots, "default_places", lambda: places)
+    monkeypatch.setattr(layout, "default_places", lambda: places)
     assert roots.find_root().path == root.root
     places.pop()
     assert roots.find_root().workers == ()
@@ -161,3 +161,15 @@ def test_workers_that_share_a_containerd(root: OnDisk, containerd: Path) -> None
     for id, resources in leases.items():
         assert {("snapshots/overlayfs", id), ("snapshots/native", id)} <= resources
     assert [path.name for path in meta.parent.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_one_snapshotter_for_several_containerd_workers(tmp_path: Path) -> None:
+    """The records of one would be planned with the snapshots of the other."""
+    root = ondisk.sample_of_containerd(tmp_path)
+    shutil.copytree(root.worker, root.root / "containerd-native")
+    for command in ("migrate", "verify"):
+        result = ondisk.run(command, "--snapshotter", "overlayfs", *root.options, str(root.root))
+        assert result.returncode == 7
+        assert "2 containerd workers" in result.stderr
+    result = ondisk.run("migrate", "--snapshotter", "overlayfs", *root.options, str(root.worker))
+    assert (result.returncode, result.stderr) == (0, "")

@@ -390,7 +390,7 @@ def test_what_was_done_before_a_run_went_on_stays(root: OnDisk) -> None:
     assert stage(root)["stage"] == "not-migrated"
 
 
-def test_without_v1_there_is_no_way_back(root: OnDisk) -> None:
+def test_status_without_v1(root: OnDisk) -> None:
     assert root.migrate().returncode == 0
     root.v1.unlink()
     assert stage(root)["can_undo"] is False

@@ -308,6 +308,8 @@ scalars = st.binary(max_size=5).map(gojson.encode_string) | st.sampled_from(
         b'{"a":1}',
         b'"\xff"',
         b'"\n"',
+        rb'"\u003e\""',
+        rb'"\x"',
     ]
 )
 

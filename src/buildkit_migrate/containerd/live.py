@@ -356,7 +356,7 @@ class LiveLeaseManager(_LiveService):
                 LIST_LEASES, api.ListLeasesRequest(filters=[b"id~=" + _quoted(pattern)])
             )
         except ContainerdCallError as error:
-            if error.code != "RESOURCE_EXHAUSTED" or heads == {prefix}:
+            if error.code != "RESOURCE_EXHAUSTED" or prefix in heads:
                 raise
             for head in sorted(heads):
                 async for lease in self._with_heads_of(ids, head):

@@ -260,10 +260,9 @@ def _strings(text: bytes, names: tuple[bytes, ...]) -> dict[bytes, bytes]:
     return found
 
 
-_PLAIN_STRING: Final = rb'"[^"\\\x00-\x1f]*"'
 _PLAIN: Final = re.compile(
     rb'\{"value":(%b|-?(?:0|[1-9][0-9]*)|true|false|null|\{%b:%b(?:,%b:%b)*\})'
-    rb'(?:,"index":"([ !#-\[\]-~]*)")?\}' % ((_PLAIN_STRING,) * 5)
+    rb'(?:,"index":"([ !#-\[\]-~]*)")?\}' % ((_STRING.pattern,) * 5)
 )
 """Nearly every envelope: a scalar or strings by name, and an index without escapes.
 

@@ -1,0 +1,120 @@
+"""BuildKit's state directories and the worker directories in them, and where to find them.
+
+Spec containerd-metadata-db, section 1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from buildkit_migrate.errors import RootNotFoundError, StorageError
+
+__all__ = ["CONTAINERD_WORKER", "LOCK_FILE", "OCI_WORKER", "Root", "Worker", "default_places", "find_root"]
+
+SYSTEM_ROOT: Final = Path("/var/lib/buildkit")
+OCI_WORKER: Final = "runc"
+CONTAINERD_WORKER: Final = "containerd"
+
+LOCK_FILE: Final = "buildkitd.lock"
+_STATE_FILES: Final = {LOCK_FILE, "cache.db", "history.db"}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker directory. ``kind``: OCI_WORKER or CONTAINERD_WORKER."""
+
+    path: Path
+    kind: str
+    snapshotter: str
+
+    @property
+    def v1(self) -> Path:
+        return self.path / "metadata.db"
+
+    @property
+    def v2(self) -> Path:
+        return self.path / "metadata_v2.db"
+
+
+@dataclass(frozen=True)
+class Root:
+    """What was found at ``path``. ``state``: the state directory, which is the parent of a lone worker."""
+
+    path: Path
+    state: Path
+    workers: tuple[Worker, ...]
+
+
+def default_places(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where BuildKit keeps its state when nothing else is configured, in order of preference."""
+    data_home = environ.get("XDG_DATA_HOME", "").split(":")[0]
+    home = Path(data_home) if data_home else Path(environ.get("HOME") or "~").expanduser() / ".local/share"
+    return [SYSTEM_ROOT, home / "buildkit"]
+
+
+def find_root(path: str | os.PathLike[str] | None = None) -> Root:
+    """The state or worker directory at ``path``, or at the first default place that has one.
+
+    Raises RootNotFoundError, which says what was looked for, and StorageError.
+    """
+    if path is not None:
+        root = _root_at(Path(path))
+        if root is not None:
+            return root
+        raise RootNotFoundError(
+            f"{path} is no BuildKit state directory (with runc-* or containerd-* directories in it) "
+            "and no such worker directory"
+        )
+    tried = []
+    without_workers = None
+    for place in default_places():
+        try:
+            root = _root_at(place)
+        except StorageError as error:
+            tried.append(str(error))
+            continue
+        if root is None:
+            tried.append(f"{place}: no state directory")
+        elif root.workers:
+            return root
+        else:
+            # An empty system directory must not hide the root of a rootless daemon.
+            without_workers = without_workers or root
+    if without_workers is not None:
+        return without_workers
+    raise RootNotFoundError(
+        f"found no BuildKit state directory ({'; '.join(tried)})", hint="give the directory as an argument"
+    )
+
+
+def _root_at(path: Path) -> Root | None:
+    try:
+        names = sorted(entry.name for entry in os.scandir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from error
+    workers = tuple(worker for name in names if (worker := _worker_at(path / name)) is not None)
+    if workers or _is_state_without_workers(set(names)):
+        return Root(path, path, workers)
+    real = path.resolve()
+    worker = _worker_at(real)
+    return None if worker is None else Root(path, real.parent, (worker,))
+
+
+def _is_state_without_workers(names: set[str]) -> bool:
+    """So is a new volume. Docker has its records right beside ``cache.db``; that is another layout."""
+    return not names - {"lost+found"} or (bool(_STATE_FILES & names) and "metadata.db" not in names)
+
+
+def _worker_at(path: Path) -> Worker | None:
+    kind, dash, snapshotter = path.name.partition("-")
+    if kind not in (OCI_WORKER, CONTAINERD_WORKER) or not dash or not snapshotter or not path.is_dir():
+        return None
+    if not snapshotter.isascii():
+        raise RootNotFoundError(f"{os.fsencode(path)!r} names no snapshotter that containerd could have")
+    return Worker(path, kind, snapshotter)

@@ -1,0 +1,132 @@
+"""Opening the workers of a root: its locks, and the containerd that each of them belongs to."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from buildkit_migrate.bolt import Database, lock, missing
+from buildkit_migrate.containerd.offline import (
+    KEPT_SUFFIX,
+    MetadataDatabase,
+    OfflineContainerd,
+    open_database,
+)
+from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.errors import ContainerdStateError, StorageError
+from buildkit_migrate.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
+from buildkit_migrate.migration.migrate import Progress
+
+if TYPE_CHECKING:
+    from buildkit_migrate.containerd.live import Connection, LiveContainerd
+
+    AnyContainerd = OfflineContainerd | LiveContainerd
+
+__all__ = ["ContainerdPlace", "Opener", "lock_state"]
+
+OCI_NAMESPACE: Final = "buildkit"
+"""The OCI worker's namespace can't be configured."""
+
+
+def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None:
+    """Keeps daemons from starting. Of the state directory's files only the lock file may be created."""
+    create = not dry_run and root.path == root.state
+    # The lock file is left behind, as removing it could pull it from under a daemon that waits to start;
+    # the daemon removes it itself when it stops.
+    for name, created in ((LOCK_FILE, create), ("cache.db", False)):
+        try:
+            held.enter_context(lock(root.state / name, exclusive=not dry_run, create=created))
+        except StorageError as error:
+            if not missing(error):
+                raise
+
+
+@dataclass(frozen=True)
+class ContainerdPlace:
+    """Where the containerd of containerd workers is, and what BuildKit used in it.
+
+    ``root``: that of a stopped one, None if it runs and is reached by ``connection``. ``snapshotter``: None
+    for the one in the directory's name.
+    """
+
+    connection: ConnectionOptions
+    root: Path | None
+    namespace: str
+    snapshotter: str | None
+
+
+class Opener:
+    """Opens the containerds of a root's workers; one that several of them share is opened once.
+
+    Raises ContainerdStateError if one snapshotter is given for several containerd workers.
+    """
+
+    def __init__(
+        self,
+        held: contextlib.ExitStack,
+        root: Root,
+        place: ContainerdPlace,
+        *,
+        exclusive: bool,
+        progress: Progress | None,
+    ) -> None:
+        workers = [worker for worker in root.workers if worker.kind == CONTAINERD_WORKER]
+        if place.snapshotter is not None and len(workers) > 1:
+            raise ContainerdStateError(
+                f"{root.path} has {len(workers)} containerd workers, which can't all use the snapshotter "
+                f"{place.snapshotter}",
+                hint="leave --snapshotter and $CONTAINERD_SNAPSHOTTER out, or give one worker directory",
+            )
+        self._held = held
+        self._place = place
+        self._exclusive = exclusive
+        self._progress = progress
+        self._stopped: MetadataDatabase | None = None
+        self._running: Connection | None = None
+
+    def content(self, worker: Worker) -> Path:
+        """The directory of the content store."""
+        if worker.kind == OCI_WORKER:
+            return worker.path / "content"
+        if self._place.root is None:
+            raise ContainerdStateError(
+                f"the blob files of {worker.path} belong to a running containerd and can't be hashed here",
+                hint="leave --content out, or stop containerd and use --offline",
+            )
+        return self._place.root / "io.containerd.content.v1.content"
+
+    def containerd(self, worker: Worker) -> AnyContainerd:
+        if worker.kind == OCI_WORKER:
+            metadata = self._metadata(worker.path / "containerdmeta.db")
+            snapshots = self._snapshots(worker.path / "snapshots")
+            return OfflineContainerd(metadata, snapshots, OCI_NAMESPACE, worker.snapshotter)
+        snapshotter = self._place.snapshotter or worker.snapshotter
+        root = self._place.root
+        if root is None:
+            return self._live(snapshotter)
+        if self._stopped is None:
+            self._stopped = self._metadata(root / "io.containerd.metadata.v1.bolt" / "meta.db")
+        snapshots = self._snapshots(root / f"io.containerd.snapshotter.v1.{snapshotter}")
+        # The file may be replaced for several namespaces and snapshotters, one after the other.
+        suffix = f"{KEPT_SUFFIX}-{self._place.namespace}-{snapshotter}"
+        return OfflineContainerd(
+            self._stopped, snapshots, self._place.namespace, snapshotter, kept_suffix=suffix
+        )
+
+    def _live(self, snapshotter: str) -> LiveContainerd:
+        # gRPC is loaded for those who need it.
+        from buildkit_migrate.containerd.live import Connection, LiveContainerd
+
+        if self._running is None:
+            connection = Connection(self._place.connection, self._place.namespace, self._progress)
+            self._running = self._held.enter_context(contextlib.closing(connection))
+        return LiveContainerd(self._running, snapshotter)
+
+    def _metadata(self, path: Path) -> MetadataDatabase:
+        return self._held.enter_context(contextlib.closing(MetadataDatabase(path, exclusive=self._exclusive)))
+
+    def _snapshots(self, directory: Path) -> Database:
+        path = directory / "metadata.db"
+        return self._held.enter_context(open_database(path, exclusive=self._exclusive))
