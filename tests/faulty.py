@@ -8,6 +8,8 @@ of the calls made to stderr.
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import signal
 import sys
@@ -28,6 +30,7 @@ CALLS = (
     "unlink",
     "mkdir",
     "rmdir",
+    "ftruncate",
 )
 
 
@@ -51,8 +54,9 @@ def main() -> int:
 
         return wrapper
 
-    for name in CALLS:
-        setattr(os, name, faulty(name, getattr(os, name)))
+    for module, names in ((os, CALLS), (mmap, ("mmap",)), (fcntl, ("flock",))):
+        for name in names:
+            setattr(module, name, faulty(name, getattr(module, name)))
     from buildkit_migrate.cli import main as command
 
     try:

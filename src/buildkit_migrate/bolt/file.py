@@ -63,8 +63,10 @@ class Lock:
     def release(self) -> None:
         """Unlocks and closes the file; a second call does nothing."""
         if self.fd >= 0:
-            # Closing alone would not do: a mapping of the file holds a duplicate of the descriptor.
-            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            # Closing alone would not do: a mapping of the file holds a duplicate of the descriptor. If it
+            # can't be unlocked all is done nevertheless, and the end of the process unlocks it.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self.fd, fcntl.LOCK_UN)
             os.close(self.fd)
             self.fd = -1
 
@@ -81,14 +83,15 @@ def lock(path: Path, *, exclusive: bool, create: bool = False) -> Lock:
     """Opens a regular file and takes a flock on it, without waiting.
 
     ``create``: made if missing, with mode 0600 and the owner of its directory, so that a migration by root
-    does not keep a daemon of another user out. Raises BusyError if another process holds it,
-    CorruptDatabaseError if it is no regular file, StorageError.
+    does not keep a daemon of another user out; a symbolic link in its place is refused. Raises BusyError if
+    another process holds it, CorruptDatabaseError if it is no regular file, StorageError.
     """
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     with _storage(path):
         if create:
             _create(path)
+            flags |= os.O_NOFOLLOW
         fd = os.open(path, flags)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -253,7 +256,8 @@ def _sync_directory(directory: Path) -> None:
 def keep(path: Path, name: Path) -> None:
     """Gives a file a second name; another file of that name loses it. Raises StorageError."""
     with _storage(name):
-        if name.exists() and name.samefile(path):
+        # A link to the file would lead to its successor.
+        if not name.is_symlink() and name.exists() and name.samefile(path):
             return
         name.unlink(missing_ok=True)
         name.hardlink_to(path)
@@ -298,7 +302,7 @@ def discard_directory(path: Path, names: Iterable[str]) -> None:
     Raises StorageError.
     """
     with _storage(path):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             for name in names:
                 (path / name).unlink(missing_ok=True)
             path.rmdir()

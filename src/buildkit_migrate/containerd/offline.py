@@ -33,9 +33,15 @@ class MetadataDatabase:
     """containerd's metadata database, locked. Namespaces and snapshotters share one."""
 
     def __init__(self, path: Path, *, exclusive: bool) -> None:
-        """Raises as `open_database` does."""
+        """Raises as `open_database` does, and ContainerdStateError for a link, as a rename would replace it."""
         self.path = path
         self.database = open_database(path, exclusive=exclusive)
+        if path.is_symlink():
+            self.close()
+            raise ContainerdStateError(
+                f"containerd's database {path} is a symbolic link",
+                hint="put the file itself in the place of the link",
+            )
 
     def rewrite(self, edits: Iterable[bytes], kept: Path | None = None) -> None:
         """Applies edits of the root bucket at once: the new file takes the place of the old one by a rename.

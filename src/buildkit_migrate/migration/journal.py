@@ -255,6 +255,10 @@ def read_state(path: Path) -> State | None:
     Others may have it open. Raises JournalError, StorageError.
     """
     data = path / _DATA
+    # LMDB writes to what it opens, and would follow a link out of the root.
+    for place in (path, data, path / _LOCK):
+        if place.is_symlink():
+            raise JournalError(f"{place} is a symbolic link", hint="remove the link")
     try:
         if data.stat().st_size == 0:
             return None
