@@ -1,8 +1,8 @@
 """Runs the command with a fault in one of the system calls that change something on disk.
 
 Arguments: number of the call (from 0), fault, and the command's arguments. Faults: "kill" (SIGKILL before the
-call), "stop" (SIGSTOP before the call), an errno name (the call fails), "short" (each write writes half of what it was given). Writes the names
-of the calls made to stderr.
+call), "stop" (SIGSTOP before the call), an errno name (the call fails), "short" (each write writes half of
+what it was given). Writes the names of the calls made to stderr.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CALLS = (
     "mkdir",
     "rmdir",
     "ftruncate",
+    "posix_fallocate",
 )
 
 

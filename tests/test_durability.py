@@ -89,7 +89,7 @@ def test_synced_before_and_after_each_rename(root: OnDisk) -> None:
 
 # What LMDB writes in a migration: the file's metas, the first transaction, and the last one.
 LMDB_CALLS = [
-    ("ftruncate", "lock.mdb", 1),
+    ("openat", "lock.mdb", 2),
     ("openat", "data.mdb", 2),
     ("pwrite64", "data.mdb", 1),
     ("pwrite64", "data.mdb", 2),
@@ -104,7 +104,9 @@ LMDB_CALLS = [
 @pytest.mark.parametrize(("call", "name", "number"), LMDB_CALLS)
 @pytest.mark.parametrize("fault", ["error=ENOSPC", "error=EIO", "signal=KILL"])
 @pytest.mark.parametrize("command", ["migrate", "undo"])
-def test_fault_in_the_journal(root: OnDisk, command: str, call: str, name: str, number: int, fault: str) -> None:
+def test_fault_in_the_journal(
+    root: OnDisk, command: str, call: str, name: str, number: int, fault: str
+) -> None:
     before = {path: path.read_bytes() for path in (root.v1, root.containerd)}
     if command == "undo":
         assert root.migrate().returncode == 0

@@ -13,6 +13,7 @@ from buildkit_migrate.bolt.file import (
     missing,
     remove,
     rename,
+    reserve,
     sync_directory,
     write,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "missing",
     "remove",
     "rename",
+    "reserve",
     "rewrite",
     "scan",
     "sync_directory",
