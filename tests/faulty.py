@@ -1,8 +1,8 @@
 """Runs the command with a fault in one of the system calls that change something on disk.
 
 Arguments: number of the call (from 0), fault, and the command's arguments. Faults: "kill" (SIGKILL before the
-call), an errno name (the call fails), "short" (each write writes half of what it was given). Writes the names
-of the calls made to stderr.
+call), "stop" (SIGSTOP before the call), an errno name (the call fails), "short" (each write writes half of
+what it was given). Writes the names of the calls made to stderr.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CALLS = (
     "mkdir",
     "rmdir",
     "ftruncate",
+    "posix_fallocate",
 )
 
 
@@ -46,8 +47,11 @@ def main() -> int:
             if len(made) - 1 == failing:
                 if fault == "kill":
                     os.kill(os.getpid(), signal.SIGKILL)
-                number = getattr(errno, fault)
-                raise OSError(number, os.strerror(number))
+                if fault == "stop":
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                else:
+                    number = getattr(errno, fault)
+                    raise OSError(number, os.strerror(number))
             if fault == "short" and name == "write":
                 return call(args[0], args[1][: len(args[1]) // 2 or 1])
             return call(*args, **kwargs)

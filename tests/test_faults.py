@@ -1,7 +1,9 @@
 """A kill or a failing system call at any moment: v1 stays, nothing is half done, and running again finishes.
 
 The faults are put into a real run of the command on a real root, at each call that changes something on disk,
-locks or maps a file. How many: ``pytest --collect-only -q tests/test_faults.py tests/test_undo.py | grep -c call-``.
+locks or maps a file. How many:
+``pytest --collect-only -q tests/test_faults.py tests/test_undo.py`` lists them, with ``call-``
+in their names.
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ def check_refused(root: OnDisk, status: int, link: Path) -> None:
     assert root.left_behind == []
 
 
-@pytest.mark.parametrize("name", ["metadata_v2.db.tmp", "containerdmeta.db.tmp", "containerdmeta.db.before-v2"])
+@pytest.mark.parametrize(
+    "name", ["metadata_v2.db.tmp", "containerdmeta.db.tmp", "containerdmeta.db.before-v2"]
+)
 @pytest.mark.parametrize("dangling", [False, True], ids=["to-a-file", "dangling"])
 def test_planted_link_makes_way(root: OnDisk, victim: Path, name: str, dangling: bool) -> None:
     target = victim.with_name("missing") if dangling else victim

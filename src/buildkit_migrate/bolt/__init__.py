@@ -14,6 +14,7 @@ from buildkit_migrate.bolt.file import (
     missing,
     remove,
     rename,
+    reserve,
     sync_directory,
     write,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "missing",
     "remove",
     "rename",
+    "reserve",
     "rewrite",
     "scan",
     "sync_directory",

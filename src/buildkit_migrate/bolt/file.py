@@ -32,6 +32,7 @@ __all__ = [
     "missing",
     "remove",
     "rename",
+    "reserve",
     "sync_directory",
     "write",
 ]
@@ -288,6 +289,16 @@ def make_directory(path: Path) -> None:
         path.mkdir(0o700)
         give_to_owner_of(path, path.parent)
         _sync_directory(path.parent)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Makes a new file of zeros, with mode 0600, whose place on the disk is taken. Raises StorageError."""
+    with _storage(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        finally:
+            os.close(fd)
 
 
 def sync_directory(path: Path) -> None:

@@ -33,7 +33,7 @@ class MetadataDatabase:
     """containerd's metadata database, locked. Namespaces and snapshotters share one."""
 
     def __init__(self, path: Path, *, exclusive: bool) -> None:
-        """Raises as `open_database` does, and ContainerdStateError for a link, as a rename would replace it."""
+        """Raises as `open_database` does; ContainerdStateError for a link, as a rename would replace it."""
         self.path = path
         self.database = open_database(path, exclusive=exclusive)
         if path.is_symlink():

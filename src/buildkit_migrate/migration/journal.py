@@ -15,7 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from buildkit_migrate.bolt import discard_directory, give_to_owner_of, make_directory, sync_directory
+from buildkit_migrate.bolt import (
+    discard_directory,
+    give_to_owner_of,
+    make_directory,
+    reserve,
+    sync_directory,
+)
 from buildkit_migrate.errors import CorruptDatabaseError, JournalError, StorageError
 from buildkit_migrate.migration.model import Before, Resource
 
@@ -58,6 +64,8 @@ _OVERHEAD: Final = 64
 
 _DATA: Final = "data.mdb"
 _LOCK: Final = "lock.mdb"
+_LOCK_SIZE: Final = 8192
+"""Bytes that LMDB wants for its 126 readers."""
 _SIZE: Final = struct.Struct("<I")
 
 _UNREADABLE: Final = "restore the journal from a backup, or remove it: then there is no way back to v1"
@@ -151,14 +159,19 @@ class Journal:
         """A new one, with all that will be replaced; durable when this returns. Raises StorageError."""
         discard(path)  # one that was never completed
         make_directory(path)
+        # LMDB maps it with holes, and on a full disk writing to one ends the process with a bus error.
+        reserve(path / _LOCK, _LOCK_SIZE)
         entries = [
             *((_BLOB, [digest, value]) for digest, value in before.blobs.items()),
             *((_LEASE, _lease_fields(id, resources)) for id, resources in before.leases.items()),
             *((_SNAPSHOT, [name, value]) for name, value in before.snapshots.items()),
         ]
         size = sum(sum(map(len, fields)) + _OVERHEAD for _, fields in entries)
-        environment = _open(path, map_size=_SPARE + 2 * size)
-        try:
+        with contextlib.ExitStack() as failed:
+            # A disk that fills up may leave half of the meta pages, which nobody could read.
+            failed.callback(discard, path)
+            environment = _open(path, map_size=_SPARE + 2 * size)
+            failed.callback(environment.close)
             with _errors(path), environment.begin(write=True) as transaction:
                 transaction.put(_STATE, _encode(state))
                 numbers: dict[bytes, int] = {}
@@ -169,9 +182,7 @@ class Journal:
             for name in (_DATA, _LOCK):
                 give_to_owner_of(path / name, path)
             sync_directory(path)
-        except BaseException:
-            environment.close()
-            raise
+            failed.pop_all()
         return cls(path, environment, state)
 
     @classmethod

@@ -1,0 +1,205 @@
+"""What else happens while it runs: daemons that start, other runs, full or read-only volumes, clocks.
+
+A run is stopped (SIGSTOP) at a call, so that what happens "meanwhile" is no matter of luck.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ondisk
+import test_faults
+import test_undo
+from ondisk import OnDisk
+from test_faults import FAULTY
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def databases(root: OnDisk) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in (root.v1, root.containerd)}
+
+
+def positions(names: tuple[str, ...]) -> dict[str, int]:
+    """Calls between which something lasting happens."""
+    renames = [index for index, name in enumerate(names) if name == "rename"]
+    return {
+        "first-write": names.index("write") if "write" in names else renames[0],
+        "first-rename": renames[0],
+        "renamed": renames[0] + 1,
+        "last-rename": renames[-1],
+        "last-sync": len(names) - 1 - names[::-1].index("fsync"),
+    }
+
+
+POSITIONS = ["first-write", "first-rename", "renamed", "last-rename", "last-sync"]
+
+
+@contextlib.contextmanager
+def stopped(command: str, position: str, root: OnDisk) -> Iterator[None]:
+    """The command stands still at a call; afterwards it goes on and succeeds."""
+    names = test_faults.calls() if command == "migrate" else test_undo.calls()
+    with subprocess.Popen(
+        [sys.executable, str(FAULTY), str(positions(names)[position]), "stop", command, str(root.root)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=120) == 0
+
+
+def is_locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_daemon_starts_during_a_migration(root: OnDisk, position: str) -> None:
+    with stopped("migrate", position, root):
+        for path in (root.root / "buildkitd.lock", root.v1, root.containerd, root.snapshots):
+            assert is_locked(path), path
+        assert not root.v2.exists() or is_locked(root.v2)
+    for path in (root.v2, root.containerd, root.v1):
+        assert not is_locked(path)
+        assert ondisk.tree(path)
+    assert root.verify().returncode == 0
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_undo_during_a_migration(root: OnDisk, position: str) -> None:
+    before = databases(root)
+    with stopped("migrate", position, root):
+        assert ondisk.run("undo", str(root.root)).returncode == 4
+    assert root.verify().returncode == 0
+    assert ondisk.run("undo", str(root.root)).returncode == 0
+    assert databases(root) == before
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_migration_during_an_undo(root: OnDisk, position: str) -> None:
+    before = databases(root)
+    assert root.migrate().returncode == 0
+    with stopped("undo", position, root):
+        result = root.migrate()
+        # Until the new store is moved aside, it is there and nothing is to be done.
+        assert result.returncode == 4 or "already migrated" in result.stdout
+    assert databases(root) == before
+    assert root.migrate().returncode == 0
+    assert root.verify().returncode == 0
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_another_migration(root: OnDisk, position: str) -> None:
+    with stopped("migrate", position, root):
+        result = root.migrate()
+        assert result.returncode == 4 or "already migrated" in result.stdout
+    assert root.verify().returncode == 0
+    assert root.left_behind == []
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    path = tmp_path / "volume"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("can't mount a tmpfs here")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def check_storage_error(result: subprocess.CompletedProcess[str]) -> None:
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 8, (result.returncode, result.stdout)
+    assert json.loads(result.stdout)["error"]["type"] == "StorageError"
+
+
+@pytest.mark.parametrize("command", ["migrate", "undo"])
+def test_read_only_volume(volume: Path, command: str) -> None:
+    root = ondisk.sample(volume)
+    if command == "undo":
+        assert root.migrate().returncode == 0
+    before = ondisk.listing(root.root)
+    subprocess.run(["mount", "-o", "remount,ro", str(volume)], check=True)
+    assert root.migrate("--dry-run").returncode == 0
+    check_storage_error(ondisk.run(command, "--format", "json", str(root.root)))
+    assert ondisk.listing(root.root) == before
+    subprocess.run(["mount", "-o", "remount,rw", str(volume)], check=True)
+    assert ondisk.run(command, str(root.root)).returncode == 0
+
+
+def fill(volume: Path, kib_left: int) -> Path:
+    filler = volume / "filler"
+    info = os.statvfs(volume)
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, info.f_bavail * info.f_frsize - kib_left * 1024)
+    return filler
+
+
+# The new store takes 744 KiB; then comes the journal, page by page, and then containerd's database.
+@pytest.mark.parametrize("kib_left", [0, 4, 8, 16, 256, 744, 748, 752, 756, 760, 1024])
+@pytest.mark.parametrize("command", ["migrate", "undo"])
+def test_full_volume(volume: Path, command: str, kib_left: int) -> None:
+    root = ondisk.sample(volume)
+    before = databases(root)
+    if command == "undo":
+        assert root.migrate().returncode == 0
+    filler = fill(volume, kib_left)
+    result = ondisk.run(command, "--format", "json", str(root.root))
+    assert root.v1.read_bytes() == before[root.v1]
+    if result.returncode != 0:
+        check_storage_error(result)
+        assert root.left_behind == []
+        assert root.v2.exists() == (command == "undo")
+    filler.unlink()
+    assert ondisk.run(command, str(root.root)).returncode == 0
+    if command == "migrate":
+        assert root.verify().returncode == 0
+        assert ondisk.run("undo", str(root.root)).returncode == 0
+    assert databases(root) == before
+
+
+BACKWARDS = """
+import sys, time
+now = [2_000_000_000 * 10**9]
+def earlier():
+    now[0] -= 3600 * 10**9
+    return now[0]
+time.time_ns = earlier
+time.time = lambda: earlier() / 1e9
+from buildkit_migrate.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_clock_that_goes_backwards(root: OnDisk) -> None:
+    before = databases(root)
+    for command in ("migrate", "verify", "undo"):
+        arguments = [sys.executable, "-c", BACKWARDS, command, str(root.root)]
+        assert subprocess.run(arguments, capture_output=True, check=False).returncode == 0
+    assert databases(root) == before
