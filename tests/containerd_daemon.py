@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -65,6 +66,7 @@ class Containerd:
         self.address = str(self.directory / "s")
         self.log = self.directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._collections = itertools.count()
 
     def __enter__(self) -> Containerd:
         try:
@@ -137,8 +139,9 @@ class Containerd:
 
     def collect_garbage(self) -> None:
         """Runs the garbage collector and waits for it."""
-        self.create_lease("collect-garbage")
-        self.ctr("leases", "delete", "--sync", "collect-garbage")
+        name = f"collect-garbage-{next(self._collections)}"  # several threads may ask for one
+        self.create_lease(name)
+        self.ctr("leases", "delete", "--sync", name)
 
     def snapshots(self, snapshotter: str) -> dict[str, Snapshot]:
         """All snapshots by name."""
