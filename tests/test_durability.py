@@ -104,7 +104,7 @@ LMDB_CALLS = [
 
 
 @pytest.mark.parametrize(("call", "name", "number"), LMDB_CALLS)
-@pytest.mark.parametrize("fault", ["error=ENOSPC", "error=EIO", "signal=KILL"])
+@pytest.mark.parametrize("fault", ["error=ENOSPC", "signal=KILL"])
 @pytest.mark.parametrize("command", ["migrate", "undo"])
 def test_fault_in_the_journal(
     root: OnDisk, command: str, call: str, name: str, number: int, fault: str

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing()),
 ]
 
-ROUNDS = int(os.environ.get("BUILDKIT_MIGRATE_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("BUILDKIT_MIGRATE_ROUNDS", "2"))
 """Kills of a migration, and as many of an undo."""
 
 MOST_REPEATED = 128
