@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -9,7 +10,7 @@ import stat
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ __all__ = [
     "sample",
     "sample_of_containerd",
     "timeless",
+    "tmpfs",
     "tree",
 ]
 
@@ -151,6 +153,19 @@ def tree(path: Path) -> Tree:
     data = path.read_bytes()
     assert check(Reader(data)) == []
     return plain_bbolt.load(data)
+
+
+@contextlib.contextmanager
+def tmpfs(path: Path, size: str) -> Iterator[Path]:
+    """A file system of this size at a new directory; skips the test where none can be mounted."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("can't mount a tmpfs here")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
 
 
 def timeless(containerd: Tree) -> Tree:

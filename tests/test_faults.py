@@ -197,15 +197,8 @@ def test_an_older_database_under_the_second_name_makes_way(root: OnDisk, outcome
 @pytest.fixture
 def small_volume(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MiB: room for the sample root, not for its second copy."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    volume = tmp_path / "volume"
-    volume.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(volume)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("can't mount a tmpfs here")
-    yield volume
-    subprocess.run(["umount", str(volume)], check=True)
+    with ondisk.tmpfs(tmp_path / "volume", "6m") as volume:
+        yield volume
 
 
 def test_really_full_disk(small_volume: Path, outcome: Outcome) -> None:

@@ -59,10 +59,7 @@ def run(options: argparse.Namespace) -> int:
     with common.progress() as progress:
         reports = migrate_root(
             root.path,
-            containerd=common.connection(options),
-            containerd_root=common.containerd_root(options),
-            namespace=options.namespace,
-            snapshotter=options.snapshotter,
+            **common.containerd_arguments(options),
             on_broken=options.on_broken,
             dry_run=options.dry_run,
             verify=options.verify,

@@ -8,11 +8,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from buildkit_migrate.containerd.services import ConnectionOptions
 
-__all__ = ["add_containerd", "add_output", "add_root", "connection", "containerd_root", "progress"]
+__all__ = ["add_containerd", "add_output", "add_root", "containerd_arguments", "progress"]
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 """What containerd takes for a namespace, of at most 76 characters (spec containerd-services, section 1)."""
@@ -132,14 +132,16 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     add("--debug", action="store_true", help="show the traceback of an error")
 
 
-def connection(options: argparse.Namespace) -> ConnectionOptions:
-    """How to talk to a running containerd."""
-    return ConnectionOptions(options.address, options.timeout, options.connect_timeout, options.concurrency)
-
-
-def containerd_root(options: argparse.Namespace) -> str | None:
-    """The root of a stopped containerd, None if it runs."""
-    return options.containerd_root or (_CONTAINERD_ROOT if options.offline else None)
+def containerd_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What the functions for whole roots take of the options of `add_containerd`."""
+    return {
+        "containerd": ConnectionOptions(
+            options.address, options.timeout, options.connect_timeout, options.concurrency
+        ),
+        "containerd_root": options.containerd_root or (_CONTAINERD_ROOT if options.offline else None),
+        "namespace": options.namespace,
+        "snapshotter": options.snapshotter,
+    }
 
 
 @contextlib.contextmanager

@@ -31,10 +31,10 @@ __all__ = [
     "printable",
     "report_lines",
     "reports_as_dict",
+    "results_as_dict",
     "status_lines",
     "undone_lines",
     "verification_lines",
-    "verifications_as_dict",
 ]
 
 _SHOWN: Final = 20
@@ -291,10 +291,10 @@ def _record_as_dict(record: PlannedRecord) -> dict[str, str | bool]:
 # --- Verifications
 
 
-def verifications_as_dict(root: Path, verifications: Sequence[Verification]) -> dict[str, Any]:
+def results_as_dict(root: Path, results: Sequence[Verification | Undone | Status]) -> dict[str, Any]:
     from buildkit_migrate.migration.report import named_text
 
-    workers = [verification.as_dict() for verification in verifications]
+    workers = [result.as_dict() for result in results]
     return {**named_text("root", os.fsencode(root)), "workers": workers}
 
 

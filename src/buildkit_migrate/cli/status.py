@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
 from buildkit_migrate.cli import options as shared
@@ -28,14 +27,12 @@ def add_parser(commands: Any, epilog: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0."""
     from buildkit_migrate.cli import render
-    from buildkit_migrate.migration.report import named_text
     from buildkit_migrate.roots import find_root, root_status
 
     root = find_root(options.root)
     statuses = root_status(root.path)
     if options.format == "json":
-        workers = [status.as_dict() for status in statuses]
-        render.emit_json({**named_text("root", os.fsencode(root.path)), "workers": workers})
+        render.emit_json(render.results_as_dict(root.path, statuses))
     else:
         render.emit(render.status_lines(root.path, statuses))
     return 0

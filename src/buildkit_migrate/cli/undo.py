@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
 from buildkit_migrate.cli import options as shared
@@ -34,23 +33,18 @@ def add_parser(commands: Any, epilog: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0."""
     from buildkit_migrate.cli import render
-    from buildkit_migrate.migration.report import named_text
     from buildkit_migrate.roots import find_root, undo_root
 
     root = find_root(options.root)
     with shared.progress() as progress:
         results = undo_root(
             root.path,
-            containerd=shared.connection(options),
-            containerd_root=shared.containerd_root(options),
-            namespace=options.namespace,
-            snapshotter=options.snapshotter,
+            **shared.containerd_arguments(options),
             force=options.force,
             progress=progress,
         )
     if options.format == "json":
-        workers = [result.as_dict() for result in results]
-        render.emit_json({**named_text("root", os.fsencode(root.path)), "workers": workers})
+        render.emit_json(render.results_as_dict(root.path, results))
     else:
         render.emit(render.undone_lines(root.path, results))
     return 0

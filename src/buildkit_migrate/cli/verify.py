@@ -45,15 +45,12 @@ def run(options: argparse.Namespace) -> int:
     with shared.progress() as progress:
         verifications = verify_root(
             root.path,
-            containerd=shared.connection(options),
-            containerd_root=shared.containerd_root(options),
-            namespace=options.namespace,
-            snapshotter=options.snapshotter,
+            **shared.containerd_arguments(options),
             content=options.content,
             progress=progress,
         )
     if options.format == "json":
-        render.emit_json(render.verifications_as_dict(root.path, verifications))
+        render.emit_json(render.results_as_dict(root.path, verifications))
     else:
         render.emit(render.verification_lines(root.path, verifications, options.verbose))
     return 0 if all(verification.is_good for verification in verifications) else DifferencesError.exit_code

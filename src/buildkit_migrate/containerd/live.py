@@ -40,14 +40,11 @@ from buildkit_migrate.containerd.protocol.methods import (
     UPDATE_CONTENT,
     UPDATE_SNAPSHOT,
 )
-from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL, ConnectionOptions
 from buildkit_migrate.errors import ContainerdCallError, ContainerdStateError, Error
 from buildkit_migrate.migration.model import Before, Kind, PlainState, Resource, Snapshot
 
 __all__ = ["Connection", "LiveContainerd"]
-
-ROOT_LABEL: Final = b"containerd.io/gc.root"
-FLAT_LABEL: Final = b"containerd.io/gc.flat"
 
 _ROOT_LABEL_ONLY: Final = api.FieldMask(paths=[b"labels." + ROOT_LABEL])
 """An update with this mask sets this label, or removes it, and leaves the others alone (section 4)."""

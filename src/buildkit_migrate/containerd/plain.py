@@ -6,16 +6,14 @@ The native survey reads the same; this is its double for those who do not trust 
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Iterator
-from typing import Any, Final
+from typing import Any
 
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL
 from buildkit_migrate.migration.model import Before, Kind, PlainState, Resource, Snapshot
 
 __all__ = ["edits_to_restore", "read_before", "read_state"]
-
-_ROOT_LABEL: Final = b"containerd.io/gc.root"
-_FLAT_LABEL: Final = b"containerd.io/gc.flat"
 
 
 def read_state(metadata: Bucket, snapshots: Bucket, namespace: str, snapshotter: str) -> PlainState:
@@ -30,12 +28,12 @@ def read_state(metadata: Bucket, snapshots: Bucket, namespace: str, snapshotter:
         own = backend.bucket(entry.get(b"name") or b"") if backend is not None else None
         if own is not None:
             parent = entry.get(b"parent") or b""
-            state.snapshots[name] = Snapshot(_kind(own.get(b"kind")), parent, _has_label(entry, _ROOT_LABEL))
+            state.snapshots[name] = Snapshot(_kind(own.get(b"kind")), parent, _has_label(entry, ROOT_LABEL))
     for digest, entry in _rows(top, b"content", b"blob"):
-        state.blobs[digest] = _has_label(entry, _ROOT_LABEL)
+        state.blobs[digest] = _has_label(entry, ROOT_LABEL)
     for id, entry in _rows(top, b"leases"):
         state.leases[id] = set(_resources(entry))
-        if _has_label(entry, _FLAT_LABEL):
+        if _has_label(entry, FLAT_LABEL):
             state.flat_leases.add(id)
     return state
 
@@ -62,9 +60,9 @@ def edits_to_restore(
     edits: dict[bytes, Edits] = {}
     for (kind, name), values in labels.items():
         rows = {
-            id: {b"labels": {_ROOT_LABEL: values[id]}}
+            id: {b"labels": {ROOT_LABEL: values[id]}}
             for id, entry in _rows(top, kind, name)
-            if id in values and not _has_label(entry, _ROOT_LABEL)
+            if id in values and not _has_label(entry, ROOT_LABEL)
         }
         if rows:
             edits[kind] = {name: rows}
@@ -93,7 +91,7 @@ def _removals(resources: Iterable[Resource]) -> Edits:
 def _labelled(top: Bucket | None, *path: bytes) -> Iterator[tuple[bytes, bytes]]:
     for name, entry in _rows(top, *path):
         labels = entry.bucket(b"labels")
-        if labels is not None and (value := labels.get(_ROOT_LABEL)) is not None:
+        if labels is not None and (value := labels.get(ROOT_LABEL)) is not None:
             yield name, value
 
 

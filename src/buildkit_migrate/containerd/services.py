@@ -9,13 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan, Records, Survey
     from buildkit_migrate.migration.model import Before, PlainState
 
-__all__ = ["ConnectionOptions", "Containerd", "ContentStore", "LeaseManager", "Service", "Snapshotter"]
+__all__ = [
+    "FLAT_LABEL",
+    "ROOT_LABEL",
+    "ConnectionOptions",
+    "Containerd",
+    "ContentStore",
+    "LeaseManager",
+    "Service",
+    "Snapshotter",
+]
+
+
+ROOT_LABEL: Final = b"containerd.io/gc.root"
+FLAT_LABEL: Final = b"containerd.io/gc.flat"
+"""Labels of the garbage collector (spec containerd-services, section 8)."""
 
 
 @dataclass(frozen=True)
