@@ -1,4 +1,4 @@
-"""The chainID engine alone: ``pytest benches/bench_chain.py -s [--records N]``.
+"""The chainID engine alone: ``pytest benches/bench_chain.py [--records N]``.
 
 Each result is set against hashlib, doing the same in plain Python, and against a floor measured in the same
 minutes: the blocks that the shape needs times what the best kernel takes for one. A record needs three blocks
@@ -13,7 +13,6 @@ All is processor time, for other work on the machine to count less, but for the 
 """
 
 import hashlib
-import os
 import random
 import time
 from collections.abc import Callable
@@ -22,8 +21,10 @@ from functools import partial
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from buildkit_migrate._native import chain, sha256
-from roots import FOREST_ROOT_SHARE
+from buildkit_migrate._native import chain
+from buildkit_migrate.bench.floors import block_seconds, kernel_seconds
+from buildkit_migrate.bench.synthetic import FOREST_ROOT_SHARE
+from conftest import Report
 
 RUNS = 15
 
@@ -89,26 +90,20 @@ class Fastest:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_engine(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, shape: str) -> None:
-    count = request.config.getoption("--records")
-    parents = SHAPES[shape](count)
-    diff_ids = [digest_id(b"diff %d" % i) for i in range(count)]
-    blobs = [digest_id(b"blob %d" % i) for i in range(count)]
+def test_engine(benchmark: BenchmarkFixture, report: Report, records: int, shape: str) -> None:
+    parents = SHAPES[shape](records)
+    diff_ids = [digest_id(b"diff %d" % i) for i in range(records)]
+    blobs = [digest_id(b"blob %d" % i) for i in range(records)]
     batch = chain.Batch(parents, diff_ids, blobs)
-    streams, stream_blocks = 15, 1000  # fifteen is right for a kernel that takes three at once, or eight
-    message = bytes(64 * stream_blocks - 9)
     plain = Fastest(time.thread_time, run=partial(with_hashlib, parents, diff_ids, blobs))
     one = Fastest(time.thread_time, engine=batch.run)
     threads = Fastest(time.perf_counter, one=batch.run, two=partial(batch.run, 2))
-    floor = Fastest(
-        time.thread_time,
-        block=partial(sha256.digest_many, [message] * streams),
-        alone=partial(sha256.digest_many, [message]),
-    )
+    block = alone = float("inf")
 
     def turn() -> None:
-        for _ in range(10):
-            floor.turn()
+        nonlocal block, alone
+        block = min(block, block_seconds())
+        alone = min(alone, kernel_seconds(streams=1))
         one.turn()
         threads.turn()
 
@@ -118,22 +113,27 @@ def test_engine(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, sha
     expected = with_hashlib(parents, diff_ids, blobs)
     assert [ids for _, *ids in batch.results()] == [list(ids) for ids in expected]
 
-    block = floor.best["block"] / (streams * stream_blocks)
-    alone = floor.best["alone"] / stream_blocks
-    best, baseline, twice = one.best["engine"], plain.best["run"], threads.best["one"] / threads.best["two"]
-    print(f"\n{shape}, {count} records, {blocks(parents) / count:.2f} blocks a record")
-    print(f"  {best / count * 1e9:.0f} ns a record; {baseline / best:.1f} times as fast as hashlib")
-    print(f"  a block {block * 1e9:.1f} ns, with one stream {alone * 1e9:.1f} ns")
-    print(f"  {best / (blocks(parents) * block):.2f} times the floor")
+    best, needed = one.best["engine"], blocks(parents)
+    floor = needed * block
     if shape == "one chain":
-        print(f"  {best / (3 * count * (block + alone)):.2f} times the floor of a chain")
-    print(
-        f"  two threads ({len(os.sched_getaffinity(0))} CPUs): {best / threads.best['two']:.2f} times as fast"
+        floor = 3 * records * (block + alone)
+    over_floor, over_hashlib = best / floor, plain.best["run"] / best
+    report.add(
+        "chainID engine, one thread; two threads on the clock",
+        shape=shape,
+        records=f"{records:,}",
+        ns_per_record=f"{best / records * 1e9:.0f}",
+        blocks_per_record=f"{needed / records:.2f}",
+        ns_per_block=f"{block * 1e9:.1f}",
+        with_one_stream=f"{alone * 1e9:.1f}",
+        x_floor=f"{over_floor:.2f}",
+        times_hashlib=f"{over_hashlib:.1f}",
+        gain_by_second_thread=f"{threads.best['one'] / threads.best['two']:.2f}",
     )
     benchmark.extra_info.update(
-        records=count,
-        nanoseconds=best / count * 1e9,
-        over_floor=best / (blocks(parents) * block),
-        over_hashlib=baseline / best,
-        two_threads=twice,
+        records=records,
+        nanoseconds=best / records * 1e9,
+        over_floor=over_floor,
+        over_hashlib=over_hashlib,
+        two_threads=threads.best["one"] / threads.best["two"],
     )

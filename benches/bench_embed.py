@@ -1,4 +1,4 @@
-"""What a daemon pays at each start: ``pytest benches/bench_embed.py -s``.
+"""What a daemon pays at each start: ``pytest benches/bench_embed.py``.
 
 Import of the package, above what a bare interpreter takes; and `ensure_migrated` on a root that is migrated.
 """
@@ -13,7 +13,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from buildkit_migrate import ensure_migrated, migrate_root
-from roots import generate
+from buildkit_migrate.bench.synthetic import generate
+from conftest import Report
+
+TABLE = "What a daemon pays at each start"
 
 
 def start(code: str) -> float:
@@ -23,7 +26,7 @@ def start(code: str) -> float:
     return time.perf_counter() - began
 
 
-def test_import(benchmark: BenchmarkFixture) -> None:
+def test_import(benchmark: BenchmarkFixture, report: Report) -> None:
     """Interleaved with bare starts; the difference of the fastest ones is what counts."""
     source = Path(migrate_root.__code__.co_filename).parents[1]
     code = f"import sys; sys.path.insert(0, {str(source)!r}); import buildkit_migrate"
@@ -34,11 +37,11 @@ def test_import(benchmark: BenchmarkFixture) -> None:
 
     benchmark.pedantic(start, args=(code,), setup=alternate, rounds=30)
     extra = benchmark.stats.stats.min - min(bare)
-    print(f"\nimport buildkit_migrate: {extra * 1e3:.1f} ms above {min(bare) * 1e3:.1f} ms")
+    report.add(TABLE, what="import, above a bare interpreter", microseconds=f"{extra * 1e6:.0f}")
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_ensure_migrated(workers: int, benchmark: BenchmarkFixture) -> None:
+def test_ensure_migrated(workers: int, benchmark: BenchmarkFixture, report: Report) -> None:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory) / "root"
         generate(root, "flat", 100)
@@ -50,4 +53,8 @@ def test_ensure_migrated(workers: int, benchmark: BenchmarkFixture) -> None:
                 (twin / name).write_bytes((worker / "metadata.db").read_bytes())
         migrate_root(root)
         assert benchmark(ensure_migrated, str(root)) == []
-        print(f"\nensure_migrated, {workers} workers: {benchmark.stats.stats.min * 1e6:.0f} microseconds")
+        report.add(
+            TABLE,
+            what=f"ensure_migrated, workers: {workers}",
+            microseconds=f"{benchmark.stats.stats.min * 1e6:.0f}",
+        )

@@ -1,7 +1,7 @@
-"""Migrations against a running containerd: ``pytest benches/bench_live.py -s [--live-records N]``.
+"""Migrations against a running containerd: ``pytest benches/bench_live.py [--live-records N]``.
 
 Needs root and a containerd. Each run gets a containerd of its own on a fresh copy of the same state, on disk
-(``--directory``) or in memory (``/dev/shm``). Beside the calls per second it prints how much of the time at
+(``--directory``) or in memory (``/dev/shm``). Beside the calls per second it tells how much of the time at
 least one call was with the daemon, the client's share of a processor, and the calls per record in relation to
 those of the reference, counted from the plan: for each record Stat and Info, Create, AddResource once or
 twice, Update once or twice.
@@ -23,6 +23,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import containerd_daemon
 from buildkit_migrate._native.plan import Plan, Records
+from buildkit_migrate.bench.synthetic import WORKER, generate
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.containerd.client import Client
 from buildkit_migrate.containerd.live import LiveContainerd
@@ -31,7 +32,7 @@ from buildkit_migrate.containerd.protocol import methods
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.migration.journal import Journal
 from buildkit_migrate.migration.migrate import migrate_v2
-from roots import WORKER, generate
+from conftest import Report
 
 pytestmark = pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing())
 
@@ -201,29 +202,34 @@ def test_apply(
     driver: Callable[[Run, InFlight], None],
     state: Path,
     benchmark: BenchmarkFixture,
-    request: pytest.FixtureRequest,
+    report: Report,
+    directory: str | None,
 ) -> None:
     with ExitStack() as held:
-        run = Run(held, state, place, request.config.getoption("--directory"), concurrency)
+        run = Run(held, state, place, directory, concurrency)
         in_flight = InFlight()
         before = processor_seconds()
         benchmark.pedantic(driver, args=(run, in_flight), rounds=1)
         used = processor_seconds() - before
         seconds = benchmark.stats.stats.min
         assert len(run.daemon.leases()) == len(run.records)
-        name = driver.__name__.removeprefix("with_")
-        print(
-            f"\n{place:6} {concurrency:3} {name:7} {run.calls / seconds:6.0f} calls/s, "
-            f"{run.calls / len(run.records):.2f} calls/record "
-            f"({run.calls / run.calls_of_reference:.0%} of the reference's), "
-            f"daemon busy {in_flight.busy / seconds:.1%}, client {used / seconds:.0%} of a processor"
+        report.add(
+            f"Calls to a running containerd, {len(run.records)} records",
+            containerd=f"on {place}" if place == "disk" else "in memory",
+            by=driver.__name__.removeprefix("with_"),
+            in_flight=f"{concurrency}",
+            calls_per_second=f"{run.calls / seconds:.0f}",
+            calls_per_record=f"{run.calls / len(run.records):.2f}",
+            of_the_reference=f"{run.calls / run.calls_of_reference:.0%}",
+            daemon_busy=f"{in_flight.busy / seconds:.1%}",
+            own_processor=f"{used / seconds:.0%}",
         )
 
 
-def test_journal(state: Path, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
+def test_journal(state: Path, benchmark: BenchmarkFixture, report: Report, directory: str | None) -> None:
     """A whole migration, and how much of it is spent on the journal: making it, noting leases, its end."""
     with ExitStack() as held:
-        run = Run(held, state, "disk", request.config.getoption("--directory"), 16)
+        run = Run(held, state, "disk", directory, 16)
         spent = 0.0
 
         def timed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -256,15 +262,20 @@ def test_journal(state: Path, benchmark: BenchmarkFixture, request: pytest.Fixtu
         run.source.close()
         benchmark.pedantic(migrate, rounds=1)
         share = spent / benchmark.stats.stats.min
-        print(f"\njournal: {share:.1%} of {benchmark.stats.stats.min:.1f} s, {len(run.records)} records")
+        report.add(
+            "Live migration and its journal",
+            records=f"{len(run.records)}",
+            seconds=f"{benchmark.stats.stats.min:.2f}",
+            of_that_for_the_journal=f"{share:.1%}",
+        )
 
 
-def test_survey(state: Path, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
+def test_survey(state: Path, benchmark: BenchmarkFixture, report: Report, directory: str | None) -> None:
     """All snapshots, blobs and leases; the result is given for 10,000 snapshots."""
     with ExitStack() as held:
-        run = Run(held, state, "disk", request.config.getoption("--directory"), 16)
+        run = Run(held, state, "disk", directory, 16)
         benchmark.pedantic(run.containerd.survey, args=(run.records,), rounds=3)
         counts = run.plan.counts
         snapshots = counts["unlabel_snapshots"] + counts["labels_left_snapshots"]
         per = benchmark.stats.stats.min / snapshots * 10_000
-        print(f"\nsurvey: {per:.2f} s for 10,000 snapshots (of {snapshots})")
+        report.add("Survey of a running containerd", snapshots=f"{snapshots}", seconds_for_10000=f"{per:.2f}")

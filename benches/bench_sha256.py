@@ -1,54 +1,52 @@
-"""SHA-256 kernels, ns per block and against hashlib: run with ``pytest benches/bench_sha256.py -s``."""
+"""SHA-256 kernels, ns per block of 64 bytes and against hashlib: ``pytest benches/bench_sha256.py``."""
 
 import hashlib
 import timeit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from buildkit_migrate._native import sha256
+from buildkit_migrate.bench.floors import STREAMS, kernel_seconds
+from conftest import Report
 
 MESSAGES = [b"%0143d" % i for i in range(4096)]  # the length of nearly all messages of chain ids
 BLOCKS = 3 * len(MESSAGES)
 
 
-def with_hashlib(messages: Sequence[bytes]) -> list[bytes]:
-    return [hashlib.sha256(message).digest() for message in messages]
+def with_hashlib() -> list[bytes]:
+    return [hashlib.sha256(message).digest() for message in MESSAGES]
 
 
-def measure(
-    benchmark: BenchmarkFixture, messages: Sequence[bytes], hasher: Callable[[Sequence[bytes]], list[bytes]]
-) -> list[bytes]:
-    result: list[bytes] = benchmark.pedantic(  # type: ignore[no-untyped-call]
-        hasher, args=(messages,), rounds=30, warmup_rounds=2
-    )
-    if benchmark.stats is not None:  # None when benchmarks are disabled
-        best = benchmark.stats.stats.min
-        plain = min(timeit.repeat(partial(with_hashlib, messages), number=1, repeat=10))
-        benchmark.extra_info["ns per block"] = round(best / BLOCKS * 1e9, 1)
-        benchmark.extra_info["times as fast as hashlib"] = round(plain / best, 1)
-        print(f"\n{benchmark.name}: {benchmark.extra_info}")
-    return result
+def seconds(work: Callable[[], object]) -> float:
+    return min(timeit.repeat(work, number=1, repeat=10))
 
 
 @pytest.mark.parametrize("kernel", sha256.kernels())
-def test_kernel(benchmark: BenchmarkFixture, kernel: str) -> None:
+def test_messages(benchmark: BenchmarkFixture, report: Report, kernel: str) -> None:
     """Includes one Python object per digest, about as much as two blocks."""
-    assert (
-        measure(benchmark, MESSAGES, partial(sha256.digest_many, kernel=kernel))[0]
-        == hashlib.sha256(MESSAGES[0]).digest()
+    work = partial(sha256.digest_many, MESSAGES, kernel=kernel)
+    assert benchmark.pedantic(work, rounds=30, warmup_rounds=2) == with_hashlib()  # type: ignore[no-untyped-call]
+    ours, plain = seconds(work), seconds(with_hashlib)
+    report.add(
+        "SHA-256 of 143-byte messages, as of chain ids",
+        kernel=kernel,
+        ns_per_block=f"{ours / BLOCKS * 1e9:.1f}",
+        hashlib=f"{plain / BLOCKS * 1e9:.1f}",
+        times_as_fast=f"{plain / ours:.1f}",
     )
 
 
 @pytest.mark.parametrize("kernel", sha256.kernels())
-@pytest.mark.parametrize("streams", [1, 2, 3, 4, 15])
-def test_long_messages(benchmark: BenchmarkFixture, kernel: str, streams: int) -> None:
-    """So many messages that make as many blocks: the kernel alone."""
-    messages = [bytes(BLOCKS // streams * 64 - 9) for _ in range(streams)]
-    measure(benchmark, messages, partial(sha256.digest_many, kernel=kernel))
-
-
-def test_hashlib(benchmark: BenchmarkFixture) -> None:
-    measure(benchmark, MESSAGES, with_hashlib)
+@pytest.mark.parametrize("streams", [1, 2, 3, 4, STREAMS])
+def test_long_messages(benchmark: BenchmarkFixture, report: Report, kernel: str, streams: int) -> None:
+    """The kernel alone, with so many messages side by side."""
+    best = benchmark.pedantic(kernel_seconds, args=(kernel, streams), rounds=1)  # type: ignore[no-untyped-call]
+    report.add(
+        "SHA-256 of long messages, the kernel alone",
+        kernel=kernel,
+        streams=f"{streams}",
+        ns_per_block=f"{best * 1e9:.1f}",
+    )

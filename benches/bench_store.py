@@ -1,4 +1,4 @@
-"""The store engines: ``pytest benches/bench_store.py -s [--records N] [--directory DIR]``.
+"""The store engines: ``pytest benches/bench_store.py [--records N] [--directory DIR]``.
 
 In one run, on the same store: loading it into LMDB and back, and the same questions put to both engines.
 """
@@ -17,12 +17,14 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from buildkit_migrate.bench.floors import copy_seconds
 from buildkit_migrate.bolt import Builder, write
 from buildkit_migrate.metadata.convert import convert
 from buildkit_migrate.metadata.engines import open_store
 from buildkit_migrate.metadata.gojson import Value, encode_value
 from buildkit_migrate.metadata.keys import MEDIA_TYPE_DOCKER_GZIP
 from buildkit_migrate.metadata.store import MetadataStore
+from conftest import Report
 
 ENGINES = ("bolt", "lmdb")
 SAMPLES = 2000
@@ -86,11 +88,10 @@ def fill(builder: Builder, records: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def paths(request: pytest.FixtureRequest) -> Iterator[dict[str, Path]]:
+def paths(records: int, directory: str | None) -> Iterator[dict[str, Path]]:
     """A migrated store, where the LMDB one will be, and where a bolt one made from that will be."""
-    records = request.config.getoption("--records")
-    with tempfile.TemporaryDirectory(dir=request.config.getoption("--directory")) as directory:
-        paths = {name: Path(directory) / name for name in ("bolt", "lmdb", "back")}
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        paths = {name: Path(place) / name for name in ("bolt", "lmdb", "back")}
         write(paths["bolt"], mode=0o600, page_size=4096, fill=lambda builder: fill(builder, records)).close()
         yield paths
 
@@ -104,20 +105,6 @@ def microseconds(ask: Callable[[], object], times: int) -> float:
             ask()
         rounds.append((time.perf_counter() - began) / times * 1e6)
     return min(rounds)
-
-
-def floor(directory: Path, size: int) -> float:
-    """Seconds for writing `size` bytes with one fsync."""
-    block = os.urandom(1 << 20)
-    path = directory / "floor"
-    began = time.perf_counter()
-    with path.open("wb", buffering=0) as file:
-        for _ in range(size >> 20):
-            file.write(block)
-        os.fsync(file.fileno())
-    seconds = time.perf_counter() - began
-    path.unlink()
-    return seconds
 
 
 def questions(store: MetadataStore, ids: list[bytes], chains: list[bytes]) -> dict[str, float]:
@@ -134,8 +121,7 @@ def update(store: MetadataStore, id: bytes) -> None:
         record.set(b"cache.usageCount", Value.of(7))
 
 
-def test_stores(benchmark: BenchmarkFixture, paths: dict[str, Path], request: pytest.FixtureRequest) -> None:
-    records = request.config.getoption("--records")
+def test_stores(benchmark: BenchmarkFixture, report: Report, records: int, paths: dict[str, Path]) -> None:
     loads: list[float] = []
 
     def prepare() -> None:
@@ -145,14 +131,24 @@ def test_stores(benchmark: BenchmarkFixture, paths: dict[str, Path], request: py
     benchmark.pedantic(
         lambda: loads.append(convert(paths["bolt"], paths["lmdb"]).seconds), setup=prepare, rounds=3
     )
-    size = paths["lmdb"].stat().st_size
     os.sync()
-    back = convert(paths["lmdb"], paths["back"])
-    written = floor(paths["lmdb"].parent, size)
-    print(f"\n{records} records: bolt {paths['bolt'].stat().st_size / 1e6:.0f} MB, LMDB {size / 1e6:.0f} MB")
-    print(f"  bolt to LMDB      {records / min(loads):10.0f} records/s  {min(loads):6.2f} s")
-    print(f"  LMDB to bolt      {records / back.seconds:10.0f} records/s  {back.seconds:6.2f} s")
-    print(f"  the LMDB file's bytes, one fsync                {written:6.2f} s")
+    back = convert(paths["lmdb"], paths["back"]).seconds
+    for way, source, target, seconds in (
+        ("bolt to LMDB", "bolt", "lmdb", min(loads)),
+        ("LMDB to bolt", "lmdb", "back", back),
+    ):
+        size = paths[target].stat().st_size
+        floor = copy_seconds([paths[source]], size, paths[target].parent)
+        report.add(
+            "Conversion of a migrated store",
+            way=way,
+            records=f"{records:,}",
+            seconds=f"{seconds:.2f}",
+            records_per_second=f"{records / seconds:,.0f}",
+            written_MB=f"{size / 1e6:,.1f}",
+            floor_s=f"{floor:.2f}",
+            x_floor=f"{seconds / floor:.2f}",
+        )
 
     numbers = random.Random(1).sample(range(0, records, 2), min(SAMPLES, records // 2))
     ids = [record_id(n) for n in numbers]
@@ -166,8 +162,14 @@ def test_stores(benchmark: BenchmarkFixture, paths: dict[str, Path], request: py
             began = time.perf_counter()
             update(store, ids[0])
             times[engine]["one transaction"] = (time.perf_counter() - began) * 1e6
-    print(f"  {'':26} {'bolt':>12} {'LMDB':>12}  bolt/LMDB")
     for question, bolt in times["bolt"].items():
         other = times["lmdb"][question]
-        print(f"  {question:26} {bolt:9.1f} us {other:9.1f} us  {bolt / other:8.2f}")
+        report.add(
+            "Engines of the store, microseconds",
+            what=question,
+            records=f"{records:,}",
+            bolt=f"{bolt:,.1f}",
+            LMDB=f"{other:,.1f}",
+            ratio=f"{bolt / other:.2f}",
+        )
     benchmark.extra_info.update(records=records, loads_per_second=records / min(loads), times=times)

@@ -15,7 +15,7 @@ from buildkit_migrate import errors
 
 __all__ = ["main"]
 
-_COMMANDS: Final = ("migrate", "verify", "status", "undo", "convert")
+_COMMANDS: Final = ("migrate", "verify", "status", "undo", "convert", "bench")
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-import roots
+from buildkit_migrate import reference
 from buildkit_migrate._native.bolt import Bucket, check
+from buildkit_migrate.bench import synthetic
+from buildkit_migrate.bench.stages import STAGES
 from judge import Judge
 from trees import read
 
 RECORDS = 1000
-DATABASES = ("metadata.db", "containerdmeta.db", "snapshots/metadata.db")
 Row = dict[bytes, bytes]
 
 
 @dataclass
 class Root:
     worker: Path
-    stats: roots.Stats
+    stats: synthetic.Stats
     records: dict[bytes, Row]
     index: list[bytes]
     blobs: dict[bytes, Row]
@@ -29,12 +33,12 @@ class Root:
     backend: dict[bytes, Row]
 
 
-@pytest.fixture(scope="module", params=roots.SHAPES)
+@pytest.fixture(scope="module", params=synthetic.SHAPES)
 def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Root:
     path = tmp_path_factory.mktemp(request.param)
-    stats = roots.generate(path, request.param, RECORDS, seed=1)
-    worker = path / roots.WORKER
-    metadata, containerd, backend = (read(worker / name).root for name in DATABASES)
+    stats = synthetic.generate(path, request.param, RECORDS, seed=1)
+    worker = path / synthetic.WORKER
+    metadata, containerd, backend = (read(worker / name).root for name in synthetic.DATABASES)
     index = metadata.bucket(b"_index")
     assert index is not None
     return Root(
@@ -70,12 +74,12 @@ def values(record: Row, key: bytes) -> str | dict[str, str]:
 
 @pytest.mark.real
 def test_go_accepts(root: Root, judge: Judge) -> None:
-    for name in DATABASES:
+    for name in synthetic.DATABASES:
         assert judge.check(root.worker / name) == []
 
 
 def test_files_are_sound(root: Root) -> None:
-    for name in DATABASES:
+    for name in synthetic.DATABASES:
         assert check(read(root.worker / name)) == []
 
 
@@ -87,7 +91,7 @@ def test_ordinary_records_have_their_snapshot(root: Root) -> None:
         if name in equal:
             target = str(values(record, b"cache.equalMutable")).encode()
             assert name not in root.snapshots
-            assert root.backend[root.snapshots[target][b"name"]][b"kind"] == roots.ACTIVE
+            assert root.backend[root.snapshots[target][b"name"]][b"kind"] == synthetic.ACTIVE
             assert b"cache.equalMutable" not in root.records[target]
         else:
             assert root.snapshots[name][b"name"] in root.backend
@@ -104,11 +108,11 @@ def test_snapshots_agree_in_both_databases(root: Root) -> None:
         if b"parent" in row:
             parent = root.snapshots[row[b"parent"]][b"name"]
             assert backend[b"parent"] == parent
-            assert root.backend[parent][b"kind"] == roots.COMMITTED
+            assert root.backend[parent][b"kind"] == synthetic.COMMITTED
         else:
             assert b"parent" not in backend
     expected = (root.stats.committed, root.stats.mutable, root.stats.views)
-    assert tuple(map(kinds.count, (roots.COMMITTED, roots.ACTIVE, roots.VIEW))) == expected
+    assert tuple(map(kinds.count, (synthetic.COMMITTED, synthetic.ACTIVE, synthetic.VIEW))) == expected
 
 
 def test_children_are_those_with_this_parent(root: Root) -> None:
@@ -161,7 +165,7 @@ def test_shape(root: Root) -> None:
     committed = [
         depth(name)
         for name, row in root.snapshots.items()
-        if root.backend[row[b"name"]][b"kind"] == roots.COMMITTED
+        if root.backend[row[b"name"]][b"kind"] == synthetic.COMMITTED
     ]
     mean, deepest = {
         "forest": ((5, 15), (20, 100)),
@@ -177,14 +181,32 @@ def test_shape(root: Root) -> None:
 
 def test_equal_arguments_give_equal_files(tmp_path: Path) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        roots.generate(tmp_path / name, "forest", 200, seed)
-    first, same, other = (tmp_path / name / roots.WORKER for name in "abc")
-    for database in DATABASES:
+        synthetic.generate(tmp_path / name, "forest", 200, seed)
+    first, same, other = (tmp_path / name / synthetic.WORKER for name in "abc")
+    for database in synthetic.DATABASES:
         assert (first / database).read_bytes() == (same / database).read_bytes()
         assert (first / database).read_bytes() != (other / database).read_bytes()
 
 
 @pytest.mark.parametrize("records", [0, 1, 10])
-@pytest.mark.parametrize("shape", roots.SHAPES)
+@pytest.mark.parametrize("shape", synthetic.SHAPES)
 def test_small_roots(tmp_path: Path, shape: str, records: int) -> None:
-    assert roots.generate(tmp_path, shape, records).records == records
+    assert synthetic.generate(tmp_path, shape, records).records == records
+
+
+def test_hash_blocks_are_those_of_the_reference(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted from what it hashes, less the first blocks that messages share."""
+    messages = []
+
+    def sha256(message: bytes) -> Any:
+        if message:  # the length of an id is found by hashing nothing
+            messages.append(message)
+        return hashlib.sha256(message)
+
+    monkeypatch.setattr(reference, "hashlib", SimpleNamespace(sha256=sha256))
+    with STAGES["reference"].ready(root.worker.parent) as work:
+        work()
+    assert len(messages) > RECORDS // 2
+    blocks = sum((len(message) + 9 + 63) // 64 for message in messages)
+    first = [message[:64] for message in messages if len(message) == 143]
+    assert root.stats.hash_blocks == blocks - len(first) + len(set(first))

@@ -1,6 +1,6 @@
 """Synthetic v1 worker roots of any size, as BuildKit v0.6.4 with an overlayfs OCI worker would leave them.
 
-    python benches/roots.py PATH SHAPE RECORDS [SEED]
+    python -m buildkit_migrate.bench.synthetic PATH SHAPE RECORDS [SEED]
 
 Equal arguments give equal files. Values and proportions follow real roots: of a hundred records 82 are
 committed, 8 mutable, and 10 form pairs of a mutable record and its equal-immutable one (spec
@@ -24,7 +24,9 @@ from struct import Struct
 from buildkit_migrate._native.bolt import Builder
 
 SHAPES = ("forest", "deep", "flat", "wide")
-WORKER = "runc-overlayfs"
+SNAPSHOTTER = "overlayfs"
+WORKER = f"runc-{SNAPSHOTTER}"
+V1, CONTAINERD, SNAPSHOTS = DATABASES = ("metadata.db", "containerdmeta.db", "snapshots/metadata.db")
 
 MUTABLE_SHARE = 0.13
 EQUAL_MUTABLE_SHARE = 0.05
@@ -45,7 +47,10 @@ Put = Callable[[bytes, bytes], None]
 
 @dataclass(frozen=True)
 class Stats:
-    """What a root holds. Depths are numbers of ancestors of committed snapshots."""
+    """What a root holds. Depths are numbers of ancestors of committed snapshots; ``size`` is in bytes.
+
+    ``hash_blocks``: of 64 bytes, that must be hashed for all chain ids.
+    """
 
     records: int
     committed: int
@@ -56,6 +61,7 @@ class Stats:
     views: int
     mean_depth: float
     max_depth: int
+    hash_blocks: int
     size: int
 
 
@@ -108,9 +114,9 @@ def generate(path: Path, shape: str, records: int, seed: int = 1) -> Stats:
     worker = path / WORKER
     (worker / "snapshots").mkdir(parents=True)
     sizes = [
-        _write(worker / "metadata.db", 0o600, lambda builder: _metadata(builder, world)),
-        _write(worker / "containerdmeta.db", 0o644, lambda builder: _containerdmeta(builder, world)),
-        _write(worker / "snapshots/metadata.db", 0o600, lambda builder: _snapshotter(builder, world)),
+        _write(worker / V1, 0o600, lambda builder: _metadata(builder, world)),
+        _write(worker / CONTAINERD, 0o644, lambda builder: _containerdmeta(builder, world)),
+        _write(worker / SNAPSHOTS, 0o600, lambda builder: _snapshotter(builder, world)),
     ]
     return Stats(
         records=records,
@@ -122,6 +128,7 @@ def generate(path: Path, shape: str, records: int, seed: int = 1) -> Stats:
         views=len(world.snapshots) - world.committed - world.mutable,
         mean_depth=sum(world.depths) / max(world.committed, 1),
         max_depth=max(world.depths, default=0),
+        hash_blocks=_hash_blocks(world),
         size=sum(sizes),
     )
 
@@ -202,6 +209,14 @@ def _layers(
             chain = ids[parent] + b" " + diff_ids[i] if parent >= 0 else b""
             ids[i] = b"sha256:" + sha256(chain).hexdigest().encode() if chain else diff_ids[i]
     return blobs, diff_ids
+
+
+def _hash_blocks(world: World) -> int:
+    """Three for H(blob + " " + diffID). Three for each of the two ids of a child; but the first of them lies
+    within the parent's id, and is shared by all children. Without a blob the parent's ids are empty."""
+    layers = world.blobs.keys() - world.missing
+    parents = [world.parents[i] for i in layers if world.parents[i] >= 0]
+    return 3 * len(layers) + 4 * len(parents) + 2 * len(layers.intersection(parents))
 
 
 def _write(path: Path, mode: int, content: Callable[[Builder], None]) -> int:

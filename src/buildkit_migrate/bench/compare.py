@@ -1,0 +1,93 @@
+"""The short bench for users: a synthetic root, its migration stage by stage, and the reference model."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from buildkit_migrate.bench.floors import block_seconds
+from buildkit_migrate.bench.measure import measure
+from buildkit_migrate.bench.results import Result, machine, set_against_floor
+from buildkit_migrate.bench.stages import STAGES
+from buildkit_migrate.bench.synthetic import Stats, generate
+from buildkit_migrate.errors import StorageError
+
+__all__ = ["REFERENCE_RECORDS", "Comparison", "compare"]
+
+REFERENCE_RECORDS: Final = 20_000
+"""The most that the reference model gets: it takes some 0.7 ms and 5 kB of memory for a record."""
+
+_SHAPE: Final = "forest"
+_ROUNDS: Final = 3
+_ROOM: Final = 32_000
+"""Bytes of disk for a record, with the root, what a migration writes, and the floor's copy."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``results``: a row for each stage, in the order of `STAGES`. ``block``: seconds for hashing a block."""
+
+    machine: str
+    stats: Stats
+    block: float
+    results: dict[str, Result]
+
+    @property
+    def reference_over_dry_run(self) -> float:
+        """How many times as long the reference takes for a record."""
+        return self.results["reference"].nanoseconds / self.results["dry-run"].nanoseconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "machine": self.machine,
+            "shape": _SHAPE,
+            "records": self.stats.records,
+            "hash_blocks": self.stats.hash_blocks,
+            "nanoseconds_per_block": self.block * 1e9,
+            "results": {stage: result.as_dict() for stage, result in self.results.items()},
+            "reference_over_dry_run": self.reference_over_dry_run,
+        }
+
+
+def compare(records: int, progress: Callable[[str], object]) -> Comparison:
+    """In a temporary directory, which is removed. Raises StorageError, StageFailedError."""
+    with _temporary_directory(records) as directory:
+        progress(f"making a cache of {records:,} records")
+        root = directory / "root"
+        stats = generate(root, _SHAPE, records)
+        small, small_stats = root, stats
+        if records > REFERENCE_RECORDS:
+            small = directory / "small"
+            small_stats = generate(small, _SHAPE, REFERENCE_RECORDS)
+        block = block_seconds()
+        results = {}
+        for name, stage in STAGES.items():
+            progress(stage.title)
+            if name == "reference":
+                results[name] = set_against_floor(measure(name, small), small, small_stats, block)
+            else:
+                best = min((measure(name, root) for _ in range(_ROUNDS)), key=lambda done: done.seconds)
+                results[name] = set_against_floor(best, root, stats, block)
+        return Comparison(machine(), stats, block, results)
+
+
+@contextmanager
+def _temporary_directory(records: int) -> Iterator[Path]:
+    try:
+        with tempfile.TemporaryDirectory(prefix="buildkit-migrate-bench-") as directory:
+            room = shutil.disk_usage(directory).free
+            if room < records * _ROOM:
+                raise StorageError(
+                    f"{directory}: {records:,} records need {records * _ROOM / 1e9:.1f} GB of disk, "
+                    f"and {room / 1e9:.1f} GB are free",
+                    hint="name a directory with more room in $TMPDIR, or take fewer records",
+                )
+            yield Path(directory)
+    except OSError as error:
+        raise StorageError(f"{error.filename or 'temporary directory'}: {error.strerror or error}") from error

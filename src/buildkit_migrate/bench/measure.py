@@ -1,0 +1,121 @@
+"""A stage timed in a process of its own, with what it wrote and the memory that it took.
+
+The process is told the stage and the root. When all is ready it prints a line, works, and prints another. Its
+private memory is sampled from outside, as the native code keeps the interpreter busy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from buildkit_migrate.bench.stages import STAGES
+from buildkit_migrate.bench.synthetic import WORKER
+from buildkit_migrate.errors import Error
+
+__all__ = ["Measured", "measure"]
+
+_SAMPLING: Final = 0.005  # seconds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """``read``: size of the databases that the stage reads, in bytes; they are in the page cache.
+
+    ``written``: bytes that were handed to the system; those of the journal, which is mapped, are not among
+    them. ``private``: the most anonymous memory, above what the process had before, in bytes.
+    """
+
+    stage: str
+    seconds: float
+    read: int
+    written: int
+    private: int
+
+
+class StageFailedError(Error):
+    """A stage ended before its time."""
+
+
+def measure(stage: str, root: Path, *, wrapper: Sequence[str] = ()) -> Measured:
+    """Runs one of `STAGES` on a synthetic root, under the command ``wrapper`` if one is given.
+
+    Raises StageFailedError.
+    """
+    command = [*wrapper, sys.executable, "-m", __name__, stage, str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603
+        assert process.stdout is not None
+        try:
+            ready = _line(process.stdout)
+            peak = ready["private"]
+            while not select.select([process.stdout], [], [], _SAMPLING)[0]:
+                peak = max(peak, _private(ready["pid"]))
+            done = _line(process.stdout)
+        except BaseException:
+            process.terminate()
+            raise
+    return Measured(
+        stage=stage,
+        seconds=done["seconds"],
+        read=sum((root / WORKER / name).stat().st_size for name in STAGES[stage].reads),
+        written=done["written"],
+        private=peak - ready["private"],
+    )
+
+
+def _line(output: IO[bytes]) -> Any:
+    line = output.readline()
+    if not line:
+        raise StageFailedError("a process that was to be measured failed", hint="its own message is above")
+    return json.loads(line)
+
+
+def _private(pid: int | str) -> int:
+    """Anonymous memory of a process in bytes, 0 if it has ended. Mapped files do not count."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (
+        next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:")), 0) << 10
+    )
+
+
+def _written() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("wchar:"))
+
+
+def _work(stage: str, root: Path) -> None:
+    with STAGES[stage].ready(root) as work:
+        print(json.dumps({"pid": os.getpid(), "private": _private("self")}), flush=True)
+        written = _written()
+        began = time.perf_counter()
+        kept = work()  # not freed before the end
+        seconds = time.perf_counter() - began
+        print(json.dumps({"seconds": seconds, "written": _written() - written}), flush=True)
+    del kept
+
+
+def main() -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # Ctrl-C reaches both processes; one of them has words for it
+    stage, root = sys.argv[1:]
+    try:
+        _work(stage, Path(root))
+    except Exception as error:
+        sys.exit(f"{stage}: {error or type(error).__name__}")
+
+
+if __name__ == "__main__":
+    main()

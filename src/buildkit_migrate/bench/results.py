@@ -1,0 +1,111 @@
+"""What was measured, set against its floor, and the table of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from buildkit_migrate._native import sha256
+from buildkit_migrate.bench.floors import copy_seconds
+from buildkit_migrate.bench.measure import Measured
+from buildkit_migrate.bench.stages import STAGES
+from buildkit_migrate.bench.synthetic import WORKER, Stats
+
+__all__ = ["Result", "aligned", "machine", "set_against_floor", "table"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row. ``floor``: seconds of the least that the hardware needs, None if there is nothing to compare.
+
+    Sizes are in bytes; ``syncs``: calls of fsync and the like, None if they were not counted.
+    """
+
+    title: str
+    records: int
+    seconds: float
+    floor: float | None
+    read: int
+    written: int
+    private: int
+    syncs: int | None = None
+
+    @property
+    def nanoseconds(self) -> float:
+        """For a record."""
+        return self.seconds / self.records * 1e9
+
+    @property
+    def over_floor(self) -> float | None:
+        return self.seconds / self.floor if self.floor else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "nanoseconds_per_record": self.nanoseconds, "over_floor": self.over_floor}
+
+
+def set_against_floor(
+    measured: Measured, root: Path, stats: Stats, block: float, syncs: int | None = None
+) -> Result:
+    """``block``: seconds for hashing one block. The floor is taken now, beside the root."""
+    stage = STAGES[measured.stage]
+    floor = None
+    if measured.stage != "reference":
+        sources = [root / WORKER / name for name in stage.reads]
+        floor = copy_seconds(sources, measured.written, root.parent)
+        floor += stats.hash_blocks * block if stage.hashes else 0
+    return Result(
+        title=stage.title,
+        records=stats.records,
+        seconds=measured.seconds,
+        floor=floor,
+        read=measured.read,
+        written=measured.written,
+        private=measured.private,
+        syncs=syncs,
+    )
+
+
+def table(results: Iterable[Result]) -> list[str]:
+    """A line for each result below a line of titles."""
+    titles = ["", "records", "seconds", "ns/record", "read MB", "written MB", "fsyncs", "memory B/record"]
+    rows = [[*titles, "floor s", "x floor"]]
+    for result in results:
+        rows.append(
+            [
+                result.title,
+                f"{result.records:,}",
+                f"{result.seconds:.3f}",
+                f"{result.nanoseconds:,.0f}",
+                f"{result.read / 1e6:,.1f}",
+                f"{result.written / 1e6:,.1f}",
+                "" if result.syncs is None else f"{result.syncs}",
+                f"{result.private / result.records:,.0f}",
+                "" if result.floor is None else f"{result.floor:.3f}",
+                "" if result.over_floor is None else f"{result.over_floor:.2f}",
+            ]
+        )
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns side by side, the first one to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def machine() -> str:
+    """Processor, number of processors that may be used, and the SHA-256 kernel in use."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    processor = next(names, os.uname().machine)
+    return f"{processor}, {len(os.sched_getaffinity(0))} CPUs, SHA-256 by {sha256.active()}"

@@ -1,0 +1,165 @@
+"""The stages of an offline migration, each ready to be timed by itself.
+
+A stage leaves the root that it works on as it found it: what it writes goes beside it and is removed. What it
+needs is made ready before the clock starts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from buildkit_migrate import reference
+from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate.bench.synthetic import CONTAINERD, DATABASES, SNAPSHOTTER, V1, WORKER
+from buildkit_migrate.bolt import Bucket, Database
+from buildkit_migrate.containerd.offline import MetadataDatabase
+from buildkit_migrate.containerd.plain import read_state
+from buildkit_migrate.metadata import bolt_store, keys
+from buildkit_migrate.migration.model import PlainRecords
+from buildkit_migrate.roots import migrate_root
+
+__all__ = ["STAGES", "Stage", "Work"]
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``ready``: given a root, what is to be timed.
+
+    ``reads``: the databases of the worker that this reads. ``hashes``: all chain ids are part of its floor.
+    """
+
+    title: str
+    reads: tuple[str, ...]
+    ready: Callable[[Path], AbstractContextManager[Work]]
+    hashes: bool = False
+
+
+class _Inputs:
+    """The databases of a root, and what is made of them when it is asked for."""
+
+    def __init__(self, root: Path, held: ExitStack) -> None:
+        self.worker = root / WORKER
+        self.v1, self.containerd, self.snapshots = (
+            held.enter_context(Database.open(self.worker / name)) for name in DATABASES
+        )
+
+    def records(self) -> Records:
+        return Records(self.v1.reader)
+
+    def survey(self) -> Survey:
+        return Survey.offline(self.containerd.reader, self.snapshots.reader, "buildkit", SNAPSHOTTER)
+
+    def plan(self) -> Plan:
+        return Plan(self.records(), self.survey())
+
+
+@contextmanager
+def _scan_v1(root: Path) -> Iterator[Work]:
+    with ExitStack() as held:
+        yield _Inputs(root, held).records
+
+
+@contextmanager
+def _scan_survey(root: Path) -> Iterator[Work]:
+    with ExitStack() as held:
+        yield _Inputs(root, held).survey
+
+
+@contextmanager
+def _plan(root: Path) -> Iterator[Work]:
+    with ExitStack() as held:
+        inputs = _Inputs(root, held)
+        records, survey = inputs.records(), inputs.survey()
+        yield lambda: Plan(records, survey)
+
+
+@contextmanager
+def _build_v2(root: Path) -> Iterator[Work]:
+    with ExitStack() as held:
+        inputs = _Inputs(root, held)
+        plan = inputs.plan()
+        aside = Path(held.enter_context(_scratch(root))) / "metadata_v2.db"
+        yield lambda: bolt_store.write_store(
+            aside, inputs.v1.root, plan.store_edits(), like=inputs.v1.path
+        ).close()
+
+
+@contextmanager
+def _rewrite_containerd(root: Path) -> Iterator[Work]:
+    with ExitStack() as held:
+        plan = _Inputs(root, held).plan()
+        held.close()  # or it could not be locked
+        copy = held.enter_context(linked_copy(root))
+        database = MetadataDatabase(copy / WORKER / CONTAINERD, exclusive=True)
+        held.callback(database.close)
+        yield lambda: database.rewrite(plan.containerd_edits(time.time_ns()))
+
+
+@contextmanager
+def _dry_run(root: Path) -> Iterator[Work]:
+    yield lambda: migrate_root(root, dry_run=True)
+
+
+@contextmanager
+def _migrate(root: Path) -> Iterator[Work]:
+    with linked_copy(root) as copy:
+        yield lambda: migrate_root(copy)
+
+
+@contextmanager
+def _reference(root: Path) -> Iterator[Work]:
+    with ExitStack() as held:
+        inputs = _Inputs(root, held)
+
+        def work() -> None:
+            survey = read_state(inputs.containerd.root, inputs.snapshots.root, "buildkit", SNAPSHOTTER)
+            reference.plan(plain_records(inputs.v1.root), survey)
+
+        yield work
+
+
+def plain_records(v1: Bucket) -> PlainRecords:
+    """The records of a v1 store, as `reference.plan` takes them."""
+    records = v1.bucket(keys.MAIN_BUCKET)
+    return {
+        id: {key: value if isinstance(value, bytes) else None for key, value in record.items()}
+        for id, record in (records.items() if records is not None else ())
+        if isinstance(record, Bucket)
+    }
+
+
+def _scratch(root: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(dir=root.parent, prefix=f"{root.name}.")
+
+
+@contextmanager
+def linked_copy(root: Path) -> Iterator[Path]:
+    """A root with the same files under names of its own. A migration puts others in their place."""
+    with _scratch(root) as scratch:
+        copy = Path(scratch) / root.name
+        for name in DATABASES:
+            path = copy / WORKER / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.hardlink_to(root / WORKER / name)
+        yield copy
+
+
+STAGES: Final = {
+    "v1": Stage("reading v1", (V1,), _scan_v1),
+    "survey": Stage("asking containerd", DATABASES[1:], _scan_survey),
+    "plan": Stage("planning", (), _plan, hashes=True),
+    "v2": Stage("writing v2", (V1,), _build_v2),
+    "containerd": Stage("rewriting containerd's database", (CONTAINERD,), _rewrite_containerd),
+    "dry-run": Stage("dry run", DATABASES, _dry_run, hashes=True),
+    "migrate": Stage("whole migration", DATABASES, _migrate),
+    "reference": Stage("dry run in plain Python", DATABASES, _reference),
+}
+"""By the names that `measure` knows them by."""
