@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import stat
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from buildkit_migrate.bolt import Builder, Database, keep, lock, remove, write
+from buildkit_migrate.bolt import Builder, Database, check, keep, lock, remove, write
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 from dicts import file_of
 
@@ -164,6 +167,63 @@ def test_failed_file_is_removed(tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)):
         write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def open_descriptors() -> int:
+    gc.collect()  # mappings that earlier tests have left
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_large_files_are_written_whole(tmp_path: Path) -> None:
+    def put_many(builder: Builder) -> None:
+        for n in range(20_000):
+            builder.put(b"%08d" % n, b"%d" % n * 200)
+
+    before = open_descriptors()
+    with write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put_many) as database:
+        assert database.size > 16 << 20
+        assert check(database.reader) == []
+        assert database.root.get(b"%08d" % 19_999) == b"19999" * 200
+    del database
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("block", [1, 3, 9])
+def test_a_block_that_can_not_be_written(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others are built, and when it is one of the last."""
+    calls = 0
+    real = os.write
+
+    def refuse(fd: int, data: memoryview) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == block:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data)
+
+    def put_ten_blocks(builder: Builder) -> None:
+        for n in range(10):
+            builder.put(b"%d" % n, bytes(1 << 20))
+
+    before = open_descriptors()
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(StorageError, match="No space left"):
+        write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put_ten_blocks)
+    assert calls == block  # and nothing was written after it
+    assert list(tmp_path.iterdir()) == []
+    assert open_descriptors() == before
+
+
+def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = open_descriptors()
+    monkeypatch.setattr(Thread, "start", refuse)
+    with pytest.raises(StorageError, match="can't start new thread"):
+        write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put)
+    assert list(tmp_path.iterdir()) == []
+    assert open_descriptors() == before
 
 
 def test_renamed_database_stays_locked(path: Path, tmp_path: Path) -> None:

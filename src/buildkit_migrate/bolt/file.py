@@ -263,14 +263,20 @@ class _Writer:
     """
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        """Raises OSError."""
         self._error: BaseException | None = None
         self._free: SimpleQueue[bytearray] = SimpleQueue()
         for _ in range(_BLOCKS_AHEAD):
             self._free.put(bytearray())
         self._full: SimpleQueue[bytearray | None] = SimpleQueue()
+        # Its own descriptor, as who is interrupted may close the other one before this is at its end.
+        self._fd = os.dup(fd)
         self._thread = Thread(target=self._run, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            os.close(self._fd)
+            raise OSError(errno.EAGAIN, str(error)) from error
 
     def put(self, block: memoryview) -> None:
         """Copies the block, and raises what went wrong with one before."""
@@ -304,6 +310,7 @@ class _Writer:
                 except BaseException as error:
                     self._error = error
             self._free.put(buffer)
+        os.close(self._fd)
 
 
 def _begin_writeback(fd: int, start: int, size: int) -> None:
