@@ -21,8 +21,9 @@ SHA256 = [
     "sha256_armv8.c",
     "sha256_hex.c",
 ]
-CHAIN = ["chain_engine.c", "chain_order.c", "column.c", "chain_hash.c", *SHA256]
+CHAIN = ["chain_engine.c", "chain_order.c", "chain_hash.c", *SHA256]
 BOLT = ["bolt_reader.c"]
+SCAN = ["bolt_scan.c", "column.c"]
 # Nor "plan.c".
 PLAN = [
     "json_value.c",
@@ -31,14 +32,13 @@ PLAN = [
     "plan_passes.c",
     "index_keys.c",
     "plan_edits.c",
-    "bolt_scan.c",
 ]
 MODULES = {
     "sha256": ["sha256.pyx", *SHA256],
-    "chain": ["chain.pyx", *CHAIN],
-    "bolt": ["bolt.pyx", *BOLT, "bolt_builder.c", "bolt_rewrite.c", "bolt_scan.c", "bolt_check.c"],
+    "chain": ["chain.pyx", *CHAIN, "column.c"],
+    "bolt": ["bolt.pyx", *BOLT, *SCAN, "bolt_builder.c", "bolt_rewrite.c", "bolt_check.c"],
     "packing": ["packing.pyx", "packed.c", "lmdb_check.c", *BOLT, "bolt_builder.c"],
-    "plan": ["plan.pyx", *PLAN, *BOLT, *CHAIN],
+    "plan": ["plan.pyx", *PLAN, *BOLT, *SCAN, *CHAIN],
     "bus_error": ["bus_error.pyx", "bus_error_handler.c"],
 }
 

@@ -2,9 +2,11 @@
 
 #include <stdlib.h>
 
+#include "column.h"
+
 static bool resize(bkm_span **array, size_t capacity)
 {
-    bkm_span *larger = realloc(*array, capacity * sizeof **array);
+    bkm_span *larger = bkm_column_resize(*array, capacity, sizeof **array);
     if (!larger)
         return false;
     *array = larger;

@@ -9,4 +9,7 @@
  * memory. */
 void *bkm_column(size_t count, size_t size);
 
+/* As realloc(), for a column that grows; its alignment is that of malloc(). */
+void *bkm_column_resize(void *column, size_t count, size_t size);
+
 #endif

@@ -461,11 +461,11 @@ static bool allocate(bkm_plan *plan, size_t records)
     size_t room = records + 1;
     plan->reason = calloc(room, 1);
     plan->flags = calloc(room, 1);
-    plan->parent = malloc(room * sizeof *plan->parent);
-    plan->parent_index = malloc(room * sizeof *plan->parent_index);
-    plan->snapshot = malloc(room * sizeof *plan->snapshot);
-    plan->diff_id = malloc(room * sizeof *plan->diff_id);
-    plan->blob = malloc(room * sizeof *plan->blob);
+    plan->parent = bkm_column(room, sizeof *plan->parent);
+    plan->parent_index = bkm_column(room, sizeof *plan->parent_index);
+    plan->snapshot = bkm_column(room, sizeof *plan->snapshot);
+    plan->diff_id = bkm_column(room, sizeof *plan->diff_id);
+    plan->blob = bkm_column(room, sizeof *plan->blob);
     plan->chains.ids = bkm_column(room, sizeof *plan->chains.ids);
     plan->chains.state = calloc(room, 1);
     plan->unlabel_snapshot = calloc(plan->survey->snapshot_count + 1, 1);
@@ -480,10 +480,10 @@ bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey 
 {
     *plan = (bkm_plan){.records = records, .survey = survey};
     maker m = {.plan = plan, .count = records->count};
-    m.target = malloc((m.count + 1) * sizeof *m.target);
-    m.links = malloc((m.count + 1) * sizeof *m.links);
-    m.blob = malloc((m.count + 1) * sizeof *m.blob);
-    m.walked = malloc((m.count + 1) * sizeof *m.walked);
+    m.target = bkm_column(m.count + 1, sizeof *m.target);
+    m.links = bkm_column(m.count + 1, sizeof *m.links);
+    m.blob = bkm_column(m.count + 1, sizeof *m.blob);
+    m.walked = bkm_column(m.count + 1, sizeof *m.walked);
     bool ok = m.target && m.links && m.blob && m.walked && allocate(plan, m.count) &&
               bkm_span_table_make(&m.records_by_id, records->id, m.count) &&
               bkm_span_table_make(&m.blobs_by_digest, survey->blob, survey->blob_count) && run(&m, kernel, threads);

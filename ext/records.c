@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "column.h"
+
 #define NAME(text) {(const uint8_t *)(text), sizeof(text) - 1}
 
 static const struct {
@@ -35,7 +37,7 @@ static bool resize(void *array, size_t capacity, size_t size)
 {
     void *objects;
     memcpy(&objects, array, sizeof objects);
-    objects = realloc(objects, capacity * size);
+    objects = bkm_column_resize(objects, capacity, size);
     if (!objects)
         return false;
     memcpy(array, &objects, sizeof objects);

@@ -8,6 +8,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "column.h"
 #include "span.h"
 
 typedef struct {
@@ -74,9 +75,10 @@ static inline bool bkm_span_table_make(bkm_span_table *table, const bkm_span *ke
     size_t size = 16;
     while (size < 2 * count)
         size *= 2;
-    *table = (bkm_span_table){keys, calloc(size, sizeof(uint64_t)), size - 1, {0}};
+    *table = (bkm_span_table){keys, bkm_column(size, sizeof(uint64_t)), size - 1, {0}};
     if (!table->slots)
         return false;
+    memset(table->slots, 0, size * sizeof(uint64_t));
     bkm_span_table_draw(table);
     for (size_t i = 0; i < count; i++) {
         bkm_prefetch_ahead(keys, count, i);

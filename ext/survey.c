@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "bolt_scan.h"
+#include "column.h"
 #include "span_table.h"
 
 #define NAME(text) {(const uint8_t *)(text), sizeof(text) - 1}
@@ -47,9 +48,11 @@ static bool scan(bkm_bolt *bolt, const bkm_span *steps, size_t depth, const bkm_
 /* Keeps the snapshots that the snapshotter knows, too, with the kinds that it gives. */
 static bool join_kinds(bkm_survey *survey, const bkm_span *backend_names, const bkm_table *backend)
 {
+    enum { AHEAD = 16 };
+    const bkm_span *kinds = backend->rows ? backend->columns[0] : NULL;
     bkm_span_table by_name;
     size_t kept = 0;
-    int32_t *rows = malloc((survey->snapshot_count + 1) * sizeof *rows);
+    int32_t *rows = bkm_column(survey->snapshot_count + 1, sizeof *rows);
     if (!rows || !bkm_span_table_make(&by_name, backend->names, backend->rows)) {
         free(rows);
         return false;
@@ -57,9 +60,13 @@ static bool join_kinds(bkm_survey *survey, const bkm_span *backend_names, const 
     bkm_span_table_find_all(&by_name, backend_names, survey->snapshot_count, rows);
     for (size_t i = 0; i < survey->snapshot_count; i++) {
         int32_t row = rows[i];
+        if (i + 2 * AHEAD < survey->snapshot_count && rows[i + 2 * AHEAD] >= 0)
+            __builtin_prefetch(&kinds[rows[i + 2 * AHEAD]]);
+        if (i + AHEAD < survey->snapshot_count && rows[i + AHEAD] >= 0)
+            bkm_prefetch(kinds[rows[i + AHEAD]]);
         if (row < 0)
             continue;
-        bkm_span kind = backend->columns[0][row];
+        bkm_span kind = kinds[row];
         bool is_known = kind.size == 1 && kind.data[0] <= BKM_SNAPSHOT_COMMITTED;
         survey->snapshot[kept] = survey->snapshot[i];
         survey->snapshot_parent[kept] = survey->snapshot_parent[i];

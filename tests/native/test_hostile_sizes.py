@@ -51,7 +51,7 @@ def test_text_that_no_value_can_hold(program: Path, size: str, said: str) -> Non
 
 def test_keys_that_are_chosen_to_collide(tmp_path: Path) -> None:
     """A file could otherwise make the search for its records take hours."""
-    program = build(tmp_path, HERE / "span_table_main.c")
+    program = build(tmp_path, HERE / "span_table_main.c", EXT / "column.c")
     found, most = map(
         int, subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
     )
