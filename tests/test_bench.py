@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,6 +115,9 @@ def test_table() -> None:
     titles, row = table([result])
     assert titles.split()[0] == "records"
     assert row.split() == ["reading", "1,000", "0.500", "500,000", "3.0", "0.0", "2", "40", "0.250", "2.00"]
+    titles, row = table([replace(result, syncs=None, floor=None)])
+    assert "fsyncs" not in titles
+    assert row.split() == ["reading", "1,000", "0.500", "500,000", "3.0", "0.0", "40"]
 
 
 def test_floors(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -70,7 +71,7 @@ def set_against_floor(
 
 
 def table(results: Iterable[Result]) -> list[str]:
-    """A line for each result below a line of titles."""
+    """A line for each result below a line of titles. Columns of which nothing is known are left out."""
     titles = ["", "records", "seconds", "ns/record", "read MB", "written MB", "fsyncs", "memory B/record"]
     rows = [[*titles, "floor s", "x floor"]]
     for result in results:
@@ -88,7 +89,8 @@ def table(results: Iterable[Result]) -> list[str]:
                 "" if result.over_floor is None else f"{result.over_floor:.2f}",
             ]
         )
-    return aligned(rows)
+    known = [any(column[1:]) for column in zip(*rows, strict=True)]
+    return aligned([list(itertools.compress(row, known)) for row in rows])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
