@@ -118,6 +118,7 @@ static prefixes add_prefixes(const engine *e, bkm_chain_hash *batch, size_t reco
 static void prefetch_place(const engine *e, size_t place)
 {
     __builtin_prefetch(&e->out->ids[e->order.step[place].record], 1);
+    __builtin_prefetch(&e->odd[e->order.step[place].record]);
 }
 
 /* The ids of all children of the places from `begin` to `end`, which have theirs or are children of places
@@ -148,8 +149,8 @@ static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, 
             if (e->odd[r])
                 bkm_chain_hash_text(batch, above.chain, e->in->diff_id[r], own->chain);
             else
-                bkm_chain_hash_text_id(batch, above.chain, own->chain, own->chain);
-            bkm_chain_hash_text_id(batch, above.blob_chain, own->blob_chain, own->blob_chain);
+                bkm_chain_hash_id(batch, above.chain, own->chain);
+            bkm_chain_hash_id(batch, above.blob_chain, own->blob_chain);
         }
     }
     bkm_chain_hash_flush(batch);

@@ -1,6 +1,10 @@
 /* Batches of "<prefix> <text>" on the lanes of a SHA-256 kernel. */
 #include "chain_hash.h"
 
+#define NAME "sha256:"
+
+enum { NAME_SIZE = sizeof NAME - 1 };
+
 /* The tail of a message of two ids: what the first block leaves of the prefix, a space, the text, padding. */
 enum {
     PREFIX_REST = BKM_ID_SIZE - BKM_SHA256_BLOCK,
@@ -10,13 +14,13 @@ enum {
 
 void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST], const bkm_hex_ways *hex)
 {
-    memcpy(id, "sha256:", 7);
-    hex->write(id + 7, digest);
+    memcpy(id, NAME, NAME_SIZE);
+    hex->write(id + NAME_SIZE, 0, &digest, 1);
 }
 
 bool bkm_id_read(uint8_t digest[BKM_SHA256_DIGEST], const uint8_t id[BKM_ID_SIZE], const bkm_hex_ways *hex)
 {
-    return memcmp(id, "sha256:", 7) == 0 && hex->read(digest, id + 7);
+    return memcmp(id, NAME, NAME_SIZE) == 0 && hex->read(digest, id + NAME_SIZE);
 }
 
 /* The space and the padding are the same in all messages: they are written only at the start. */
@@ -35,29 +39,37 @@ void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel
     uint8_t frame[BKM_PAIR_SIZE];
 
     write_frame(frame);
+    memcpy(frame + BKM_SHA256_BLOCK + TEXT_AT, NAME, NAME_SIZE);
     batch->kernel = kernel;
     batch->prefixes = batch->texts = 0;
     for (size_t i = 0; i < BKM_HASH_BATCH; i++) {
+        memcpy(batch->spelled[i], NAME, NAME_SIZE);
         memcpy(batch->tail[i], frame + BKM_SHA256_BLOCK, sizeof batch->tail[i]);
         batch->tail_data[i] = batch->tail[i];
     }
 }
 
+/* An odd prefix keeps its place in the lanes, unused, and so does one without digest in their spelling. */
+static const uint8_t nothing[BKM_SHA256_BLOCK];
+
 size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix)
 {
-    static const uint8_t nothing[BKM_SHA256_BLOCK]; /* an odd prefix keeps its place in the lanes, unused */
     size_t number = batch->prefixes++;
 
     batch->prefix[number] = prefix;
+    batch->prefix_digest[number] = nothing;
     batch->head[number] = prefix.size == BKM_ID_SIZE ? prefix.data : nothing;
     return number;
 }
 
-size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t prefix[BKM_SHA256_DIGEST])
+size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t *prefix)
 {
-    uint8_t *id = batch->spelled[batch->prefixes];
-    bkm_id_spell(id, prefix, batch->kernel->hex);
-    return bkm_chain_hash_prefix(batch, (bkm_span){id, BKM_ID_SIZE});
+    size_t number = batch->prefixes++;
+
+    batch->prefix[number] = (bkm_span){batch->spelled[number], BKM_ID_SIZE};
+    batch->prefix_digest[number] = prefix;
+    batch->head[number] = batch->spelled[number];
+    return number;
 }
 
 void bkm_chain_hash_alone(const bkm_sha256_kernel *kernel, bkm_span prefix, bkm_span text, uint8_t *digest)
@@ -70,47 +82,48 @@ void bkm_chain_hash_alone(const bkm_sha256_kernel *kernel, bkm_span prefix, bkm_
     bkm_sha256_finish(&stream, digest);
 }
 
-/* Takes a place for a text after a regular prefix and returns where the text goes. */
-static uint8_t *add_tail(bkm_chain_hash *batch, size_t prefix, uint8_t *digest)
+void bkm_chain_hash_text(const bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest)
 {
-    size_t number = batch->texts++;
-    uint8_t *tail = batch->tail[number];
+    uint8_t id[BKM_ID_SIZE];
+    bkm_span before = batch->prefix[prefix];
 
-    memcpy(tail, batch->prefix[prefix].data + BKM_SHA256_BLOCK, PREFIX_REST);
-    batch->prefix_of[number] = prefix;
-    batch->digest[number] = digest;
-    return tail + TEXT_AT;
+    if (before.data == batch->spelled[prefix]) { /* not yet */
+        bkm_id_spell(id, batch->prefix_digest[prefix], batch->kernel->hex);
+        before.data = id;
+    }
+    bkm_chain_hash_alone(batch->kernel, before, text, digest);
 }
 
-void bkm_chain_hash_text(bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest)
-{
-    if (batch->prefix[prefix].size == BKM_ID_SIZE && text.size == BKM_ID_SIZE)
-        memcpy(add_tail(batch, prefix, digest), text.data, BKM_ID_SIZE);
-    else
-        bkm_chain_hash_alone(batch->kernel, batch->prefix[prefix], text, digest);
-}
-
-void bkm_chain_hash_text_id(bkm_chain_hash *batch, size_t prefix, const uint8_t text[BKM_SHA256_DIGEST],
-                            uint8_t *digest)
+void bkm_chain_hash_id(bkm_chain_hash *batch, size_t prefix, uint8_t *digest)
 {
     if (batch->prefix[prefix].size == BKM_ID_SIZE) {
-        bkm_id_spell(add_tail(batch, prefix, digest), text, batch->kernel->hex);
+        batch->prefix_of[batch->texts] = prefix;
+        batch->digest[batch->texts++] = digest;
     } else {
         uint8_t id[BKM_ID_SIZE];
-        bkm_id_spell(id, text, batch->kernel->hex);
-        bkm_chain_hash_alone(batch->kernel, batch->prefix[prefix], (bkm_span){id, BKM_ID_SIZE}, digest);
+        bkm_id_spell(id, digest, batch->kernel->hex);
+        bkm_chain_hash_text(batch, prefix, (bkm_span){id, BKM_ID_SIZE}, digest);
     }
 }
 
 void bkm_chain_hash_flush(bkm_chain_hash *batch)
 {
+    const bkm_sha256_kernel *kernel = batch->kernel;
+
     if (batch->texts > 0) {
+        kernel->hex->write(batch->spelled[0] + NAME_SIZE, sizeof batch->spelled[0], batch->prefix_digest,
+                           batch->prefixes);
+        kernel->hex->write(batch->tail[0] + TEXT_AT + NAME_SIZE, sizeof batch->tail[0],
+                           (const uint8_t *const *)batch->digest, batch->texts);
         for (size_t i = 0; i < batch->prefixes; i++)
             memcpy(batch->head_state[i], bkm_sha256_initial, sizeof batch->head_state[i]);
-        batch->kernel->compress(batch->head_state, batch->head, batch->prefixes, 1);
-        for (size_t i = 0; i < batch->texts; i++)
-            memcpy(batch->state[i], batch->head_state[batch->prefix_of[i]], sizeof batch->state[i]);
-        batch->kernel->compress(batch->state, batch->tail_data, batch->texts, 2);
+        kernel->compress(batch->head_state, batch->head, batch->prefixes, 1);
+        for (size_t i = 0; i < batch->texts; i++) {
+            size_t prefix = batch->prefix_of[i];
+            memcpy(batch->tail[i], batch->prefix[prefix].data + BKM_SHA256_BLOCK, PREFIX_REST);
+            memcpy(batch->state[i], batch->head_state[prefix], sizeof batch->state[i]);
+        }
+        kernel->compress(batch->state, batch->tail_data, batch->texts, 2);
         for (size_t i = 0; i < batch->texts; i++)
             bkm_sha256_store(batch->digest[i], batch->state[i]);
     }

@@ -10,20 +10,21 @@
 
 #define BKM_ID_SIZE 71 /* "sha256:" and 64 hex digits */
 
-enum { BKM_HASH_BATCH = 64 }; /* messages; small enough for the first-level cache */
+enum { BKM_HASH_BATCH = 48 }; /* messages; small enough for the first-level cache, and fills 3 or 8 lanes */
 
 typedef struct {
     const bkm_sha256_kernel *kernel;
     size_t prefixes, texts; /* in use */
-    bkm_span prefix[BKM_HASH_BATCH];
+    bkm_span prefix[BKM_HASH_BATCH]; /* as it was given, or the place for a digest to be spelled */
+    const uint8_t *prefix_digest[BKM_HASH_BATCH];
+    uint8_t spelled[BKM_HASH_BATCH][BKM_ID_SIZE];
     const uint8_t *head[BKM_HASH_BATCH]; /* the first block of each prefix */
     uint32_t head_state[BKM_HASH_BATCH][8];
-    uint8_t spelled[BKM_HASH_BATCH][BKM_ID_SIZE]; /* prefixes that were given as digests */
     size_t prefix_of[BKM_HASH_BATCH];
+    uint8_t *digest[BKM_HASH_BATCH]; /* of each text, then of the message */
     const uint8_t *tail_data[BKM_HASH_BATCH];
     uint8_t tail[BKM_HASH_BATCH][2 * BKM_SHA256_BLOCK]; /* the second and third block of each message */
     uint32_t state[BKM_HASH_BATCH][8];
-    uint8_t *digest[BKM_HASH_BATCH]; /* where each result goes */
 } bkm_chain_hash;
 
 /* Writes "sha256:" and the hex digits of a digest. */
@@ -40,15 +41,17 @@ static inline bool bkm_chain_hash_fits(const bkm_chain_hash *batch, size_t messa
     return batch->prefixes + messages <= BKM_HASH_BATCH && batch->texts + messages <= BKM_HASH_BATCH;
 }
 
-/* Add a prefix, as text (which must stay until the flush) or as the digest of an id (copied).
- * Returns its number, which is valid until the flush. */
+/* Add a prefix, as text or as the digest of an id; either must stay as it is until the flush. Returns its
+ * number, which is valid until then. */
 size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix);
-size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t prefix[BKM_SHA256_DIGEST]);
+size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t *prefix);
 
-/* Add the message "<prefix> <text>", the text as above (copied); its digest is there after the flush. */
-void bkm_chain_hash_text(bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest);
-void bkm_chain_hash_text_id(bkm_chain_hash *batch, size_t prefix, const uint8_t text[BKM_SHA256_DIGEST],
-                            uint8_t *digest);
+/* Adds the message "<prefix> <text>" for a text that is given as the digest of an id. The flush writes the
+ * digest of the message in its place. */
+void bkm_chain_hash_id(bkm_chain_hash *batch, size_t prefix, uint8_t *digest);
+
+/* The same for any text, at once. */
+void bkm_chain_hash_text(const bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest);
 
 /* Hashes what was added and empties the batch. */
 void bkm_chain_hash_flush(bkm_chain_hash *batch);
