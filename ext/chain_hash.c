@@ -115,14 +115,13 @@ void bkm_chain_hash_flush(bkm_chain_hash *batch)
                            batch->prefixes);
         kernel->hex->write(batch->tail[0] + TEXT_AT + NAME_SIZE, sizeof batch->tail[0],
                            (const uint8_t *const *)batch->digest, batch->texts);
+        for (size_t i = 0; i < batch->texts; i++)
+            memcpy(batch->tail[i], batch->prefix[batch->prefix_of[i]].data + BKM_SHA256_BLOCK, PREFIX_REST);
         for (size_t i = 0; i < batch->prefixes; i++)
             memcpy(batch->head_state[i], bkm_sha256_initial, sizeof batch->head_state[i]);
         kernel->compress(batch->head_state, batch->head, batch->prefixes, 1);
-        for (size_t i = 0; i < batch->texts; i++) {
-            size_t prefix = batch->prefix_of[i];
-            memcpy(batch->tail[i], batch->prefix[prefix].data + BKM_SHA256_BLOCK, PREFIX_REST);
-            memcpy(batch->state[i], batch->head_state[prefix], sizeof batch->state[i]);
-        }
+        for (size_t i = 0; i < batch->texts; i++)
+            memcpy(batch->state[i], batch->head_state[batch->prefix_of[i]], sizeof batch->state[i]);
         kernel->compress(batch->state, batch->tail_data, batch->texts, 2);
         for (size_t i = 0; i < batch->texts; i++)
             bkm_sha256_store(batch->digest[i], batch->state[i]);
