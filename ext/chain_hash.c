@@ -5,10 +5,9 @@
 
 enum { NAME_SIZE = sizeof NAME - 1 };
 
-/* The tail of a message of two ids: what the first block leaves of the prefix, a space, the text, padding. */
+/* A message of two ids: prefix, space, text, padding. */
 enum {
-    PREFIX_REST = BKM_ID_SIZE - BKM_SHA256_BLOCK,
-    TEXT_AT = PREFIX_REST + 1,
+    TEXT_AT = BKM_ID_SIZE + 1,
     MESSAGE_SIZE = BKM_ID_SIZE + 1 + BKM_ID_SIZE,
 };
 
@@ -34,41 +33,45 @@ static void write_frame(uint8_t message[BKM_PAIR_SIZE])
     memcpy(message + 2 * BKM_SHA256_BLOCK, last, BKM_SHA256_BLOCK);
 }
 
-void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel)
+static void empty(bkm_chain_hash *batch)
 {
-    uint8_t frame[BKM_PAIR_SIZE];
-
-    write_frame(frame);
-    memcpy(frame + BKM_SHA256_BLOCK + TEXT_AT, NAME, NAME_SIZE);
-    batch->kernel = kernel;
     batch->prefixes = batch->texts = 0;
-    for (size_t i = 0; i < BKM_HASH_BATCH; i++) {
-        memcpy(batch->spelled[i], NAME, NAME_SIZE);
-        memcpy(batch->tail[i], frame + BKM_SHA256_BLOCK, sizeof batch->tail[i]);
-        batch->tail_data[i] = batch->tail[i];
-    }
+    batch->own = true;
 }
 
-/* An odd prefix keeps its place in the lanes, unused, and so does one without digest in their spelling. */
-static const uint8_t nothing[BKM_SHA256_BLOCK];
-
-size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix)
+void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel)
 {
-    size_t number = batch->prefixes++;
-
-    batch->prefix[number] = prefix;
-    batch->prefix_digest[number] = nothing;
-    batch->head[number] = prefix.size == BKM_ID_SIZE ? prefix.data : nothing;
-    return number;
+    batch->kernel = kernel;
+    empty(batch);
+    for (size_t i = 0; i < BKM_HASH_BATCH; i++) {
+        uint8_t *message = batch->message[i];
+        write_frame(message);
+        memcpy(message, NAME, NAME_SIZE);
+        memcpy(message + TEXT_AT, NAME, NAME_SIZE);
+        batch->head[i] = message;
+        batch->tail[i] = message + BKM_SHA256_BLOCK;
+    }
 }
 
 size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t *prefix)
 {
     size_t number = batch->prefixes++;
 
-    batch->prefix[number] = (bkm_span){batch->spelled[number], BKM_ID_SIZE};
+    batch->odd_prefix[number] = (bkm_span){NULL, 0};
     batch->prefix_digest[number] = prefix;
-    batch->head[number] = batch->spelled[number];
+    return number;
+}
+
+size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix)
+{
+    static const uint8_t nothing; /* what an odd prefix, which has an unused place in the lanes, points at */
+    uint8_t *digest = batch->read[batch->prefixes];
+    size_t number = bkm_chain_hash_prefix_id(batch, digest);
+
+    if (prefix.size != BKM_ID_SIZE || !bkm_id_read(digest, prefix.data, batch->kernel->hex)) {
+        memset(digest, 0, BKM_SHA256_DIGEST);
+        batch->odd_prefix[number] = (bkm_span){prefix.data != NULL ? prefix.data : &nothing, prefix.size};
+    }
     return number;
 }
 
@@ -85,18 +88,19 @@ void bkm_chain_hash_alone(const bkm_sha256_kernel *kernel, bkm_span prefix, bkm_
 void bkm_chain_hash_text(const bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest)
 {
     uint8_t id[BKM_ID_SIZE];
-    bkm_span before = batch->prefix[prefix];
+    bkm_span before = batch->odd_prefix[prefix];
 
-    if (before.data == batch->spelled[prefix]) { /* not yet */
+    if (before.data == NULL) {
         bkm_id_spell(id, batch->prefix_digest[prefix], batch->kernel->hex);
-        before.data = id;
+        before = (bkm_span){id, BKM_ID_SIZE};
     }
     bkm_chain_hash_alone(batch->kernel, before, text, digest);
 }
 
 void bkm_chain_hash_id(bkm_chain_hash *batch, size_t prefix, uint8_t *digest)
 {
-    if (batch->prefix[prefix].size == BKM_ID_SIZE) {
+    if (batch->odd_prefix[prefix].data == NULL) {
+        batch->own &= prefix == batch->texts;
         batch->prefix_of[batch->texts] = prefix;
         batch->digest[batch->texts++] = digest;
     } else {
@@ -106,27 +110,41 @@ void bkm_chain_hash_id(bkm_chain_hash *batch, size_t prefix, uint8_t *digest)
     }
 }
 
+static void hash_shared_prefixes(bkm_chain_hash *batch)
+{
+    for (size_t i = 0; i < batch->prefixes; i++) {
+        memcpy(batch->rest[i], batch->tail[i], sizeof batch->rest[i]);
+        memcpy(batch->head_state[i], bkm_sha256_initial, sizeof batch->head_state[i]);
+    }
+    for (size_t i = 0; i < batch->texts; i++)
+        memcpy(batch->message[i] + BKM_SHA256_BLOCK, batch->rest[batch->prefix_of[i]], sizeof batch->rest[i]);
+    batch->kernel->compress(batch->head_state, batch->head, batch->prefixes, 1);
+    for (size_t i = 0; i < batch->texts; i++)
+        memcpy(batch->state[i], batch->head_state[batch->prefix_of[i]], sizeof batch->state[i]);
+    batch->kernel->compress(batch->state, batch->tail, batch->texts, 2);
+}
+
+static void hash_own_prefixes(bkm_chain_hash *batch)
+{
+    for (size_t i = 0; i < batch->texts; i++)
+        memcpy(batch->state[i], bkm_sha256_initial, sizeof batch->state[i]);
+    batch->kernel->compress(batch->state, batch->head, batch->texts, 3);
+}
+
 void bkm_chain_hash_flush(bkm_chain_hash *batch)
 {
-    const bkm_sha256_kernel *kernel = batch->kernel;
+    const bkm_hex_ways *hex = batch->kernel->hex;
 
-    if (batch->texts > 0) {
-        kernel->hex->write(batch->spelled[0] + NAME_SIZE, sizeof batch->spelled[0], batch->prefix_digest,
-                           batch->prefixes);
-        kernel->hex->write(batch->tail[0] + TEXT_AT + NAME_SIZE, sizeof batch->tail[0],
-                           (const uint8_t *const *)batch->digest, batch->texts);
-        for (size_t i = 0; i < batch->texts; i++)
-            memcpy(batch->tail[i], batch->prefix[batch->prefix_of[i]].data + BKM_SHA256_BLOCK, PREFIX_REST);
-        for (size_t i = 0; i < batch->prefixes; i++)
-            memcpy(batch->head_state[i], bkm_sha256_initial, sizeof batch->head_state[i]);
-        kernel->compress(batch->head_state, batch->head, batch->prefixes, 1);
-        for (size_t i = 0; i < batch->texts; i++)
-            memcpy(batch->state[i], batch->head_state[batch->prefix_of[i]], sizeof batch->state[i]);
-        kernel->compress(batch->state, batch->tail_data, batch->texts, 2);
-        for (size_t i = 0; i < batch->texts; i++)
-            bkm_sha256_store(batch->digest[i], batch->state[i]);
-    }
-    batch->prefixes = batch->texts = 0;
+    hex->write(batch->message[0] + NAME_SIZE, BKM_PAIR_SIZE, batch->prefix_digest, batch->prefixes);
+    hex->write(batch->message[0] + TEXT_AT + NAME_SIZE, BKM_PAIR_SIZE, (const uint8_t *const *)batch->digest,
+               batch->texts);
+    if (batch->own)
+        hash_own_prefixes(batch);
+    else
+        hash_shared_prefixes(batch);
+    for (size_t i = 0; i < batch->texts; i++)
+        bkm_sha256_store(batch->digest[i], batch->state[i]);
+    empty(batch);
 }
 
 void bkm_pair_hash_start(bkm_pair_hash *batch, const bkm_sha256_kernel *kernel)

@@ -12,18 +12,22 @@
 
 enum { BKM_HASH_BATCH = 48 }; /* messages; small enough for the first-level cache, and fills 3 or 8 lanes */
 
+enum { BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK };
+
 typedef struct {
     const bkm_sha256_kernel *kernel;
     size_t prefixes, texts; /* in use */
-    bkm_span prefix[BKM_HASH_BATCH]; /* as it was given, or the place for a digest to be spelled */
+    bool own;               /* each text has the prefix of the same number to itself */
+    bkm_span odd_prefix[BKM_HASH_BATCH]; /* a prefix that is no id; else absent */
     const uint8_t *prefix_digest[BKM_HASH_BATCH];
-    uint8_t spelled[BKM_HASH_BATCH][BKM_ID_SIZE];
-    const uint8_t *head[BKM_HASH_BATCH]; /* the first block of each prefix */
-    uint32_t head_state[BKM_HASH_BATCH][8];
+    uint8_t read[BKM_HASH_BATCH][BKM_SHA256_DIGEST]; /* those of prefixes given as text */
     size_t prefix_of[BKM_HASH_BATCH];
     uint8_t *digest[BKM_HASH_BATCH]; /* of each text, then of the message */
-    const uint8_t *tail_data[BKM_HASH_BATCH];
-    uint8_t tail[BKM_HASH_BATCH][2 * BKM_SHA256_BLOCK]; /* the second and third block of each message */
+    /* The first block is that of the prefix, the others those of the text, of the same number. */
+    uint8_t message[BKM_HASH_BATCH][BKM_PAIR_SIZE];
+    const uint8_t *head[BKM_HASH_BATCH], *tail[BKM_HASH_BATCH]; /* where these blocks begin */
+    uint8_t rest[BKM_HASH_BATCH][8]; /* of each prefix: what lies behind its first block, the space */
+    uint32_t head_state[BKM_HASH_BATCH][8];
     uint32_t state[BKM_HASH_BATCH][8];
 } bkm_chain_hash;
 
@@ -59,7 +63,6 @@ void bkm_chain_hash_flush(bkm_chain_hash *batch);
 /* The same for messages of two ids that have nothing in common: all three blocks in one run of the kernel. */
 enum {
     BKM_PAIR_BATCH = 6, /* messages; few, so that fetches from memory go on evenly beside the hashing */
-    BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK,
 };
 
 typedef struct {
