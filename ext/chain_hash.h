@@ -2,7 +2,7 @@
  *
  * Prefix and text are nearly always ids "sha256:<64 hex>" of 71 bytes. Then the message has 143 bytes,
  * three blocks, and the first block lies within the prefix: its state is computed once per prefix and
- * shared by all texts that follow it. Prefixes and texts of other lengths are hashed on their own. */
+ * shared by all texts that follow it. Messages of anything but ids are hashed on their own. */
 #ifndef BKM_CHAIN_HASH_H
 #define BKM_CHAIN_HASH_H
 
@@ -10,9 +10,10 @@
 
 #define BKM_ID_SIZE 71 /* "sha256:" and 64 hex digits */
 
-enum { BKM_HASH_BATCH = 48 }; /* messages; small enough for the first-level cache, and fills 3 or 8 lanes */
-
-enum { BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK };
+enum {
+    BKM_HASH_BATCH = 48, /* messages; small enough for the first-level cache, and fills 3 or 8 lanes */
+    BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK,
+};
 
 typedef struct {
     const bkm_sha256_kernel *kernel;
@@ -60,10 +61,8 @@ void bkm_chain_hash_text(const bkm_chain_hash *batch, size_t prefix, bkm_span te
 /* Hashes what was added and empties the batch. */
 void bkm_chain_hash_flush(bkm_chain_hash *batch);
 
-/* The same for messages of two ids that have nothing in common: all three blocks in one run of the kernel. */
-enum {
-    BKM_PAIR_BATCH = 6, /* messages; few, so that fetches from memory go on evenly beside the hashing */
-};
+/* The same for messages of two ids given as text that have nothing in common. */
+enum { BKM_PAIR_BATCH = 6 }; /* messages; few, so that fetches from memory go on evenly beside the hashing */
 
 typedef struct {
     const bkm_sha256_kernel *kernel;
