@@ -1,8 +1,8 @@
 /* The hashing of all chain ids, in two passes on one or more threads.
  *
  * A record's inputs may lie anywhere, and so may its parent. The first pass takes the records as they come,
- * which the caches like, hashes what needs no parent, and leaves all that the second pass needs in a table in
- * the order of the chain. The second pass reads and writes that table from one end to the other. */
+ * which the caches like, and hashes what needs no parent; it leaves all that the second pass needs where the
+ * results go. The second pass takes the records in the order of the chain, each fetched well before its turn. */
 #include "chain.h"
 
 #include <pthread.h>
@@ -12,17 +12,14 @@
 #include "chain_order.h"
 #include "column.h"
 
-/* What a place in the order holds: the digests of (diffID, H(blob + " " + diffID)) after the first pass, and
- * of (chainID, blobChainID) after the second. For a root with diffID and blob these are the same. */
-typedef bkm_chain_ids entry;
-
+/* The ids to write hold the digests of (diffID, H(blob + " " + diffID)) after the first pass, and those of
+ * (chainID, blobChainID) after the second. For a root with diffID and blob these are the same. */
 typedef struct {
     const bkm_chain_input *in;
     const bkm_chain_output *out;
     const bkm_sha256_kernel *kernel;
     bkm_chain_order order;
-    entry *entries;
-    uint8_t *odd; /* non-zero: a text of the record that the entry should hold is no id; see the columns */
+    uint8_t *odd; /* non-zero: a text of the record whose digest the second pass wants is no id; see the columns */
 } engine;
 
 /* Records ahead of their turn at which the caches are told of places in random order. */
@@ -36,19 +33,14 @@ typedef struct {
 } part_batch;
 
 /* `part`: H(blob + " " + diffID) */
-static void place_part(const engine *e, size_t r, const uint8_t part[BKM_SHA256_DIGEST])
+static void keep_part(const engine *e, size_t r, const uint8_t part[BKM_SHA256_DIGEST])
 {
-    uint32_t place = e->order.link[r].place;
+    bkm_chain_ids *own = &e->out->ids[r];
     bkm_span diff_id = e->in->diff_id[r];
 
-    if (e->out->state[r] == BKM_CHAIN_BASE)
-        memcpy(e->out->ids[r].blob_chain, part, BKM_SHA256_DIGEST);
-    if (place == BKM_CHAIN_NOWHERE)
-        return;
-    entry *own = &e->entries[place];
     memcpy(own->blob_chain, part, BKM_SHA256_DIGEST);
     if (diff_id.size != BKM_ID_SIZE || !bkm_id_read(own->chain, diff_id.data, e->kernel->hex))
-        e->odd[place] = 1;
+        e->odd[r] = 1;
 }
 
 static void flush_parts(const engine *e, part_batch *batch)
@@ -59,7 +51,7 @@ static void flush_parts(const engine *e, part_batch *batch)
     for (size_t i = 0; i < count; i++) {
         uint8_t part[BKM_SHA256_DIGEST];
         bkm_sha256_store(part, batch->hash.state[i]);
-        place_part(e, batch->record[i], part);
+        keep_part(e, batch->record[i], part);
     }
 }
 
@@ -72,21 +64,17 @@ static void prefetch_id(bkm_span id) /* which may lie across two cache lines */
 static void hash_parts(const engine *e, size_t begin, size_t end)
 {
     const bkm_chain_input *in = e->in;
-    const bkm_chain_link *link = e->order.link;
     part_batch batch;
 
     bkm_pair_hash_start(&batch.hash, e->kernel);
     for (size_t r = begin; r < end; r++) {
-        uint8_t state = e->out->state[r];
+        bkm_chain_state state = bkm_chain_own_state(in, r);
         if (r + AHEAD < end) {
             prefetch_id(in->blob[r + AHEAD]);
             prefetch_id(in->diff_id[r + AHEAD]);
-            if (link[r + AHEAD].place != BKM_CHAIN_NOWHERE)
-                __builtin_prefetch(&e->entries[link[r + AHEAD].place], 1);
         }
         if (state == BKM_CHAIN_EMPTY || state == BKM_CHAIN_GIVEN) {
-            if (link[r].place != BKM_CHAIN_NOWHERE)
-                e->odd[link[r].place] = 1;
+            e->odd[r] = 1;
         } else if (state == BKM_CHAIN_BASE || state == BKM_CHAIN_COMPUTED) {
             if (in->blob[r].size == BKM_ID_SIZE && in->diff_id[r].size == BKM_ID_SIZE) {
                 if (batch.hash.count == BKM_PAIR_BATCH)
@@ -96,7 +84,7 @@ static void hash_parts(const engine *e, size_t begin, size_t end)
             } else {
                 uint8_t part[BKM_SHA256_DIGEST];
                 bkm_chain_hash_alone(e->kernel, in->blob[r], in->diff_id[r], part);
-                place_part(e, r, part);
+                keep_part(e, r, part);
             }
         }
     }
@@ -109,11 +97,10 @@ typedef struct {
     size_t chain, blob_chain;
 } prefixes;
 
-static prefixes add_prefixes(const engine *e, bkm_chain_hash *batch, size_t parent)
+static prefixes add_prefixes(const engine *e, bkm_chain_hash *batch, size_t record)
 {
-    const entry *above = &e->entries[parent];
-    size_t record = e->order.step[parent].record;
-    uint8_t state = e->odd[parent] ? e->out->state[record] : BKM_CHAIN_COMPUTED;
+    const bkm_chain_ids *above = &e->out->ids[record];
+    uint8_t state = e->odd[record] ? e->out->state[record] : BKM_CHAIN_COMPUTED;
     uint8_t unused[BKM_ID_SIZE]; /* what is not computed is text of the caller's */
     prefixes added;
 
@@ -128,42 +115,45 @@ static prefixes add_prefixes(const engine *e, bkm_chain_hash *batch, size_t pare
     return added;
 }
 
-static void flush_chains(const engine *e, bkm_chain_hash *batch, size_t begin, size_t end)
+static void prefetch_place(const engine *e, size_t place)
 {
-    bkm_chain_hash_flush(batch);
-    for (size_t place = begin; place < end; place++)
-        e->out->ids[e->order.step[place].record] = e->entries[place];
+    __builtin_prefetch(&e->out->ids[e->order.step[place].record], 1);
+    __builtin_prefetch(&e->odd[e->order.step[place].record]);
 }
 
 /* The ids of all children of the places from `begin` to `end`, which have theirs or are children of places
  * before them in that range. A batch ends before the first child of a place that is in it. */
 static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, size_t end)
 {
+    const bkm_chain_step *step = e->order.step;
     size_t child = begin < end ? bkm_chain_first_child(&e->order, begin) : 0, batch_at = child;
 
     for (size_t parent = begin; parent < end; parent++) {
         bool have_prefixes = false;
         prefixes above;
-        for (size_t last = e->order.step[parent].end; child < last; child++) {
+        if (parent + AHEAD < end && step[parent + AHEAD].end != step[parent + AHEAD - 1].end)
+            prefetch_place(e, parent + AHEAD);
+        for (size_t last = step[parent].end; child < last; child++) {
+            size_t r = step[child].record;
+            bkm_chain_ids *own = &e->out->ids[r];
             if (child + AHEAD < e->order.reached)
-                __builtin_prefetch(&e->out->ids[e->order.step[child + AHEAD].record], 1);
+                prefetch_place(e, child + AHEAD);
             if (parent >= batch_at || !bkm_chain_hash_fits(batch, 2)) {
-                flush_chains(e, batch, batch_at, child);
+                bkm_chain_hash_flush(batch);
                 batch_at = child;
                 have_prefixes = false;
             }
             if (!have_prefixes)
-                above = add_prefixes(e, batch, parent);
+                above = add_prefixes(e, batch, step[parent].record);
             have_prefixes = true;
-            entry *own = &e->entries[child];
-            if (e->odd[child])
-                bkm_chain_hash_text(batch, above.chain, e->in->diff_id[e->order.step[child].record], own->chain);
+            if (e->odd[r])
+                bkm_chain_hash_text(batch, above.chain, e->in->diff_id[r], own->chain);
             else
-                bkm_chain_hash_text_id(batch, above.chain, own->chain, own->chain);
-            bkm_chain_hash_text_id(batch, above.blob_chain, own->blob_chain, own->blob_chain);
+                bkm_chain_hash_id(batch, above.chain, own->chain);
+            bkm_chain_hash_id(batch, above.blob_chain, own->blob_chain);
         }
     }
-    flush_chains(e, batch, batch_at, child);
+    bkm_chain_hash_flush(batch);
 }
 
 /* ---- work for several threads ----
@@ -171,15 +161,16 @@ static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, 
  * Each pass is cut into tasks that share nothing they write, so that it does not matter who does which. */
 
 typedef struct work {
-    const engine *engine;
+    engine *engine;
     void (*task)(const struct work *, size_t number);
-    size_t tasks, begin, end; /* of what the tasks divide among them */
+    size_t tasks, begin, end; /* of what most of the tasks divide among them */
     atomic_size_t next;
 } work;
 
-static size_t cut(const work *w, size_t number)
+/* Where piece `number` of `pieces` begins. */
+static size_t cut(const work *w, size_t number, size_t pieces)
 {
-    return w->begin + (size_t)((uint64_t)(w->end - w->begin) * number / w->tasks);
+    return w->begin + (size_t)((uint64_t)(w->end - w->begin) * number / pieces);
 }
 
 static void *take_tasks(void *argument)
@@ -204,9 +195,14 @@ static void do_work(work *w, unsigned threads)
         pthread_join(helper[--helpers], NULL);
 }
 
-static void part_task(const work *w, size_t number)
+/* The order, which only the second pass needs, or a piece of the first pass. */
+static void first_task(const work *w, size_t number)
 {
-    hash_parts(w->engine, cut(w, number), cut(w, number + 1));
+    const engine *e = w->engine;
+    if (number == 0)
+        bkm_chain_order_make(&w->engine->order, e->in, e->out->state);
+    else
+        hash_parts(e, cut(w, number - 1, w->tasks - 1), cut(w, number, w->tasks - 1));
 }
 
 /* All that hangs below a run of places of one level: their children, the children of those, and so on. Each
@@ -214,7 +210,7 @@ static void part_task(const work *w, size_t number)
 static void tree_task(const work *w, size_t number)
 {
     const bkm_chain_order *order = &w->engine->order;
-    size_t begin = cut(w, number), end = cut(w, number + 1);
+    size_t begin = cut(w, number, w->tasks), end = cut(w, number + 1, w->tasks);
     bkm_chain_hash batch;
 
     bkm_chain_hash_start(&batch, w->engine->kernel);
@@ -242,16 +238,16 @@ static void find_wide_level(const bkm_chain_order *order, size_t *begin, size_t 
     }
 }
 
-static void hash_on_threads(const engine *e, unsigned threads)
+static void hash_on_threads(engine *e, unsigned threads)
 {
     /* More tasks than threads even out what differs between them; but short ones leave lanes empty. */
     enum { TASKS = 16, PLACES = 16 };
     size_t most = (size_t)TASKS * threads;
-    work parts = {.engine = e, .task = part_task, .tasks = most, .end = e->in->count};
+    work first = {.engine = e, .task = first_task, .tasks = 1 + most, .end = e->in->count};
     work trees = {.engine = e, .task = tree_task};
     bkm_chain_hash batch;
 
-    do_work(&parts, threads);
+    do_work(&first, threads);
     if (e->order.reached == 0)
         return;
     find_wide_level(&e->order, &trees.begin, &trees.end);
@@ -284,18 +280,17 @@ bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_out
 
     if (!sound(input))
         return BKM_CHAIN_BAD_INPUT;
-    e.entries = bkm_column(input->count, sizeof *e.entries);
     e.odd = calloc(input->count + 1, sizeof *e.odd);
-    bool enough = e.entries != NULL && e.odd != NULL && bkm_chain_order_make(&e.order, input, output->state);
+    bool enough = bkm_chain_order_start(&e.order, input->count) && e.odd != NULL;
     threads = threads < BKM_CHAIN_MAX_THREADS ? threads : BKM_CHAIN_MAX_THREADS;
     if (enough && threads > 1 && input->count >= BKM_CHAIN_MANY) {
         hash_on_threads(&e, threads);
     } else if (enough) {
+        bkm_chain_order_make(&e.order, input, output->state);
         hash_parts(&e, 0, input->count);
         bkm_chain_hash_start(&batch, kernel);
         hash_children(&e, &batch, 0, e.order.reached);
     }
-    free(e.entries);
     free(e.odd);
     bkm_chain_order_free(&e.order);
     return enough ? BKM_CHAIN_OK : BKM_CHAIN_NO_MEMORY;

@@ -1,22 +1,25 @@
 /* Batches of "<prefix> <text>" on the lanes of a SHA-256 kernel. */
 #include "chain_hash.h"
 
-/* The tail of a message of two ids: what the first block leaves of the prefix, a space, the text, padding. */
+#define NAME "sha256:"
+
+enum { NAME_SIZE = sizeof NAME - 1 };
+
+/* A message of two ids: prefix, space, text, padding. */
 enum {
-    PREFIX_REST = BKM_ID_SIZE - BKM_SHA256_BLOCK,
-    TEXT_AT = PREFIX_REST + 1,
+    TEXT_AT = BKM_ID_SIZE + 1,
     MESSAGE_SIZE = BKM_ID_SIZE + 1 + BKM_ID_SIZE,
 };
 
 void bkm_id_spell(uint8_t id[BKM_ID_SIZE], const uint8_t digest[BKM_SHA256_DIGEST], const bkm_hex_ways *hex)
 {
-    memcpy(id, "sha256:", 7);
-    hex->write(id + 7, digest);
+    memcpy(id, NAME, NAME_SIZE);
+    hex->write(id + NAME_SIZE, 0, &digest, 1);
 }
 
 bool bkm_id_read(uint8_t digest[BKM_SHA256_DIGEST], const uint8_t id[BKM_ID_SIZE], const bkm_hex_ways *hex)
 {
-    return memcmp(id, "sha256:", 7) == 0 && hex->read(digest, id + 7);
+    return memcmp(id, NAME, NAME_SIZE) == 0 && hex->read(digest, id + NAME_SIZE);
 }
 
 /* The space and the padding are the same in all messages: they are written only at the start. */
@@ -30,34 +33,46 @@ static void write_frame(uint8_t message[BKM_PAIR_SIZE])
     memcpy(message + 2 * BKM_SHA256_BLOCK, last, BKM_SHA256_BLOCK);
 }
 
+static void empty(bkm_chain_hash *batch)
+{
+    batch->prefixes = batch->texts = 0;
+    batch->own = true;
+}
+
 void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel)
 {
-    uint8_t frame[BKM_PAIR_SIZE];
-
-    write_frame(frame);
     batch->kernel = kernel;
-    batch->prefixes = batch->texts = 0;
+    empty(batch);
     for (size_t i = 0; i < BKM_HASH_BATCH; i++) {
-        memcpy(batch->tail[i], frame + BKM_SHA256_BLOCK, sizeof batch->tail[i]);
-        batch->tail_data[i] = batch->tail[i];
+        uint8_t *message = batch->message[i];
+        write_frame(message);
+        memcpy(message, NAME, NAME_SIZE);
+        memcpy(message + TEXT_AT, NAME, NAME_SIZE);
+        batch->head[i] = message;
+        batch->tail[i] = message + BKM_SHA256_BLOCK;
     }
+}
+
+size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t *prefix)
+{
+    size_t number = batch->prefixes++;
+
+    batch->odd_prefix[number] = (bkm_span){NULL, 0};
+    batch->prefix_digest[number] = prefix;
+    return number;
 }
 
 size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix)
 {
-    static const uint8_t nothing[BKM_SHA256_BLOCK]; /* an odd prefix keeps its place in the lanes, unused */
-    size_t number = batch->prefixes++;
+    static const uint8_t nothing; /* what an odd prefix, which has an unused place in the lanes, points at */
+    uint8_t *digest = batch->read[batch->prefixes];
+    size_t number = bkm_chain_hash_prefix_id(batch, digest);
 
-    batch->prefix[number] = prefix;
-    batch->head[number] = prefix.size == BKM_ID_SIZE ? prefix.data : nothing;
+    if (prefix.size != BKM_ID_SIZE || !bkm_id_read(digest, prefix.data, batch->kernel->hex)) {
+        memset(digest, 0, BKM_SHA256_DIGEST);
+        batch->odd_prefix[number] = (bkm_span){prefix.data != NULL ? prefix.data : &nothing, prefix.size};
+    }
     return number;
-}
-
-size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t prefix[BKM_SHA256_DIGEST])
-{
-    uint8_t *id = batch->spelled[batch->prefixes];
-    bkm_id_spell(id, prefix, batch->kernel->hex);
-    return bkm_chain_hash_prefix(batch, (bkm_span){id, BKM_ID_SIZE});
 }
 
 void bkm_chain_hash_alone(const bkm_sha256_kernel *kernel, bkm_span prefix, bkm_span text, uint8_t *digest)
@@ -70,51 +85,66 @@ void bkm_chain_hash_alone(const bkm_sha256_kernel *kernel, bkm_span prefix, bkm_
     bkm_sha256_finish(&stream, digest);
 }
 
-/* Takes a place for a text after a regular prefix and returns where the text goes. */
-static uint8_t *add_tail(bkm_chain_hash *batch, size_t prefix, uint8_t *digest)
+void bkm_chain_hash_text(const bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest)
 {
-    size_t number = batch->texts++;
-    uint8_t *tail = batch->tail[number];
+    uint8_t id[BKM_ID_SIZE];
+    bkm_span before = batch->odd_prefix[prefix];
 
-    memcpy(tail, batch->prefix[prefix].data + BKM_SHA256_BLOCK, PREFIX_REST);
-    batch->prefix_of[number] = prefix;
-    batch->digest[number] = digest;
-    return tail + TEXT_AT;
+    if (before.data == NULL) {
+        bkm_id_spell(id, batch->prefix_digest[prefix], batch->kernel->hex);
+        before = (bkm_span){id, BKM_ID_SIZE};
+    }
+    bkm_chain_hash_alone(batch->kernel, before, text, digest);
 }
 
-void bkm_chain_hash_text(bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest)
+void bkm_chain_hash_id(bkm_chain_hash *batch, size_t prefix, uint8_t *digest)
 {
-    if (batch->prefix[prefix].size == BKM_ID_SIZE && text.size == BKM_ID_SIZE)
-        memcpy(add_tail(batch, prefix, digest), text.data, BKM_ID_SIZE);
-    else
-        bkm_chain_hash_alone(batch->kernel, batch->prefix[prefix], text, digest);
-}
-
-void bkm_chain_hash_text_id(bkm_chain_hash *batch, size_t prefix, const uint8_t text[BKM_SHA256_DIGEST],
-                            uint8_t *digest)
-{
-    if (batch->prefix[prefix].size == BKM_ID_SIZE) {
-        bkm_id_spell(add_tail(batch, prefix, digest), text, batch->kernel->hex);
+    if (batch->odd_prefix[prefix].data == NULL) {
+        batch->own &= prefix == batch->texts;
+        batch->prefix_of[batch->texts] = prefix;
+        batch->digest[batch->texts++] = digest;
     } else {
         uint8_t id[BKM_ID_SIZE];
-        bkm_id_spell(id, text, batch->kernel->hex);
-        bkm_chain_hash_alone(batch->kernel, batch->prefix[prefix], (bkm_span){id, BKM_ID_SIZE}, digest);
+        bkm_id_spell(id, digest, batch->kernel->hex);
+        bkm_chain_hash_text(batch, prefix, (bkm_span){id, BKM_ID_SIZE}, digest);
     }
+}
+
+static void hash_shared_prefixes(bkm_chain_hash *batch)
+{
+    for (size_t i = 0; i < batch->prefixes; i++) {
+        memcpy(batch->rest[i], batch->tail[i], sizeof batch->rest[i]);
+        memcpy(batch->head_state[i], bkm_sha256_initial, sizeof batch->head_state[i]);
+    }
+    for (size_t i = 0; i < batch->texts; i++)
+        memcpy(batch->message[i] + BKM_SHA256_BLOCK, batch->rest[batch->prefix_of[i]], sizeof batch->rest[i]);
+    batch->kernel->compress(batch->head_state, batch->head, batch->prefixes, 1);
+    for (size_t i = 0; i < batch->texts; i++)
+        memcpy(batch->state[i], batch->head_state[batch->prefix_of[i]], sizeof batch->state[i]);
+    batch->kernel->compress(batch->state, batch->tail, batch->texts, 2);
+}
+
+static void hash_own_prefixes(bkm_chain_hash *batch)
+{
+    for (size_t i = 0; i < batch->texts; i++)
+        memcpy(batch->state[i], bkm_sha256_initial, sizeof batch->state[i]);
+    batch->kernel->compress(batch->state, batch->head, batch->texts, 3);
 }
 
 void bkm_chain_hash_flush(bkm_chain_hash *batch)
 {
-    if (batch->texts > 0) {
-        for (size_t i = 0; i < batch->prefixes; i++)
-            memcpy(batch->head_state[i], bkm_sha256_initial, sizeof batch->head_state[i]);
-        batch->kernel->compress(batch->head_state, batch->head, batch->prefixes, 1);
-        for (size_t i = 0; i < batch->texts; i++)
-            memcpy(batch->state[i], batch->head_state[batch->prefix_of[i]], sizeof batch->state[i]);
-        batch->kernel->compress(batch->state, batch->tail_data, batch->texts, 2);
-        for (size_t i = 0; i < batch->texts; i++)
-            bkm_sha256_store(batch->digest[i], batch->state[i]);
-    }
-    batch->prefixes = batch->texts = 0;
+    const bkm_hex_ways *hex = batch->kernel->hex;
+
+    hex->write(batch->message[0] + NAME_SIZE, BKM_PAIR_SIZE, batch->prefix_digest, batch->prefixes);
+    hex->write(batch->message[0] + TEXT_AT + NAME_SIZE, BKM_PAIR_SIZE, (const uint8_t *const *)batch->digest,
+               batch->texts);
+    if (batch->own)
+        hash_own_prefixes(batch);
+    else
+        hash_shared_prefixes(batch);
+    for (size_t i = 0; i < batch->texts; i++)
+        bkm_sha256_store(batch->digest[i], batch->state[i]);
+    empty(batch);
 }
 
 void bkm_pair_hash_start(bkm_pair_hash *batch, const bkm_sha256_kernel *kernel)

@@ -2,7 +2,7 @@
  *
  * Prefix and text are nearly always ids "sha256:<64 hex>" of 71 bytes. Then the message has 143 bytes,
  * three blocks, and the first block lies within the prefix: its state is computed once per prefix and
- * shared by all texts that follow it. Prefixes and texts of other lengths are hashed on their own. */
+ * shared by all texts that follow it. Messages of anything but ids are hashed on their own. */
 #ifndef BKM_CHAIN_HASH_H
 #define BKM_CHAIN_HASH_H
 
@@ -10,20 +10,26 @@
 
 #define BKM_ID_SIZE 71 /* "sha256:" and 64 hex digits */
 
-enum { BKM_HASH_BATCH = 64 }; /* messages; small enough for the first-level cache */
+enum {
+    BKM_HASH_BATCH = 48, /* messages; small enough for the first-level cache, and fills 3 or 8 lanes */
+    BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK,
+};
 
 typedef struct {
     const bkm_sha256_kernel *kernel;
     size_t prefixes, texts; /* in use */
-    bkm_span prefix[BKM_HASH_BATCH];
-    const uint8_t *head[BKM_HASH_BATCH]; /* the first block of each prefix */
-    uint32_t head_state[BKM_HASH_BATCH][8];
-    uint8_t spelled[BKM_HASH_BATCH][BKM_ID_SIZE]; /* prefixes that were given as digests */
+    bool own;               /* each text has the prefix of the same number to itself */
+    bkm_span odd_prefix[BKM_HASH_BATCH]; /* a prefix that is no id; else absent */
+    const uint8_t *prefix_digest[BKM_HASH_BATCH];
+    uint8_t read[BKM_HASH_BATCH][BKM_SHA256_DIGEST]; /* those of prefixes given as text */
     size_t prefix_of[BKM_HASH_BATCH];
-    const uint8_t *tail_data[BKM_HASH_BATCH];
-    uint8_t tail[BKM_HASH_BATCH][2 * BKM_SHA256_BLOCK]; /* the second and third block of each message */
+    uint8_t *digest[BKM_HASH_BATCH]; /* of each text, then of the message */
+    /* The first block is that of the prefix, the others those of the text, of the same number. */
+    uint8_t message[BKM_HASH_BATCH][BKM_PAIR_SIZE];
+    const uint8_t *head[BKM_HASH_BATCH], *tail[BKM_HASH_BATCH]; /* where these blocks begin */
+    uint8_t rest[BKM_HASH_BATCH][8]; /* of each prefix: what lies behind its first block, the space */
+    uint32_t head_state[BKM_HASH_BATCH][8];
     uint32_t state[BKM_HASH_BATCH][8];
-    uint8_t *digest[BKM_HASH_BATCH]; /* where each result goes */
 } bkm_chain_hash;
 
 /* Writes "sha256:" and the hex digits of a digest. */
@@ -40,24 +46,23 @@ static inline bool bkm_chain_hash_fits(const bkm_chain_hash *batch, size_t messa
     return batch->prefixes + messages <= BKM_HASH_BATCH && batch->texts + messages <= BKM_HASH_BATCH;
 }
 
-/* Add a prefix, as text (which must stay until the flush) or as the digest of an id (copied).
- * Returns its number, which is valid until the flush. */
+/* Add a prefix, as text or as the digest of an id; either must stay as it is until the flush. Returns its
+ * number, which is valid until then. */
 size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix);
-size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t prefix[BKM_SHA256_DIGEST]);
+size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t *prefix);
 
-/* Add the message "<prefix> <text>", the text as above (copied); its digest is there after the flush. */
-void bkm_chain_hash_text(bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest);
-void bkm_chain_hash_text_id(bkm_chain_hash *batch, size_t prefix, const uint8_t text[BKM_SHA256_DIGEST],
-                            uint8_t *digest);
+/* Adds the message "<prefix> <text>" for a text that is given as the digest of an id. The flush writes the
+ * digest of the message in its place. */
+void bkm_chain_hash_id(bkm_chain_hash *batch, size_t prefix, uint8_t *digest);
+
+/* The same for any text, at once. */
+void bkm_chain_hash_text(const bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest);
 
 /* Hashes what was added and empties the batch. */
 void bkm_chain_hash_flush(bkm_chain_hash *batch);
 
-/* The same for messages of two ids that have nothing in common: all three blocks in one run of the kernel. */
-enum {
-    BKM_PAIR_BATCH = 6, /* messages; few, so that fetches from memory go on evenly beside the hashing */
-    BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK,
-};
+/* The same for messages of two ids given as text that have nothing in common. */
+enum { BKM_PAIR_BATCH = 6 }; /* messages; few, so that fetches from memory go on evenly beside the hashing */
 
 typedef struct {
     const bkm_sha256_kernel *kernel;

@@ -14,23 +14,27 @@ typedef struct {
 } bkm_chain_step;
 
 typedef struct {
-    uint32_t first_child; /* in the order of the records; BKM_CHAIN_NOWHERE: it has none */
-    uint32_t place;       /* in the order, BKM_CHAIN_NOWHERE for what needs none; while it is made: the next sibling */
+    uint32_t first_child, sibling; /* records */
 } bkm_chain_link;
 
 /* Records that are parents or have one, parents before children and siblings side by side: the roots (which
  * need no parent) in the order of the records, then their children, then the children of those. */
 typedef struct {
     bkm_chain_step *step;
-    bkm_chain_link *link; /* of each record that has a result */
+    bkm_chain_link *link; /* of each record, while the order is made */
     size_t roots, reached;
 } bkm_chain_order;
 
-#define BKM_CHAIN_NOWHERE UINT32_MAX
+/* Room for an order of `count` records. False: out of memory. */
+bool bkm_chain_order_start(bkm_chain_order *order, size_t count);
 
-/* Sets all states and fills `order`. False: out of memory. */
-bool bkm_chain_order_make(bkm_chain_order *order, const bkm_chain_input *input, uint8_t *state);
+/* Sets all states and fills `order`. */
+void bkm_chain_order_make(bkm_chain_order *order, const bkm_chain_input *input, uint8_t *state);
 void bkm_chain_order_free(bkm_chain_order *order);
+
+/* What the record's own columns tell: its state, but for one that needs its parent. That one is computed, if
+ * its parent has a result. */
+bkm_chain_state bkm_chain_own_state(const bkm_chain_input *input, size_t record);
 
 static inline size_t bkm_chain_first_child(const bkm_chain_order *order, size_t place)
 {

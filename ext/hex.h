@@ -4,6 +4,7 @@
 #define BKM_HEX_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -58,7 +59,8 @@ static inline bool bkm_hex_read(uint8_t *digest, const uint8_t *text)
 
 /* The same two as functions; each SHA-256 kernel names those that suit its processor. */
 typedef struct {
-    void (*write)(uint8_t *text, const uint8_t *digest);
+    /* The digits of `count` digests, each `apart` bytes after those before. */
+    void (*write)(uint8_t *text, size_t apart, const uint8_t *const *digest, size_t count);
     bool (*read)(uint8_t *digest, const uint8_t *text);
 } bkm_hex_ways;
 

@@ -1,9 +1,10 @@
 /* Hex of digests: the plain ways as functions, and those for x86 processors that look digits up. */
 #include "hex.h"
 
-static void plain_write(uint8_t *text, const uint8_t *digest)
+static void plain_write(uint8_t *text, size_t apart, const uint8_t *const *digest, size_t count)
 {
-    bkm_hex_digest(text, digest);
+    for (size_t i = 0; i < count; i++)
+        bkm_hex_digest(text + i * apart, digest[i]);
 }
 
 static bool plain_read(uint8_t *digest, const uint8_t *text)
@@ -19,18 +20,20 @@ const bkm_hex_ways bkm_hex_plain = {plain_write, plain_read};
 
 #define SSSE3 __attribute__((target("ssse3")))
 
-SSSE3 static void ssse3_write(uint8_t *text, const uint8_t *digest)
+SSSE3 static void ssse3_write(uint8_t *text, size_t apart, const uint8_t *const *digest, size_t count)
 {
     const __m128i digits = _mm_setr_epi8('0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd',
                                          'e', 'f');
     const __m128i low = _mm_set1_epi8(0x0f);
-    __m128i *to = (__m128i *)text;
 
-    for (int half = 0; half < 2; half++) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)digest + half);
-        __m128i first = _mm_and_si128(_mm_srli_epi16(bytes, 4), low), second = _mm_and_si128(bytes, low);
-        _mm_storeu_si128(to++, _mm_shuffle_epi8(digits, _mm_unpacklo_epi8(first, second)));
-        _mm_storeu_si128(to++, _mm_shuffle_epi8(digits, _mm_unpackhi_epi8(first, second)));
+    for (size_t i = 0; i < count; i++) {
+        __m128i *to = (__m128i *)(text + i * apart);
+        for (int half = 0; half < 2; half++) {
+            __m128i bytes = _mm_loadu_si128((const __m128i *)digest[i] + half);
+            __m128i first = _mm_and_si128(_mm_srli_epi16(bytes, 4), low), second = _mm_and_si128(bytes, low);
+            _mm_storeu_si128(to++, _mm_shuffle_epi8(digits, _mm_unpacklo_epi8(first, second)));
+            _mm_storeu_si128(to++, _mm_shuffle_epi8(digits, _mm_unpackhi_epi8(first, second)));
+        }
     }
 }
 
