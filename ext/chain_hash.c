@@ -53,15 +53,6 @@ void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel
     }
 }
 
-size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t *prefix)
-{
-    size_t number = batch->prefixes++;
-
-    batch->odd_prefix[number] = (bkm_span){NULL, 0};
-    batch->prefix_digest[number] = prefix;
-    return number;
-}
-
 size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix)
 {
     static const uint8_t nothing; /* what an odd prefix, which has an unused place in the lanes, points at */
@@ -97,17 +88,12 @@ void bkm_chain_hash_text(const bkm_chain_hash *batch, size_t prefix, bkm_span te
     bkm_chain_hash_alone(batch->kernel, before, text, digest);
 }
 
-void bkm_chain_hash_id(bkm_chain_hash *batch, size_t prefix, uint8_t *digest)
+void bkm_chain_hash_id_alone(const bkm_chain_hash *batch, size_t prefix, uint8_t *digest)
 {
-    if (batch->odd_prefix[prefix].data == NULL) {
-        batch->own &= prefix == batch->texts;
-        batch->prefix_of[batch->texts] = prefix;
-        batch->digest[batch->texts++] = digest;
-    } else {
-        uint8_t id[BKM_ID_SIZE];
-        bkm_id_spell(id, digest, batch->kernel->hex);
-        bkm_chain_hash_text(batch, prefix, (bkm_span){id, BKM_ID_SIZE}, digest);
-    }
+    uint8_t id[BKM_ID_SIZE];
+
+    bkm_id_spell(id, digest, batch->kernel->hex);
+    bkm_chain_hash_text(batch, prefix, (bkm_span){id, BKM_ID_SIZE}, digest);
 }
 
 static void hash_shared_prefixes(bkm_chain_hash *batch)
@@ -155,14 +141,6 @@ void bkm_pair_hash_start(bkm_pair_hash *batch, const bkm_sha256_kernel *kernel)
         write_frame(batch->message[i]);
         batch->data[i] = batch->message[i];
     }
-}
-
-void bkm_pair_hash_add(bkm_pair_hash *batch, const uint8_t *prefix, const uint8_t *text)
-{
-    uint8_t *message = batch->message[batch->count++];
-
-    memcpy(message, prefix, BKM_ID_SIZE);
-    memcpy(message + BKM_ID_SIZE + 1, text, BKM_ID_SIZE);
 }
 
 void bkm_pair_hash_flush(bkm_pair_hash *batch)

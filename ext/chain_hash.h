@@ -49,14 +49,32 @@ static inline bool bkm_chain_hash_fits(const bkm_chain_hash *batch, size_t messa
 /* Add a prefix, as text or as the digest of an id; either must stay as it is until the flush. Returns its
  * number, which is valid until then. */
 size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix);
-size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t *prefix);
 
-/* Adds the message "<prefix> <text>" for a text that is given as the digest of an id. The flush writes the
- * digest of the message in its place. */
-void bkm_chain_hash_id(bkm_chain_hash *batch, size_t prefix, uint8_t *digest);
+static inline size_t bkm_chain_hash_prefix_id(bkm_chain_hash *batch, const uint8_t *prefix)
+{
+    size_t number = batch->prefixes++;
 
-/* The same for any text, at once. */
+    batch->odd_prefix[number] = (bkm_span){NULL, 0};
+    batch->prefix_digest[number] = prefix;
+    return number;
+}
+
+/* The digest of "<prefix> <text>" for any text; and for one that is given as the digest of an id, in whose
+ * place it is written. At once. */
 void bkm_chain_hash_text(const bkm_chain_hash *batch, size_t prefix, bkm_span text, uint8_t *digest);
+void bkm_chain_hash_id_alone(const bkm_chain_hash *batch, size_t prefix, uint8_t *digest);
+
+/* The same as the latter, but not before the flush. */
+static inline void bkm_chain_hash_id(bkm_chain_hash *batch, size_t prefix, uint8_t *digest)
+{
+    if (batch->odd_prefix[prefix].data != NULL) {
+        bkm_chain_hash_id_alone(batch, prefix, digest);
+        return;
+    }
+    batch->own &= prefix == batch->texts;
+    batch->prefix_of[batch->texts] = prefix;
+    batch->digest[batch->texts++] = digest;
+}
 
 /* Hashes what was added and empties the batch. */
 void bkm_chain_hash_flush(bkm_chain_hash *batch);
@@ -75,7 +93,13 @@ typedef struct {
 void bkm_pair_hash_start(bkm_pair_hash *batch, const bkm_sha256_kernel *kernel);
 
 /* Adds "<prefix> <text>", both of BKM_ID_SIZE bytes (copied), to a batch that is not full. */
-void bkm_pair_hash_add(bkm_pair_hash *batch, const uint8_t *prefix, const uint8_t *text);
+static inline void bkm_pair_hash_add(bkm_pair_hash *batch, const uint8_t *prefix, const uint8_t *text)
+{
+    uint8_t *message = batch->message[batch->count++];
+
+    memcpy(message, prefix, BKM_ID_SIZE);
+    memcpy(message + BKM_ID_SIZE + 1, text, BKM_ID_SIZE);
+}
 
 /* Hashes what was added, into `state`, and empties the batch. */
 void bkm_pair_hash_flush(bkm_pair_hash *batch);

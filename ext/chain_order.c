@@ -10,24 +10,6 @@ enum { UNREACHED = BKM_CHAIN_STATES, WALKED };
 
 static const uint32_t NOWHERE = UINT32_MAX; /* no record */
 
-static bool absent(bkm_span span)
-{
-    return span.data == NULL || span.size == 0;
-}
-
-bkm_chain_state bkm_chain_own_state(const bkm_chain_input *in, size_t r)
-{
-    if (in->skip != NULL && in->skip[r])
-        return BKM_CHAIN_SKIPPED;
-    if (absent(in->diff_id[r]) || absent(in->blob[r]))
-        return BKM_CHAIN_EMPTY;
-    if (in->given_chain != NULL && !absent(in->given_chain[r]) && !absent(in->given_blob_chain[r]))
-        return BKM_CHAIN_GIVEN;
-    if (in->parent[r] == BKM_CHAIN_NONE)
-        return BKM_CHAIN_BASE;
-    return in->parent[r] == BKM_CHAIN_MISSING ? BKM_CHAIN_NO_PARENT : BKM_CHAIN_COMPUTED;
-}
-
 /* Whether children of a record in this state get their ids from it, though it needs no parent. */
 static bool is_root(uint8_t state)
 {

@@ -32,9 +32,26 @@ bool bkm_chain_order_start(bkm_chain_order *order, size_t count);
 void bkm_chain_order_make(bkm_chain_order *order, const bkm_chain_input *input, uint8_t *state);
 void bkm_chain_order_free(bkm_chain_order *order);
 
+static inline bool bkm_chain_absent(bkm_span span)
+{
+    return span.data == NULL || span.size == 0;
+}
+
 /* What the record's own columns tell: its state, but for one that needs its parent. That one is computed, if
  * its parent has a result. */
-bkm_chain_state bkm_chain_own_state(const bkm_chain_input *input, size_t record);
+static inline bkm_chain_state bkm_chain_own_state(const bkm_chain_input *in, size_t r)
+{
+    if (in->skip != NULL && in->skip[r])
+        return BKM_CHAIN_SKIPPED;
+    if (bkm_chain_absent(in->diff_id[r]) || bkm_chain_absent(in->blob[r]))
+        return BKM_CHAIN_EMPTY;
+    if (in->given_chain != NULL && !bkm_chain_absent(in->given_chain[r]) &&
+        !bkm_chain_absent(in->given_blob_chain[r]))
+        return BKM_CHAIN_GIVEN;
+    if (in->parent[r] == BKM_CHAIN_NONE)
+        return BKM_CHAIN_BASE;
+    return in->parent[r] == BKM_CHAIN_MISSING ? BKM_CHAIN_NO_PARENT : BKM_CHAIN_COMPUTED;
+}
 
 static inline size_t bkm_chain_first_child(const bkm_chain_order *order, size_t place)
 {

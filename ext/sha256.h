@@ -62,7 +62,23 @@ bool bkm_sha256_self_test(bkm_sha256_compress compress,
 size_t bkm_sha256_pad(uint8_t tail[2 * BKM_SHA256_BLOCK], const uint8_t *rest, size_t size, uint64_t total);
 
 /* Writes a state as the 32 bytes of a digest. */
-void bkm_sha256_store(uint8_t digest[BKM_SHA256_DIGEST], const uint32_t state[8]);
+static inline void bkm_sha256_store(uint8_t digest[BKM_SHA256_DIGEST], const uint32_t state[8])
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    typedef uint32_t words __attribute__((vector_size(16)));
+    typedef uint16_t halves __attribute__((vector_size(16)));
+
+    for (int i = 0; i < 2; i++) { /* in wide steps: narrow stores would delay who reads the digest next */
+        words four;
+        memcpy(&four, state + 4 * i, sizeof four);
+        halves swapped = (halves)(four << 16 | four >> 16);
+        swapped = swapped << 8 | swapped >> 8;
+        memcpy(digest + 16 * i, &swapped, sizeof swapped);
+    }
+#else
+    memcpy(digest, state, BKM_SHA256_DIGEST);
+#endif
+}
 
 /* One message that comes in pieces. */
 typedef struct {
