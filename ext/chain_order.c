@@ -47,6 +47,11 @@ static void walk_down(bkm_chain_order *order)
     for (size_t i = 0; i < order->reached; i++) {
         if (i + AHEAD < order->reached && step[i + AHEAD].first_child != NOWHERE)
             __builtin_prefetch(&link[step[i + AHEAD].first_child]);
+        if (i + AHEAD / 2 < order->reached && step[i + AHEAD / 2].first_child != NOWHERE) {
+            uint32_t second = link[step[i + AHEAD / 2].first_child].sibling; /* fetched by the line above */
+            if (second != NOWHERE)
+                __builtin_prefetch(&link[second]);
+        }
         for (uint32_t child = step[i].first_child; child != NOWHERE; child = link[child].sibling)
             step[order->reached++] = (bkm_chain_step){child, {link[child].first_child}};
         step[i].end = (uint32_t)order->reached;
