@@ -44,23 +44,7 @@ def strace(command: str, root: OnDisk, *options: str) -> tuple[subprocess.Comple
         timeout=120,
         check=False,
     )
-    return result, whole_calls(trace.read_text().splitlines())
-
-
-def whole_calls(lines: list[str]) -> list[str]:
-    """Without the threads' numbers. A call is in two parts if another thread did something meanwhile."""
-    calls = []
-    begun: dict[str, str] = {}
-    for line in lines:
-        thread, _, call = line.partition(" ")
-        call = call.strip()
-        if call.endswith("<unfinished ...>"):
-            begun[thread] = call.removesuffix("<unfinished ...>").rstrip()
-            continue
-        if match := re.match(r"<\.\.\. \w+ resumed>", call):
-            call = begun.pop(thread) + call[match.end() :]
-        calls.append(call)
-    return calls
+    return result, [line.partition(" ")[2].strip() for line in trace.read_text().splitlines()]
 
 
 def synced(calls: list[str], path: Path) -> bool:

@@ -7,7 +7,6 @@ import gc
 import os
 import stat
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -25,6 +24,11 @@ def path(tmp_path: Path) -> Path:
 
 def put(builder: Builder) -> None:
     builder.put(b"k", b"new")
+
+
+def put_ten_blocks(builder: Builder) -> None:
+    for n in range(10):
+        builder.put(b"%d" % n, bytes(1 << 20))
 
 
 # --- Locks
@@ -190,7 +194,6 @@ def test_large_files_are_written_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", [1, 3, 9])
 def test_a_block_that_can_not_be_written(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While others are built, and when it is one of the last."""
     calls = 0
     real = os.write
 
@@ -201,27 +204,11 @@ def test_a_block_that_can_not_be_written(tmp_path: Path, block: int, monkeypatch
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(fd, data)
 
-    def put_ten_blocks(builder: Builder) -> None:
-        for n in range(10):
-            builder.put(b"%d" % n, bytes(1 << 20))
-
     before = open_descriptors()
     monkeypatch.setattr(os, "write", refuse)
     with pytest.raises(StorageError, match="No space left"):
         write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put_ten_blocks)
     assert calls == block  # and nothing was written after it
-    assert list(tmp_path.iterdir()) == []
-    assert open_descriptors() == before
-
-
-def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(thread: Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    before = open_descriptors()
-    monkeypatch.setattr(Thread, "start", refuse)
-    with pytest.raises(StorageError, match="can't start new thread"):
-        write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put)
     assert list(tmp_path.iterdir()) == []
     assert open_descriptors() == before
 

@@ -14,8 +14,6 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from types import TracebackType
 from typing import Final, Self
 
@@ -42,7 +40,6 @@ __all__ = [
 DEFAULT_PAGE_SIZE: Final = 4096
 
 _WRITEBACK: Final = 8 << 20  # bytes
-_BLOCKS_AHEAD: Final = 4
 
 
 @contextlib.contextmanager
@@ -196,14 +193,9 @@ def write(
     with _storage(path):
         held = create(path, mode=mode, owner_of=owner_of)
         try:
-            writer = _Writer(held.fd)
-            try:
-                builder = Builder(writer.put, page_size)
-                fill(builder)
-                metas = builder.finish()  # the last blocks go out here, before the meta pages
-                writer.finish()
-            finally:
-                writer.stop()
+            builder = Builder(_from_the_start(held.fd), page_size)
+            fill(builder)
+            metas = builder.finish()  # the last blocks go out here, before the meta pages
             os.lseek(held.fd, 0, os.SEEK_SET)
             _write_all(held.fd, memoryview(metas))
             os.fsync(held.fd)
@@ -256,70 +248,22 @@ def _write_all(fd: int, block: memoryview) -> None:
         block = block[os.write(fd, block) :]
 
 
-class _Writer:
-    """Writes the blocks of a new file, from its start on, in a thread of its own.
+def _from_the_start(fd: int) -> Callable[[memoryview], None]:
+    """Writes blocks of a new file one after the other, and has the disk begin with them meanwhile."""
+    written = begun = 0
 
-    For the kernel to take a block costs about as much as to build the next one. The disk begins meanwhile.
-    """
+    def sink(block: memoryview) -> None:
+        nonlocal written, begun
+        _write_all(fd, block)
+        written += len(block)
+        if written - begun >= _WRITEBACK:
+            # Left to itself the kernel would keep gigabytes for the fsync. This call is how Python can ask it
+            # to write; of the pages in question it drops only those that are on the disk already.
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(fd, begun, written - begun, os.POSIX_FADV_DONTNEED)
+            begun = written
 
-    def __init__(self, fd: int) -> None:
-        """Raises OSError."""
-        self._error: BaseException | None = None
-        self._free: SimpleQueue[bytearray] = SimpleQueue()
-        for _ in range(_BLOCKS_AHEAD):
-            self._free.put(bytearray())
-        self._full: SimpleQueue[bytearray | None] = SimpleQueue()
-        # Its own descriptor, as who is interrupted may close the other one before this is at its end.
-        self._fd = os.dup(fd)
-        self._thread = Thread(target=self._run, daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            os.close(self._fd)
-            raise OSError(errno.EAGAIN, str(error)) from error
-
-    def put(self, block: memoryview) -> None:
-        """Copies the block, and raises what went wrong with one before."""
-        buffer = self._free.get()
-        if self._error is not None:
-            raise self._error
-        buffer[:] = block
-        self._full.put(buffer)
-
-    def finish(self) -> None:
-        """Waits until all is written. Raises what went wrong."""
-        self.stop()
-        if self._error is not None:
-            raise self._error
-
-    def stop(self) -> None:
-        """Waits until nothing more is being written; a second call does nothing."""
-        self._full.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        written = begun = 0
-        while (buffer := self._full.get()) is not None:
-            if self._error is None:
-                try:
-                    _write_all(self._fd, memoryview(buffer))
-                    written += len(buffer)
-                    if written - begun >= _WRITEBACK:
-                        _begin_writeback(self._fd, begun, written - begun)
-                        begun = written
-                except BaseException as error:
-                    self._error = error
-            self._free.put(buffer)
-        os.close(self._fd)
-
-
-def _begin_writeback(fd: int, start: int, size: int) -> None:
-    """Has the disk begin, where the kernel by itself would keep gigabytes for the fsync.
-
-    The call is for something else, but it is how Python can say so; it drops only what is on disk.
-    """
-    with contextlib.suppress(OSError):
-        os.posix_fadvise(fd, start, size, os.POSIX_FADV_DONTNEED)
+    return sink
 
 
 def _sync_directory(directory: Path) -> None:
