@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from buildkit_migrate.bench.results import Result, aligned, machine, table
 
 
 def _sizes(text: str) -> list[int]:
-    return [int(size.replace("_", "")) for size in text.split(",")]
+    sizes = [int(size) if size.isdecimal() else 0 for size in text.split(",")]
+    if min(sizes) < 100:
+        raise ArgumentTypeError("must be numbers from 100 on, with commas between them")
+    return sizes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

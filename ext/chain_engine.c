@@ -55,12 +55,6 @@ static void flush_parts(const engine *e, part_batch *batch)
     }
 }
 
-static void prefetch_id(bkm_span id) /* which may lie across two cache lines */
-{
-    __builtin_prefetch(id.data);
-    __builtin_prefetch((const void *)((uintptr_t)id.data + id.size)); /* an absent one has no end to point at */
-}
-
 static void hash_parts(const engine *e, size_t begin, size_t end)
 {
     const bkm_chain_input *in = e->in;
@@ -70,8 +64,8 @@ static void hash_parts(const engine *e, size_t begin, size_t end)
     for (size_t r = begin; r < end; r++) {
         bkm_chain_state state = bkm_chain_own_state(in, r);
         if (r + AHEAD < end) {
-            prefetch_id(in->blob[r + AHEAD]);
-            prefetch_id(in->diff_id[r + AHEAD]);
+            bkm_prefetch(in->blob[r + AHEAD]);
+            bkm_prefetch(in->diff_id[r + AHEAD]);
         }
         if (state == BKM_CHAIN_EMPTY || state == BKM_CHAIN_GIVEN) {
             e->odd[r] = 1;

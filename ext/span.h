@@ -21,4 +21,12 @@ static inline int bkm_span_compare(bkm_span a, bkm_span b)
     return (a.size > b.size) - (a.size < b.size);
 }
 
+/* Asks for the bytes of a span that is looked at soon; any span will do. */
+static inline void bkm_prefetch(bkm_span span)
+{
+    __builtin_prefetch(span.data);
+    /* Reckoned as a number: an absent span has no end to point at. */
+    __builtin_prefetch((const void *)((uintptr_t)span.data + span.size));
+}
+
 #endif

@@ -18,14 +18,6 @@ typedef struct {
     uint64_t secret[2]; /* keeps who makes the keys from choosing ones that all meet in one slot */
 } bkm_span_table;
 
-/* Asks for the bytes of a span that is looked at soon; any span will do. */
-static inline void bkm_prefetch(bkm_span span)
-{
-    __builtin_prefetch(span.data);
-    /* Reckoned as a number: an absent span has no end to point at. */
-    __builtin_prefetch((const void *)((uintptr_t)span.data + span.size));
-}
-
 /* In a loop over spans that lie apart: asks for the one that comes some rounds later. */
 static inline void bkm_prefetch_ahead(const bkm_span *spans, size_t count, size_t at)
 {

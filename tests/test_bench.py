@@ -103,11 +103,25 @@ def test_what_a_stage_writes_is_counted(root: Path) -> None:
 def test_a_stage_that_fails(root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(root, tmp_path / "root")
     (tmp_path / "root" / WORKER / DATABASES[0]).write_bytes(b"no database" * 1000)
-    with pytest.raises(measure.StageFailedError):
+    with pytest.raises(measure.StageFailedError, match=DATABASES[0]) as failure:
         measure.measure("plan", tmp_path / "root")
-    message = capfd.readouterr().err
-    assert DATABASES[0] in message
-    assert "Traceback" not in message
+    assert failure.value.exit_code == 5
+    assert capfd.readouterr() == ("", "")
+
+
+def test_modules_of_the_current_directory_are_not_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "select.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    assert measure.measure("plan", root).seconds > 0
+
+
+def test_rounds_give_the_best_time_and_the_most_memory() -> None:
+    rounds = [
+        measure.Measured("plan", seconds, 0, 0, private) for seconds, private in ((2, 7), (1, 5), (3, 6))
+    ]
+    assert measure.best(rounds) == measure.Measured("plan", 1, 0, 0, 7)
 
 
 def test_table() -> None:

@@ -14,22 +14,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
 from buildkit_migrate.bench.stages import STAGES
 from buildkit_migrate.bench.synthetic import WORKER
-from buildkit_migrate.errors import Error
+from buildkit_migrate.errors import Error, StorageError
 
-__all__ = ["Measured", "measure"]
+__all__ = ["Measured", "StageFailedError", "best", "measure"]
 
 _SAMPLING: Final = 0.005  # seconds
 
 
 @dataclass(frozen=True)
 class Measured:
-    """``read``: size of the databases that the stage reads, in bytes; they are in the page cache.
+    """``read``: size of the databases that the stage reads, in bytes, whatever it skips in them.
 
     ``written``: bytes that were handed to the system; those of the journal, which is mapped, are not among
     them. ``private``: the most anonymous memory, above what the process had before, in bytes.
@@ -51,15 +51,16 @@ def measure(stage: str, root: Path, *, wrapper: Sequence[str] = ()) -> Measured:
 
     Raises StageFailedError.
     """
-    command = [*wrapper, sys.executable, "-m", __name__, stage, str(root)]
+    # -P: the directory that the user is in is no place for modules.
+    command = [*wrapper, sys.executable, "-P", "-m", __name__, stage, str(root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None
         try:
-            ready = _line(process.stdout)
+            ready = _line(process.stdout, stage)
             peak = ready["private"]
             while not select.select([process.stdout], [], [], _SAMPLING)[0]:
                 peak = max(peak, _private(ready["pid"]))
-            done = _line(process.stdout)
+            done = _line(process.stdout, stage)
         except BaseException:
             process.terminate()
             raise
@@ -68,15 +69,24 @@ def measure(stage: str, root: Path, *, wrapper: Sequence[str] = ()) -> Measured:
         seconds=done["seconds"],
         read=sum((root / WORKER / name).stat().st_size for name in STAGES[stage].reads),
         written=done["written"],
-        private=peak - ready["private"],
+        private=max(peak, done["private"]) - ready["private"],
     )
 
 
-def _line(output: IO[bytes]) -> Any:
+def best(rounds: Sequence[Measured]) -> Measured:
+    """The fastest one, with the most memory that any took."""
+    fastest = min(rounds, key=lambda measured: measured.seconds)
+    return replace(fastest, private=max(measured.private for measured in rounds))
+
+
+def _line(output: IO[bytes], stage: str) -> Any:
     line = output.readline()
-    if not line:
-        raise StageFailedError("a process that was to be measured failed", hint="its own message is above")
-    return json.loads(line)
+    document: dict[str, Any] = json.loads(line) if line else {"error": "the process ended early"}
+    if "error" in document:
+        error = StageFailedError(f"{STAGES[stage].title}: {document['error']}")
+        error.exit_code = document.get("exit_code", error.exit_code)
+        raise error
+    return document
 
 
 def _private(pid: int | str) -> int:
@@ -100,10 +110,11 @@ def _work(stage: str, root: Path) -> None:
         print(json.dumps({"pid": os.getpid(), "private": _private("self")}), flush=True)
         written = _written()
         began = time.perf_counter()
-        kept = work()  # not freed before the end
+        kept = work()
         seconds = time.perf_counter() - began
-        print(json.dumps({"seconds": seconds, "written": _written() - written}), flush=True)
-    del kept
+        done = {"seconds": seconds, "written": _written() - written, "private": _private("self")}
+        del kept
+        print(json.dumps(done), flush=True)
 
 
 def main() -> None:
@@ -114,7 +125,10 @@ def main() -> None:
     try:
         _work(stage, Path(root))
     except Exception as error:
-        sys.exit(f"{stage}: {error or type(error).__name__}")
+        known = StorageError.exit_code if isinstance(error, OSError) else 1
+        exit_code = getattr(error, "exit_code", known)
+        print(json.dumps({"error": str(error) or type(error).__name__, "exit_code": exit_code}), flush=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

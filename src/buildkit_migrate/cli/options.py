@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from buildkit_migrate.containerd.services import ConnectionOptions
 
-__all__ = ["add_containerd", "add_output", "add_root", "containerd_arguments", "progress"]
+__all__ = ["add_containerd", "add_output", "add_root", "containerd_arguments", "progress", "whole_number"]
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 """What containerd takes for a namespace, of at most 76 characters (spec containerd-services, section 1)."""
@@ -38,11 +38,19 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _concurrency(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 1024:
-        raise argparse.ArgumentTypeError("must be from 1 to 1024")
-    return number
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """The type of an option that takes a number in these bounds."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"must be a number from {least} to {most}")
+        return number
+
+    return parse
 
 
 def _namespace(name: str) -> str:
@@ -108,7 +116,7 @@ def add_containerd(parser: argparse.ArgumentParser) -> None:
     add(
         "--concurrency",
         metavar="N",
-        type=_concurrency,
+        type=whole_number(1, 1024),
         default=ConnectionOptions.concurrency,
         help="calls in flight (default: %(default)d)",
     )
