@@ -73,8 +73,9 @@ def compare(records: int, progress: Callable[[str], object]) -> Comparison:
             progress(stage.title)
             if name == "reference":
                 results[name] = set_against_floor(measure(name, small), small, small_stats, block)
-            else:
-                fastest = best([measure(name, root) for _ in range(_ROUNDS)])
+                continue
+            fastest = best([measure(name, root) for _ in range(_ROUNDS)])
+            with _storage(directory):
                 results[name] = set_against_floor(fastest, root, stats, block)
         return Comparison(where, stats, block, results)
 
