@@ -16,6 +16,7 @@ from buildkit_migrate.bench.measure import best, measure
 from buildkit_migrate.bench.results import Result, machine, set_against_floor
 from buildkit_migrate.bench.stages import STAGES
 from buildkit_migrate.bench.synthetic import Stats, generate
+from buildkit_migrate.bolt.file import storage_errors
 from buildkit_migrate.errors import StorageError
 
 __all__ = ["REFERENCE_RECORDS", "Comparison", "compare"]
@@ -75,20 +76,20 @@ def compare(records: int, progress: Callable[[str], object]) -> Comparison:
                 results[name] = set_against_floor(measure(name, small), small, small_stats, block)
                 continue
             fastest = best([measure(name, root) for _ in range(_ROUNDS)])
-            with _storage(directory):
+            with storage_errors(directory):
                 results[name] = set_against_floor(fastest, root, stats, block)
         return Comparison(where, stats, block, results)
 
 
 def _generate(root: Path, records: int) -> Stats:
-    with _storage(root):
+    with storage_errors(root):
         return generate(root, _SHAPE, records)
 
 
 @contextmanager
 def _temporary_directory(records: int) -> Iterator[Path]:
     with ExitStack() as held:
-        with _storage(Path(tempfile.tempdir or os.environ.get("TMPDIR", "temporary directory"))):
+        with storage_errors(Path(tempfile.tempdir or os.environ.get("TMPDIR", "temporary directory"))):
             made = held.enter_context(tempfile.TemporaryDirectory(prefix="buildkit-migrate-bench-"))
             room = shutil.disk_usage(made).free
         if room < records * _ROOM:
@@ -98,11 +99,3 @@ def _temporary_directory(records: int) -> Iterator[Path]:
                 hint="name a directory with more room in $TMPDIR, or take fewer records",
             )
         yield Path(made)
-
-
-@contextmanager
-def _storage(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error

@@ -49,14 +49,12 @@ def copy_seconds(sources: Iterable[Path], size: int, directory: Path) -> float:
         with source.open("rb", buffering=0) as file:
             while file.readinto(buffer):
                 pass
-    if size:
-        try:
+    try:
+        if size:
             with path.open("xb", buffering=0) as file:
                 for at in range(0, size, _PIECE):
                     file.write(memoryview(buffer)[: size - at])
                 os.fsync(file.fileno())
-            seconds = time.perf_counter() - began
-        finally:
-            path.unlink(missing_ok=True)
-        return seconds
-    return time.perf_counter() - began
+        return time.perf_counter() - began
+    finally:
+        path.unlink(missing_ok=True)

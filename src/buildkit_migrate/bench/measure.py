@@ -92,17 +92,19 @@ def _line(output: IO[bytes], stage: str) -> Any:
 def _private(pid: int | str) -> int:
     """Anonymous memory of a process in bytes, 0 if it has ended. Mapped files do not count."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        return _field(f"/proc/{pid}/status", "RssAnon") << 10
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return (
-        next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:")), 0) << 10
-    )
 
 
 def _written() -> int:
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("wchar:"))
+    return _field("/proc/self/io", "wchar")
+
+
+def _field(path: str, name: str) -> int:
+    """A number from a file of lines "name: number", 0 if it has none of the name."""
+    lines = Path(path).read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def _work(stage: str, root: Path) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "remove",
     "rename",
     "reserve",
+    "storage_errors",
     "sync_directory",
     "write",
 ]
@@ -43,7 +44,7 @@ _WRITEBACK: Final = 8 << 20  # bytes
 
 
 @contextlib.contextmanager
-def _storage(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
     """Turns an OSError into a StorageError that names the file."""
     try:
         yield
@@ -91,7 +92,7 @@ def lock(path: Path, *, exclusive: bool, create: bool = False) -> Lock:
     """
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-    with _storage(path):
+    with storage_errors(path):
         if create:
             _create(path)
             flags |= os.O_NOFOLLOW
@@ -140,7 +141,7 @@ class Database:
         self._lock = held
         self.path = held.path
         try:
-            with _storage(self.path):
+            with storage_errors(self.path):
                 self.size = os.fstat(held.fd).st_size
                 data = mmap.mmap(held.fd, self.size, access=mmap.ACCESS_READ) if self.size else _nothing()
             self.reader = Reader(data, str(self.path))
@@ -190,7 +191,7 @@ def write(
     ``path`` and ``owner_of``: as for `create`. If anything fails the file is removed.
     Raises StorageError and whatever ``fill`` raises.
     """
-    with _storage(path):
+    with storage_errors(path):
         held = create(path, mode=mode, owner_of=owner_of)
         try:
             builder = Builder(_from_the_start(held.fd), page_size)
@@ -213,7 +214,7 @@ def create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:
 
     ``path`` must not exist. ``owner_of``: the new file gets owner and group of this one. Raises StorageError.
     """
-    with _storage(path):
+    with storage_errors(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         held = Lock(path, fd)
         try:
@@ -232,7 +233,7 @@ def create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:
 
 def rename(path: Path, target: Path) -> None:
     """Gives a file another name, durably; a file of that name makes way. Raises StorageError."""
-    with _storage(target):
+    with storage_errors(target):
         path.rename(target)
         _sync_directory(target.parent)
 
@@ -276,7 +277,7 @@ def _sync_directory(directory: Path) -> None:
 
 def keep(path: Path, name: Path) -> None:
     """Gives a file a second name; another file of that name loses it. Raises StorageError."""
-    with _storage(name):
+    with storage_errors(name):
         # A link to the file would lead to its successor.
         if not name.is_symlink() and name.exists() and name.samefile(path):
             return
@@ -286,13 +287,13 @@ def keep(path: Path, name: Path) -> None:
 
 def remove(path: Path) -> None:
     """Removes a file if it is there. Raises StorageError."""
-    with _storage(path):
+    with storage_errors(path):
         path.unlink(missing_ok=True)
 
 
 def give_to_owner_of(path: Path, model: Path) -> None:
     """Gives a file or directory the owner and group of another. Raises StorageError."""
-    with _storage(path):
+    with storage_errors(path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             _give_to_owner_of(fd, model)
@@ -305,7 +306,7 @@ def make_directory(path: Path) -> None:
 
     Raises StorageError.
     """
-    with _storage(path):
+    with storage_errors(path):
         path.mkdir(0o700)
         give_to_owner_of(path, path.parent)
         _sync_directory(path.parent)
@@ -313,7 +314,7 @@ def make_directory(path: Path) -> None:
 
 def reserve(path: Path, size: int) -> None:
     """Makes a new file of zeros, with mode 0600, whose place on the disk is taken. Raises StorageError."""
-    with _storage(path):
+    with storage_errors(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, size)
@@ -323,7 +324,7 @@ def reserve(path: Path, size: int) -> None:
 
 def sync_directory(path: Path) -> None:
     """Makes the names in a directory durable. Raises StorageError."""
-    with _storage(path):
+    with storage_errors(path):
         _sync_directory(path)
 
 
@@ -332,7 +333,7 @@ def discard_directory(path: Path, names: Iterable[str]) -> None:
 
     Raises StorageError.
     """
-    with _storage(path):
+    with storage_errors(path):
         if path.is_dir() and not path.is_symlink():
             for name in names:
                 (path / name).unlink(missing_ok=True)
