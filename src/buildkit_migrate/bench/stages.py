@@ -17,11 +17,11 @@ from typing import Final
 from buildkit_migrate import reference
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.bench.synthetic import CONTAINERD, DATABASES, SNAPSHOTTER, V1, WORKER
-from buildkit_migrate.bolt import Bucket, Database
+from buildkit_migrate.bolt import BucketView, Database
 from buildkit_migrate.containerd.offline import MetadataDatabase
 from buildkit_migrate.containerd.plain import read_state
-from buildkit_migrate.metadata import bolt_store, keys
-from buildkit_migrate.migration.model import PlainRecords
+from buildkit_migrate.metadata import bolt_store
+from buildkit_migrate.migration.verify import plain_records
 from buildkit_migrate.roots import migrate_root
 
 __all__ = ["STAGES", "Stage", "Work"]
@@ -121,19 +121,9 @@ def _reference(root: Path) -> Iterator[Work]:
 
         def work() -> None:
             survey = read_state(inputs.containerd.root, inputs.snapshots.root, "buildkit", SNAPSHOTTER)
-            reference.plan(plain_records(inputs.v1.root), survey)
+            reference.plan(plain_records(BucketView(inputs.v1.root)), survey)
 
         yield work
-
-
-def plain_records(v1: Bucket) -> PlainRecords:
-    """The records of a v1 store, as `reference.plan` takes them."""
-    records = v1.bucket(keys.MAIN_BUCKET)
-    return {
-        id: {key: value if isinstance(value, bytes) else None for key, value in record.items()}
-        for id, record in (records.items() if records is not None else ())
-        if isinstance(record, Bucket)
-    }
 
 
 def _scratch(root: Path) -> tempfile.TemporaryDirectory[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from typing import Union
 
 from buildkit_migrate._native.bolt import Bucket
@@ -33,3 +33,17 @@ class BucketView(Mapping[bytes, bytes | Tree]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self._bucket.items())
+
+    def items(self) -> ItemsView[bytes, bytes | Tree]:
+        """In one walk, where a look for each key would be as slow again."""
+        return _Items(self)
+
+
+class _Items(ItemsView[bytes, bytes | Tree]):
+    def __init__(self, view: BucketView) -> None:
+        super().__init__(view)
+        self._view = view
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes | Tree]]:
+        for key, value in self._view._bucket.items():
+            yield key, value if isinstance(value, bytes) else BucketView(value)

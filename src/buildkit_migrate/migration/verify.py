@@ -29,7 +29,15 @@ from buildkit_migrate.migration.model import (
     Snapshot,
 )
 
-__all__ = ["Difference", "DifferenceKind", "Findings", "record_ids", "store_differences", "verify"]
+__all__ = [
+    "Difference",
+    "DifferenceKind",
+    "Findings",
+    "plain_records",
+    "record_ids",
+    "store_differences",
+    "verify",
+]
 
 _BUCKET: Final = b"(bucket)"
 """Stands for a nested bucket where a difference shows values."""
@@ -104,7 +112,7 @@ def verify(v1: Tree, v2: Tree, state: PlainState) -> Findings:
 
     ``v1``, ``v2``: the root buckets. What a daemon has changed in them since the migration is different, too.
     """
-    records = _records(v1)
+    records = plain_records(v1)
     survey, gone = _before_losses(records, _bucket(v2, keys.MAIN_BUCKET), state)
     plan = reference.plan(records, survey)
     differences = [
@@ -119,7 +127,7 @@ def verify(v1: Tree, v2: Tree, state: PlainState) -> Findings:
 
 def store_differences(v1: Tree, v2: Tree, survey: PlainSurvey) -> Iterator[Difference]:
     """Differences of a new store alone, with the survey that it was made with."""
-    return _compare_stores(v1, v2, reference.plan(_records(v1), survey))
+    return _compare_stores(v1, v2, reference.plan(plain_records(v1), survey))
 
 
 def record_ids(store: Tree) -> list[bytes]:
@@ -134,7 +142,7 @@ def _bucket(tree: Tree, name: bytes) -> Tree:
     return {} if found is None or isinstance(found, bytes) else found
 
 
-def _records(store: Tree) -> PlainRecords:
+def plain_records(store: Tree) -> PlainRecords:
     return {
         id: {key: value if isinstance(value, bytes) else None for key, value in record.items()}
         for id, record in _bucket(store, keys.MAIN_BUCKET).items()
