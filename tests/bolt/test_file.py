@@ -31,6 +31,11 @@ def put_ten_blocks(builder: Builder) -> None:
         builder.put(b"%d" % n, bytes(1 << 20))
 
 
+def open_descriptors() -> int:
+    gc.collect()  # mappings that earlier tests have left
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 # --- Locks
 
 
@@ -114,13 +119,13 @@ def test_no_regular_file(tmp_path: Path, kind: str) -> None:
 
 
 def test_no_descriptor_is_left_open(path: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     for _ in range(3):
         with Database.open(path), pytest.raises(BusyError):
             lock(path, exclusive=True)
         with pytest.raises(StorageError):
             write(path, mode=0o600, page_size=4096, fill=put)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before
 
 
 # --- Writing
@@ -171,11 +176,6 @@ def test_failed_file_is_removed(tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)):
         write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=fail)
     assert list(tmp_path.iterdir()) == []
-
-
-def open_descriptors() -> int:
-    gc.collect()  # mappings that earlier tests have left
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_large_files_are_written_whole(tmp_path: Path) -> None:
