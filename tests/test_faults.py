@@ -8,80 +8,22 @@ in their names.
 
 from __future__ import annotations
 
-import errno
-import functools
-import json
-import os
 import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import fault_points
 import fixtures
 import ondisk
+from fault_points import calls
 from fixtures import FLAT_LABEL, Tree, bucket, buckets
 from ondisk import OnDisk, timeless
 
-FAULTY = Path(__file__).parent / "faulty.py"
-FAULTS = ("kill", "EIO", "ENOSPC", "EACCES", "EINTR")
-
-
-def run_faulty(index: int, fault: str, root: OnDisk) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(FAULTY), str(index), fault, "migrate", "--format", "json", str(root.root)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-@functools.cache
-def calls() -> tuple[str, ...]:
-    """The calls of an undisturbed run, in order."""
-    with tempfile.TemporaryDirectory() as directory:
-        result = run_faulty(-1, "none", ondisk.sample(Path(directory)))
-    assert result.returncode == 0
-    return tuple(result.stderr.split())
-
-
-def points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Numbers of calls and the faults for them: the worst two at each call, the rest at one of each kind."""
-    for index, name in enumerate(names):
-        for fault in FAULTS:
-            if fault in FAULTS[:2] or names.index(name) == index:
-                yield index, fault
-        if name == "flock" and names.index(name) == index:
-            yield index, "EWOULDBLOCK"
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    parametrize(metafunc, calls)
-
-
-def parametrize(metafunc: pytest.Metafunc, names_of: Callable[[], tuple[str, ...]]) -> None:
-    if "call" in metafunc.fixturenames:
-        names = names_of()
-        ids = [f"call-{index}-{names[index]}-{fault}" for index, fault in points(names)]
-        metafunc.parametrize(("call", "fault"), list(points(names)), ids=ids)
-
-
-def check_status(result: subprocess.CompletedProcess[str], fault: str, name: str) -> None:
-    """Killed, or a clean error; a file that can't be unlocked at the end does no harm."""
-    assert "Traceback" not in result.stderr
-    if fault == "kill":
-        assert result.returncode == -9
-    elif name == "flock" and result.returncode == 0:
-        assert fault != "EWOULDBLOCK"
-    else:
-        error = json.loads(result.stdout)["error"]
-        busy = fault == "EWOULDBLOCK"
-        assert result.returncode == (4 if busy else 8), error
-        assert error["type"] == ("BusyError" if busy else "StorageError")
-        assert busy or os.strerror(getattr(errno, fault)) in error["message"]
+    fault_points.parametrize(metafunc, "migrate")
 
 
 class Outcome:
@@ -131,14 +73,15 @@ def finish(root: OnDisk) -> None:
 
 def test_the_calls_are_the_ones_that_matter() -> None:
     """So that a change which hides some from the injection is noticed."""
-    assert {"open", "write", "fsync", "link", "rename", "unlink", "mkdir", "flock", "mmap"} <= set(calls())
-    assert calls().count("rename") == 2
-    assert calls().count("fsync") == 6  # two files, the journal, and three times the directory
+    names = calls("migrate")
+    assert {"open", "write", "fsync", "link", "rename", "unlink", "mkdir", "flock", "mmap"} <= set(names)
+    assert names.count("rename") == 2
+    assert names.count("fsync") == 6  # two files, the journal, and three times the directory
 
 
 def test_failing_call(call: int, fault: str, root: OnDisk, outcome: Outcome) -> None:
-    result = run_faulty(call, fault, root)
-    check_status(result, fault, calls()[call])
+    result = fault_points.run(call, fault, "migrate", root)
+    fault_points.check_status(result, fault, calls("migrate")[call])
     outcome.check_intermediate(root)
     assert fault == "kill" or root.left_behind == []
     finish(root)
@@ -146,19 +89,19 @@ def test_failing_call(call: int, fault: str, root: OnDisk, outcome: Outcome) -> 
 
 
 def test_short_writes(root: OnDisk, outcome: Outcome) -> None:
-    result = run_faulty(-1, "short", root)
+    result = fault_points.run(-1, "short", "migrate", root)
     assert result.returncode == 0
-    assert result.stderr.split().count("write") > calls().count("write")
+    assert result.stderr.split().count("write") > calls("migrate").count("write")
     outcome.check_finished(root)
 
 
 def test_killed_twice(root: OnDisk, outcome: Outcome) -> None:
     """The first run dies before its switch; leases and labels are done when the second one dies."""
-    switch = max(index for index, name in enumerate(calls()) if name == "rename")
-    assert run_faulty(switch, "kill", root).returncode == -9
+    switch = max(index for index, name in enumerate(calls("migrate")) if name == "rename")
+    assert fault_points.run(switch, "kill", "migrate", root).returncode == -9
     containerd = root.containerd.read_bytes()
     assert containerd != outcome.containerd_before
-    assert run_faulty(calls().index("fsync"), "kill", root).returncode == -9
+    assert fault_points.run(calls("migrate").index("fsync"), "kill", "migrate", root).returncode == -9
     outcome.check_intermediate(root)
     finish(root)
     outcome.check_finished(root)

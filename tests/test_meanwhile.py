@@ -17,11 +17,9 @@ from pathlib import Path
 
 import pytest
 
+import fault_points
 import ondisk
-import test_faults
-import test_undo
 from ondisk import OnDisk
-from test_faults import FAULTY
 
 
 @pytest.fixture
@@ -51,9 +49,9 @@ POSITIONS = ["first-write", "first-rename", "renamed", "last-rename", "last-sync
 @contextlib.contextmanager
 def stopped(command: str, position: str, root: OnDisk) -> Iterator[None]:
     """The command stands still at a call; afterwards it goes on and succeeds."""
-    names = test_faults.calls() if command == "migrate" else test_undo.calls()
+    call = positions(fault_points.calls(command))[position]
     with subprocess.Popen(
-        [sys.executable, str(FAULTY), str(positions(names)[position]), "stop", command, str(root.root)],
+        fault_points.arguments(call, "stop", command, root),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import fault_points
 import fixtures
 import ondisk
 from buildkit_migrate.metadata.bolt_store import BoltFileStore
 from buildkit_migrate.metadata.gojson import Value
+from fault_points import calls
 from fixtures import ROOT_LABEL, Tree, bucket, buckets
 from ondisk import OnDisk
-from test_faults import FAULTY, check_status, parametrize
 
 
 @pytest.fixture
@@ -198,36 +197,15 @@ def test_leases_that_were_there_stay(root: OnDisk) -> None:
 # Interruptions.
 
 
-def run_faulty(index: int, fault: str, root: OnDisk) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(FAULTY), str(index), fault, "undo", "--format", "json", str(root.root)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-@functools.cache
-def calls() -> tuple[str, ...]:
-    """The calls of an undisturbed undo, in order."""
-    with tempfile.TemporaryDirectory() as directory:
-        root = ondisk.sample(Path(directory))
-        assert root.migrate().returncode == 0
-        result = run_faulty(-1, "none", root)
-    assert result.returncode == 0
-    return tuple(result.stderr.split())
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    parametrize(metafunc, calls)
+    fault_points.parametrize(metafunc, "undo")
 
 
 def test_interrupted_undo(call: int, fault: str, root: OnDisk) -> None:
     before = databases(root)
     assert root.migrate().returncode == 0
-    result = run_faulty(call, fault, root)
-    check_status(result, fault, calls()[call])
+    result = fault_points.run(call, fault, "undo", root)
+    fault_points.check_status(result, fault, calls("undo")[call])
     assert root.v1.read_bytes() == before[root.v1]
     if stage(root)["stage"] == "undo-interrupted" and not root.v2.exists():
         refused = root.migrate("--format", "json")
@@ -240,20 +218,8 @@ def test_interrupted_undo(call: int, fault: str, root: OnDisk) -> None:
 def test_interrupted_migration_taken_back(root: OnDisk) -> None:
     """A run that died between containerd and the switch, and another one of a store that changed since."""
     before = databases(root)
-    with tempfile.TemporaryDirectory() as directory:
-        result = subprocess.run(
-            [sys.executable, str(FAULTY), "-1", "none", "migrate", str(ondisk.sample(Path(directory)).root)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    switch = max(index for index, name in enumerate(result.stderr.split()) if name == "rename")
-    killed = subprocess.run(
-        [sys.executable, str(FAULTY), str(switch), "kill", "migrate", str(root.root)],
-        capture_output=True,
-        check=False,
-    )
-    assert killed.returncode == -9
+    switch = max(index for index, name in enumerate(calls("migrate")) if name == "rename")
+    assert fault_points.run(switch, "kill", "migrate", root).returncode == -9
     assert stage(root)["stage"] == "interrupted"
     add_record(root.v1)
     refused = root.migrate("--format", "json")
@@ -312,21 +278,9 @@ def test_another_namespace_is_refused(tmp_path: Path) -> None:
 def test_killed_before_anything_was_replaced_and_v1_used_since(
     before_call: str, command: str, v1_too: bool, root: OnDisk
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        result = subprocess.run(
-            [sys.executable, str(FAULTY), "-1", "none", "migrate", str(ondisk.sample(Path(directory)).root)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    at = result.stderr.split().index("link") + (before_call == "rename")
-    assert result.stderr.split()[at] == before_call
-    killed = subprocess.run(
-        [sys.executable, str(FAULTY), str(at), "kill", "migrate", str(root.root)],
-        capture_output=True,
-        check=False,
-    )
-    assert killed.returncode == -9
+    at = calls("migrate").index("link") + (before_call == "rename")
+    assert calls("migrate")[at] == before_call
+    assert fault_points.run(at, "kill", "migrate", root).returncode == -9
     # The old daemon is started once more.
     lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": lease}}}})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 __all__ = [
     "BrokenRecordsError",
@@ -21,6 +23,7 @@ __all__ = [
     "StorageError",
     "UndoRefusedError",
     "UnusableTargetError",
+    "storage_errors",
 ]
 
 
@@ -99,6 +102,20 @@ class StorageError(Error):
     """The operating system refused to read or write (disk full, no permission, I/O error)."""
 
     exit_code = 8
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is that there is no such file."""
+        return isinstance(self.__cause__, FileNotFoundError)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError into a StorageError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
 class UnusableTargetError(Error):

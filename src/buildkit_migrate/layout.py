@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.errors import RootNotFoundError, StorageError
+from buildkit_migrate.errors import RootNotFoundError, StorageError, storage_errors
 
 __all__ = ["CONTAINERD_WORKER", "LOCK_FILE", "OCI_WORKER", "Root", "Worker", "default_places", "find_root"]
 
@@ -92,12 +92,11 @@ def find_root(path: str | os.PathLike[str] | None = None) -> Root:
 
 
 def _root_at(path: Path) -> Root | None:
-    try:
-        names = sorted(entry.name for entry in os.scandir(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
+    with storage_errors(path):
+        try:
+            names = sorted(entry.name for entry in os.scandir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
     workers = tuple(worker for name in names if (worker := _worker_at(path / name)) is not None)
     if workers or _is_state_without_workers(set(names)):
         return Root(path, path, workers)

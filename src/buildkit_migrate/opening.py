@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from buildkit_migrate.bolt import Database, lock, missing
+from buildkit_migrate.bolt import Database, lock
 from buildkit_migrate.containerd.offline import (
     KEPT_SUFFIX,
     MetadataDatabase,
@@ -39,7 +39,7 @@ def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None
         try:
             held.enter_context(lock(root.state / name, exclusive=not dry_run, create=created))
         except StorageError as error:
-            if not missing(error):
+            if not error.missing:
                 raise
 
 

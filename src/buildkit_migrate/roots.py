@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildkit_migrate.bolt import Database, missing
+from buildkit_migrate.bolt import Database
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import Error, StorageError
@@ -209,7 +209,7 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
     try:
         source = Database.open(worker.v1)
     except StorageError as error:
-        if missing(error):
+        if error.missing:
             return Verification(worker.v1, worker.v2, Verdict.NOTHING_TO_VERIFY)
         raise
     with source, opened_store(worker.v2) as (store, files):

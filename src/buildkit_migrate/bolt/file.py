@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
-from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError, storage_errors
 
 __all__ = [
     "Database",
@@ -29,11 +29,10 @@ __all__ = [
     "keep",
     "lock",
     "make_directory",
-    "missing",
+    "readable",
     "remove",
     "rename",
     "reserve",
-    "storage_errors",
     "sync_directory",
     "write",
 ]
@@ -41,20 +40,6 @@ __all__ = [
 DEFAULT_PAGE_SIZE: Final = 4096
 
 _WRITEBACK: Final = 8 << 20  # bytes
-
-
-@contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError into a StorageError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
-
-
-def missing(error: StorageError) -> bool:
-    """Whether the error is that there is no such file."""
-    return isinstance(error.__cause__, FileNotFoundError)
 
 
 class Lock:
@@ -90,16 +75,11 @@ def lock(path: Path, *, exclusive: bool, create: bool = False) -> Lock:
     does not keep a daemon of another user out; a symbolic link in its place is refused. Raises BusyError if
     another process holds it, CorruptDatabaseError if it is no regular file, StorageError.
     """
-    # O_NONBLOCK: opening a FIFO must not wait for a writer.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     with storage_errors(path):
         if create:
             _create(path)
-            flags |= os.O_NOFOLLOW
-        fd = os.open(path, flags)
+        fd = _open_regular(path, os.O_NOFOLLOW if create else 0)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise CorruptDatabaseError("not a regular file", path=str(path))
             _flock(fd, path, exclusive=exclusive)
             # Between open and flock another process may have put a new file in the place of this one.
             if not os.path.samestat(os.fstat(fd), path.stat()):
@@ -108,6 +88,26 @@ def lock(path: Path, *, exclusive: bool, create: bool = False) -> Lock:
             os.close(fd)
             raise
     return Lock(path, fd)
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[int]:
+    """Descriptor of a regular file, for reading. Raises CorruptDatabaseError if it is none, StorageError."""
+    with storage_errors(path):
+        fd = _open_regular(path)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _open_regular(path: Path, flags: int = 0) -> int:
+    # O_NONBLOCK: opening a FIFO must not wait for a writer.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise CorruptDatabaseError("not a regular file", path=str(path))
+    return fd
 
 
 def _create(path: Path) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate._native.plan import Plan, Records, Survey
-from buildkit_migrate.bolt import Database, encode, keep, missing, remove, rewrite, write
+from buildkit_migrate.bolt import Database, encode, keep, remove, rewrite, write
 from buildkit_migrate.containerd.plain import edits_to_restore, read_state
-from buildkit_migrate.errors import ContainerdStateError, StorageError
+from buildkit_migrate.errors import ContainerdStateError, StorageError, storage_errors
 from buildkit_migrate.migration.model import Before, PlainState
 
 __all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
@@ -77,10 +77,8 @@ class MetadataDatabase:
         old.close()
 
     def _mode(self) -> int:
-        try:
+        with storage_errors(self.path):
             return stat.S_IMODE(self.path.stat().st_mode)
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror}") from error
 
     def close(self) -> None:
         self.database.close()
@@ -91,7 +89,7 @@ def open_database(path: Path, *, exclusive: bool) -> Database:
     try:
         return Database.open(path, exclusive=exclusive)
     except StorageError as error:
-        if missing(error):
+        if error.missing:
             raise ContainerdStateError(f"containerd's database {path} is missing") from error
         raise
 

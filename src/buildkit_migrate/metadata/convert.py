@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildkit_migrate.bolt import Database, lock, missing, remove, write
+from buildkit_migrate.bolt import Database, lock, remove, write
 from buildkit_migrate.errors import StorageError, UnusableTargetError
 from buildkit_migrate.metadata.bolt_store import STORE_MODE
 from buildkit_migrate.metadata.engines import Engine, engine_of
@@ -66,7 +66,7 @@ def _remove_abandoned(aside: Path) -> None:
         with lock(aside, exclusive=True):
             remove(aside)
     except StorageError as error:
-        if not missing(error):
+        if not error.missing:
             raise
 
 

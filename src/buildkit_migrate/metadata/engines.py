@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from buildkit_migrate.bolt import Bucket, Database
-from buildkit_migrate.errors import CorruptDatabaseError, StorageError
+from buildkit_migrate.bolt import Bucket, Database, readable
+from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.metadata import bolt_store
 
 if TYPE_CHECKING:
@@ -35,18 +34,10 @@ def engine_of(path: Path) -> Engine:
 
     Raises CorruptDatabaseError if it is neither, StorageError.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise CorruptDatabaseError("not a regular file", path=str(path))
-            if os.fstat(fd).st_size == 0:
-                return "bolt"
-            magics = [os.pread(fd, len(_BOLT_MAGIC), at + _MAGIC_AT) for at in [0, *_SECOND_META]]
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
+    with readable(path) as fd:
+        if os.fstat(fd).st_size == 0:
+            return "bolt"
+        magics = [os.pread(fd, len(_BOLT_MAGIC), at + _MAGIC_AT) for at in [0, *_SECOND_META]]
     if magics[0] == LMDB_MAGIC:
         return "lmdb"
     # A bolt file of the other byte order is refused by its reader, with a message of its own.

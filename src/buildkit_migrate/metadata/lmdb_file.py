@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 import lmdb
 
 from buildkit_migrate._native.packing import check_lmdb
+from buildkit_migrate.bolt import readable
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.metadata.engines import LMDB_MAGIC
 
@@ -36,23 +36,9 @@ def check_file(path: Path, *, thorough: bool = False) -> None:
 
     ``thorough``: all pages in use are looked at, too. Other processes may write to the file meanwhile.
     """
-    with _readable(path) as fd:
+    with readable(path) as fd:
         if os.fstat(fd).st_size and (thorough or not _is_whole(fd)):
             _walk(fd, path)
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[int]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise CorruptDatabaseError("not a regular file", path=str(path))
-            yield fd
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
 
 
 def _metas(fd: int) -> tuple[int, list[bytes]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.errors import StorageError
+from buildkit_migrate.errors import storage_errors
 from buildkit_migrate.migration.verify import Difference, DifferenceKind
 
 __all__ = ["content_differences"]
@@ -40,10 +40,9 @@ def _hash(directory: Path, digest: bytes) -> bytes | None:
         return None
     algorithm, name = match[1].decode(), match[2].decode()
     path = directory / "blobs" / algorithm / name
-    try:
-        with path.open("rb") as file:
-            return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}".encode()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
+    with storage_errors(path):
+        try:
+            with path.open("rb") as file:
+                return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}".encode()
+        except FileNotFoundError:
+            return None

@@ -22,7 +22,7 @@ from buildkit_migrate.bolt import (
     reserve,
     sync_directory,
 )
-from buildkit_migrate.errors import CorruptDatabaseError, JournalError, StorageError
+from buildkit_migrate.errors import CorruptDatabaseError, JournalError, storage_errors
 from buildkit_migrate.migration.model import Before, Resource
 
 if TYPE_CHECKING:
@@ -102,14 +102,13 @@ def fingerprint(path: Path) -> str:
 
     Every transaction changes the meta pages, every write the time. Raises StorageError.
     """
-    try:
-        with path.open("rb") as file:
-            metas = file.read(2 * 65536)
-            info = os.fstat(file.fileno())
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
+    with storage_errors(path):
+        try:
+            with path.open("rb") as file:
+                metas = file.read(2 * 65536)
+                info = os.fstat(file.fileno())
+        except FileNotFoundError:
+            return ""
     return f"{info.st_size}:{info.st_mtime_ns}:{hashlib.sha256(metas).hexdigest()}"
 
 
@@ -131,13 +130,11 @@ def is_untouched(state: State, database: Path | None) -> bool:
     if state.containerd_after:
         return False
     database = database or Path(state.containerd["place"])
-    try:
+    with storage_errors(database):
         return database.exists() and all(
             not kept.exists() or kept.samefile(database)
             for kept in (kept_path(state, database), Path(state.kept_path))
         )
-    except OSError as error:
-        raise StorageError(f"{database}: {error.strerror}") from error
 
 
 class Journal:
@@ -270,13 +267,12 @@ def read_state(path: Path) -> State | None:
     for place in (path, data, path / _LOCK):
         if place.is_symlink():
             raise JournalError(f"{place} is a symbolic link", hint="remove the link")
-    try:
-        if data.stat().st_size == 0:
+    with storage_errors(data):
+        try:
+            if data.stat().st_size == 0:
+                return None
+        except (FileNotFoundError, NotADirectoryError):
             return None
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise StorageError(f"{data}: {error.strerror}") from error
     with (
         contextlib.closing(_open(path, read_only=True)) as environment,
         _errors(path),

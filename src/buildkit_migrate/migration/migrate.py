@@ -23,8 +23,8 @@ from buildkit_migrate.errors import (
     BusyError,
     CorruptDatabaseError,
     JournalError,
-    StorageError,
     UnusableTargetError,
+    storage_errors,
 )
 from buildkit_migrate.metadata.engines import Engine, engine_of, write_store
 from buildkit_migrate.migration import journal
@@ -115,12 +115,11 @@ def settled(from_path: Path, to_path: Path) -> Report | None:
 
 
 def _exists(path: Path) -> bool:
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
+    with storage_errors(path):
+        try:
+            path.stat()
+        except FileNotFoundError:
+            return False
     return True
 
 

@@ -1,0 +1,77 @@
+"""Runs with a fault in one of their system calls (see faulty.py), and the calls at which to put one."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ondisk
+from ondisk import OnDisk
+
+FAULTS = ("kill", "EIO", "ENOSPC", "EACCES", "EINTR")
+
+
+def arguments(index: int, fault: str, command: str, root: OnDisk) -> list[str]:
+    """Those of a process that runs a command with a fault at the call of that number; -1: at none."""
+    faulty = Path(__file__).parent / "faulty.py"
+    return [sys.executable, str(faulty), str(index), fault, command, "--format", "json", str(root.root)]
+
+
+def run(index: int, fault: str, command: str, root: OnDisk) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments(index, fault, command, root), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@functools.cache
+def calls(command: str) -> tuple[str, ...]:
+    """The calls of an undisturbed migration or undo of the sample root, in order."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = ondisk.sample(Path(directory))
+        if command == "undo":
+            assert root.migrate().returncode == 0
+        result = run(-1, "none", command, root)
+    assert result.returncode == 0
+    return tuple(result.stderr.split())
+
+
+def points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Numbers of calls and the faults for them: the worst two at each call, the rest at one of each kind."""
+    for index, name in enumerate(names):
+        for fault in FAULTS:
+            if fault in FAULTS[:2] or names.index(name) == index:
+                yield index, fault
+        if name == "flock" and names.index(name) == index:
+            yield index, "EWOULDBLOCK"
+
+
+def parametrize(metafunc: pytest.Metafunc, command: str) -> None:
+    """Gives a test that takes ``call`` and ``fault`` all of them."""
+    if "call" in metafunc.fixturenames:
+        names = calls(command)
+        ids = [f"call-{index}-{names[index]}-{fault}" for index, fault in points(names)]
+        metafunc.parametrize(("call", "fault"), list(points(names)), ids=ids)
+
+
+def check_status(result: subprocess.CompletedProcess[str], fault: str, name: str) -> None:
+    """Killed, or a clean error; a file that can't be unlocked at the end does no harm."""
+    assert "Traceback" not in result.stderr
+    if fault == "kill":
+        assert result.returncode == -9
+    elif name == "flock" and result.returncode == 0:
+        assert fault != "EWOULDBLOCK"
+    else:
+        error = json.loads(result.stdout)["error"]
+        busy = fault == "EWOULDBLOCK"
+        assert result.returncode == (4 if busy else 8), error
+        assert error["type"] == ("BusyError" if busy else "StorageError")
+        assert busy or os.strerror(getattr(errno, fault)) in error["message"]
