@@ -9,10 +9,9 @@ from buildkit_migrate._native.bolt cimport Reader, bkm_bolt, bkm_span, c_bool, t
 from sha256_kernel cimport bkm_sha256_kernel, select_kernel
 
 import os
-import struct
-import time
 from collections import namedtuple
 
+from buildkit_migrate.containerd.times import stored_time, text_time
 from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.metadata import gojson, keys
 from buildkit_migrate.migration.model import Caution, PlainPlan, Problem, Reason, RecordPlan
@@ -578,13 +577,12 @@ cdef class _ContainerdEdits:
 
     def __cinit__(self, Plan plan not None, now_ns):
         cdef bkm_containerd_terms terms
-        seconds, nanoseconds = divmod(now_ns, 1_000_000_000)
         self.plan = plan
         self.owned = (
             plan.survey.namespace.encode(),
             plan.survey.snapshotter.encode(),
-            stored_time(seconds, nanoseconds),
-            text_time(seconds, nanoseconds),
+            stored_time(now_ns),
+            text_time(now_ns),
         )
         terms.name_space = to_span(self.owned[0])
         terms.snapshotter = to_span(self.owned[1])
@@ -619,14 +617,3 @@ cdef bytes chunk(const bkm_operations *out, Reader reader):
     if out.size == 0:
         raise StopIteration  # the end of the stream
     return PyBytes_FromStringAndSize(<const char *>out.data, out.size)
-
-
-cdef bytes stored_time(object seconds, object nanoseconds):
-    """Go's binary form (spec containerd-metadata-db, section 2): seconds since the year 1, zone UTC."""
-    return struct.pack(">BqIh", 1, seconds + 62135596800, nanoseconds, -1)
-
-
-cdef bytes text_time(object seconds, object nanoseconds):
-    """RFC 3339 in UTC, the fraction without trailing zeros (spec buildkit-metadata, section 4, pass 5)."""
-    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}{fraction}Z".encode()

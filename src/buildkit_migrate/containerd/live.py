@@ -41,6 +41,7 @@ from buildkit_migrate.containerd.protocol.methods import (
     UPDATE_SNAPSHOT,
 )
 from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL, ConnectionOptions
+from buildkit_migrate.containerd.times import text_time
 from buildkit_migrate.errors import ContainerdCallError, ContainerdStateError, Error
 from buildkit_migrate.migration.model import Before, Kind, PlainState, Resource, Snapshot
 
@@ -289,7 +290,7 @@ class LiveLeaseManager(_LiveService):
 
     async def _create(self, id: bytes) -> bool:
         """Whether it was made; False if it exists."""
-        flat = api.Label(key=FLAT_LABEL, value=_now())
+        flat = api.Label(key=FLAT_LABEL, value=text_time(time.time_ns()))
         try:
             await self._client.call(CREATE_LEASE, api.CreateLeaseRequest(id=id, labels=[flat]), id)
         except ContainerdCallError as error:
@@ -426,10 +427,3 @@ def _texts(ids: Iterable[bytes]) -> Iterator[str]:
 def _quoted(pattern: str) -> bytes:
     """A string of the filter language; it has Go's escapes, and those of JSON are among them (section 7)."""
     return json.dumps(pattern, ensure_ascii=False).encode()
-
-
-def _now() -> bytes:
-    """RFC 3339 in UTC, as Go writes it: without trailing zeros of the fraction."""
-    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}{fraction}Z".encode()

@@ -149,7 +149,7 @@ class Journal:
         self.state = state
         self._environment = environment
         self._unwritten: list[bytes] = []
-        self._batches = self._count(_FINISHED)
+        self._batches = self._count(_FINISHED)  # its entries are numbered from 0, in their order
 
     @classmethod
     def create(cls, path: Path, state: State, before: Before) -> Self:
@@ -254,7 +254,11 @@ class Journal:
                 found = cursor.next()
 
     def _count(self, kind: bytes) -> int:
-        return sum(1 for _ in self._entries(kind))
+        with _errors(self.path), self._environment.begin() as transaction:
+            cursor = transaction.cursor()
+            beyond = cursor.set_range(_key(kind, 1 << 63))
+            last = cursor.prev() if beyond else cursor.last()
+            return int.from_bytes(cursor.key()[1:], "big") + 1 if last and cursor.key()[:1] == kind else 0
 
 
 def read_state(path: Path) -> State | None:
