@@ -14,6 +14,11 @@ import judge as judges
 import live_root
 import ondisk
 
+# The command is started many hundred times: its modules are compiled once, even where Python is told to keep
+# no bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / "build" / "bytecode")
+
 # Tests assert nothing about time, as machines differ.
 settings.register_profile("default", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=25)

@@ -111,7 +111,7 @@ def test_fault_in_the_journal(
 ) -> None:
     before = {path: path.read_bytes() for path in (root.v1, root.containerd)}
     if command == "undo":
-        assert root.migrate().returncode == 0
+        root.migrate_here()
     file = root.v2.with_name(root.v2.name + ".journal") / name
     inject = ["-P", str(file), "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={number}"]
     result, calls = strace(command, root, *inject)
@@ -133,8 +133,8 @@ def test_fault_in_the_journal(
     assert root.left_behind == []
     assert root.v1.read_bytes() == before[root.v1]
     if command == "migrate":
-        assert root.verify().returncode == 0
-        assert ondisk.run("undo", str(root.root)).returncode == 0
+        root.verify_here()
+        root.undo_here()
     # After a run that went on the old file is not put back, as somebody may have used the new one.
     assert content(root.containerd.read_bytes()) == content(before[root.containerd])
     assert not root.v2.exists()

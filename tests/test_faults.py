@@ -33,7 +33,7 @@ class Outcome:
         root = ondisk.sample(directory)
         self.v1 = root.v1.read_bytes()
         self.containerd_before = root.containerd.read_bytes()
-        assert root.migrate().returncode == 0
+        root.migrate_here()
         assert ondisk.tree(root.v2)
         self.v2 = root.v2.read_bytes()
         self.containerd = timeless(ondisk.tree(root.containerd))
@@ -66,11 +66,6 @@ def root(tmp_path: Path) -> OnDisk:
     return ondisk.sample(tmp_path)
 
 
-def finish(root: OnDisk) -> None:
-    result = root.migrate()
-    assert result.returncode == 0, result.stderr
-
-
 def test_the_calls_are_the_ones_that_matter() -> None:
     """So that a change which hides some from the injection is noticed."""
     names = calls("migrate")
@@ -84,7 +79,7 @@ def test_failing_call(call: int, fault: str, root: OnDisk, outcome: Outcome) -> 
     fault_points.check_status(result, fault, calls("migrate")[call])
     outcome.check_intermediate(root)
     assert fault == "kill" or root.left_behind == []
-    finish(root)
+    root.migrate_here()
     outcome.check_finished(root)
 
 
@@ -103,7 +98,7 @@ def test_killed_twice(root: OnDisk, outcome: Outcome) -> None:
     assert containerd != outcome.containerd_before
     assert fault_points.run(calls("migrate").index("fsync"), "kill", "migrate", root).returncode == -9
     outcome.check_intermediate(root)
-    finish(root)
+    root.migrate_here()
     outcome.check_finished(root)
     assert root.containerd.read_bytes() == containerd
 
@@ -111,7 +106,7 @@ def test_killed_twice(root: OnDisk, outcome: Outcome) -> None:
 def test_garbage_left_behind_is_replaced(root: OnDisk, outcome: Outcome) -> None:
     for path in (root.v2, root.containerd):
         path.with_name(path.name + ".tmp").write_bytes(b"garbage" * 10_000)
-    finish(root)
+    root.migrate_here()
     outcome.check_finished(root)
 
 
@@ -123,7 +118,7 @@ def test_lease_without_resources(root: OnDisk, outcome: Outcome) -> None:
         b"labels": {FLAT_LABEL: b"2020-01-01T00:00:00Z"},
     }
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {record: lease}}}})
-    finish(root)
+    root.migrate_here()
     assert root.v2.read_bytes() == outcome.v2
     after = ondisk.tree(root.containerd)
     assert bucket(after, b"v1", b"buildkit", b"leases", record, b"labels") == lease[b"labels"]
@@ -133,7 +128,7 @@ def test_lease_without_resources(root: OnDisk, outcome: Outcome) -> None:
 def test_an_older_database_under_the_second_name_makes_way(root: OnDisk, outcome: Outcome) -> None:
     """It no longer fits the snapshots if a daemon ran since, so going back to it would lose data."""
     root.kept.write_bytes(b"older")
-    finish(root)
+    root.migrate_here()
     assert root.kept.read_bytes() == outcome.containerd_before
 
 
@@ -153,5 +148,5 @@ def test_really_full_disk(small_volume: Path, outcome: Outcome) -> None:
     assert root.left_behind == []
     outcome.check_intermediate(root)
     subprocess.run(["mount", "-o", "remount,size=30m", str(small_volume)], check=True)
-    finish(root)
+    root.migrate_here()
     outcome.check_finished(root)

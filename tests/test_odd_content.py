@@ -49,14 +49,14 @@ def test_odd_values_are_kept(name: str, root: OnDisk) -> None:
     record = committed(root)[0]
     ondisk.edit(root.v1, {b"_main": {record: KEPT[name]}})
     v1 = ondisk.tree(root.v1)
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     values = bucket(ondisk.tree(root.v2), b"_main", record)
     before = bucket(v1, b"_main", record)
     added = values.keys() - before.keys()
     # The parent is the snapshot's, whatever was there.
     assert {**values, b"cache.parent": b""}.items() >= {**before, b"cache.parent": b""}.items()
     assert {b"cache.chainID", b"cache.blobChainID", b"cache.snapshot", b"cache.diffID"} <= added
-    assert ondisk.run("verify", str(root.root)).returncode == 0
+    root.verify_here()
 
 
 def test_buckets_of_others_are_kept(root: OnDisk) -> None:
@@ -79,13 +79,13 @@ def test_buckets_of_others_are_kept(root: OnDisk) -> None:
         },
     )
     v1 = ondisk.tree(root.v1)
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     v2 = ondisk.tree(root.v2)
     for name in (b"aaa", b"zzz", b"_external"):
         assert v2[name] == v1[name]
     assert bucket(v2, b"_main")[b"plain"] == b"no bucket"
     assert bucket(v1, b"_index").items() <= bucket(v2, b"_index").items()
-    assert ondisk.run("verify", str(root.root)).returncode == 0
+    root.verify_here()
 
 
 def test_a_hundred_thousand_labels(root: OnDisk) -> None:
@@ -94,7 +94,7 @@ def test_a_hundred_thousand_labels(root: OnDisk) -> None:
     digest = next(name for name, row in buckets(blobs).items() if ROOT_LABEL in bucket(row, b"labels"))
     many: Tree = {b"label/%06d" % i: b"value" for i in range(100_000)}
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"content": {b"blob": {digest: {b"labels": many}}}}}})
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     after = ondisk.tree(root.containerd)
     labels = bucket(after, b"v1", b"buildkit", b"content", b"blob", digest, b"labels")
     assert many.items() <= labels.items()
@@ -129,6 +129,6 @@ def test_what_cannot_be_migrated_is_named(name: str, root: OnDisk) -> None:
     assert (record.decode(), reason) in {(problem["record"], problem["reason"]) for problem in problems}
     assert ondisk.listing(root.worker) == before
     assert root.migrate("--on-broken", "drop").returncode == 0
-    assert ondisk.run("verify", str(root.root)).returncode == 0
+    root.verify_here()
     kept = reason == "equal-mutable-target-gone"
     assert (record in bucket(ondisk.tree(root.v2), b"_main")) == kept

@@ -53,7 +53,7 @@ def test_planted_link_makes_way(root: OnDisk, victim: Path, name: str, dangling:
     target = victim.with_name("missing") if dangling else victim
     (root.worker / name).symlink_to(target)
     before, database = ondisk.listing(victim.parent), root.containerd.read_bytes()
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     assert ondisk.listing(victim.parent) == before
     assert not root.v2.is_symlink()
     assert not root.containerd.is_symlink()
@@ -66,9 +66,9 @@ def test_link_to_the_database_is_no_second_name_of_it(root: OnDisk) -> None:
     """It would lead to the new database once that is in place, and the old one would be lost."""
     root.kept.symlink_to(root.containerd)
     before = root.containerd.read_bytes()
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     assert root.kept.read_bytes() == before
-    assert ondisk.run("undo", str(root.root)).returncode == 0
+    root.undo_here()
     assert root.containerd.read_bytes() == before
 
 
@@ -99,7 +99,7 @@ def test_planted_journal(root: OnDisk, victim: Path) -> None:
 
 @pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
 def test_planted_file_in_the_journal(root: OnDisk, victim: Path, name: str) -> None:
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     root.v2.unlink()
     file = journal(root) / name
     file.unlink()

@@ -17,6 +17,8 @@ import fixtures
 import ondisk
 from buildkit_migrate.metadata.bolt_store import BoltFileStore
 from buildkit_migrate.metadata.gojson import Value
+from buildkit_migrate.migration.status import Stage
+from buildkit_migrate.roots import root_status
 from fault_points import calls
 from fixtures import ROOT_LABEL, Tree, bucket, buckets
 from ondisk import OnDisk
@@ -38,6 +40,11 @@ def stage(root: OnDisk) -> dict[str, Any]:
     return dict(worker)
 
 
+def stage_here(root: OnDisk) -> Stage:
+    (worker,) = root_status(root.root)
+    return worker.stage
+
+
 def databases(root: OnDisk) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (root.v1, root.containerd, root.snapshots)}
 
@@ -46,7 +53,7 @@ def check_back(root: OnDisk, before: dict[Path, bytes]) -> None:
     assert databases(root) == before
     assert not root.v2.exists()
     assert not root.kept.exists()
-    assert stage(root)["stage"] == "not-migrated"
+    assert stage_here(root) == Stage.NOT_MIGRATED
 
 
 @pytest.mark.parametrize("name", sorted(fixtures.REAL_ROOTS))
@@ -203,15 +210,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def test_interrupted_undo(call: int, fault: str, root: OnDisk) -> None:
     before = databases(root)
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     result = fault_points.run(call, fault, "undo", root)
     fault_points.check_status(result, fault, calls("undo")[call])
     assert root.v1.read_bytes() == before[root.v1]
-    if stage(root)["stage"] == "undo-interrupted" and not root.v2.exists():
+    if stage_here(root) == Stage.UNDO_INTERRUPTED and not root.v2.exists():
         refused = root.migrate("--format", "json")
         assert refused.returncode == 13
         assert "undo" in json.loads(refused.stdout)["error"]["hint"]
-    assert undo(root).returncode == 0
+    root.undo_here()
     check_back(root, before)
 
 
@@ -237,24 +244,24 @@ def test_undo_from_another_directory(root: OnDisk) -> None:
     before = databases(root)
     command = [sys.executable, "-m", "buildkit_migrate", "migrate", root.root.name]
     subprocess.run(command, cwd=root.root.parent, capture_output=True, check=True)
-    assert undo(root).returncode == 0
+    root.undo_here()
     check_back(root, before)
 
 
 def test_undo_of_a_copy_leaves_the_original_alone(root: OnDisk, tmp_path: Path) -> None:
     before = databases(root)
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     copy = ondisk.oci(tmp_path / "copy", root.snapshotter)
     subprocess.run(["cp", "-a", root.root, copy.root], check=True)
     assert undo(copy).returncode == 0
     assert not copy.kept.exists()
     assert copy.containerd.read_bytes() == before[root.containerd]
-    assert undo(root).returncode == 0
+    root.undo_here()
     check_back(root, before)
 
 
 def test_a_missing_old_database_is_found_before_anything_is_changed(root: OnDisk) -> None:
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     root.kept.unlink()
     assert undo(root).returncode == 13
     assert stage(root)["stage"] == "migrated"
@@ -264,11 +271,11 @@ def test_a_missing_old_database_is_found_before_anything_is_changed(root: OnDisk
 def test_another_namespace_is_refused(tmp_path: Path) -> None:
     root = ondisk.sample_of_containerd(tmp_path)
     before = databases(root)
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     refused = undo(root, "--namespace", "default", "--force")
     assert refused.returncode == 13
     assert json.loads(refused.stdout)["error"]["hint"] == "give it with --namespace buildkit"
-    assert undo(root).returncode == 0
+    root.undo_here()
     check_back(root, before)
 
 
@@ -289,7 +296,7 @@ def test_killed_before_anything_was_replaced_and_v1_used_since(
     used = ondisk.tree(root.containerd)
     if command == "migrate":
         assert root.migrate("--on-broken", "drop").returncode == 0
-        assert undo(root).returncode == 0
+        root.undo_here()
     else:
         assert undo(root, *["--force"] * v1_too).returncode == 0
     assert ondisk.tree(root.containerd) == used
@@ -314,7 +321,7 @@ def test_a_path_that_is_no_utf8(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_the_journal_belongs_to_the_owner_of_the_root(root: OnDisk) -> None:
     subprocess.run(["chown", "-R", "1234:1235", root.root], check=True)
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     journal = root.v2.with_name("metadata_v2.db.journal")
     for path in (journal, *journal.iterdir()):
         assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235), path
@@ -330,18 +337,18 @@ def test_nothing_to_undo_needs_no_containerd(tmp_path: Path) -> None:
 
 def test_what_was_done_before_a_run_went_on_stays(root: OnDisk) -> None:
     """The new store was used and removed by hand; the next run goes on from the journal."""
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     root.v2.unlink()
     lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": lease}}}})
-    assert root.migrate().returncode == 0
-    assert undo(root).returncode == 0
+    root.migrate_here()
+    root.undo_here()
     assert fixtures.leases_of(ondisk.tree(root.containerd)) == {b"others": set()}
     assert stage(root)["stage"] == "not-migrated"
 
 
 def test_status_without_v1(root: OnDisk) -> None:
-    assert root.migrate().returncode == 0
+    root.migrate_here()
     root.v1.unlink()
     assert stage(root)["can_undo"] is False
     assert stage(root)["next_step"] == "nothing to do"

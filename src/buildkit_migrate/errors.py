@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 __all__ = [
     "BrokenRecordsError",
@@ -23,7 +21,6 @@ __all__ = [
     "StorageError",
     "UndoRefusedError",
     "UnusableTargetError",
-    "storage_errors",
 ]
 
 
@@ -107,15 +104,6 @@ class StorageError(Error):
     def missing(self) -> bool:
         """Whether it is that there is no such file."""
         return isinstance(self.__cause__, FileNotFoundError)
-
-
-@contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError into a StorageError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
 class UnusableTargetError(Error):

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.errors import RootNotFoundError, StorageError, storage_errors
+from buildkit_migrate.errors import RootNotFoundError, StorageError
+from buildkit_migrate.storage import storage_errors
 
 __all__ = ["CONTAINERD_WORKER", "LOCK_FILE", "OCI_WORKER", "Root", "Worker", "default_places", "find_root"]
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
-from buildkit_migrate.errors import BusyError, CorruptDatabaseError, storage_errors
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError
+from buildkit_migrate.storage import storage_errors
 
 __all__ = [
     "Database",

@@ -18,8 +18,9 @@ from typing import Final
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.bolt import Database, encode, keep, remove, rewrite, write
 from buildkit_migrate.containerd.plain import edits_to_restore, read_state
-from buildkit_migrate.errors import ContainerdStateError, StorageError, storage_errors
+from buildkit_migrate.errors import ContainerdStateError, StorageError
 from buildkit_migrate.migration.model import Before, PlainState
+from buildkit_migrate.storage import storage_errors
 
 __all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
 

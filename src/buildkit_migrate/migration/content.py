@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.errors import storage_errors
 from buildkit_migrate.migration.verify import Difference, DifferenceKind
+from buildkit_migrate.storage import storage_errors
 
 __all__ = ["content_differences"]
 

@@ -22,8 +22,9 @@ from buildkit_migrate.bolt import (
     reserve,
     sync_directory,
 )
-from buildkit_migrate.errors import CorruptDatabaseError, JournalError, storage_errors
+from buildkit_migrate.errors import CorruptDatabaseError, JournalError
 from buildkit_migrate.migration.model import Before, Resource
+from buildkit_migrate.storage import storage_errors
 
 if TYPE_CHECKING:
     import lmdb

@@ -23,12 +23,12 @@ from buildkit_migrate.errors import (
     CorruptDatabaseError,
     JournalError,
     UnusableTargetError,
-    storage_errors,
 )
 from buildkit_migrate.metadata.engines import Engine, engine_of, write_store
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.journal import Journal, State
 from buildkit_migrate.migration.report import Outcome, Report
+from buildkit_migrate.storage import storage_errors
 
 if TYPE_CHECKING:
     from buildkit_migrate.metadata.lmdb_bulk import NewStore
