@@ -19,11 +19,24 @@ typedef struct {
     const bkm_chain_output *out;
     const bkm_sha256_kernel *kernel;
     bkm_chain_order order;
-    uint8_t *odd; /* non-zero: a text of the record whose digest the second pass wants is no id; see the columns */
+    uint8_t *odd; /* a bit for each record: a text whose digest the second pass wants is no id */
 } engine;
 
-/* Records ahead of their turn at which the caches are told of places in random order. */
-enum { AHEAD = 32 };
+static inline bool is_odd(const engine *e, size_t r)
+{
+    return e->odd[r / 8] >> r % 8 & 1;
+}
+
+static inline void set_odd(const engine *e, size_t r)
+{
+    e->odd[r / 8] |= (uint8_t)(1 << r % 8);
+}
+
+/* How many records before their turn the caches are told of them. */
+enum {
+    TEXTS_AHEAD = 32,
+    PLACES_AHEAD = 8, /* few: what is asked for faster than memory answers holds up the hashing */
+};
 
 /* ---- first pass: by record ---- */
 
@@ -40,7 +53,7 @@ static void keep_part(const engine *e, size_t r, const uint8_t part[BKM_SHA256_D
 
     memcpy(own->blob_chain, part, BKM_SHA256_DIGEST);
     if (diff_id.size != BKM_ID_SIZE || !bkm_id_read(own->chain, diff_id.data, e->kernel->hex))
-        e->odd[r] = 1;
+        set_odd(e, r);
 }
 
 static void flush_parts(const engine *e, part_batch *batch)
@@ -63,12 +76,12 @@ static void hash_parts(const engine *e, size_t begin, size_t end)
     bkm_pair_hash_start(&batch.hash, e->kernel);
     for (size_t r = begin; r < end; r++) {
         bkm_chain_state state = bkm_chain_own_state(in, r);
-        if (r + AHEAD < end) {
-            bkm_prefetch(in->blob[r + AHEAD]);
-            bkm_prefetch(in->diff_id[r + AHEAD]);
+        if (r + TEXTS_AHEAD < end) {
+            bkm_prefetch(in->blob[r + TEXTS_AHEAD]);
+            bkm_prefetch(in->diff_id[r + TEXTS_AHEAD]);
         }
         if (state == BKM_CHAIN_EMPTY || state == BKM_CHAIN_GIVEN) {
-            e->odd[r] = 1;
+            set_odd(e, r);
         } else if (state == BKM_CHAIN_BASE || state == BKM_CHAIN_COMPUTED) {
             if (in->blob[r].size == BKM_ID_SIZE && in->diff_id[r].size == BKM_ID_SIZE) {
                 if (batch.hash.count == BKM_PAIR_BATCH)
@@ -94,7 +107,7 @@ typedef struct {
 static prefixes add_prefixes(const engine *e, bkm_chain_hash *batch, size_t record)
 {
     const bkm_chain_ids *above = &e->out->ids[record];
-    uint8_t state = e->odd[record] ? e->out->state[record] : BKM_CHAIN_COMPUTED;
+    uint8_t state = is_odd(e, record) ? e->out->state[record] : BKM_CHAIN_COMPUTED;
     uint8_t unused[BKM_ID_SIZE]; /* what is not computed is text of the caller's */
     prefixes added;
 
@@ -112,7 +125,6 @@ static prefixes add_prefixes(const engine *e, bkm_chain_hash *batch, size_t reco
 static void prefetch_place(const engine *e, size_t place)
 {
     __builtin_prefetch(&e->out->ids[e->order.step[place].record], 1);
-    __builtin_prefetch(&e->odd[e->order.step[place].record]);
 }
 
 /* The ids of all children of the places from `begin` to `end`, which have theirs or are children of places
@@ -125,13 +137,14 @@ static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, 
     for (size_t parent = begin; parent < end; parent++) {
         bool have_prefixes = false;
         prefixes above;
-        if (parent + AHEAD < end && step[parent + AHEAD].end != step[parent + AHEAD - 1].end)
-            prefetch_place(e, parent + AHEAD);
+        size_t later = parent + PLACES_AHEAD;
+        if (later < end && step[later].end != step[later - 1].end)
+            prefetch_place(e, later);
         for (size_t last = step[parent].end; child < last; child++) {
             size_t r = step[child].record;
             bkm_chain_ids *own = &e->out->ids[r];
-            if (child + AHEAD < e->order.reached)
-                prefetch_place(e, child + AHEAD);
+            if (child + PLACES_AHEAD < e->order.reached)
+                prefetch_place(e, child + PLACES_AHEAD);
             if (parent >= batch_at || !bkm_chain_hash_fits(batch, 2)) {
                 bkm_chain_hash_flush(batch);
                 batch_at = child;
@@ -140,7 +153,7 @@ static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, 
             if (!have_prefixes)
                 above = add_prefixes(e, batch, step[parent].record);
             have_prefixes = true;
-            if (e->odd[r])
+            if (is_odd(e, r))
                 bkm_chain_hash_text(batch, above.chain, e->in->diff_id[r], own->chain);
             else
                 bkm_chain_hash_id(batch, above.chain, own->chain);
@@ -189,6 +202,13 @@ static void do_work(work *w, unsigned threads)
         pthread_join(helper[--helpers], NULL);
 }
 
+/* The same among the tasks of the first pass after its task 0: no two of them share a byte of `odd`. */
+static size_t part_cut(const work *w, size_t number)
+{
+    size_t pieces = w->tasks - 1;
+    return number == pieces ? w->end : cut(w, number, pieces) / 8 * 8;
+}
+
 /* The order, which only the second pass needs, or a piece of the first pass. */
 static void first_task(const work *w, size_t number)
 {
@@ -196,7 +216,7 @@ static void first_task(const work *w, size_t number)
     if (number == 0)
         bkm_chain_order_make(&w->engine->order, e->in, e->out->state);
     else
-        hash_parts(e, cut(w, number - 1, w->tasks - 1), cut(w, number, w->tasks - 1));
+        hash_parts(e, part_cut(w, number - 1), part_cut(w, number));
 }
 
 /* All that hangs below a run of places of one level: their children, the children of those, and so on. Each
@@ -232,11 +252,11 @@ static void find_wide_level(const bkm_chain_order *order, size_t *begin, size_t 
     }
 }
 
-static void hash_on_threads(engine *e, unsigned threads)
+static void hash_all(engine *e, unsigned threads)
 {
     /* More tasks than threads even out what differs between them; but short ones leave lanes empty. */
     enum { TASKS = 16, PLACES = 16 };
-    size_t most = (size_t)TASKS * threads;
+    size_t most = threads > 1 ? (size_t)TASKS * threads : 1;
     work first = {.engine = e, .task = first_task, .tasks = 1 + most, .end = e->in->count};
     work trees = {.engine = e, .task = tree_task};
     bkm_chain_hash batch;
@@ -246,11 +266,11 @@ static void hash_on_threads(engine *e, unsigned threads)
         return;
     find_wide_level(&e->order, &trees.begin, &trees.end);
     trees.tasks = (trees.end - trees.begin) / PLACES;
-    if (trees.tasks < 2) { /* no level is wide */
+    trees.tasks = trees.tasks < most ? trees.tasks : most;
+    if (trees.tasks < 2) { /* one thread, or no level is wide */
         trees.begin = e->order.reached;
         trees.tasks = 0;
     }
-    trees.tasks = trees.tasks < most ? trees.tasks : most;
     bkm_chain_hash_start(&batch, e->kernel);
     hash_children(e, &batch, 0, trees.begin);
     do_work(&trees, threads);
@@ -270,21 +290,15 @@ bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_out
                                const bkm_sha256_kernel *kernel, unsigned threads)
 {
     engine e = {.in = input, .out = output, .kernel = kernel};
-    bkm_chain_hash batch;
 
     if (!sound(input))
         return BKM_CHAIN_BAD_INPUT;
-    e.odd = calloc(input->count + 1, sizeof *e.odd);
+    e.odd = calloc(input->count / 8 + 1, 1);
     bool enough = bkm_chain_order_start(&e.order, input->count) && e.odd != NULL;
-    threads = threads < BKM_CHAIN_MAX_THREADS ? threads : BKM_CHAIN_MAX_THREADS;
-    if (enough && threads > 1 && input->count >= BKM_CHAIN_MANY) {
-        hash_on_threads(&e, threads);
-    } else if (enough) {
-        bkm_chain_order_make(&e.order, input, output->state);
-        hash_parts(&e, 0, input->count);
-        bkm_chain_hash_start(&batch, kernel);
-        hash_children(&e, &batch, 0, e.order.reached);
-    }
+    if (threads == 0 || input->count < BKM_CHAIN_MANY)
+        threads = 1;
+    if (enough)
+        hash_all(&e, threads < BKM_CHAIN_MAX_THREADS ? threads : BKM_CHAIN_MAX_THREADS);
     free(e.odd);
     bkm_chain_order_free(&e.order);
     return enough ? BKM_CHAIN_OK : BKM_CHAIN_NO_MEMORY;

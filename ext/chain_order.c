@@ -17,7 +17,7 @@ static bool is_root(uint8_t state)
 }
 
 /* Records come at random: the distance at which one is fetched before its turn. */
-enum { AHEAD = 16 };
+enum { AHEAD = 32 };
 
 /* Returns how many records need their parent. */
 static size_t link_children(bkm_chain_order *order, const bkm_chain_input *in, uint8_t *state)
