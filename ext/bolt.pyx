@@ -1,11 +1,15 @@
 """Python face of the bbolt reader, builder, rewrite, scan and check. The stub documents it."""
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 from buildkit_migrate.errors import CorruptDatabaseError, EditConflictError
 
+
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t alignment, size_t size)
 
 cdef extern from "bolt_reader.h" nogil:
     bint bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
@@ -25,7 +29,7 @@ cdef extern from "bolt_reader.h" nogil:
     uint64_t bkm_cursor_page(const bkm_cursor *cursor)
 
 cdef extern from "bolt_builder.h" nogil:
-    ctypedef c_bool (*bkm_sink)(void *context, const uint8_t *data, size_t size)
+    ctypedef c_bool (*bkm_sink)(void *context, bkm_block *block, size_t size, size_t wanted)
     const char *bkm_build_status_text(bkm_build_status status)
     bkm_builder *bkm_builder_new(uint32_t page_size, uint32_t fill, bkm_sink sink, void *context)
     void bkm_builder_free(bkm_builder *builder)
@@ -234,9 +238,31 @@ cdef class _Items:
         return to_bytes(item.key), make_bucket(self.reader, inner)
 
 
-cdef c_bool call_sink(void *context, const uint8_t *data, size_t size) noexcept nogil:
+cdef enum:
+    ALIGNMENT = 4096      # of blocks; what the system asks of memory that goes to a disk directly
+    BLOCK_SIZE = 4 << 20  # bytes; the disk is at its fastest, and the calls cost nothing
+
+
+cdef class _Block:
+    """Memory that a builder fills, and a view of which its sink gets."""
+
+    def __cinit__(self, size_t size):
+        size = (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        self.block.data = <uint8_t *>aligned_alloc(ALIGNMENT, size)
+        if self.block.data == NULL:
+            raise MemoryError
+        self.block.capacity = size
+
+    def __dealloc__(self):
+        free(self.block.data)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.block.data, <Py_ssize_t>self.block.capacity, 1, flags)
+
+
+cdef c_bool call_sink(void *context, bkm_block *block, size_t size, size_t wanted) noexcept nogil:
     with gil:
-        return (<Builder>context).give(data, size)
+        return (<Builder>context).give(block, size, wanted)
 
 
 cdef class Builder:
@@ -254,14 +280,14 @@ cdef class Builder:
     def __dealloc__(self):
         bkm_builder_free(self.builder)
 
-    cdef bint give(self, const uint8_t *data, size_t size):
-        # The view is valid during the call only; a sink that keeps the bytes must copy them.
+    cdef bint give(self, bkm_block *block, size_t size, size_t wanted):
         try:
-            view = memoryview(<const uint8_t[:size]>data)
-            try:
-                self.sink(view)
-            finally:
-                view.release()
+            if size:
+                self.sink(memoryview(self.block)[:size])
+            self.block, self.other = self.other, self.block
+            if self.block is None or self.block.block.capacity < wanted:
+                self.block = _Block(max(wanted, <size_t>BLOCK_SIZE))
+            block[0] = self.block.block
             return True
         except BaseException as error:
             self.sink_error = error

@@ -2,9 +2,6 @@
 
 #include <stdlib.h>
 
-/* Bytes handed to the sink at a time: large enough that the calls cost nothing. */
-enum { OUTPUT_BLOCK = 1 << 20 };
-
 typedef struct {
     uint8_t *data;
     size_t size;
@@ -56,7 +53,8 @@ struct bkm_builder {
     void *context;
     bkm_build_status status;
     uint64_t next_page;
-    buffer output;
+    bkm_block block;
+    size_t filled;        /* bytes of the block */
     int nesting;          /* index of the innermost open bucket; 0 is the root */
     bucket buckets[BKM_MAX_NESTING + 1];
 };
@@ -133,26 +131,33 @@ static bool grow(bkm_builder *builder, void *array_pointer, uint32_t count, uint
 
 /* ---- pages ---- */
 
-static bool flush_output(bkm_builder *builder)
+/* Hands over what is in the block, for one with room for `wanted` bytes. */
+static bool next_block(bkm_builder *builder, size_t wanted)
 {
-    if (builder->output.size && !builder->sink(builder->context, builder->output.data, builder->output.size))
+    if (!builder->sink(builder->context, &builder->block, builder->filled, wanted))
         return fail(builder, BKM_BUILD_SINK_FAILED);
-    builder->output.size = 0;
+    builder->filled = 0;
     return true;
+}
+
+/* The next `bytes` of the file, zeroed; NULL if that failed. */
+static uint8_t *take(bkm_builder *builder, size_t bytes)
+{
+    if (builder->block.capacity - builder->filled < bytes && !next_block(builder, bytes))
+        return NULL;
+    uint8_t *place = builder->block.data + builder->filled;
+    memset(place, 0, bytes);
+    builder->filled += bytes;
+    return place;
 }
 
 /* Begins a page run for `size` bytes (header included); returns where to write it, zeroed, or NULL. */
 static uint8_t *new_run(bkm_builder *builder, uint16_t flags, uint32_t count, size_t size, uint64_t *id)
 {
     uint64_t pages = size ? (size + builder->page_size - 1) / builder->page_size : 1;
-    size_t bytes = (size_t)pages * builder->page_size;
-    if (builder->output.size + bytes > OUTPUT_BLOCK && !flush_output(builder))
+    uint8_t *page = take(builder, (size_t)pages * builder->page_size);
+    if (!page)
         return NULL;
-    if (!reserve(builder, &builder->output, bytes))
-        return NULL;
-    uint8_t *page = builder->output.data + builder->output.size;
-    memset(page, 0, bytes);
-    builder->output.size += bytes;
     *id = builder->next_page;
     builder->next_page += pages;
     bkm_store64(page, *id);
@@ -461,7 +466,7 @@ bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas)
         return fail(builder, BKM_BUILD_NESTING);
     uint64_t root, freelist;
     if (!finish_bucket(builder, &builder->buckets[0], &root)
-        || !new_run(builder, BKM_PAGE_FREELIST, 0, 0, &freelist) || !flush_output(builder))
+        || !new_run(builder, BKM_PAGE_FREELIST, 0, 0, &freelist) || !next_block(builder, 0))
         return false;
     /* Transaction 2 is current; the next one, 3, goes to page 1 and leaves it alone (section 13). */
     write_meta(builder, metas, 0, 2, root, freelist);
@@ -479,16 +484,10 @@ bkm_builder *bkm_builder_new(uint32_t page_size, uint32_t fill, bkm_sink sink, v
     builder->fill = fill;
     builder->sink = sink;
     builder->context = context;
-    if (!reserve(builder, &builder->output, OUTPUT_BLOCK)) {
+    if (!take(builder, 2 * (size_t)page_size)) { /* the place of the meta pages */
         bkm_builder_free(builder);
         return NULL;
     }
-    builder->output.size = 2 * (size_t)page_size;
-    if (!reserve(builder, &builder->output, 0)) {
-        bkm_builder_free(builder);
-        return NULL;
-    }
-    memset(builder->output.data, 0, builder->output.size);
     builder->next_page = 2;
     return builder;
 }
@@ -509,6 +508,5 @@ void bkm_builder_free(bkm_builder *builder)
         free(bucket->data.data);
         free(bucket->last_flushed.data);
     }
-    free(builder->output.data);
     free(builder);
 }

@@ -21,12 +21,20 @@ typedef enum {
 
 const char *bkm_build_status_text(bkm_build_status status);
 
-/* Takes the next bytes of the file; false ends the build. */
-typedef bool (*bkm_sink)(void *context, const uint8_t *data, size_t size);
+/* Memory that a builder writes into. */
+typedef struct {
+    uint8_t *data;
+    size_t capacity;
+} bkm_block;
+
+/* Takes the next bytes of the file, the first `size` of `block`, and puts other memory in its place, or the
+ * same, of at least `wanted` bytes. The first time, `size` is 0 and `block` empty. False ends the build. */
+typedef bool (*bkm_sink)(void *context, bkm_block *block, size_t size, size_t wanted);
 
 typedef struct bkm_builder bkm_builder;
 
-/* `fill`: bytes of a page that are filled before the next one is begun. NULL when out of memory. */
+/* `fill`: bytes of a page that are filled before the next one is begun. NULL when out of memory. What the
+ * sink gives stays the sink's to free. */
 bkm_builder *bkm_builder_new(uint32_t page_size, uint32_t fill, bkm_sink sink, void *context);
 void bkm_builder_free(bkm_builder *builder);
 

@@ -1,15 +1,16 @@
 #include "common.h"
 
-static bool keep(void *context, const uint8_t *data, size_t size)
+/* What is built stays in one piece: a block is what is behind the bytes that are there. */
+static bool keep(void *context, bkm_block *block, size_t size, size_t wanted)
 {
     bkm_image *image = context;
-    if (image->capacity - image->size < size) {
-        image->capacity = 2 * (image->size + size);
+    image->size += size;
+    if (image->capacity - image->size < wanted) {
+        image->capacity = 2 * (image->size + wanted);
         image->data = realloc(image->data, image->capacity);
         BKM_DEMAND(image->data);
     }
-    memcpy(image->data + image->size, data, size);
-    image->size += size;
+    *block = (bkm_block){image->data + image->size, image->capacity - image->size};
     return true;
 }
 

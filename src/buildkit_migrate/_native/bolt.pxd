@@ -60,6 +60,9 @@ cdef extern from "bolt_builder.h" nogil:
         BKM_BUILD_OK
         BKM_BUILD_NO_MEMORY
         BKM_BUILD_SINK_FAILED
+    ctypedef struct bkm_block:
+        uint8_t *data
+        size_t capacity
     ctypedef struct bkm_builder:
         pass
     bkm_build_status bkm_builder_status(const bkm_builder *builder)
@@ -88,12 +91,18 @@ cdef class Bucket:
     cdef bkm_bucket handle
 
 
+cdef class _Block:
+    cdef bkm_block block      # owned
+
+
 cdef class Builder:
     cdef bkm_builder *builder
+    cdef _Block block         # being filled
+    cdef _Block other         # the one before
     cdef object sink
     cdef object sink_error
     cdef uint32_t page_size
 
-    cdef bint give(self, const uint8_t *data, size_t size)
+    cdef bint give(self, bkm_block *block, size_t size, size_t wanted)
     # Makes the exception for the status of `builder`.
     cdef object failure(self)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import mmap
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Final, Self
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
@@ -38,6 +40,9 @@ __all__ = [
 ]
 
 DEFAULT_PAGE_SIZE: Final = 4096
+
+_LARGE: Final = 1 << 20
+"""Bytes of a block that is worth a thread; a file of fewer has none."""
 
 _WRITEBACK: Final = 8 << 20  # bytes
 
@@ -190,9 +195,11 @@ def write(
     with storage_errors(path):
         held = create(path, mode=mode, owner_of=owner_of)
         try:
-            builder = Builder(_from_the_start(held.fd), page_size)
-            fill(builder)
-            metas = builder.finish()  # the last blocks go out here, before the meta pages
+            with contextlib.closing(_Writer(held.fd)) as writer:
+                builder = Builder(writer.put, page_size)
+                fill(builder)
+                metas = builder.finish()  # the last blocks go out here, before the meta pages
+                writer.finish()
             os.lseek(held.fd, 0, os.SEEK_SET)
             _write_all(held.fd, memoryview(metas))
             os.fsync(held.fd)
@@ -245,22 +252,90 @@ def _write_all(fd: int, block: memoryview) -> None:
         block = block[os.write(fd, block) :]
 
 
-def _from_the_start(fd: int) -> Callable[[memoryview], None]:
-    """Writes blocks of a new file one after the other, and has the disk begin with them meanwhile."""
-    written = begun = 0
+class _Writer:
+    """Writes the blocks of a new file one after the other, a large one while the next is being built.
 
-    def sink(block: memoryview) -> None:
-        nonlocal written, begun
-        _write_all(fd, block)
-        written += len(block)
-        if written - begun >= _WRITEBACK:
-            # Left to itself the kernel would keep gigabytes for the fsync. This call is how Python can ask it
-            # to write; of the pages in question it drops only those that are on the disk already.
-            with contextlib.suppress(OSError):
-                os.posix_fadvise(fd, begun, written - begun, os.POSIX_FADV_DONTNEED)
-            begun = written
+    Large blocks go past the page cache where the file system lets them: for the kernel to find room for
+    gigabytes and to copy them there takes longer than the disk does, and drops what others have cached.
 
-    return sink
+    Who is interrupted may close the file and go on while a block is being written. So the thread of a block
+    has a descriptor of its own, keeps the block alive, and ends with it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Raises OSError."""
+        self._file = io.FileIO(os.dup(fd), "wb")
+        self._thread: Thread | None = None
+        self._error: BaseException | None = None
+        self._written = self._begun = 0
+
+    def put(self, block: memoryview) -> None:
+        """Begins with a block, which stays as it is until the next call returns.
+
+        Raises what went wrong with it or with the one before.
+        """
+        self._wait()
+        if len(block) >= _LARGE:
+            if self._written == 0:
+                _set_direct(self._file.fileno(), True)
+            thread = Thread(target=self._write, args=(block,))
+            with contextlib.suppress(RuntimeError):  # there may be no thread to be had
+                thread.start()
+                self._thread = thread
+                return
+        self._write(block)
+        self._wait()
+
+    def finish(self) -> None:
+        """Waits until all is written. Raises what went wrong."""
+        self._wait()
+        _set_direct(self._file.fileno(), False)
+
+    def close(self) -> None:
+        """Waits until nothing more is being written."""
+        if self._thread is not None:
+            self._thread.join()
+        self._file.close()
+
+    def _wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            raise self._error
+
+    def _write(self, block: memoryview) -> None:
+        fd, size = self._file.fileno(), len(block)
+        try:
+            while block:
+                try:
+                    block = block[os.write(fd, block) :]
+                except OSError as error:
+                    # It may not suit the disk after all: sizes and addresses must be multiples of its own.
+                    if error.errno != errno.EINVAL or not _set_direct(fd, False):
+                        raise
+            self._written += size
+            if self._written - self._begun >= _WRITEBACK:
+                # Left to itself the kernel would keep gigabytes for the fsync. This call is how Python can ask
+                # it to write; of the pages in question it drops only those that are on the disk already.
+                with contextlib.suppress(OSError):
+                    os.posix_fadvise(fd, self._begun, self._written - self._begun, os.POSIX_FADV_DONTNEED)
+                self._begun = self._written
+        except BaseException as error:
+            self._error = error
+
+
+def _set_direct(fd: int, direct: bool) -> bool:
+    """Whether what is written goes past the page cache; False if that is so already or can't be changed."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    wanted = flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT
+    if wanted == flags:
+        return False
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, wanted)
+    except OSError:
+        return False
+    return True
 
 
 def _sync_directory(directory: Path) -> None:
