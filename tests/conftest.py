@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ import ondisk
 # no bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / "build" / "bytecode")
+
+# A shell has what runs in the background ignore Ctrl-C; commands that tests start must not inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests assert nothing about time, as machines differ.
 settings.register_profile("default", deadline=None)

@@ -137,5 +137,7 @@ def test_table() -> None:
 def test_floors(tmp_path: Path) -> None:
     assert 1e-10 < kernel_seconds() < 1e-5
     (tmp_path / "source").write_bytes(bytes(3 << 20))
-    assert copy_seconds([tmp_path / "source"], 5 << 20, tmp_path) > 0
+    for direct in (False, True):
+        assert copy_seconds([tmp_path / "source"], 5_000_001, tmp_path, direct=direct) > 0
+        assert [path.name for path in tmp_path.iterdir()] == ["source"]
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

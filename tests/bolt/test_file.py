@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread, current_thread, main_thread
 
 import pytest
 
@@ -26,9 +29,10 @@ def put(builder: Builder) -> None:
     builder.put(b"k", b"new")
 
 
-def put_ten_blocks(builder: Builder) -> None:
+def put_ten_values(builder: Builder) -> None:
+    """Four large blocks."""
     for n in range(10):
-        builder.put(b"%d" % n, bytes(1 << 20))
+        builder.put(b"%d" % n, b"%d" % n * (1 << 20))
 
 
 def open_descriptors() -> int:
@@ -192,24 +196,134 @@ def test_large_files_are_written_whole(tmp_path: Path) -> None:
     assert open_descriptors() == before
 
 
-@pytest.mark.parametrize("block", [1, 3, 9])
-def test_a_block_that_can_not_be_written(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = 0
+Refuse = Callable[[int], OSError | None]
+
+
+def refuse_writes(monkeypatch: pytest.MonkeyPatch, refuse: Refuse) -> list[tuple[bool, bool]]:
+    """Has `os.write` fail where ``refuse``, given the number of the call, has an error.
+
+    Returns a list that gets, for each call: was it made in the main thread, and past the page cache?
+    """
+    calls = []
     real = os.write
 
-    def refuse(fd: int, data: memoryview) -> int:
-        nonlocal calls
-        calls += 1
-        if calls == block:
-            raise OSError(errno.ENOSPC, "No space left on device")
+    def write(fd: int, data: memoryview) -> int:
+        direct = bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT)
+        calls.append((current_thread() is main_thread(), direct))
+        error = refuse(len(calls))
+        if error is not None:
+            raise error
         return real(fd, data)
 
+    monkeypatch.setattr(os, "write", write)
+    return calls
+
+
+def full_at(call: int) -> Refuse:
+    return lambda number: OSError(errno.ENOSPC, "No space left on device") if number == call else None
+
+
+@pytest.mark.parametrize("call", [1, 2, 4, 5])
+def test_a_block_that_can_not_be_written(tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the next one is built, and when it is the last; the meta pages, too."""
     before = open_descriptors()
-    monkeypatch.setattr(os, "write", refuse)
+    calls = refuse_writes(monkeypatch, full_at(call))
     with pytest.raises(StorageError, match="No space left"):
-        write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put_ten_blocks)
-    assert calls == block  # and nothing was written after it
+        write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put_ten_values)
+    assert len(calls) == call  # and nothing was written after it
     assert list(tmp_path.iterdir()) == []
+    assert open_descriptors() == before
+
+
+def written(tmp_path: Path, page_size: int = 4096) -> bytes:
+    path = tmp_path / "new.db"
+    with write(path, mode=0o600, page_size=page_size, fill=put_ten_values) as database:
+        assert check(database.reader) == []
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+def takes_direct_writes(directory: Path) -> bool:
+    try:
+        os.close(os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
+
+
+def test_large_blocks_are_written_by_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not takes_direct_writes(tmp_path):
+        pytest.skip("the file system knows no direct writes")
+    calls = refuse_writes(monkeypatch, lambda number: None)
+    content = written(tmp_path)
+    assert calls == [(False, True)] * 4 + [(True, False)]  # the meta pages come last
+    monkeypatch.setattr(fcntl, "F_SETFL", -1)  # as on a file system that knows no direct writes
+    calls.clear()
+    assert written(tmp_path) == content
+    assert calls == [(False, False)] * 4 + [(True, False)]
+
+
+@pytest.mark.parametrize("call", [1, 3])
+def test_direct_writes_that_do_not_suit_the_disk(
+    tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not takes_direct_writes(tmp_path):
+        pytest.skip("the file system knows no direct writes")
+    content = written(tmp_path)
+    invalid = OSError(errno.EINVAL, "Invalid argument")
+    calls = refuse_writes(monkeypatch, lambda number: invalid if number == call else None)
+    assert written(tmp_path) == content
+    assert [direct for _, direct in calls] == [True] * call + [False] * (6 - call)
+
+
+def test_pages_smaller_than_a_sector(tmp_path: Path) -> None:
+    image = bytearray()
+    builder = Builder(image.extend, 1024)
+    put_ten_values(builder)
+    metas = builder.finish()
+    image[: len(metas)] = metas
+    assert written(tmp_path, page_size=1024) == image
+
+
+def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    content = written(tmp_path)
+    monkeypatch.setattr(Thread, "start", refuse)
+    calls = refuse_writes(monkeypatch, lambda number: None)
+    assert written(tmp_path) == content
+    assert all(main for main, _ in calls)
+
+
+def test_interrupted_while_a_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice, so that it is not even waited for: what it writes goes nowhere, and it leaves nothing behind."""
+    before = open_descriptors()
+    begun, go_on = Event(), Event()
+    threads: list[Thread] = []
+    real_join, real_write = Thread.join, os.write
+
+    def slow(fd: int, data: memoryview) -> int:
+        threads.append(current_thread())
+        begun.set()
+        assert go_on.wait(60)
+        return real_write(fd, data)
+
+    def interrupted(thread: Thread, timeout: float | None = None) -> None:
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "write", slow)
+    monkeypatch.setattr(Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put_ten_values)
+    assert list(tmp_path.iterdir()) == []
+    go_on.set()
+    (thread,) = threads
+    real_join(thread)
+    monkeypatch.undo()
+    gc.collect()
     assert open_descriptors() == before
 
 

@@ -61,8 +61,9 @@ class Builder:
 
     `sink` is called with blocks of bytes, in order; the first block begins with two pages of zeros, the
     place of the meta pages that `finish` returns. The length of a block is a multiple of the page size, its
-    address one of 4096; it stays as it is until the sink returns from the call with the next one. Keys come in byte order within a bucket; a violation raises ValueError. `fill` is the share of a page
-    that is filled, 0.5 to 1.0.
+    address one of 4096; it stays as it is until the sink returns from the call with the next one. Keys come
+    in byte order within a bucket; a violation raises ValueError. `fill` is the share of a page that is
+    filled, 0.5 to 1.0.
     """
 
     def __new__(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import time
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,23 +17,29 @@ __all__ = ["block_seconds", "copy_seconds", "kernel_seconds"]
 STREAMS: Final = 15
 """Right for a kernel that takes three at once, and for one that takes eight."""
 
-_BLOCKS: Final = 1000
-_ROUNDS: Final = 30
-_PIECE: Final = 1 << 20
+_BLOCKS: Final = 1000  # of one message
+_PIECE: Final = 4 << 20
+_SECTOR: Final = 4096
 
 
-def kernel_seconds(kernel: str | None = None, streams: int = STREAMS) -> float:
+def kernel_seconds(
+    kernel: str | None = None, streams: int = STREAMS, *, blocks: int = STREAMS * _BLOCKS, rounds: int = 30
+) -> float:
     """Seconds of a processor for one SHA-256 block in long messages side by side; the best of many rounds.
 
-    ``kernel``: one of `sha256.kernels`, by default the one in use.
+    ``kernel``: one of `sha256.kernels`, by default the one in use. ``blocks``: how many a round takes, or
+    somewhat more. To compare with something that takes longer, let a round take as long: other work on the
+    machine leaves short rounds alone more often.
     """
-    work = partial(sha256.digest_many, [bytes(64 * _BLOCKS - 9)] * streams, kernel=kernel)
+    messages = [bytes(64 * _BLOCKS - 9)] * streams
+    turns = -(-blocks // (streams * _BLOCKS))
     best = float("inf")
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         began = time.thread_time()
-        work()
+        for _ in range(turns):
+            sha256.digest_many(messages, kernel=kernel)
         best = min(best, time.thread_time() - began)
-    return best / (streams * _BLOCKS)
+    return best / (turns * streams * _BLOCKS)
 
 
 def block_seconds() -> float:
@@ -40,21 +47,42 @@ def block_seconds() -> float:
     return min(map(kernel_seconds, sha256.kernels()))
 
 
-def copy_seconds(sources: Iterable[Path], size: int, directory: Path) -> float:
-    """Seconds for reading files, from front to back, and writing ``size`` bytes with one fsync, if any."""
-    buffer = bytearray(os.urandom(_PIECE))
+def copy_seconds(sources: Iterable[Path], size: int, directory: Path, *, direct: bool = False) -> float:
+    """Seconds for reading files, from front to back, and writing ``size`` bytes with one fsync, if any.
+
+    ``direct``: past the page cache, which takes whole sectors; infinite where the file system can't do that.
+    """
     path = directory / "floor"
-    began = time.perf_counter()
-    for source in sources:
-        with source.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
-    try:
-        if size:
-            with path.open("xb", buffering=0) as file:
-                for at in range(0, size, _PIECE):
-                    file.write(memoryview(buffer)[: size - at])
-                os.fsync(file.fileno())
-        return time.perf_counter() - began
-    finally:
-        path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    if direct:
+        flags |= os.O_DIRECT
+        size = -(-size // _SECTOR) * _SECTOR
+    with mmap.mmap(-1, _PIECE) as piece:  # as what is written directly must begin at a page
+        piece.write(os.urandom(_PIECE))
+        began = time.perf_counter()
+        for source in sources:
+            with source.open("rb", buffering=0) as file:
+                while file.readinto(piece):
+                    pass
+        try:
+            if size:
+                fd = os.open(path, flags, 0o600)
+                try:
+                    _write(fd, piece, size)
+                finally:
+                    os.close(fd)
+            return time.perf_counter() - began
+        except OSError as error:
+            if direct and error.errno == errno.EINVAL:
+                return float("inf")
+            raise
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _write(fd: int, piece: mmap.mmap, size: int) -> None:
+    with memoryview(piece) as view:
+        for at in range(0, size, _PIECE):
+            with view[: min(_PIECE, size - at)] as part:
+                os.write(fd, part)
+    os.fsync(fd)

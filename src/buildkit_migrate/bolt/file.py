@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import io
 import mmap
 import os
 import stat
@@ -195,11 +194,14 @@ def write(
     with storage_errors(path):
         held = create(path, mode=mode, owner_of=owner_of)
         try:
-            with contextlib.closing(_Writer(held.fd)) as writer:
+            writer = _Writer(os.dup(held.fd))
+            try:
                 builder = Builder(writer.put, page_size)
                 fill(builder)
                 metas = builder.finish()  # the last blocks go out here, before the meta pages
                 writer.finish()
+            finally:
+                writer.stop()
             os.lseek(held.fd, 0, os.SEEK_SET)
             _write_all(held.fd, memoryview(metas))
             os.fsync(held.fd)
@@ -258,16 +260,19 @@ class _Writer:
     Large blocks go past the page cache where the file system lets them: for the kernel to find room for
     gigabytes and to copy them there takes longer than the disk does, and drops what others have cached.
 
-    Who is interrupted may close the file and go on while a block is being written. So the thread of a block
-    has a descriptor of its own, keeps the block alive, and ends with it.
+    Who is interrupted may close and remove the file, and go on, while a thread still writes a block. So the
+    writer has a descriptor of its own, and the thread keeps both it and the block; with that block it ends.
     """
 
     def __init__(self, fd: int) -> None:
-        """Raises OSError."""
-        self._file = io.FileIO(os.dup(fd), "wb")
+        """Takes over the descriptor."""
+        self._fd = fd
         self._thread: Thread | None = None
         self._error: BaseException | None = None
         self._written = self._begun = 0
+
+    def __del__(self) -> None:
+        os.close(self._fd)
 
     def put(self, block: memoryview) -> None:
         """Begins with a block, which stays as it is until the next call returns.
@@ -277,7 +282,7 @@ class _Writer:
         self._wait()
         if len(block) >= _LARGE:
             if self._written == 0:
-                _set_direct(self._file.fileno(), True)
+                _set_direct(self._fd, True)
             thread = Thread(target=self._write, args=(block,))
             with contextlib.suppress(RuntimeError):  # there may be no thread to be had
                 thread.start()
@@ -289,23 +294,21 @@ class _Writer:
     def finish(self) -> None:
         """Waits until all is written. Raises what went wrong."""
         self._wait()
-        _set_direct(self._file.fileno(), False)
+        _set_direct(self._fd, False)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Waits until nothing more is being written."""
         if self._thread is not None:
             self._thread.join()
-        self._file.close()
 
     def _wait(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self.stop()
+        self._thread = None
         if self._error is not None:
             raise self._error
 
     def _write(self, block: memoryview) -> None:
-        fd, size = self._file.fileno(), len(block)
+        fd, size = self._fd, len(block)
         try:
             while block:
                 try:
@@ -316,8 +319,8 @@ class _Writer:
                         raise
             self._written += size
             if self._written - self._begun >= _WRITEBACK:
-                # Left to itself the kernel would keep gigabytes for the fsync. This call is how Python can ask
-                # it to write; of the pages in question it drops only those that are on the disk already.
+                # Left to itself the kernel would keep gigabytes for the fsync. This call is how Python can
+                # ask it to write; of the pages in question it drops only those that are on the disk.
                 with contextlib.suppress(OSError):
                     os.posix_fadvise(fd, self._begun, self._written - self._begun, os.POSIX_FADV_DONTNEED)
                 self._begun = self._written
