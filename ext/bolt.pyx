@@ -284,10 +284,11 @@ cdef class Builder:
         try:
             if size:
                 self.sink(memoryview(self.block)[:size])
-            self.block, self.other = self.other, self.block
-            if self.block is None or self.block.block.capacity < wanted:
-                self.block = _Block(max(wanted, <size_t>BLOCK_SIZE))
-            block[0] = self.block.block
+            if wanted:
+                self.block, self.other = self.other, self.block
+                if self.block is None or self.block.block.capacity < wanted:
+                    self.block = _Block(max(wanted, <size_t>BLOCK_SIZE))
+                block[0] = self.block.block
             return True
         except BaseException as error:
             self.sink_error = error

@@ -28,7 +28,8 @@ typedef struct {
 } bkm_block;
 
 /* Takes the next bytes of the file, the first `size` of `block`, and puts other memory in its place, or the
- * same, of at least `wanted` bytes. The first time, `size` is 0 and `block` empty. False ends the build. */
+ * same, of at least `wanted` bytes: 0 if these were the last. The first time, `size` is 0 and `block` empty.
+ * False ends the build. */
 typedef bool (*bkm_sink)(void *context, bkm_block *block, size_t size, size_t wanted);
 
 typedef struct bkm_builder bkm_builder;

@@ -11,7 +11,7 @@
 #define BKM_ID_SIZE 71 /* "sha256:" and 64 hex digits */
 
 enum {
-    BKM_HASH_BATCH = 16, /* messages; fills 3 or 8 lanes, and asks memory for few places at a time */
+    BKM_HASH_BATCH = 16, /* messages; fills 8 lanes; few, as each of them is fetched from a place of its own */
     BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK,
 };
 

@@ -56,11 +56,15 @@ static bool take_string(input *in, bkm_span *text, bool *plain)
     if (!TAKE(in, "\""))
         return false;
     const uint8_t *start = in->at;
+    const uint8_t *step = start; /* where one may do again */
     *plain = true;
     while (in->at < in->end && *in->at != '"') {
-        if (in->end - in->at >= STEP && is_plain_step(in->at)) {
-            in->at += STEP;
-            continue;
+        if (in->at >= step && in->end - in->at >= STEP) {
+            step = in->at + STEP;
+            if (is_plain_step(in->at)) {
+                in->at = step;
+                continue;
+            }
         }
         if (*in->at < 0x20)
             return false;
@@ -210,12 +214,16 @@ uint8_t *bkm_json_write_string(uint8_t *out, bkm_span text)
 {
     *out++ = '"';
     const uint8_t *at = text.size ? text.data : out, *end = at + text.size;
+    const uint8_t *step = at; /* where one may do again */
     while (at < end) {
         uint8_t byte = *at;
-        if (end - at >= STEP && is_plain_step(at)) {
-            memcpy(out, at, STEP);
-            out += STEP, at += STEP;
-            continue;
+        if (at >= step && end - at >= STEP) {
+            step = at + STEP;
+            if (is_plain_step(at)) {
+                memcpy(out, at, STEP);
+                out += STEP, at = step;
+                continue;
+            }
         }
         if (byte >= 0x80) {
             size_t length = bkm_utf8_character(at, (size_t)(end - at));

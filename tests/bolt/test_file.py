@@ -7,6 +7,7 @@ import fcntl
 import gc
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread, current_thread, main_thread
@@ -297,33 +298,78 @@ def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all(main for main, _ in calls)
 
 
-def test_interrupted_while_a_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice, so that it is not even waited for: what it writes goes nowhere, and it leaves nothing behind."""
+def test_a_write_that_ends_within_a_sector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest can't be written directly: the file system itself says so, where it knows direct writes."""
+    content = written(tmp_path)
+    real = os.write
+
+    def short(fd: int, data: memoryview) -> int:
+        monkeypatch.setattr(os, "write", real)
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        size = real(fd, data[:1000])
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+        return size
+
+    monkeypatch.setattr(os, "write", short)
+    assert written(tmp_path) == content
+
+
+def test_nothing_of_a_failed_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even while the error is looked at: a full disk has the room back."""
     before = open_descriptors()
-    begun, go_on = Event(), Event()
-    threads: list[Thread] = []
-    real_join, real_write = Thread.join, os.write
+    refuse_writes(monkeypatch, full_at(2))
+    gc.disable()
+    try:
+        write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put_ten_values)
+    except StorageError:
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+    else:
+        pytest.fail("no error")
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_interrupted_while_a_thread_writes(
+    tmp_path: Path, interrupts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once: it is waited for. Twice: what it writes goes nowhere, and it leaves nothing behind."""
+    before = open_descriptors()
+    begun, go_on, ended = Event(), Event(), Event()
+    real_wait, real_write = Event.wait, os.write
+    left = interrupts
 
     def slow(fd: int, data: memoryview) -> int:
-        threads.append(current_thread())
         begun.set()
-        assert go_on.wait(60)
-        return real_write(fd, data)
+        assert real_wait(go_on, 60)
+        size = real_write(fd, data)
+        ended.set()
+        return size
 
-    def interrupted(thread: Thread, timeout: float | None = None) -> None:
-        assert begun.wait(60)
-        raise KeyboardInterrupt
+    def interrupted(event: Event, timeout: float | None = None) -> bool:
+        nonlocal left
+        if current_thread() is not main_thread() or not begun.is_set() or event.is_set():
+            return real_wait(event, timeout)
+        if left:
+            left -= 1
+            raise KeyboardInterrupt
+        go_on.set()
+        return real_wait(event, timeout)
 
     monkeypatch.setattr(os, "write", slow)
-    monkeypatch.setattr(Thread, "join", interrupted)
+    monkeypatch.setattr(Event, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put_ten_values)
     assert list(tmp_path.iterdir()) == []
+    assert ended.is_set() == (interrupts == 1)
     go_on.set()
-    (thread,) = threads
-    real_join(thread)
+    assert real_wait(ended, 60)
     monkeypatch.undo()
-    gc.collect()
+    for _ in range(1000):
+        if open_descriptors() == before:
+            break
+        time.sleep(0.01)
     assert open_descriptors() == before
 
 

@@ -32,7 +32,7 @@ def kernel_seconds(
     machine leaves short rounds alone more often.
     """
     messages = [bytes(64 * _BLOCKS - 9)] * streams
-    turns = -(-blocks // (streams * _BLOCKS))
+    turns = max(1, -(-blocks // (streams * _BLOCKS)))
     best = float("inf")
     for _ in range(rounds):
         began = time.thread_time()
@@ -84,5 +84,6 @@ def _write(fd: int, piece: mmap.mmap, size: int) -> None:
     with memoryview(piece) as view:
         for at in range(0, size, _PIECE):
             with view[: min(_PIECE, size - at)] as part:
-                os.write(fd, part)
+                if os.write(fd, part) != len(part):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(fd)

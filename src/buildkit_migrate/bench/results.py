@@ -17,13 +17,14 @@ from buildkit_migrate.bench.synthetic import WORKER, Stats
 
 __all__ = ["Result", "aligned", "machine", "set_against_floor", "table"]
 
-_FLOOR_ROUNDS: Final = (True, False, True)
+_FLOOR_ROUNDS: Final = (True, False, True, False)
 """Whether what is copied goes past the page cache."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One row. ``floor``: seconds of the least that the hardware needs, None if there is nothing to compare.
+    """One row. ``floor``: seconds that the hardware takes to read as many bytes, to write as many with one
+    fsync and to hash as many blocks, one after the other; None if there is nothing to compare.
 
     Sizes are in bytes; ``syncs``: calls of fsync and the like, None if they were not counted.
     """
@@ -56,7 +57,7 @@ def set_against_floor(
 ) -> Result:
     """``block``: seconds for hashing one block, on one processor; stages that hash may use all of them.
 
-    The floor is the best of three, taken now and beside the root, with and without the page cache.
+    The floor is the best of four, two of them past the page cache, taken now and beside the root.
     """
     stage = STAGES[measured.stage]
     floor = None

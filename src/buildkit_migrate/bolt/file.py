@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import mmap
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Final, Self
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
@@ -194,7 +195,7 @@ def write(
     with storage_errors(path):
         held = create(path, mode=mode, owner_of=owner_of)
         try:
-            writer = _Writer(os.dup(held.fd))
+            writer = _Writer(held.fd)
             try:
                 builder = Builder(writer.put, page_size)
                 fill(builder)
@@ -257,22 +258,20 @@ def _write_all(fd: int, block: memoryview) -> None:
 class _Writer:
     """Writes the blocks of a new file one after the other, a large one while the next is being built.
 
-    Large blocks go past the page cache where the file system lets them: for the kernel to find room for
-    gigabytes and to copy them there takes longer than the disk does, and drops what others have cached.
+    Large blocks go past the page cache where the file system lets them: it would often take the kernel
+    longer to find room for gigabytes, and to copy them there, than the disk takes; and what others have
+    cached stays.
 
     Who is interrupted may close and remove the file, and go on, while a thread still writes a block. So the
-    writer has a descriptor of its own, and the thread keeps both it and the block; with that block it ends.
+    thread has a descriptor of its own, keeps the block alive, and ends with it.
     """
 
     def __init__(self, fd: int) -> None:
-        """Takes over the descriptor."""
         self._fd = fd
-        self._thread: Thread | None = None
+        self._direct = False
+        self._done: Event | None = None  # of a thread
         self._error: BaseException | None = None
         self._written = self._begun = 0
-
-    def __del__(self) -> None:
-        os.close(self._fd)
 
     def put(self, block: memoryview) -> None:
         """Begins with a block, which stays as it is until the next call returns.
@@ -282,43 +281,57 @@ class _Writer:
         self._wait()
         if len(block) >= _LARGE:
             if self._written == 0:
-                _set_direct(self._fd, True)
-            thread = Thread(target=self._write, args=(block,))
+                self._direct = _set_direct(self._fd, True)
             with contextlib.suppress(RuntimeError):  # there may be no thread to be had
-                thread.start()
-                self._thread = thread
+                self._write_beside(block)
                 return
-        self._write(block)
+        self._write(self._fd, block)
         self._wait()
 
     def finish(self) -> None:
         """Waits until all is written. Raises what went wrong."""
         self._wait()
-        _set_direct(self._fd, False)
+        if self._direct:
+            self._direct = not _set_direct(self._fd, False)
 
     def stop(self) -> None:
         """Waits until nothing more is being written."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._done is not None:
+            self._done.wait()
 
     def _wait(self) -> None:
         self.stop()
-        self._thread = None
-        if self._error is not None:
-            raise self._error
+        self._done = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
-    def _write(self, block: memoryview) -> None:
-        fd, size = self._fd, len(block)
+    def _write_beside(self, block: memoryview) -> None:
+        done = Event()
+
+        def work(own: io.FileIO) -> None:
+            try:
+                with own:
+                    self._write(own.fileno(), block)
+            finally:
+                done.set()
+
+        # If an interrupt keeps the thread from its start, the descriptor ends with its object.
+        Thread(target=work, args=(io.FileIO(os.dup(self._fd), "wb"),)).start()
+        self._done = done
+
+    def _write(self, fd: int, block: memoryview) -> None:
+        self._written += len(block)
         try:
             while block:
                 try:
                     block = block[os.write(fd, block) :]
                 except OSError as error:
                     # It may not suit the disk after all: sizes and addresses must be multiples of its own.
-                    if error.errno != errno.EINVAL or not _set_direct(fd, False):
+                    if error.errno != errno.EINVAL or not (self._direct and _set_direct(fd, False)):
                         raise
-            self._written += size
-            if self._written - self._begun >= _WRITEBACK:
+                    self._direct = False
+            if not self._direct and self._written - self._begun >= _WRITEBACK:
                 # Left to itself the kernel would keep gigabytes for the fsync. This call is how Python can
                 # ask it to write; of the pages in question it drops only those that are on the disk.
                 with contextlib.suppress(OSError):
@@ -329,13 +342,10 @@ class _Writer:
 
 
 def _set_direct(fd: int, direct: bool) -> bool:
-    """Whether what is written goes past the page cache; False if that is so already or can't be changed."""
+    """Sets whether what is written goes past the page cache. Returns False if that can't be had."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    wanted = flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT
-    if wanted == flags:
-        return False
     try:
-        fcntl.fcntl(fd, fcntl.F_SETFL, wanted)
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT)
     except OSError:
         return False
     return True
