@@ -240,7 +240,7 @@ cdef class _Items:
 
 cdef enum:
     ALIGNMENT = 4096      # of blocks; what the system asks of memory that goes to a disk directly
-    BLOCK_SIZE = 4 << 20  # bytes; the disk is at its fastest, and the calls cost nothing
+    BLOCK_SIZE = 4 << 20  # bytes; large enough for a disk to work at ease and for the calls to cost nothing
 
 
 cdef class _Block:

@@ -202,7 +202,7 @@ static void do_work(work *w, unsigned threads)
         pthread_join(helper[--helpers], NULL);
 }
 
-/* The same among the tasks of the first pass after its task 0: no two of them share a byte of `odd`. */
+/* Where piece `number` of the first pass begins: no two pieces share a byte of `odd`. Task 0 is none of them. */
 static size_t part_cut(const work *w, size_t number)
 {
     size_t pieces = w->tasks - 1;

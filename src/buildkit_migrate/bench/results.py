@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from buildkit_migrate._native import sha256
 from buildkit_migrate.bench.floors import copy_seconds
@@ -16,9 +16,6 @@ from buildkit_migrate.bench.stages import STAGES
 from buildkit_migrate.bench.synthetic import WORKER, Stats
 
 __all__ = ["Result", "aligned", "machine", "set_against_floor", "table"]
-
-_FLOOR_ROUNDS: Final = (True, False, True, False)
-"""Whether what is copied goes past the page cache."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,13 @@ def set_against_floor(
 ) -> Result:
     """``block``: seconds for hashing one block, on one processor; stages that hash may use all of them.
 
-    The floor is the best of four, two of them past the page cache, taken now and beside the root.
+    The floor is taken now and beside the root.
     """
     stage = STAGES[measured.stage]
     floor = None
     if measured.stage != "reference":
         sources = [root / WORKER / name for name in stage.reads]
-        floor = min(
-            copy_seconds(sources, measured.written, root.parent, direct=direct) for direct in _FLOOR_ROUNDS
-        )
+        floor = copy_seconds(sources, measured.written, root.parent)
         floor += stats.hash_blocks * block / len(os.sched_getaffinity(0)) if stage.hashes else 0
     return Result(
         title=stage.title,

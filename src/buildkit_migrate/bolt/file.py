@@ -252,7 +252,12 @@ def _give_to_owner_of(fd: int, model: Path) -> None:
 
 def _write_all(fd: int, block: memoryview) -> None:
     while block:
-        block = block[os.write(fd, block) :]
+        try:
+            block = block[os.write(fd, block) :]
+        except OSError as error:
+            # Direct writes may not suit the disk after all: sizes and addresses must be multiples of its own.
+            if error.errno != errno.EINVAL or not _set_direct(fd, False):
+                raise
 
 
 class _Writer:
@@ -268,7 +273,6 @@ class _Writer:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._direct = False
         self._done: Event | None = None  # of a thread
         self._error: BaseException | None = None
         self._written = self._begun = 0
@@ -281,7 +285,7 @@ class _Writer:
         self._wait()
         if len(block) >= _LARGE:
             if self._written == 0:
-                self._direct = _set_direct(self._fd, True)
+                _set_direct(self._fd, True)
             with contextlib.suppress(RuntimeError):  # there may be no thread to be had
                 self._write_beside(block)
                 return
@@ -291,8 +295,7 @@ class _Writer:
     def finish(self) -> None:
         """Waits until all is written. Raises what went wrong."""
         self._wait()
-        if self._direct:
-            self._direct = not _set_direct(self._fd, False)
+        _set_direct(self._fd, False)
 
     def stop(self) -> None:
         """Waits until nothing more is being written."""
@@ -321,17 +324,10 @@ class _Writer:
         self._done = done
 
     def _write(self, fd: int, block: memoryview) -> None:
-        self._written += len(block)
         try:
-            while block:
-                try:
-                    block = block[os.write(fd, block) :]
-                except OSError as error:
-                    # It may not suit the disk after all: sizes and addresses must be multiples of its own.
-                    if error.errno != errno.EINVAL or not (self._direct and _set_direct(fd, False)):
-                        raise
-                    self._direct = False
-            if not self._direct and self._written - self._begun >= _WRITEBACK:
+            _write_all(fd, block)
+            self._written += len(block)
+            if self._written - self._begun >= _WRITEBACK:
                 # Left to itself the kernel would keep gigabytes for the fsync. This call is how Python can
                 # ask it to write; of the pages in question it drops only those that are on the disk.
                 with contextlib.suppress(OSError):
@@ -342,10 +338,13 @@ class _Writer:
 
 
 def _set_direct(fd: int, direct: bool) -> bool:
-    """Sets whether what is written goes past the page cache. Returns False if that can't be had."""
+    """Sets whether what is written goes past the page cache. Returns whether that changed anything."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    wanted = flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT
+    if wanted == flags:
+        return False
     try:
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT)
+        fcntl.fcntl(fd, fcntl.F_SETFL, wanted)
     except OSError:
         return False
     return True
