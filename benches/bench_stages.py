@@ -141,8 +141,8 @@ def write_world(root: Path, world: Path) -> None:
             for name, snapshot in state.snapshots.items()
         ],
         "content": [
-            {"digest": digest.decode(), **(gcroot if labelled else {})}
-            for digest, labelled in state.blobs.items()
+            {"digest": digest.decode(), **(gcroot if blob.root_label else {})}
+            for digest, blob in state.blobs.items()
         ],
     }
     world.write_bytes(orjson.dumps(document))

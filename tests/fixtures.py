@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import plain_bbolt
-from buildkit_migrate.migration.model import Kind, PlainRecords, PlainSurvey, Resource, Snapshot
+from buildkit_migrate.migration.model import Blob, Kind, PlainRecords, PlainSurvey, Resource, Snapshot
 
 ROOT_LABEL = b"containerd.io/gc.root"
 FLAT_LABEL = b"containerd.io/gc.flat"
@@ -110,8 +110,15 @@ def survey_of(containerd: Tree, backend: Tree, snapshotter: str) -> PlainSurvey:
         assert isinstance(kind, bytes)
         survey.snapshots[name] = Snapshot(Kind(kind[0]), parent, ROOT_LABEL in bucket(entry, b"labels"))
     for digest, blob in buckets(bucket(namespace, b"content", b"blob")).items():
-        survey.blobs[digest] = ROOT_LABEL in bucket(blob, b"labels")
+        size = blob[b"size"]
+        assert isinstance(size, bytes)
+        survey.blobs[digest] = Blob(ROOT_LABEL in bucket(blob, b"labels"), _svarint(size))
     return survey
+
+
+def _svarint(stored: bytes) -> int:
+    zigzag = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(stored))
+    return zigzag >> 1 ^ -(zigzag & 1)
 
 
 @dataclass
@@ -170,7 +177,8 @@ def synthetic_store(name: str) -> SyntheticStore:
             Kind[entry["kind"].upper()], entry.get("parent", "").encode(), "gcroot" in entry
         )
     for entry in world["content"]:
-        survey.blobs[entry["digest"].encode()] = "gcroot" in entry
+        size = len(entry["data"].encode())
+        survey.blobs[entry["digest"].encode()] = Blob("gcroot" in entry, size)
     return SyntheticStore(
         records=records_of(metadata),
         survey=survey,

@@ -15,7 +15,7 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from buildkit_migrate.metadata import gojson, keys
-from buildkit_migrate.migration.model import Kind, PlainRecords, PlainSurvey, Resource, Snapshot
+from buildkit_migrate.migration.model import Blob, Kind, PlainRecords, PlainSurvey, Resource, Snapshot
 
 __all__ = ["decodable_values", "undecodable_values", "worlds"]
 
@@ -34,6 +34,9 @@ RECORD_IDS = [
 ]
 BAD_IDS = [b"bad\xff", b"bad\xed\xa0\x80"]
 ABSENT_IDS = [b"gone", "weg\u2029".encode(), b"gone\xfe"]
+
+SIZES = [1, 63, 64, 8192, 12_345_678, 2**53 + 1, 2**63 - 1, None]
+"""Of blobs; None if containerd does not say."""
 
 DIGESTS = [
     *(b"sha256:" + digit * 64 for digit in (b"0", b"a", b"f")),
@@ -246,7 +249,7 @@ def worlds(draw: st.DrawFn, max_records: int = 8) -> tuple[PlainRecords, PlainSu
     survey = PlainSurvey(_pick(draw, ["overlayfs", "native"]))
     for digest in DIGESTS + ODD_DIGESTS:
         if not _chance(draw, 5):
-            survey.blobs[digest] = not _chance(draw, 4)
+            survey.blobs[digest] = Blob(not _chance(draw, 4), _pick(draw, SIZES))
     records: dict[bytes, Values] = {}
     for id in ids:
         above = list(records)

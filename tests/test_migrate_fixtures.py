@@ -167,6 +167,6 @@ def test_sample_root_gives_what_the_model_says(tmp_path: Path) -> None:
     had = {name for name, snapshot in survey.snapshots.items() if snapshot.root_label}
     assert plan.unlabel_snapshots
     assert still == had - plan.unlabel_snapshots
-    assert {digest for digest, label in after_survey.blobs.items() if label} == {
-        digest for digest, label in survey.blobs.items() if label
+    assert {digest for digest, blob in after_survey.blobs.items() if blob.root_label} == {
+        digest for digest, blob in survey.blobs.items() if blob.root_label
     } - plan.unlabel_blobs

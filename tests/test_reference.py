@@ -13,6 +13,7 @@ import fixtures
 from buildkit_migrate import reference
 from buildkit_migrate.metadata import gojson, keys
 from buildkit_migrate.migration.model import (
+    Blob,
     Caution,
     Kind,
     PlainPlan,
@@ -69,7 +70,7 @@ def _labelled_snapshots(survey: PlainSurvey) -> set[bytes]:
 
 
 def _labelled_blobs(survey: PlainSurvey) -> set[bytes]:
-    return {digest for digest, has_label in survey.blobs.items() if has_label}
+    return {digest for digest, blob in survey.blobs.items() if blob.root_label}
 
 
 @pytest.mark.parametrize("name", fixtures.SYNTHETIC_STORES)
@@ -135,10 +136,10 @@ def planned(
     records: PlainRecords,
     snapshots: dict[bytes, Snapshot],
     *,
-    blobs: dict[bytes, bool] | None = None,
+    blobs: dict[bytes, Blob] | None = None,
     leases: dict[bytes, set[Resource]] | None = None,
 ) -> PlainPlan:
-    blobs = {BLOB: True, BLOB_2: True} if blobs is None else blobs
+    blobs = {BLOB: Blob(True), BLOB_2: Blob(True)} if blobs is None else blobs
     return reference.plan(records, PlainSurvey("overlayfs", snapshots, blobs, leases or {}))
 
 
@@ -307,7 +308,7 @@ def test_labels_go_from_records_and_views_only() -> None:
             b"stray": labelled[Kind.COMMITTED],
             b"active": labelled[Kind.ACTIVE],
         },
-        blobs={BLOB: False, BLOB_2: True},
+        blobs={BLOB: Blob(), BLOB_2: Blob(True)},
     )
     assert plan.unlabel_snapshots == {b"r", b"view"}
     assert plan.unlabel_blobs == set()
@@ -433,7 +434,9 @@ def test_no_snapshot() -> None:
 )
 def test_bad_digest(blob: bytes) -> None:
     stored = planned({b"r": {keys.BLOB: text(blob)}}, {b"r": COMMITTED})
-    mapped = planned({b"r": {keys.BLOB_MAPPING: mapping(blob, DIFF)}}, {b"r": COMMITTED}, blobs={blob: True})
+    mapped = planned(
+        {b"r": {keys.BLOB_MAPPING: mapping(blob, DIFF)}}, {b"r": COMMITTED}, blobs={blob: Blob(True)}
+    )
     for plan in (stored, mapped):
         assert problem_of(plan, b"r") == (Reason.BAD_DIGEST, blob)
         assert plan.unlabel_blobs == set()

@@ -94,7 +94,10 @@ def test_planning_the_result_again_changes_nothing(world: World) -> None:
             name: replace(snapshot, root_label=snapshot.root_label and name not in plan.unlabel_snapshots)
             for name, snapshot in survey.snapshots.items()
         },
-        blobs={blob: label and blob not in plan.unlabel_blobs for blob, label in survey.blobs.items()},
+        blobs={
+            digest: replace(blob, root_label=blob.root_label and digest not in plan.unlabel_blobs)
+            for digest, blob in survey.blobs.items()
+        },
     )
     again = reference.plan(after, survey_after)
     assert again.problems == []

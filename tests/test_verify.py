@@ -71,7 +71,7 @@ def migrated(store: Tree, survey: PlainSurvey) -> tuple[Reader, Tree, PlainState
         Survey(
             survey.snapshotter,
             [(name, s.kind, s.parent, s.root_label) for name, s in survey.snapshots.items()],
-            survey.blobs.items(),
+            [(digest, blob.root_label) for digest, blob in survey.blobs.items()],
             survey.leases.items(),
         ),
     )
@@ -88,7 +88,10 @@ def after(survey: PlainSurvey, plan: PlainPlan) -> PlainState:
             name: replace(snapshot, root_label=snapshot.root_label and name not in plan.unlabel_snapshots)
             for name, snapshot in survey.snapshots.items()
         },
-        {blob: label and blob not in plan.unlabel_blobs for blob, label in survey.blobs.items()},
+        {
+            digest: replace(blob, root_label=blob.root_label and digest not in plan.unlabel_blobs)
+            for digest, blob in survey.blobs.items()
+        },
         leases,
         set(leases),
     )

@@ -369,7 +369,8 @@ def _pass6_labels(records: _Records, survey: PlainSurvey, result: PlainPlan) -> 
             continue
         if survey.snapshots[record.id].root_label:
             result.unlabel_snapshots.add(record.id)
-        if survey.blobs.get(record.text(keys.BLOB)):
+        blob = survey.blobs.get(record.text(keys.BLOB))
+        if blob is not None and blob.root_label:
             result.unlabel_blobs.add(record.text(keys.BLOB))
 
 

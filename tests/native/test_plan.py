@@ -17,6 +17,7 @@ from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.metadata import gojson, keys
 from buildkit_migrate.migration.model import (
+    Blob,
     Kind,
     PlainPlan,
     PlainRecords,
@@ -48,7 +49,7 @@ def native_survey(survey: PlainSurvey) -> Survey:
     return Survey(
         survey.snapshotter,
         [(name, s.kind, s.parent, s.root_label) for name, s in survey.snapshots.items()],
-        survey.blobs.items(),
+        [(digest, blob.root_label) for digest, blob in survey.blobs.items()],
         survey.leases.items(),
     )
 
@@ -94,7 +95,7 @@ def almost_canonical(draw: st.DrawFn) -> bytes:
 @given(st.sampled_from([b"etag", keys.EQUAL_MUTABLE, keys.BLOB_MAPPING, keys.DIFF_ID]), almost_canonical())
 def test_values_are_read_as_go_reads_them(key: bytes, value: bytes) -> None:
     records: PlainRecords = {b"a": {key: value, keys.BLOB: b'{"value":"sha256:%b"}' % (b"0" * 64)}}
-    survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)}, {b"sha256:1": False})
+    survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)}, {b"sha256:1": Blob()})
     assert native_plan(store_of(records), survey).plain() == reference.plan(records, survey)
 
 
@@ -188,7 +189,7 @@ def test_index_keys_of_odd_texts_come_in_order() -> None:
         for id in (b"%d" % number, b"b::%d" % number, b":%d" % number, b"c", b"b::c"):
             mapping = b'{"value":{"Blobsum":"%b","DiffID":"%b"}}' % (digest, text)
             records[id] = {keys.BLOB_MAPPING: mapping}
-    survey = PlainSurvey("s", {id: Snapshot(Kind.COMMITTED) for id in records}, {digest: True})
+    survey = PlainSurvey("s", {id: Snapshot(Kind.COMMITTED) for id in records}, {digest: Blob(True)})
     plan = native_plan(store_of(records), survey)
     plain = reference.plan(records, survey)
     assert plan.plain() == plain
@@ -202,7 +203,7 @@ def test_records_with_one_index_key() -> None:
         id: {keys.BLOB_MAPPING: b'{"value":{"Blobsum":"%b","DiffID":"%b"}}' % (digest, diff_id)}
         for id, diff_id in ((b"b::c", b"a"), (b"c", b"a::b"))
     }
-    survey = PlainSurvey("s", {id: Snapshot(Kind.COMMITTED) for id in records}, {digest: True})
+    survey = PlainSurvey("s", {id: Snapshot(Kind.COMMITTED) for id in records}, {digest: Blob(True)})
     plan = native_plan(store_of(records), survey)
     expected = after_migration(store_of(records), plan.plain())
     assert b"chainid:a::b::c" in bucket(expected, b"_index")
@@ -214,7 +215,7 @@ def test_new_index_key_that_looks_like_one_of_a_dropped_record() -> None:
     mapping = b'{"value":{"Blobsum":"%b","DiffID":"d"}}' % digest
     store = store_of({b"a::gone": {keys.BLOB_MAPPING: mapping}, b"gone": {}})
     store[b"_index"] = {b"chainid:d::a::gone": b"", b"chainid:d::gone": b""}
-    plan = native_plan(store, PlainSurvey("s", {b"a::gone": Snapshot(Kind.COMMITTED)}, {digest: True}))
+    plan = native_plan(store, PlainSurvey("s", {b"a::gone": Snapshot(Kind.COMMITTED)}, {digest: Blob(True)}))
     expected = after_migration(store, plan.plain())
     assert [key for key in bucket(expected, b"_index") if key.startswith(b"chain")] == [b"chainid:d::a::gone"]
     assert edited(plan.records.reader, plan.store_edits()) == expected
@@ -250,7 +251,7 @@ def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[T
         if snapshot.parent:
             bucket(snapshots, name)[b"parent"] = snapshot.parent
     blobs: Tree = {
-        digest: _labels(number, root) for number, (digest, root) in enumerate(survey.blobs.items())
+        digest: _labels(number, blob.root_label) for number, (digest, blob) in enumerate(survey.blobs.items())
     }
     leases: Tree = {}
     for id, resources in survey.leases.items():
@@ -403,7 +404,9 @@ def test_counts(world: tuple[PlainRecords, PlainSurvey]) -> None:
         "unlabel_blobs": len(plain.unlabel_blobs),
         "views": sum(survey.snapshots[name].kind is Kind.VIEW for name in plain.unlabel_snapshots),
         "labels_left_snapshots": len(left),
-        "labels_left_blobs": len({d for d, root in survey.blobs.items() if root} - plain.unlabel_blobs),
+        "labels_left_blobs": len(
+            {d for d, blob in survey.blobs.items() if blob.root_label} - plain.unlabel_blobs
+        ),
     }
 
 

@@ -43,7 +43,7 @@ from buildkit_migrate.containerd.protocol.methods import (
 from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL, ConnectionOptions
 from buildkit_migrate.containerd.times import text_time
 from buildkit_migrate.errors import ContainerdCallError, ContainerdStateError, Error
-from buildkit_migrate.migration.model import Before, Kind, PlainState, Resource, Snapshot
+from buildkit_migrate.migration.model import Before, Blob, Kind, PlainState, Resource, Snapshot
 
 __all__ = ["Connection", "LiveContainerd"]
 
@@ -169,12 +169,12 @@ class LiveContainerd:
         self._before = Before(
             {id: resources for id, _, resources in leases if resources is not None},
             {name: label for name, _, _, label in snapshots if label},
-            {digest: label for digest, label in blobs if label},
+            {digest: label for digest, label, _ in blobs if label},
         )
         return Survey(
             self.name,
             ((name, kind, parent, bool(label)) for name, kind, parent, label in snapshots),
-            ((digest, bool(label)) for digest, label in blobs),
+            ((digest, bool(label)) for digest, label, _ in blobs),
             ((id, resources) for id, _, resources in leases),
             self.connection.client.namespace,
         )
@@ -192,7 +192,7 @@ class LiveContainerd:
         return PlainState(
             self.name,
             {name: Snapshot(Kind(kind), parent, bool(label)) for name, kind, parent, label in snapshots},
-            {digest: bool(label) for digest, label in self.connection.run(self._blobs())},
+            {digest: Blob(bool(label), size) for digest, label, size in self.connection.run(self._blobs())},
             {id: set(resources or ()) for id, _, resources in leases},
             {id for id, is_flat, _ in leases if is_flat},
         )
@@ -229,12 +229,18 @@ class LiveContainerd:
                 ) from error
             raise
 
-    async def _blobs(self) -> list[tuple[bytes, bytes]]:
-        """All, with the value of the label: a filter for it would leave out what exists without."""
+    async def _blobs(self) -> list[tuple[bytes, bytes, int | None]]:
+        """All, with the value of the label, and the size, None if it is not known.
+
+        A filter for the label would leave out what exists without.
+        """
         return await self.connection.client.rows(
             LIST_CONTENT,
             api.ListContentRequest(),
-            lambda response: [(info.digest, _value(ROOT_LABEL, info.labels)) for info in response.info],
+            lambda response: [
+                (info.digest, _value(ROOT_LABEL, info.labels), info.size if info.size > 0 else None)
+                for info in response.info
+            ],
         )
 
     async def _refuse_unknown(self) -> None:
@@ -392,8 +398,10 @@ class LiveContentStore(_LiveService):
         labels = ((digest, b"") for digest in plan.unlabel_blobs())
         self._connection.for_each("removing labels of blobs", count, labels, self._set_root_label)
 
-    def restore_root_labels(self, before: Mapping[bytes, bytes], now: Iterable[tuple[bytes, bytes]]) -> None:
-        labels = [(digest, before[digest]) for digest, label in now if not label and digest in before]
+    def restore_root_labels(
+        self, before: Mapping[bytes, bytes], now: Iterable[tuple[bytes, bytes, int | None]]
+    ) -> None:
+        labels = [(digest, before[digest]) for digest, label, _ in now if not label and digest in before]
         self._connection.for_each("restoring labels of blobs", len(labels), labels, self._set_root_label)
 
     async def _set_root_label(self, label: tuple[bytes, bytes]) -> None:

@@ -6,14 +6,17 @@ The native survey reads the same; this is its double for those who do not trust 
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL
-from buildkit_migrate.migration.model import Before, Kind, PlainState, Resource, Snapshot
+from buildkit_migrate.migration.model import Before, Blob, Kind, PlainState, Resource, Snapshot
 
-__all__ = ["edits_to_restore", "read_before", "read_state"]
+__all__ = ["blob_size", "edits_to_restore", "read_before", "read_state"]
+
+_VARINT_LIMIT: Final = 10
+"""Bytes of the longest number of 64 bits."""
 
 
 def read_state(metadata: Bucket, snapshots: Bucket, namespace: str, snapshotter: str) -> PlainState:
@@ -30,7 +33,7 @@ def read_state(metadata: Bucket, snapshots: Bucket, namespace: str, snapshotter:
             parent = entry.get(b"parent") or b""
             state.snapshots[name] = Snapshot(_kind(own.get(b"kind")), parent, _has_label(entry, ROOT_LABEL))
     for digest, entry in _rows(top, b"content", b"blob"):
-        state.blobs[digest] = _has_label(entry, ROOT_LABEL)
+        state.blobs[digest] = Blob(_has_label(entry, ROOT_LABEL), blob_size(entry.get(b"size")))
     for id, entry in _rows(top, b"leases"):
         state.leases[id] = set(_resources(entry))
         if _has_label(entry, FLAT_LABEL):
@@ -107,6 +110,20 @@ def _kind(stored: bytes | None) -> Kind:
     if stored is None or len(stored) != 1 or stored[0] > Kind.COMMITTED:
         return Kind.UNKNOWN
     return Kind(stored[0])
+
+
+def blob_size(stored: bytes | None) -> int | None:
+    """Bytes that a blob has, from ``size`` in its bucket (section 2); None if it does not say.
+
+    As containerd reads it: a broken number is 0, and what follows a number does not count.
+    """
+    zigzag = 0
+    for place, byte in enumerate((stored or b"")[:_VARINT_LIMIT]):
+        zigzag |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            is_positive = zigzag & 1 == 0 and 0 < zigzag < 1 << 64
+            return zigzag >> 1 if is_positive else None
+    return None
 
 
 def _has_label(entry: Bucket, label: bytes) -> bool:

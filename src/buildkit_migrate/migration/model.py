@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 __all__ = [
     "Before",
+    "Blob",
     "Caution",
     "Kind",
     "PlainPlan",
@@ -73,13 +74,21 @@ class Snapshot:
     root_label: bool = False
 
 
+@dataclass(frozen=True)
+class Blob:
+    """``size``: in bytes, more than 0; None if containerd does not say."""
+
+    root_label: bool = False
+    size: int | None = None
+
+
 @dataclass
 class PlainSurvey:
-    """What the containerd services say. ``blobs`` maps digest to "has the gc.root label"."""
+    """What the containerd services say. ``blobs``: by digest."""
 
     snapshotter: str
     snapshots: dict[bytes, Snapshot] = field(default_factory=dict)
-    blobs: dict[bytes, bool] = field(default_factory=dict)
+    blobs: dict[bytes, Blob] = field(default_factory=dict)
     leases: dict[bytes, set[Resource]] = field(default_factory=dict)
 
 

@@ -19,6 +19,7 @@ from buildkit_migrate import reference
 from buildkit_migrate.bolt.tree import Tree
 from buildkit_migrate.metadata import gojson, keys
 from buildkit_migrate.migration.model import (
+    Blob,
     Kind,
     PlainPlan,
     PlainRecords,
@@ -166,7 +167,7 @@ def _before_losses(
             gone.append(Difference(DifferenceKind.SNAPSHOT_MISSING, id, id))
         blob = _blob_put(stored, record)
         if blob and blob not in survey.blobs:
-            survey.blobs[blob] = False
+            survey.blobs[blob] = Blob()
             gone.append(Difference(DifferenceKind.BLOB_MISSING, blob, id))
     return survey, gone
 
