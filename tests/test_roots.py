@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 import fixtures
 import ondisk
+import other_user
 from buildkit_migrate import errors, layout, migrate_root, roots
 from buildkit_migrate.migration.report import Outcome
 from fixtures import bucket, buckets
@@ -30,10 +32,44 @@ def root(tmp_path: Path) -> OnDisk:
         ({"HOME": "/h", "XDG_DATA_HOME": ""}, "/h/.local/share/buildkit"),
         ({"HOME": "/h", "XDG_DATA_HOME": "/x"}, "/x/buildkit"),
         ({"HOME": "/h", "XDG_DATA_HOME": "/x:/y"}, "/x/buildkit"),
+        ({"HOME": "/h", "XDG_DATA_HOME": "x"}, "/h/.local/share/buildkit"),
+        ({"HOME": "/h", "XDG_DATA_HOME": ":/y"}, "/h/.local/share/buildkit"),
+        ({"XDG_DATA_HOME": "/x"}, "/x/buildkit"),
+        ({}, None),
+        ({"HOME": ""}, None),
+        ({"HOME": "h", "XDG_DATA_HOME": "x"}, None),
+        ({"HOME": "~"}, None),
     ],
 )
-def test_default_places(environ: dict[str, str], rootless: str) -> None:
-    assert roots.default_places(environ) == [Path("/var/lib/buildkit"), Path(rootless)]
+def test_default_places(environ: dict[str, str], rootless: str | None) -> None:
+    expected = [Path("/var/lib/buildkit"), *([] if rootless is None else [Path(rootless)])]
+    assert roots.default_places(environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("home", "reason"), [(None, "HOME is not set"), ("", "HOME is not set"), ("h", "HOME is 'h'")]
+)
+def test_the_message_says_why_there_is_no_rootless_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None, reason: str
+) -> None:
+    monkeypatch.setattr(layout, "SYSTEM_ROOT", tmp_path / "missing")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    if home is None:
+        monkeypatch.delenv("HOME")
+    else:
+        monkeypatch.setenv("HOME", home)
+    with pytest.raises(errors.RootNotFoundError, match=reason):
+        roots.find_root()
+
+
+def test_a_user_whom_the_system_does_not_know() -> None:
+    """A container that runs with a uid of its own: no entry in the user database, no HOME."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_DATA_HOME")}
+    result = other_user.run({"uid": 4_000_000, "gid": 4_000_000}, "status", environ=environ)
+    assert "RuntimeError" not in result.stderr
+    if not layout.SYSTEM_ROOT.exists():
+        assert result.returncode == 3
+        assert "HOME is not set" in result.stderr
 
 
 def test_first_place_that_has_a_root(root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

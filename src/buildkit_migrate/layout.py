@@ -51,10 +51,25 @@ class Root:
 
 
 def default_places(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where BuildKit keeps its state when nothing else is configured, in order of preference."""
-    data_home = environ.get("XDG_DATA_HOME", "").split(":")[0]
-    home = Path(data_home) if data_home else Path(environ.get("HOME") or "~").expanduser() / ".local/share"
-    return [SYSTEM_ROOT, home / "buildkit"]
+    """Where BuildKit keeps its state when nothing else is configured, in order of preference.
+
+    That of a rootless daemon is left out if the environment does not tell it.
+    """
+    rootless = _rootless_place(environ)
+    return [SYSTEM_ROOT, rootless] if isinstance(rootless, Path) else [SYSTEM_ROOT]
+
+
+def _rootless_place(environ: Mapping[str, str]) -> Path | str:
+    """As BuildKit finds it, which does not ask the user database; or why there is none.
+
+    A relative path is not used: it would be one below wherever the command happens to be run.
+    """
+    data_home, home = environ.get("XDG_DATA_HOME", "").split(":")[0], environ.get("HOME", "")
+    if os.path.isabs(data_home):
+        return Path(data_home, "buildkit")
+    if os.path.isabs(home):
+        return Path(home, ".local/share/buildkit")
+    return "no place of a rootless daemon: HOME is " + (f"{home!r}, no absolute path" if home else "not set")
 
 
 def find_root(path: str | os.PathLike[str] | None = None) -> Root:
@@ -85,6 +100,9 @@ def find_root(path: str | os.PathLike[str] | None = None) -> Root:
         else:
             # An empty system directory must not hide the root of a rootless daemon.
             without_workers = without_workers or root
+    rootless = _rootless_place(os.environ)
+    if isinstance(rootless, str):
+        tried.append(rootless)
     if without_workers is not None:
         return without_workers
     raise RootNotFoundError(
