@@ -10,11 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # pip checks `requires-python` only after this file has run, other tools not at all.
-if sys.version_info < (3, 11):
-    sys.exit(
-        "buildkit-migrate needs Python 3.11 or newer; this is Python %d.%d (%s)"
-        % (*sys.version_info[:2], sys.executable)
-    )
+if sys.version_info < (3, 11):  # noqa: UP036
+    version = ".".join(map(str, sys.version_info[:2]))
+    sys.exit(f"buildkit-migrate needs Python 3.11 or newer; this is Python {version} ({sys.executable})")
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext

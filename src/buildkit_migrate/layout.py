@@ -65,9 +65,9 @@ def _rootless_place(environ: Mapping[str, str]) -> Path | str:
     A relative path is not used: it would be one below wherever the command happens to be run.
     """
     data_home, home = environ.get("XDG_DATA_HOME", "").split(":")[0], environ.get("HOME", "")
-    if os.path.isabs(data_home):
+    if data_home.startswith("/"):
         return Path(data_home, "buildkit")
-    if os.path.isabs(home):
+    if home.startswith("/"):
         return Path(home, ".local/share/buildkit")
     return "no place of a rootless daemon: HOME is " + (f"{home!r}, no absolute path" if home else "not set")
 
