@@ -192,6 +192,48 @@ def test_no_root(tmp_path: Path) -> None:
         assert str(place) in error["message"]
 
 
+@pytest.mark.parametrize("command", ["migrate", "verify", "status"])
+def test_a_missing_root_may_be_fine(tmp_path: Path, command: str) -> None:
+    missing = tmp_path / "missing"
+    failure(run(command, "--format", "json", str(missing)), 3)
+    result = run(command, "--missing-ok", "--format", "json", str(missing))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["workers"] == []
+    assert not missing.exists()
+
+
+@pytest.mark.parametrize("place", ["file", "stuff", "dangling", "file/below"])
+def test_what_is_there_is_not_missing(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "stuff" / "more").mkdir(parents=True)
+    (tmp_path / "dangling").symlink_to("not-mounted")
+    failure(run("migrate", "--missing-ok", "--format", "json", str(tmp_path / place)), 3)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *((command, "") for command in ("migrate", "verify", "status", "undo")),
+        ("migrate", "--dry-run", " "),
+        *(
+            ("migrate", f"--{option}=", ".")
+            for option in ("address", "namespace", "snapshotter", "containerd-root")
+        ),
+        ("convert", "", "target"),
+        ("convert", "metadata.db", ""),
+    ],
+)
+def test_a_variable_that_is_not_set(
+    root: OnDisk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """An empty path would be the current directory."""
+    monkeypatch.chdir(root.worker if arguments[0] == "convert" else root.root)
+    before = ondisk.listing(root.root)
+    error = failure(run(*arguments, "--format", "json"), 2)
+    assert "is empty: is a variable not set?" in error["message"]
+    assert ondisk.listing(root.root) == before
+
+
 def test_damaged_database(root: OnDisk) -> None:
     for path in (root.v1, root.containerd, root.snapshots):
         sound = path.read_bytes()
@@ -345,7 +387,7 @@ def test_unexpected_error_asks_for_a_report(
     from buildkit_migrate import roots
     from buildkit_migrate.cli import main
 
-    def explode(path: object) -> None:
+    def explode(path: object, **options: object) -> None:
         raise RuntimeError("inside")
 
     monkeypatch.setattr(roots, "find_root", explode)
@@ -360,7 +402,7 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
     from buildkit_migrate import roots
     from buildkit_migrate.cli import main
 
-    def interrupt(path: object) -> None:
+    def interrupt(path: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(roots, "find_root", interrupt)
@@ -377,7 +419,7 @@ def test_termination(monkeypatch: pytest.MonkeyPatch) -> None:
 
     unwound = []
 
-    def terminate(path: object) -> None:
+    def terminate(path: object, **options: object) -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)

@@ -66,6 +66,13 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    """What it should lead to is perhaps not mounted yet, and then the daemon would start with v1."""
+    (tmp_path / "link").symlink_to("not-mounted")
+    with pytest.raises(errors.RootNotFoundError):
+        ensure_migrated(tmp_path / "link")
+
+
 def test_an_empty_target_is_not_taken_for_a_store(root: OnDisk) -> None:
     root.v2.touch()
     with pytest.raises(errors.UnusableTargetError):

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fixtures
 import ondisk
 import other_user
-from buildkit_migrate import errors, layout, migrate_root, roots
+from buildkit_migrate import (
+    ensure_migrated,
+    errors,
+    layout,
+    migrate_root,
+    root_status,
+    roots,
+    undo_root,
+    verify_root,
+)
+from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.migration.report import Outcome
 from fixtures import bucket, buckets
 from ondisk import OnDisk
@@ -127,6 +139,42 @@ def test_state_directory_without_workers(tmp_path: Path, names: list[str]) -> No
     for name in names:
         (tmp_path / name).touch()
     assert migrate_root(tmp_path) == []
+
+
+@pytest.mark.parametrize("function", [migrate_root, verify_root, undo_root, root_status, ensure_migrated])
+def test_an_empty_path_is_not_the_current_directory(
+    root: OnDisk, monkeypatch: pytest.MonkeyPatch, function: Callable[[str], object]
+) -> None:
+    monkeypatch.chdir(root.root)
+    before = ondisk.listing(root.root)
+    with pytest.raises(ValueError, match="empty"):
+        function("")
+    assert ondisk.listing(root.root) == before
+
+
+@pytest.mark.parametrize("name", ["containerd_root", "namespace", "snapshotter"])
+def test_an_empty_name_is_not_the_default(root: OnDisk, name: str) -> None:
+    options: dict[str, Any] = {name: ""}
+    for function in (migrate_root, verify_root, undo_root):
+        with pytest.raises(ValueError, match=name):
+            function(root.root, **options)
+    with pytest.raises(ValueError, match="address"):
+        ConnectionOptions(address="")
+
+
+@pytest.mark.parametrize("function", [migrate_root, verify_root, root_status])
+def test_a_missing_root_may_be_fine(tmp_path: Path, function: Callable[..., object]) -> None:
+    with pytest.raises(errors.RootNotFoundError):
+        function(tmp_path / "missing")
+    assert function(tmp_path / "missing", missing_ok=True) == []
+
+
+def test_no_default_place_may_be_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "default_places", lambda: [tmp_path / "a", tmp_path / "b"])
+    assert migrate_root(missing_ok=True) == []
+    (tmp_path / "b").touch()
+    with pytest.raises(errors.RootNotFoundError):
+        migrate_root(missing_ok=True)
 
 
 # --- Several workers

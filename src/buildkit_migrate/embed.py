@@ -18,9 +18,13 @@ def ensure_migrated(root: "str | os.PathLike[str]", **options: "Any") -> "list[R
 
     Returns [] if nothing is: told from the names of files, before anything of the package is loaded and
     without reading a store. Otherwise it does what `migrate_root` does with these options, and returns and
-    raises the same. A directory that does not exist has nothing to migrate.
+    raises the same. A directory that does not exist has nothing to migrate. Raises ValueError if ``root`` is
+    empty.
     """
-    if _is_settled(os.fspath(root)):
+    path = os.fspath(root)
+    if not path:
+        raise ValueError("the root is empty: is a variable not set?")
+    if _is_settled(path):
         return []
     from buildkit_migrate.roots import migrate_root
 
@@ -32,7 +36,7 @@ def _is_settled(root: str) -> bool:
         with os.scandir(root) as entries:
             workers = [entry.path for entry in entries if entry.name.startswith(_KINDS)]
     except FileNotFoundError:
-        return True
+        return not os.path.islink(root)  # noqa: PTH114 - pathlib; one that leads nowhere is perhaps not mounted
     except OSError:
         return False  # `migrate_root` says what is wrong with it
     return all(map(_is_worker_settled, workers or [root]))

@@ -72,22 +72,33 @@ def _rootless_place(environ: Mapping[str, str]) -> Path | str:
     return "no place of a rootless daemon: HOME is " + (f"{home!r}, no absolute path" if home else "not set")
 
 
-def find_root(path: str | os.PathLike[str] | None = None) -> Root:
+def find_root(path: str | os.PathLike[str] | None = None, *, missing_ok: bool = False) -> Root:
     """The state or worker directory at ``path``, or at the first default place that has one.
 
-    Raises RootNotFoundError, which says what was looked for, and StorageError.
+    ``missing_ok``: a directory that does not exist is a root without workers. Raises RootNotFoundError, which
+    says what was looked for, StorageError, and ValueError for an empty path.
     """
-    if path is not None:
-        root = _root_at(Path(path))
-        if root is not None:
-            return root
-        raise RootNotFoundError(
-            f"{path} is no BuildKit state directory (with runc-* or containerd-* directories in it) "
-            "and no such worker directory"
-        )
+    if path is None:
+        return _at_default_places(missing_ok)
+    if not os.fspath(path):
+        raise ValueError("the root is empty: is a variable not set?")
+    place = Path(path)
+    root = _root_at(place)
+    if root is not None:
+        return root
+    if missing_ok and _is_missing(place):
+        return Root(place, place, ())
+    raise RootNotFoundError(
+        f"{path} is no BuildKit state directory (with runc-* or containerd-* directories in it) "
+        "and no such worker directory"
+    )
+
+
+def _at_default_places(missing_ok: bool) -> Root:
     tried = []
     without_workers = None
-    for place in default_places():
+    places = default_places()
+    for place in places:
         try:
             root = _root_at(place)
         except StorageError as error:
@@ -105,9 +116,23 @@ def find_root(path: str | os.PathLike[str] | None = None) -> Root:
         tried.append(rootless)
     if without_workers is not None:
         return without_workers
+    if missing_ok and all(map(_is_missing, places)):
+        return Root(places[0], places[0], ())
     raise RootNotFoundError(
         f"found no BuildKit state directory ({'; '.join(tried)})", hint="give the directory as an argument"
     )
+
+
+def _is_missing(place: Path) -> bool:
+    """A link that leads nowhere is there: what it should lead to is perhaps not mounted."""
+    with storage_errors(place):
+        try:
+            place.lstat()
+        except FileNotFoundError:
+            return True
+        except NotADirectoryError:
+            pass
+    return False
 
 
 def _root_at(path: Path) -> Root | None:

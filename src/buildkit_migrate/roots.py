@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,20 +57,21 @@ def migrate_root(
     dry_run: bool = False,
     verify: bool = False,
     engine: Engine = "bolt",
+    missing_ok: bool = False,
     progress: Progress | None = None,
 ) -> list[Report]:
     """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
 
-    ``path``: as for `find_root`; ``verify``, ``engine``: as for `migrate_v2`. Containerd workers need the
-    containerd that BuildKit used: running and reached as ``containerd`` says, or stopped, with its
-    ``containerd_root``. ``namespace``: BuildKit's in it; ``snapshotter``: by default the one in the
+    ``path``, ``missing_ok``: as for `find_root`; ``verify``, ``engine``: as for `migrate_v2`. Containerd
+    workers need the containerd that BuildKit used: running and reached as ``containerd`` says, or stopped,
+    with its ``containerd_root``. ``namespace``: BuildKit's in it; ``snapshotter``: by default the one in the
     directory's name.
     All workers are locked and planned before anything is written, so broken records in one leave all
     unchanged. A dry run creates no file and makes no call that changes anything.
     Raises the errors of `find_root` and `migrate_v2`.
     """
     check_policy(on_broken)
-    root = find_root(path)
+    root = find_root(path, missing_ok=missing_ok)
     place = _place(containerd, containerd_root, namespace, snapshotter)
     reports = {worker: settled(worker.v1, worker.v2) for worker in root.workers}
     waiting = [worker for worker in root.workers if reports[worker] is None]
@@ -103,6 +105,11 @@ def _place(
     namespace: str,
     snapshotter: str | None,
 ) -> ContainerdPlace:
+    """Raises ValueError for an empty name: it would silently mean another place."""
+    given = {"containerd_root": containerd_root, "namespace": namespace, "snapshotter": snapshotter}
+    for name, value in given.items():
+        if value is not None and not os.fspath(value):
+            raise ValueError(f"{name} is empty: is a variable not set?")
     root = None if containerd_root is None else Path(containerd_root)
     return ContainerdPlace(containerd or ConnectionOptions(), root, namespace, snapshotter)
 
@@ -169,12 +176,13 @@ def undo_root(
     return done[::-1]
 
 
-def root_status(path: StrPath | None = None) -> list[Status]:
+def root_status(path: StrPath | None = None, *, missing_ok: bool = False) -> list[Status]:
     """How far each worker is, sorted by directory; from the files alone, without any lock.
 
-    Raises the errors of `find_root`, JournalError and StorageError.
+    ``path``, ``missing_ok``: as for `find_root`. Raises its errors, JournalError and StorageError.
     """
-    return [status(worker.v1, worker.v2) for worker in find_root(path).workers]
+    root = find_root(path, missing_ok=missing_ok)
+    return [status(worker.v1, worker.v2) for worker in root.workers]
 
 
 def verify_root(
@@ -185,6 +193,7 @@ def verify_root(
     namespace: str = "buildkit",
     snapshotter: str | None = None,
     content: bool = False,
+    missing_ok: bool = False,
     progress: Progress | None = None,
 ) -> list[Verification]:
     """Compares each migrated worker of a stopped BuildKit with its v1 store; sorted by directory.
@@ -194,7 +203,7 @@ def verify_root(
     not those of a running containerd. The other parameters and the errors are those of `migrate_root`.
     Nothing is written.
     """
-    root = find_root(path)
+    root = find_root(path, missing_ok=missing_ok)
     place = _place(containerd, containerd_root, namespace, snapshotter)
     with contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=True)

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from buildkit_migrate.cli.options import not_empty
+
 __all__ = ["add_parser", "run"]
 
 
@@ -21,8 +23,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    source = add("source", metavar="SRC", help="a metadata store, of any engine")
-    target = add("target", metavar="DST", help="the new file, which must not exist")
+    source = add("source", metavar="SRC", type=not_empty, help="a metadata store, of any engine")
+    target = add("target", metavar="DST", type=not_empty, help="the new file, which must not exist")
     add(
         "--to-engine",
         choices=("bolt", "lmdb"),

@@ -22,6 +22,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         allow_abbrev=False,
     )
     common.add_root(parser)
+    common.add_missing_ok(parser)
     add = parser.add_argument
     add("--dry-run", action="store_true", help="print what would be done; change nothing")
     add(
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.verify and options.to_engine != "bolt":
         raise UsageError("--verify is for bolt stores; verify an LMDB store with buildkit-migrate verify")
-    root = find_root(options.root)
+    root = find_root(options.root, missing_ok=options.missing_ok)
     with common.progress() as progress:
         reports = migrate_root(
             root.path,
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
             dry_run=options.dry_run,
             verify=options.verify,
             engine=options.to_engine,
+            missing_ok=options.missing_ok,
             progress=progress,
         )
     if options.format == "json":

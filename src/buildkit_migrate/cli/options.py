@@ -12,7 +12,16 @@ from typing import Any, Final
 
 from buildkit_migrate.containerd.services import ConnectionOptions
 
-__all__ = ["add_containerd", "add_output", "add_root", "containerd_arguments", "progress", "whole_number"]
+__all__ = [
+    "add_containerd",
+    "add_missing_ok",
+    "add_output",
+    "add_root",
+    "containerd_arguments",
+    "not_empty",
+    "progress",
+    "whole_number",
+]
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 """What containerd takes for a namespace, of at most 76 characters (spec containerd-services, section 1)."""
@@ -25,8 +34,15 @@ _DIRECTORIES: Final = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh"
 _FILES: Final = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
 
+def not_empty(text: str) -> str:
+    """The type of arguments that name something: an empty one is a slip, and as a path it means ``.``."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: is a variable not set?")
+    return text
+
+
 def _address(address: str) -> str:
-    if "://" in address and not address.startswith("unix://"):
+    if "://" in not_empty(address) and not address.startswith("unix://"):
         raise argparse.ArgumentTypeError(f"{address!r} is no unix socket")
     return address
 
@@ -54,7 +70,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def _namespace(name: str) -> str:
-    if len(name) > 76 or not _NAMESPACE.fullmatch(name):
+    if len(not_empty(name)) > 76 or not _NAMESPACE.fullmatch(name):
         raise argparse.ArgumentTypeError(f"{name!r} can't be the name of a containerd namespace")
     return name
 
@@ -64,10 +80,17 @@ def add_root(parser: argparse.ArgumentParser) -> None:
         "root",
         metavar="ROOT",
         nargs="?",
+        type=not_empty,
         help="BuildKit's state directory, or one worker directory in it (default: /var/lib/buildkit, then "
         "$XDG_DATA_HOME/buildkit or ~/.local/share/buildkit)",
     )
     root.complete = _DIRECTORIES  # type: ignore[attr-defined]
+
+
+def add_missing_ok(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--missing-ok", action="store_true", help="a ROOT that does not exist is an empty one: exit status 0"
+    )
 
 
 def add_containerd(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +119,7 @@ def add_containerd(parser: argparse.ArgumentParser) -> None:
     add(
         "--snapshotter",
         metavar="NAME",
+        type=not_empty,
         default=os.environ.get("CONTAINERD_SNAPSHOTTER") or None,
         help="(default: $CONTAINERD_SNAPSHOTTER, else the one in the directory's name)",
     )
@@ -128,6 +152,7 @@ def add_containerd(parser: argparse.ArgumentParser) -> None:
     root = add(
         "--containerd-root",
         metavar="DIR",
+        type=not_empty,
         help=f"root of the stopped containerd; means --offline (default: {_CONTAINERD_ROOT})",
     )
     address.complete = _FILES  # type: ignore[attr-defined]

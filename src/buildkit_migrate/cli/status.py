@@ -21,6 +21,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         allow_abbrev=False,
     )
     shared.add_root(parser)
+    shared.add_missing_ok(parser)
     shared.add_output(parser)
 
 
@@ -29,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.cli import render
     from buildkit_migrate.roots import find_root, root_status
 
-    root = find_root(options.root)
-    statuses = root_status(root.path)
+    root = find_root(options.root, missing_ok=options.missing_ok)
+    statuses = root_status(root.path, missing_ok=options.missing_ok)
     if options.format == "json":
         render.emit_json(render.results_as_dict(root.path, statuses))
     else:

@@ -24,6 +24,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         allow_abbrev=False,
     )
     shared.add_root(parser)
+    shared.add_missing_ok(parser)
     add = parser.add_argument
     add("--content", action="store_true", help="hash the blob files of the content store, too")
     add(
@@ -41,12 +42,13 @@ def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.cli import render
     from buildkit_migrate.roots import find_root, verify_root
 
-    root = find_root(options.root)
+    root = find_root(options.root, missing_ok=options.missing_ok)
     with shared.progress() as progress:
         verifications = verify_root(
             root.path,
             **shared.containerd_arguments(options),
             content=options.content,
+            missing_ok=options.missing_ok,
             progress=progress,
         )
     if options.format == "json":

@@ -37,13 +37,18 @@ class ConnectionOptions:
     """How to talk to a running containerd.
 
     ``address``: path of its unix socket. ``timeout``: seconds for one call. ``connect_timeout``: seconds that
-    it may be away, at the beginning or while it is restarted. ``concurrency``: calls in flight.
+    it may be away, at the beginning or while it is restarted. ``concurrency``: calls in flight. Raises
+    ValueError for an empty address.
     """
 
     address: str = "/run/containerd/containerd.sock"
     timeout: float = 60.0
     connect_timeout: float = 10.0
     concurrency: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.address:
+            raise ValueError("containerd's address is empty: is a variable not set?")
 
 
 class Containerd(Protocol):
