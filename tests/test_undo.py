@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ import pytest
 import fault_points
 import fixtures
 import ondisk
+from buildkit_migrate.errors import BusyError
 from buildkit_migrate.metadata.bolt_store import BoltFileStore
 from buildkit_migrate.metadata.gojson import Value
+from buildkit_migrate.migration.journal import Journal, State, read_state
+from buildkit_migrate.migration.model import Before
 from buildkit_migrate.migration.status import Stage
-from buildkit_migrate.roots import root_status
+from buildkit_migrate.roots import migrate_root, root_status, undo_root
 from fault_points import calls
 from fixtures import ROOT_LABEL, Tree, bucket, buckets
 from ondisk import OnDisk
@@ -352,3 +357,80 @@ def test_status_without_v1(root: OnDisk) -> None:
     root.v1.unlink()
     assert stage(root)["can_undo"] is False
     assert stage(root)["next_step"] == "nothing to do"
+
+
+# Address space, and others who look meanwhile.
+
+
+def test_little_address_space(root: OnDisk) -> None:
+    """The journal of a small root asked for a gigabyte of it."""
+    limit = 700 << 20
+    command = [sys.executable, "-m", "buildkit_migrate"]
+    for name in ("migrate", "status", "undo"):
+        result = subprocess.run(
+            [*command, name, str(root.root)],
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        )
+        assert (result.returncode, result.stderr) == (0, ""), name
+
+
+def test_a_journal_grows(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    ids = [b"%0200d" % number for number in range(20_000)]
+    state = State(v1="", plan="", containerd={})
+    labels = {id + b"-label": b"" for id in ids}
+    with Journal.create(path, state, Before()) as journal:
+        journal.add(Before(snapshots=labels))
+        for id in ids:
+            journal.lease_finished(id)
+    with open_journal(path) as journal:
+        assert journal.finished_leases() == frozenset(ids)
+        assert journal.before().snapshots == labels
+
+
+def open_journal(path: Path) -> Journal:
+    journal = Journal.open(path, read_only=True)
+    assert journal is not None
+    return journal
+
+
+def test_status_and_a_migration_in_one_process(root: OnDisk) -> None:
+    """Neither keeps the other from its journal, whoever comes first."""
+    root.migrate_here()
+    root.v2.unlink()
+    path = root.v2.with_name(root.v2.name + ".journal")
+    with open_journal(path) as looking:
+        root.migrate_here()  # goes on from it
+        assert stage_here(root) == Stage.MIGRATED
+        assert looking.state.phase == "applied"
+    seen: list[Stage] = []
+    root.v2.unlink()
+    migrate_root(root.root, progress=lambda step: seen.append(stage_here(root)))
+    assert Stage.INTERRUPTED in seen
+    undo_root(root.root, progress=lambda step: seen.append(stage_here(root)))
+    assert seen[-1] == Stage.UNDO_INTERRUPTED
+
+
+def test_who_reads_a_journal_sees_one_moment(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with Journal.create(path, State(v1="0", plan="0", containerd={}), Before()) as journal:
+        done = threading.Event()
+
+        def write() -> None:
+            for number in range(300):
+                journal.update(v1=str(number), plan=str(number))
+            done.set()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        while not done.is_set():
+            try:
+                state = read_state(path)
+            except BusyError:
+                continue
+            assert state is not None
+            assert state.v1 == state.plan
+        writer.join()

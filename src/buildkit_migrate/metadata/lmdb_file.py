@@ -19,8 +19,9 @@ from buildkit_migrate._native.packing import check_lmdb
 from buildkit_migrate.bolt import readable
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.metadata.engines import LMDB_MAGIC
+from buildkit_migrate.storage import storage_errors
 
-__all__ = ["check_file", "lmdb_errors", "translated"]
+__all__ = ["LEAST_MAP", "check_file", "lmdb_errors", "snapshot", "translated"]
 
 # Of a meta page: magic number; page size; last page in use and number of the transaction.
 _MAGIC: Final = struct.Struct("<16x4s")
@@ -29,6 +30,9 @@ _NEWEST: Final = struct.Struct("<136xQQ")
 _META_SIZE: Final = 152
 
 _TRIES: Final = 10
+
+LEAST_MAP: Final = 1
+"""Bytes of address space to ask for if it must only be what the file needs; LMDB rounds it up to that."""
 
 
 def check_file(path: Path, *, thorough: bool = False) -> None:
@@ -39,6 +43,44 @@ def check_file(path: Path, *, thorough: bool = False) -> None:
     with readable(path) as fd:
         if os.fstat(fd).st_size and (thorough or not _is_whole(fd)):
             _walk(fd, path)
+
+
+def snapshot(path: Path) -> lmdb.Environment:
+    """A private copy of a small LMDB file, checked and open for reading; it stays as it is at this moment.
+
+    It takes no lock and makes no file, and others may have the file open and write to it, also in this
+    process, where LMDB lets nobody open a file twice. Raises BusyError if it never stands still,
+    CorruptDatabaseError, StorageError.
+    """
+    with readable(path) as fd:
+        content = _standing_still(fd, path)
+    with storage_errors(path):
+        copy = os.memfd_create("lmdb", os.MFD_CLOEXEC)
+        with open(copy, "wb") as file:  # noqa: PTH123 - it has no path
+            file.write(content)
+            file.flush()
+            with lmdb_errors(path):
+                return lmdb.open(
+                    f"/proc/self/fd/{copy}",
+                    subdir=False,
+                    map_size=LEAST_MAP,
+                    readonly=True,
+                    create=False,
+                    lock=False,
+                )
+
+
+def _standing_still(fd: int, path: Path) -> bytes:
+    """What is in the file between two transactions: what one writes lies beside what the last one left."""
+    for _ in range(_TRIES):
+        before = _metas(fd)
+        with open(fd, "rb", closefd=False) as file:
+            file.seek(0)
+            content = file.read()
+        if _metas(fd) == before:
+            check_lmdb(content, str(path))
+            return content
+    raise BusyError(f"{path} is being written all the time", hint="try again")
 
 
 def _metas(fd: int) -> tuple[int, list[bytes]]:

@@ -19,7 +19,7 @@ from buildkit_migrate.bolt import Builder
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, EditConflictError
 from buildkit_migrate.metadata.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
-from buildkit_migrate.metadata.lmdb_file import check_file, lmdb_errors, translated
+from buildkit_migrate.metadata.lmdb_file import LEAST_MAP, check_file, lmdb_errors, translated
 from buildkit_migrate.metadata.store import MetadataStore, Stored
 
 __all__ = ["HEAD", "HEAD_KEY", "OTHER", "TAGS", "LmdbStore", "open_environment"]
@@ -52,8 +52,8 @@ def open_environment(
         return lmdb.open(
             os.fsencode(path),
             subdir=False,
-            # Of an existing file: what the last writer had.
-            map_size=_FIRST_MAP if create else 0,
+            # A writer goes on with what the last one had.
+            map_size=_FIRST_MAP if create else LEAST_MAP if read_only else 0,
             mode=STORE_MODE,
             max_dbs=0,
             create=create,

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -58,8 +58,8 @@ _FINISHED: Final = b"F"
 _BATCH: Final = 96
 """Leases that may be written and not yet noted; each of them costs the next run one question."""
 
-_SPARE: Final = 1 << 30
-"""Bytes of address space for finished leases; the file takes only what is written."""
+_FIRST_MAP: Final = 1 << 20
+"""Bytes of address space; it grows by doubling, the file only with what is written."""
 _OVERHEAD: Final = 64
 """Bytes that an entry takes beside its fields, at most."""
 
@@ -168,15 +168,18 @@ class Journal:
         with contextlib.ExitStack() as failed:
             # A disk that fills up may leave half of the meta pages, which nobody could read.
             failed.callback(discard, path)
-            environment = _open(path, map_size=_SPARE + 2 * size)
+            environment = _open(path, map_size=max(_FIRST_MAP, 2 * size), create=True)
             failed.callback(environment.close)
-            with _errors(path), environment.begin(write=True) as transaction:
+
+            def fill(transaction: lmdb.Transaction[bytes]) -> None:
                 transaction.put(_STATE, _encode(state))
                 numbers: dict[bytes, int] = {}
                 for kind, fields in entries:
                     number = numbers.get(kind, 0)
                     transaction.put(_key(kind, number), _pack(fields), append=True)
                     numbers[kind] = number + 1
+
+            _write(environment, path, fill)
             for name in (_DATA, _LOCK):
                 give_to_owner_of(path / name, path)
             sync_directory(path)
@@ -185,15 +188,27 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Self | None:
-        """The one that is there, None if there is none. Raises JournalError, StorageError."""
-        state = read_state(path)
-        return None if state is None else cls(path, _open(path, read_only=read_only), state)
+        """The one that is there, None if there is none. Raises JournalError, StorageError.
+
+        ``read_only``: as it is at this moment, whoever writes it.
+        """
+        if not _is_there(path):
+            return None
+        environment = _snapshot(path) if read_only else _open(path, map_size=_FIRST_MAP)
+        with contextlib.ExitStack() as failed:
+            failed.callback(environment.close)
+            state = _state_in(environment, path)
+            if state is None:
+                return None
+            journal = cls(path, environment, state)
+            failed.pop_all()
+        return journal
 
     def close(self) -> None:
         """Notes what is still to be noted."""
         try:
             if self._unwritten:
-                self._write()
+                self._note()
         finally:
             self._environment.close()
 
@@ -206,13 +221,13 @@ class Journal:
     def update(self, **changes: Any) -> None:
         """Changes fields of the state, durably, and notes the leases that wait for it."""
         self.state = replace(self.state, **changes)
-        self._write()
+        self._note()
 
     def lease_finished(self, id: bytes) -> None:
         """The lease has all its resources. Written with others, sooner or later."""
         self._unwritten.append(id)
         if len(self._unwritten) >= _BATCH:
-            self._write()
+            self._note()
 
     def add(self, before: Before) -> None:
         """Adds labels that a run which goes on will remove, too, if they are not known yet."""
@@ -221,9 +236,8 @@ class Journal:
             (_BLOB, self._labels(_BLOB), before.blobs),
         ):
             new = [(name, labels[name]) for name in labels if name not in known]
-            with _errors(self.path), self._environment.begin(write=True) as transaction:
-                for number, fields in enumerate(new, start=len(known)):
-                    transaction.put(_key(kind, number), _pack(fields))
+            entries = {_key(kind, number): _pack(fields) for number, fields in enumerate(new, len(known))}
+            self._put(entries)
 
     def finished_leases(self) -> frozenset[bytes]:
         return frozenset(id for ids in self._entries(_FINISHED) for id in ids)
@@ -238,13 +252,21 @@ class Journal:
     def _labels(self, kind: bytes) -> dict[bytes, bytes]:
         return {fields[0]: fields[1] for fields in self._entries(kind)}
 
-    def _write(self) -> None:
-        with _errors(self.path), self._environment.begin(write=True) as transaction:
-            if self._unwritten:
-                transaction.put(_key(_FINISHED, self._batches), _pack(self._unwritten))
-                self._batches += 1
-                self._unwritten.clear()
-            transaction.put(_STATE, _encode(self.state))
+    def _note(self) -> None:
+        entries = {_STATE: _encode(self.state)}
+        if self._unwritten:
+            entries[_key(_FINISHED, self._batches)] = _pack(self._unwritten)
+        self._put(entries)
+        if self._unwritten:
+            self._batches += 1
+            self._unwritten.clear()
+
+    def _put(self, entries: Mapping[bytes, bytes]) -> None:
+        def fill(transaction: lmdb.Transaction[bytes]) -> None:
+            for key, value in entries.items():
+                transaction.put(key, value)
+
+        _write(self._environment, self.path, fill)
 
     def _entries(self, kind: bytes) -> Iterator[list[bytes]]:
         with _errors(self.path), self._environment.begin() as transaction:
@@ -267,6 +289,13 @@ def read_state(path: Path) -> State | None:
 
     Others may have it open. Raises JournalError, StorageError.
     """
+    if not _is_there(path):
+        return None
+    with contextlib.closing(_snapshot(path)) as environment:
+        return _state_in(environment, path)
+
+
+def _is_there(path: Path) -> bool:
     data = path / _DATA
     # LMDB writes to what it opens, and would follow a link out of the root.
     for place in (path, data, path / _LOCK):
@@ -274,15 +303,13 @@ def read_state(path: Path) -> State | None:
             raise JournalError(f"{place} is a symbolic link", hint="remove the link")
     with storage_errors(data):
         try:
-            if data.stat().st_size == 0:
-                return None
+            return data.stat().st_size > 0
         except (FileNotFoundError, NotADirectoryError):
-            return None
-    with (
-        contextlib.closing(_open(path, read_only=True)) as environment,
-        _errors(path),
-        environment.begin() as transaction,
-    ):
+            return False
+
+
+def _state_in(environment: lmdb.Environment, path: Path) -> State | None:
+    with _errors(path), environment.begin() as transaction:
         stored = transaction.get(_STATE)
     return None if stored is None else _decode(stored, path)
 
@@ -292,22 +319,40 @@ def discard(path: Path) -> None:
     discard_directory(path, (_DATA, _LOCK))
 
 
-def _open(path: Path, *, map_size: int = 0, read_only: bool = False) -> lmdb.Environment:
+def _open(path: Path, *, map_size: int, create: bool = False) -> lmdb.Environment:
     import lmdb
 
     from buildkit_migrate.metadata.lmdb_file import check_file
 
     with _errors(path):
-        if (path / _DATA).exists():
+        if not create:
             check_file(path / _DATA)
-        return lmdb.open(
-            os.fsencode(path),
-            map_size=map_size,
-            readonly=read_only,
-            create=map_size > 0,
-            mode=0o600,
-            readahead=False,
-        )
+        # Of an existing file LMDB maps all, however small the map is to be.
+        return lmdb.open(os.fsencode(path), map_size=map_size, create=create, mode=0o600, readahead=False)
+
+
+def _snapshot(path: Path) -> lmdb.Environment:
+    from buildkit_migrate.metadata.lmdb_file import snapshot
+
+    with _errors(path):
+        return snapshot(path / _DATA)
+
+
+def _write(
+    environment: lmdb.Environment, path: Path, fill: Callable[[lmdb.Transaction[bytes]], None]
+) -> None:
+    """One transaction, durable when this returns. The map grows until all that ``fill`` puts fits into it."""
+    import lmdb
+
+    with _errors(path):
+        while True:
+            try:
+                with environment.begin(write=True) as transaction:
+                    fill(transaction)
+            except lmdb.MapFullError:
+                environment.set_mapsize(2 * environment.info()["map_size"])
+            else:
+                return
 
 
 @contextlib.contextmanager
