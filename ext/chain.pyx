@@ -150,16 +150,24 @@ cdef class Batch:
         if status == BKM_CHAIN_BAD_INPUT:
             raise ValueError("a parent is neither an index of a record nor -1 nor -2")
 
+    def __len__(self):
+        return self.input.count
+
+    def states(self):
+        """A byte for each record, its place in STATES, as the last run left it."""
+        return PyBytes_FromStringAndSize(<const char *>self.output.state, self.input.count)
+
+    def ids(self, Py_ssize_t record):
+        """(chainID, blobChainID) of a record, as the last run left them."""
+        cdef uint8_t space[BKM_ID_SIZE]
+        if record < 0 or record >= <Py_ssize_t>self.input.count:
+            raise IndexError("record index out of range")
+        chain = text(bkm_chain_id(&self.input, &self.output, record, space))
+        return chain, text(bkm_blob_chain_id(&self.input, &self.output, record, space))
+
     def results(self):
         """(state, chainID, blobChainID) of each record, as the last run left them."""
-        cdef uint8_t space[BKM_ID_SIZE]
-        cdef size_t i
-        found = []
-        for i in range(self.input.count):
-            chain = text(bkm_chain_id(&self.input, &self.output, i, space))
-            blob_chain = text(bkm_blob_chain_id(&self.input, &self.output, i, space))
-            found.append((STATES[self.output.state[i]], chain, blob_chain))
-        return found
+        return [(STATES[state], *self.ids(i)) for i, state in enumerate(self.states())]
 
 
 def chain_ids(parents, diff_ids, blobs, given=None, skip=None, kernel=None, unsigned threads=1):

@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # typing's own would have to be imported
 if TYPE_CHECKING:
     from typing import Any
 
+    from buildkit_migrate.chain import ChainIds, chain_ids
     from buildkit_migrate.embed import ensure_migrated
     from buildkit_migrate.metadata.engines import open_store
     from buildkit_migrate.migration.migrate import migrate_v2
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ChainIds",
     "Report",
     "Status",
     "Undone",
     "Verification",
     "__version__",
+    "chain_ids",
     "ensure_migrated",
     "errors",
     "migrate_root",
@@ -39,10 +42,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ChainIds": "buildkit_migrate.chain",
     "Report": "buildkit_migrate.migration.report",
     "Status": "buildkit_migrate.migration.status",
     "Undone": "buildkit_migrate.migration.undo",
     "Verification": "buildkit_migrate.migration.verification",
+    "chain_ids": "buildkit_migrate.chain",
     "ensure_migrated": "buildkit_migrate.embed",
     "migrate_root": "buildkit_migrate.roots",
     "migrate_v2": "buildkit_migrate.migration.migrate",

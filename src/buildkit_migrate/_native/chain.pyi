@@ -36,6 +36,13 @@ class Batch:
         ValueError for a parent that is no index, -1 or -2.
         """
 
+    def __len__(self) -> int: ...
+    def states(self) -> bytes:
+        """A byte for each record, its place in STATES, as the last run left it."""
+
+    def ids(self, record: int) -> tuple[bytes, bytes]:
+        """(chainID, blobChainID) of a record, as the last run left them. IndexError if there is none."""
+
     def results(self) -> list[tuple[str, bytes, bytes]]:
         """(state, chainID, blobChainID) of each record, as the last run left them."""
 
