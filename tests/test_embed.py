@@ -12,6 +12,8 @@ import pytest
 
 import ondisk
 from buildkit_migrate import ensure_migrated, errors, open_store
+from buildkit_migrate.embed import _MAGICS
+from buildkit_migrate.metadata.engines import LMDB_MAGIC, Engine, engine_of
 from buildkit_migrate.migration.report import Outcome
 from ondisk import OnDisk
 
@@ -24,7 +26,7 @@ def root(tmp_path: Path) -> OnDisk:
 
 
 def test_a_root_that_is_migrated_costs_nothing(root: OnDisk) -> None:
-    """Nothing heavy is imported, and no file of the root is opened; it says so for a store in use, too."""
+    """Nothing heavy is imported, and no store is opened by any engine; it says so for one in use, too."""
     ensure_migrated(root.root)
     script = (
         "import json, sys\n"
@@ -45,7 +47,7 @@ def test_a_root_that_is_migrated_costs_nothing(root: OnDisk) -> None:
     )
     modules, opened = json.loads(done.stdout)
     assert not set(HEAVY) & set(modules)
-    assert not any(str(root.root) in name for name in opened)
+    assert [name for name in opened if str(root.root) in name] == [str(root.v2)]
 
 
 def test_migrates(root: OnDisk) -> None:
@@ -93,3 +95,40 @@ def test_a_daemon_with_the_lmdb_store(root: OnDisk) -> None:
         with store.update(ids[0]):
             pass
     assert ensure_migrated(root.root, engine="lmdb") == []
+
+
+def test_a_store_of_the_other_engine_is_not_taken_for_migrated(root: OnDisk) -> None:
+    ensure_migrated(root.root, engine="lmdb")
+    for _ in range(2):
+        with pytest.raises(errors.UnusableTargetError, match="BuildKit can't read") as raised:
+            ensure_migrated(root.root)
+        assert "convert" in raised.value.hint
+        assert "undo" in raised.value.hint
+    root.undo_here()
+    ensure_migrated(root.root)
+    with pytest.raises(errors.UnusableTargetError, match="lmdb is asked for"):
+        ensure_migrated(root.root, engine="lmdb")
+
+
+@pytest.mark.parametrize("head", [LMDB_MAGIC, b"text", b""])
+@pytest.mark.parametrize("engine", ["bolt", "lmdb"])
+def test_a_file_that_only_begins_like_a_store(root: OnDisk, head: bytes, engine: Engine) -> None:
+    """Garbage with the right magic number passes the cheap look only; whoever opens it finds out."""
+    root.v2.write_bytes(bytes(16) + head + b"garbage" * 1000)
+    if (head, engine) == (LMDB_MAGIC, "lmdb"):
+        assert ensure_migrated(root.root, engine=engine) == []
+    else:
+        with pytest.raises(errors.UnusableTargetError):
+            ensure_migrated(root.root, engine=engine)
+
+
+def test_nobody_waits_for_a_fifo(root: OnDisk) -> None:
+    os.mkfifo(root.v2)
+    with pytest.raises(errors.UnusableTargetError):
+        ensure_migrated(root.root)
+
+
+def test_the_engines_are_told_apart_alike(tmp_path: Path) -> None:
+    for engine, magic in _MAGICS.items():
+        (tmp_path / engine).write_bytes(bytes(16) + magic + bytes(2000))
+        assert engine_of(tmp_path / engine) == engine

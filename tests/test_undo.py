@@ -38,8 +38,8 @@ def undo(root: OnDisk, *arguments: str) -> subprocess.CompletedProcess[str]:
     return ondisk.run("undo", "--format", "json", *root.options, *arguments, str(root.root))
 
 
-def stage(root: OnDisk) -> dict[str, Any]:
-    result = ondisk.run("status", "--format", "json", str(root.root))
+def stage(root: OnDisk, engine: str = "bolt") -> dict[str, Any]:
+    result = ondisk.run("status", "--format", "json", "--to-engine", engine, str(root.root))
     assert result.returncode == 0, result.stderr
     (worker,) = json.loads(result.stdout)["workers"]
     return dict(worker)
@@ -314,7 +314,7 @@ def test_a_path_that_is_no_utf8(tmp_path: Path) -> None:
     for engine in ("bolt", "lmdb"):
         assert root.migrate("--to-engine", engine).returncode == 0
         place = os.fsencode(root.containerd)
-        assert base64.b64decode(stage(root)["containerd"]["place_b64"]) == place
+        assert base64.b64decode(stage(root, engine)["containerd"]["place_b64"]) == place
         # A use since is told, too.
         ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": {}}}}})
         result = undo(root)

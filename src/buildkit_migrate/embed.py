@@ -12,26 +12,30 @@ __all__ = ["ensure_migrated"]
 
 _KINDS = ("runc-", "containerd-")
 
+_MAGICS = {"bolt": b"\xed\xda\x0c\xed", "lmdb": b"\xde\xc0\xef\xbe"}
+"""By engine; as in `metadata.engines`, which is not worth its import here."""
+_MAGIC_AT = 16
+
 
 def ensure_migrated(root: "str | os.PathLike[str]", **options: "Any") -> "list[Report]":
     """Migrates what is to be migrated of a state directory or a worker directory, whose daemon is stopped.
 
-    Returns [] if nothing is: told from the names of files, before anything of the package is loaded and
-    without reading a store. Otherwise it does what `migrate_root` does with these options, and returns and
-    raises the same. A directory that does not exist has nothing to migrate. Raises ValueError if ``root`` is
-    empty.
+    Returns [] if nothing is: told from the names of files and the first bytes of the v2 stores, which show
+    their engine, before anything of the package is loaded. Otherwise it does what `migrate_root` does with
+    these options, and returns and raises the same. A directory that does not exist has nothing to migrate.
+    Raises ValueError if ``root`` is empty.
     """
     path = os.fspath(root)
     if not path:
         raise ValueError("the root is empty: is a variable not set?")
-    if _is_settled(path):
+    if _is_settled(path, _MAGICS.get(options.get("engine", "bolt"))):
         return []
     from buildkit_migrate.roots import migrate_root
 
     return migrate_root(root, **options)
 
 
-def _is_settled(root: str) -> bool:
+def _is_settled(root: str, magic: bytes | None) -> bool:
     try:
         with os.scandir(root) as entries:
             workers = [entry.path for entry in entries if entry.name.startswith(_KINDS)]
@@ -39,12 +43,21 @@ def _is_settled(root: str) -> bool:
         return not os.path.islink(root)  # noqa: PTH114 - pathlib; one that leads nowhere is perhaps not mounted
     except OSError:
         return False  # `migrate_root` says what is wrong with it
-    return all(map(_is_worker_settled, workers or [root]))
+    return all(_is_worker_settled(worker, magic) for worker in workers or [root])
 
 
-def _is_worker_settled(worker: str) -> bool:
-    """An empty file is no store, and not for us to judge here."""
+def _is_worker_settled(worker: str, magic: bytes | None) -> bool:
+    """What does not begin like a store of the engine is not for us to judge here."""
     try:
-        return os.stat(f"{worker}/metadata_v2.db").st_size > 0  # noqa: PTH116 - pathlib costs more than all of this
-    except OSError:
+        # Not to wait for the writer of a FIFO.
+        fd = os.open(f"{worker}/metadata_v2.db", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
         return not os.path.lexists(f"{worker}/metadata.db")
+    except OSError:
+        return False
+    try:
+        return os.pread(fd, 4, _MAGIC_AT) == magic
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

@@ -107,7 +107,9 @@ class StorageError(Error):
 
 
 class UnusableTargetError(Error):
-    """Something exists where a store is to be written, or it is no readable store and is at the v2 path."""
+    """Something exists where a store is to be written; or what is at the v2 path is no sound store, or one of
+    another engine.
+    """
 
     exit_code = 9
 

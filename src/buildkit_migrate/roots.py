@@ -73,7 +73,7 @@ def migrate_root(
     check_policy(on_broken)
     root = find_root(path, missing_ok=missing_ok)
     place = _place(containerd, containerd_root, namespace, snapshotter)
-    reports = {worker: settled(worker.v1, worker.v2) for worker in root.workers}
+    reports = {worker: settled(worker.v1, worker.v2, engine) for worker in root.workers}
     waiting = [worker for worker in root.workers if reports[worker] is None]
     if waiting:
         with contextlib.ExitStack() as held:
@@ -176,13 +176,16 @@ def undo_root(
     return done[::-1]
 
 
-def root_status(path: StrPath | None = None, *, missing_ok: bool = False) -> list[Status]:
-    """How far each worker is, sorted by directory; from the files alone, without any lock.
+def root_status(
+    path: StrPath | None = None, *, missing_ok: bool = False, engine: Engine = "bolt"
+) -> list[Status]:
+    """How far each worker is, sorted by directory; from the files alone. Nothing is written.
 
-    ``path``, ``missing_ok``: as for `find_root`. Raises its errors, JournalError and StorageError.
+    ``path``, ``missing_ok``: as for `find_root`. ``engine``: that a v2 store must have to be of use. Raises
+    the errors of `find_root`, JournalError and StorageError.
     """
     root = find_root(path, missing_ok=missing_ok)
-    return [status(worker.v1, worker.v2) for worker in root.workers]
+    return [status(worker.v1, worker.v2, engine) for worker in root.workers]
 
 
 def verify_root(

@@ -68,7 +68,7 @@ def test_migrating_to_lmdb_is_migrating_and_converting(root: OnDisk, tmp_path: P
     assert ondisk.tree(tmp_path / "bolt") == ondisk.tree(other.v2)
     assert root.left_behind == []
     assert not list(root.worker.glob("*.bolt"))
-    again = root.migrate()
+    again = root.migrate("--to-engine", "lmdb")
     assert again.returncode == 0
     assert "already migrated" in again.stdout
 

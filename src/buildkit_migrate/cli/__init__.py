@@ -32,7 +32,8 @@ exit codes:
   6    broken records, and --on-broken fail
   7    containerd's state for a worker is missing
   8    the system refused to read or write (disk full, no permission, I/O error)
-  9    something that is no metadata store lies at metadata_v2.db; DST exists
+  9    what lies at metadata_v2.db is no metadata store, or not of the engine asked
+       for; DST exists
   10   a verification found differences, or a worker that is not migrated
   11   containerd does not answer, or does not let us in
   12   containerd refused a call

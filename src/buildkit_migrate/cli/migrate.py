@@ -38,12 +38,10 @@ def add_parser(commands: Any, epilog: str) -> None:
         help="records that can't be migrated: refuse and change nothing (default), or leave them and their "
         "descendants out",
     )
-    add(
-        "--to-engine",
-        choices=("bolt", "lmdb"),
-        default="bolt",
-        help="what the v2 store is written as: bolt (default) is what BuildKit reads, lmdb is for programs "
-        "that embed the store",
+    common.add_engine(
+        parser,
+        "what the v2 store is written as: bolt (default) is what BuildKit reads, lmdb is for programs that "
+        "embed the store",
     )
     common.add_containerd(parser)
     common.add_output(parser)

@@ -14,6 +14,7 @@ from buildkit_migrate.containerd.services import ConnectionOptions
 
 __all__ = [
     "add_containerd",
+    "add_engine",
     "add_missing_ok",
     "add_output",
     "add_root",
@@ -157,6 +158,10 @@ def add_containerd(parser: argparse.ArgumentParser) -> None:
     )
     address.complete = _FILES  # type: ignore[attr-defined]
     root.complete = _DIRECTORIES  # type: ignore[attr-defined]
+
+
+def add_engine(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument("--to-engine", choices=("bolt", "lmdb"), default="bolt", help=meaning)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

@@ -182,7 +182,7 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
 
     worker = printable(os.fsencode(report.worker))
     if report.outcome is Outcome.ALREADY_MIGRATED:
-        yield f"{worker}: already migrated"
+        yield f"{worker}: already migrated ({report.engine})"
         return
     if report.outcome is Outcome.NOTHING_TO_MIGRATE:
         yield f"{worker}: no v1 store, nothing to migrate"
@@ -231,10 +231,15 @@ def status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
         yield f"{printable(os.fsencode(root))}: no workers"
     for status in statuses:
         worker = printable(os.fsencode(status.worker))
-        stores = " and ".join(n for n, there in (("v1", status.has_v1), ("v2", status.has_v2)) if there)
+        engine = f" ({status.target.engine})" if status.target and status.target.engine else ""
+        stores = " and ".join(
+            name for name, there in (("v1", status.has_v1), (f"v2{engine}", status.has_v2)) if there
+        )
         yield f"{worker}: {status.stage} (stores: {stores or 'none'})"
         if status.state is not None and str(status.stage) != "migrated":
             yield f"  journal: {status.state.phase}, {status.finished_leases} leases noted as written"
+        if status.target is not None and status.target.fault:
+            yield f"  {status.target.path.name} {status.target.fault}"
         yield f"  next: {status.next_step}"
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from buildkit_migrate.cli import options as shared
+from buildkit_migrate.errors import UnusableTargetError
 
 __all__ = ["add_parser", "run"]
 
@@ -15,25 +16,27 @@ def add_parser(commands: Any, epilog: str) -> None:
         "status",
         help="tell how far a root is",
         description="Tell which stores and journals a root has, and what the next step would be: from the\n"
-        "files alone, without a lock, without asking a daemon, and without a change.",
+        "files alone, without asking a daemon, and without a change.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     shared.add_root(parser)
     shared.add_missing_ok(parser)
+    shared.add_engine(parser, "the engine that a v2 store must have: bolt (default) is what BuildKit reads")
     shared.add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status: 0."""
+    """Exit status: 0, or that with which `migrate` refuses what lies at the v2 path of a worker."""
     from buildkit_migrate.cli import render
     from buildkit_migrate.roots import find_root, root_status
 
     root = find_root(options.root, missing_ok=options.missing_ok)
-    statuses = root_status(root.path, missing_ok=options.missing_ok)
+    statuses = root_status(root.path, missing_ok=options.missing_ok, engine=options.to_engine)
     if options.format == "json":
         render.emit_json(render.results_as_dict(root.path, statuses))
     else:
         render.emit(render.status_lines(root.path, statuses))
-    return 0
+    unusable = any(status.target is not None and status.target.fault for status in statuses)
+    return UnusableTargetError.exit_code if unusable else 0

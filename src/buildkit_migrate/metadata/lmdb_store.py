@@ -22,7 +22,7 @@ from buildkit_migrate.metadata.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_B
 from buildkit_migrate.metadata.lmdb_file import LEAST_MAP, check_file, lmdb_errors, translated
 from buildkit_migrate.metadata.store import MetadataStore, Stored
 
-__all__ = ["HEAD", "HEAD_KEY", "OTHER", "TAGS", "LmdbStore", "open_environment"]
+__all__ = ["HEAD", "HEAD_KEY", "OTHER", "TAGS", "LmdbStore", "check_store", "open_environment"]
 
 HEAD_KEY: Final = b"\x00"
 HEAD: Final = b"buildkit-migrate metadata store 1\n"
@@ -64,6 +64,26 @@ def open_environment(
         )
 
 
+def check_store(path: Path) -> None:
+    """Looks at all pages in use and at the head, and makes no file beside it.
+
+    Raises CorruptDatabaseError if it is no sound store of this format; BusyError if this process has it open
+    already; StorageError.
+    """
+    check_file(path, thorough=True)
+    with (
+        contextlib.closing(open_environment(path, read_only=True, alone=True)) as environment,
+        lmdb_errors(path),
+        environment.begin() as transaction,
+    ):
+        _check_head(transaction.get(HEAD_KEY), path)
+
+
+def _check_head(head: bytes | None, path: Path) -> None:
+    if head != HEAD:
+        raise CorruptDatabaseError("an LMDB file, but no metadata store of this format", path=str(path))
+
+
 class LmdbStore(MetadataStore):
     """A metadata store in one LMDB file, with its lock file ``<path>-lock`` beside it.
 
@@ -88,10 +108,7 @@ class LmdbStore(MetadataStore):
         check_file(path)
         store = cls(path, open_environment(path, read_only=read_only), read_only=read_only)
         try:
-            if store._get(HEAD_KEY) != HEAD:
-                raise CorruptDatabaseError(
-                    "an LMDB file, but no metadata store of this format", path=str(path)
-                )
+            _check_head(store._get(HEAD_KEY), path)
         except BaseException:
             store.close()
             raise

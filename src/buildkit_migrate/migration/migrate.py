@@ -20,14 +20,13 @@ from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Sna
 from buildkit_migrate.errors import (
     BrokenRecordsError,
     BusyError,
-    CorruptDatabaseError,
     JournalError,
-    UnusableTargetError,
 )
-from buildkit_migrate.metadata.engines import Engine, engine_of, write_store
+from buildkit_migrate.metadata.engines import Engine, write_store
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.journal import Journal, State
 from buildkit_migrate.migration.report import Outcome, Report
+from buildkit_migrate.migration.target import target_at
 from buildkit_migrate.storage import storage_errors
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def migrate_v2(
     """
     check_policy(on_broken)
     source, target = Path(from_path), Path(to_path)
-    report = settled(source, target)
+    report = settled(source, target, engine)
     if report is not None:
         return report
     with Migration(
@@ -99,15 +98,17 @@ def check_policy(on_broken: OnBroken) -> None:
         raise ValueError(f"on_broken must be 'fail' or 'drop', not {on_broken!r}")
 
 
-def settled(from_path: Path, to_path: Path) -> Report | None:
+def settled(from_path: Path, to_path: Path, engine: Engine | None = None) -> Report | None:
     """The report if there is nothing to do, None if there is a v1 store to migrate.
 
-    Raises UnusableTargetError if what is at ``to_path`` is no store; the reference takes that for migrated,
-    and BuildKit then starts with an empty cache.
+    ``engine``: that the v2 store must have, None for any. Raises UnusableTargetError if what is at
+    ``to_path`` is another store or none; the reference takes that for migrated, and BuildKit then starts with
+    an empty cache or not at all. Raises StorageError.
     """
-    if _exists(to_path):
-        _check_target(to_path)
-        return Report(from_path, to_path, Outcome.ALREADY_MIGRATED)
+    target = target_at(to_path, engine)
+    if target is not None:
+        target.check()
+        return Report(from_path, to_path, Outcome.ALREADY_MIGRATED, engine=target.engine)
     if not _exists(from_path):
         return Report(from_path, to_path, Outcome.NOTHING_TO_MIGRATE)
     return None
@@ -120,21 +121,6 @@ def _exists(path: Path) -> bool:
         except FileNotFoundError:
             return False
     return True
-
-
-def _check_target(path: Path) -> None:
-    try:
-        if engine_of(path) == "lmdb":
-            return
-        with Database.open(path) as target:
-            if target.size:
-                return
-            reason = "is empty (0 bytes)"
-    except BusyError:
-        return  # A daemon has it open, so it is a store.
-    except CorruptDatabaseError as error:
-        reason = f"is no readable metadata store: {error.rule}"
-    raise UnusableTargetError(f"{path} {reason}", hint="move it away, so that the v1 store can be migrated")
 
 
 class Migration:
@@ -237,6 +223,7 @@ class Migration:
             counts=self.plan.counts,
             problems=tuple(self.plan.problems),
             cautions=tuple(sorted(self.plan.cautions)),
+            engine=self._engine,
             seconds=time.perf_counter() - self._started,
             plan=self.plan,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from buildkit_migrate._native.plan import Plan
+from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.model import Caution, Problem
 
 __all__ = ["Outcome", "Report", "named_text", "problem_as_dict"]
@@ -26,7 +27,10 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Report:
-    """Of one store. ``counts``: what was counted, empty if there was nothing to do."""
+    """Of one store. ``counts``: what was counted, empty if there was nothing to do.
+
+    ``engine``: of the v2 store that is there, or would be; None if there is nothing to migrate.
+    """
 
     from_path: Path
     to_path: Path
@@ -35,6 +39,7 @@ class Report:
     problems: tuple[Problem, ...] = ()
     """Records that can't be migrated as they are, sorted by id."""
     cautions: tuple[tuple[bytes, Caution], ...] = ()
+    engine: Engine | None = None
     seconds: float = 0.0
     plan: Plan | None = field(default=None, repr=False, compare=False)
     """The plan behind it, None if there was nothing to do."""
@@ -51,6 +56,7 @@ class Report:
             **named_text("from", os.fsencode(self.from_path)),
             **named_text("to", os.fsencode(self.to_path)),
             "outcome": str(self.outcome),
+            "engine": self.engine,
             "counts": dict(self.counts),
             "problems": [problem_as_dict(problem) for problem in self.problems],
             "cautions": [

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.report import named_text
+from buildkit_migrate.migration.target import Target, target_at
 
 __all__ = ["Stage", "Status", "status"]
 
@@ -22,6 +24,8 @@ class Stage(enum.StrEnum):
     INTERRUPTED = "interrupted"
     """A migration was begun and is not finished."""
     MIGRATED = "migrated"
+    UNUSABLE = "unusable"
+    """What lies at the v2 path is no store, or not one of the engine that is asked for."""
     UNDO_INTERRUPTED = "undo-interrupted"
 
 
@@ -38,6 +42,7 @@ _NEXT = {
 class Status:
     """Of one worker. ``state``: that of the journal, None if there is none.
 
+    ``target``: what lies at the v2 path, None if nothing does.
     ``finished_leases``: noted as written by a migration of a running containerd.
     """
 
@@ -45,7 +50,7 @@ class Status:
     to_path: Path
     stage: Stage
     has_v1: bool
-    has_v2: bool
+    target: Target | None
     state: journal.State | None
     finished_leases: int = 0
 
@@ -55,6 +60,11 @@ class Status:
         return self.to_path.parent
 
     @property
+    def has_v2(self) -> bool:
+        """Whether there is anything at the v2 path."""
+        return self.target is not None
+
+    @property
     def can_undo(self) -> bool:
         """Whether there is a journal to go back with, and a store to go back to."""
         return self.state is not None and self.has_v1
@@ -62,6 +72,8 @@ class Status:
     @property
     def next_step(self) -> str:
         """For people."""
+        if self.target is not None and self.stage is Stage.UNUSABLE:
+            return self.target.hint
         if self.stage is Stage.MIGRATED and self.can_undo:
             return "nothing to do; undo goes back to v1"
         return _NEXT[self.stage]
@@ -73,6 +85,8 @@ class Status:
             "stage": str(self.stage),
             "v1": self.has_v1,
             "v2": self.has_v2,
+            "engine": self.target.engine if self.target else None,
+            "fault": self.target.fault if self.target else "",
             "journal": self.state.phase if self.state else None,
             "containerd": _named_texts(self.state.containerd) if self.state else None,
             "finished_leases": self.finished_leases,
@@ -88,21 +102,25 @@ def _named_texts(containerd: Mapping[str, str]) -> dict[str, str]:
     return named
 
 
-def status(from_path: Path, to_path: Path) -> Status:
-    """Takes no lock and changes nothing. Raises JournalError, StorageError."""
+def status(from_path: Path, to_path: Path, engine: Engine = "bolt") -> Status:
+    """Changes nothing. ``engine``: that the v2 store must have to be of use.
+
+    The v2 store is judged as `migrate` judges it, with a shared lock for that moment. Raises JournalError,
+    StorageError.
+    """
     finished = 0
     found = journal.Journal.open(journal.journal_path(to_path), read_only=True)
     if found is not None:
         with found:
             finished = len(found.finished_leases())
     state = found.state if found is not None else None
-    has_v1, has_v2 = from_path.exists(), to_path.exists()
+    has_v1, target = from_path.exists(), target_at(to_path, engine)
     if state is not None and state.phase == journal.UNDOING:
         stage = Stage.UNDO_INTERRUPTED
-    elif has_v2:
-        stage = Stage.MIGRATED
+    elif target is not None:
+        stage = Stage.UNUSABLE if target.fault else Stage.MIGRATED
     elif state is not None:
         stage = Stage.INTERRUPTED
     else:
         stage = Stage.NOT_MIGRATED if has_v1 else Stage.EMPTY
-    return Status(from_path, to_path, stage, has_v1, has_v2, state, finished)
+    return Status(from_path, to_path, stage, has_v1, target, state, finished)

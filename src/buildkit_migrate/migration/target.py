@@ -1,0 +1,108 @@
+"""What lies at the v2 path, and whether that is the store that is asked for.
+
+`migrate`, `status` and `ensure_migrated` judge alike: all of them ask here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from buildkit_migrate.bolt import Database
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError, UnusableTargetError
+from buildkit_migrate.metadata import keys
+from buildkit_migrate.metadata.engines import Engine, engine_of
+from buildkit_migrate.storage import storage_errors
+
+__all__ = ["Target", "foreign_buckets", "target_at"]
+
+_MOVE_AWAY: Final = "move it away, so that the v1 store can be migrated"
+_STORE_BUCKETS: Final = {keys.MAIN_BUCKET, keys.INDEX_BUCKET, keys.EXTERNAL_BUCKET}
+
+
+@dataclass(frozen=True)
+class Target:
+    """``engine``: of the store, None if it is none. ``fault``: why it can't be used, "" if it can.
+
+    ``hint``: what to do about the fault.
+    """
+
+    path: Path
+    engine: Engine | None
+    fault: str = ""
+    hint: str = ""
+
+    def check(self) -> None:
+        """Raises UnusableTargetError if it has a fault."""
+        if self.fault:
+            raise UnusableTargetError(f"{self.path} {self.fault}", hint=self.hint)
+
+
+def target_at(path: Path, wanted: Engine | None) -> Target | None:
+    """What is at ``path``, None if nothing is. ``wanted``: the engine asked for, None if any will do.
+
+    Nothing is written. A bolt store that another process has locked is a store. Raises StorageError.
+    """
+    if not _exists(path):
+        return None
+    try:
+        engine = engine_of(path)
+        fault = _fault(path, engine)
+    except CorruptDatabaseError as error:
+        engine, fault = None, f"is no readable metadata store: {error.rule}"
+    if fault:
+        return Target(path, None, fault, _MOVE_AWAY)
+    if wanted is None or engine == wanted:
+        return Target(path, engine)
+    readers = ", which BuildKit can't read" if engine == "lmdb" else ""
+    return Target(
+        path,
+        engine,
+        f"is a store of the engine {engine}{readers}; {wanted} is asked for",
+        f"buildkit-migrate convert writes it as a {wanted} store under another name, to be put in its place; "
+        "buildkit-migrate undo goes back to v1",
+    )
+
+
+def foreign_buckets(database: Database) -> list[bytes]:
+    """What a bolt file has at its top level if that shows that it is no metadata store; [] if it may be one.
+
+    A store that never had a record has nothing there.
+    """
+    names = [name for name, _ in database.root.items()]
+    return [] if keys.MAIN_BUCKET in names else [name for name in names if name not in _STORE_BUCKETS]
+
+
+def _exists(path: Path) -> bool:
+    with storage_errors(path):
+        try:
+            path.stat()
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _fault(path: Path, engine: Engine) -> str:
+    try:
+        if engine == "bolt":
+            return _fault_of_bolt(path)
+        from buildkit_migrate.metadata.lmdb_store import check_store
+
+        check_store(path)
+    except BusyError:
+        pass  # A daemon has it open, so it is a store.
+    return ""
+
+
+def _fault_of_bolt(path: Path) -> str:
+    with Database.open(path) as database:
+        if not database.size:
+            return "is empty (0 bytes)"
+        if foreign := foreign_buckets(database):
+            return f"is no metadata store: it has {_listed(foreign)} and no _main"
+    return ""
+
+
+def _listed(names: list[bytes]) -> str:
+    return ", ".join(name.decode(errors="backslashreplace") for name in names[:3])

@@ -1,0 +1,131 @@
+"""What lies at the v2 path: `status` and `migrate` judge it alike, and name the engine of a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ondisk
+from buildkit_migrate import migrate_root, open_store, root_status
+from buildkit_migrate.metadata.engines import LMDB_MAGIC, Engine
+from buildkit_migrate.migration.status import Stage
+from dicts import file_of
+from ondisk import OnDisk, run
+from test_locks import held
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def judged(root: OnDisk, *options: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Exit status of both commands, which must be one; the worker as status shows it; migrate's document."""
+    before = ondisk.listing(root.root, without=["lock.mdb"])
+    status = run("status", "--format", "json", *options, str(root.root))
+    migrate = run("migrate", "--format", "json", *options, str(root.root))
+    assert status.returncode == migrate.returncode
+    assert ondisk.listing(root.root, without=["lock.mdb"]) == before
+    return status.returncode, json.loads(status.stdout)["workers"][0], json.loads(migrate.stdout)
+
+
+@pytest.mark.parametrize(("there", "other"), [("bolt", "lmdb"), ("lmdb", "bolt")])
+def test_engine(root: OnDisk, there: Engine, other: Engine) -> None:
+    migrate_root(root.root, engine=there)
+    status, shown, document = judged(root, "--to-engine", there)
+    assert (status, shown["stage"], shown["engine"]) == (0, "migrated", there)
+    assert [worker["engine"] for worker in document["workers"]] == [there]
+
+    status, shown, document = judged(root, "--to-engine", other)
+    assert (status, shown["stage"], shown["engine"]) == (9, "unusable", there)
+    assert f"{other} is asked for" in shown["fault"]
+    assert shown["fault"] in document["error"]["message"]
+    assert shown["next_step"] == document["error"]["hint"]
+    assert "convert" in shown["next_step"]
+    assert "undo" in shown["next_step"]
+
+
+def test_buildkit_can_not_read_lmdb(root: OnDisk) -> None:
+    """Nobody has to ask for bolt."""
+    migrate_root(root.root, engine="lmdb")
+    assert judged(root)[0] == 9
+    text = run("status", str(root.root)).stdout
+    assert "v2 (lmdb)" in text
+    assert "BuildKit can't read" in text
+
+
+def lmdb_with_damaged_page(path: Path) -> None:
+    with open_store(path, create="lmdb") as store, store.update(b"record"):
+        pass
+    data = bytearray(path.read_bytes())
+    data[2 * 4096 :] = b"\xff" * (len(data) - 2 * 4096)
+    path.write_bytes(data)
+    Path(f"{path}-lock").unlink()
+
+
+def lmdb_of_somebody_else(path: Path) -> None:
+    import lmdb
+
+    with (
+        lmdb.open(str(path), subdir=False, lock=False) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        transaction.put(b"key", b"value")
+
+
+def cache_db(path: Path) -> None:
+    path.write_bytes(file_of({b"_result": {b"sha256:1": {}}, b"_links": {}}))
+
+
+def damaged_bolt(path: Path) -> None:
+    data = bytearray(file_of({b"_main": {b"record": {}}}))
+    data[2 * 4096 :] = bytes(len(data) - 2 * 4096)
+    path.write_bytes(data)
+
+
+NO_STORES: dict[str, Callable[[Path], object]] = {
+    "empty": Path.touch,
+    "garbage": lambda path: path.write_bytes(b"garbage" * 10_000),
+    "LMDB magic, then garbage": lambda path: path.write_bytes(bytes(16) + LMDB_MAGIC + b"garbage" * 10_000),
+    "LMDB magic, then nothing": lambda path: path.write_bytes(bytes(16) + LMDB_MAGIC),
+    "LMDB pages of garbage": lmdb_with_damaged_page,
+    "LMDB file of somebody else": lmdb_of_somebody_else,
+    "bolt file of somebody else": cache_db,
+    "bolt pages of zeros": damaged_bolt,
+    "directory": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("engine", ["bolt", "lmdb"])
+@pytest.mark.parametrize("name", NO_STORES)
+def test_no_store(root: OnDisk, name: str, engine: Engine) -> None:
+    NO_STORES[name](root.v2)
+    status, shown, document = judged(root, "--to-engine", engine)
+    assert (status, shown["stage"], shown["engine"]) == (9, "unusable", None)
+    assert shown["fault"] in document["error"]["message"]
+    assert shown["next_step"] == document["error"]["hint"] != ""
+    text = run("status", str(root.root)).stdout
+    assert "nothing to do" not in text
+    assert shown["fault"] in text
+
+
+def test_a_store_in_use_is_one(root: OnDisk) -> None:
+    root.migrate_here()
+    with held(root.v2):
+        assert judged(root)[0] == 0
+
+
+def test_a_store_without_records_is_one(root: OnDisk) -> None:
+    root.v2.write_bytes(file_of({}))
+    assert judged(root)[0] == 0
+
+
+def test_an_lmdb_store_that_this_process_has_open(root: OnDisk) -> None:
+    migrate_root(root.root, engine="lmdb")
+    with open_store(root.v2):
+        (status,) = root_status(root.root, engine="lmdb")
+    assert status.stage is Stage.MIGRATED
