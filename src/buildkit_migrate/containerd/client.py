@@ -122,6 +122,7 @@ class Client:
             try:
                 async for response in self._stream(method, request):
                     rows.extend(rows_of(response))
+                    retry.progress(len(rows))
             except grpc.aio.AioRpcError as error:
                 await retry.after(error)
             else:
@@ -162,9 +163,21 @@ class _Retry:
         self._client = client
         self._method = method.name
         self._subject = subject
-        self._began: float | None = None
+        self._began: float | None = None  # of the outage
         self._pause = _FIRST_PAUSE
         self._missed = 0
+        self._rows = 0
+
+    def progress(self, rows: int) -> None:
+        """A stream has given so many rows. If that is more than ever, the outage before it is over.
+
+        A daemon that goes away at the same place each time makes no progress.
+        """
+        if rows > self._rows:
+            self._rows = rows
+            self._began = None
+            self._pause = _FIRST_PAUSE
+            self._missed = 0
 
     async def after(self, error: grpc.aio.AioRpcError) -> None:
         """Returns when it is time to try again; otherwise raises what the user is told."""
