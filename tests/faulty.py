@@ -3,6 +3,8 @@
 Arguments: number of the call (from 0), fault, and the command's arguments. Faults: "kill" (SIGKILL before the
 call), "stop" (SIGSTOP before the call), an errno name (the call fails), "short" (each write writes half of
 what it was given). Writes the names of the calls made to stderr.
+
+$FAULTY_LINKS: an errno name; the file system has no hard links, and each call for one fails so.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ CALLS = (
     "rename",
     "replace",
     "link",
+    "copy_file_range",
+    "utime",
     "unlink",
     "mkdir",
     "rmdir",
@@ -52,6 +56,8 @@ def main() -> int:
                 else:
                     number = getattr(errno, fault)
                     raise OSError(number, os.strerror(number))
+            if name == "link" and (no_links := os.environ.get("FAULTY_LINKS")):
+                raise OSError(getattr(errno, no_links), os.strerror(getattr(errno, no_links)))
             if fault == "short" and name == "write":
                 return call(args[0], args[1][: len(args[1]) // 2 or 1])
             return call(*args, **kwargs)

@@ -18,7 +18,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from ondisk import OnDisk
 
 CAP_CHOWN: Final = 0
 CAP_DAC_OVERRIDE: Final = 1
@@ -61,6 +64,17 @@ def open_directory() -> Iterator[Path]:
         path = Path(directory)
         path.chmod(0o755)
         yield path
+
+
+def owned(root: OnDisk, uid: int, gid: int) -> OnDisk:
+    """The same root, all of it given to a user; skips the test where that is not possible."""
+    import pytest
+
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    for path in (root.root, *root.root.rglob("*")):
+        os.chown(path, uid, gid, follow_symlinks=False)
+    return root
 
 
 def become(who: Mapping[str, Any]) -> None:

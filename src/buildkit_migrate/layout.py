@@ -69,7 +69,8 @@ def _rootless_place(environ: Mapping[str, str]) -> Path | str:
         return Path(data_home, "buildkit")
     if home.startswith("/"):
         return Path(home, ".local/share/buildkit")
-    return "no place of a rootless daemon: HOME is " + (f"{home!r}, no absolute path" if home else "not set")
+    why = f"{home!r}, not an absolute path" if home else "not set"
+    return f"no place of a rootless daemon: HOME is {why}"
 
 
 def find_root(path: str | os.PathLike[str] | None = None, *, missing_ok: bool = False) -> Root:

@@ -1,7 +1,7 @@
 """Files that hold bbolt databases: locks, mapped reading, writing aside and switching.
 
-Every system call of the package that changes something on disk is made here, so that tests can make each
-fail.
+Every system call of the package that changes something on disk is made here or in `blocks`, so that tests can
+make each fail.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import io
 import mmap
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from threading import Event, Thread
 from typing import Final, Self
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
-from buildkit_migrate.errors import BusyError, CorruptDatabaseError
+from buildkit_migrate.bolt.blocks import Writer, copy, write_all
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 from buildkit_migrate.storage import storage_errors
 
 __all__ = [
@@ -41,10 +40,9 @@ __all__ = [
 
 DEFAULT_PAGE_SIZE: Final = 4096
 
-_LARGE: Final = 1 << 20
-"""Bytes of a block that is worth a thread; a file of fewer has none."""
-
-_WRITEBACK: Final = 8 << 20  # bytes
+_NOT_WRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ETXTBSY)
+_NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 class Lock:
@@ -81,7 +79,7 @@ def lock(path: Path, *, exclusive: bool, create: bool = False) -> Lock:
     with storage_errors(path):
         if create:
             _create(path)
-        fd = _open_regular(path, os.O_NOFOLLOW if create else 0)
+        fd = _open_to_lock(path, exclusive, os.O_NOFOLLOW if create else 0)
         try:
             _flock(fd, path, exclusive=exclusive)
             # Between open and flock another process may have put a new file in the place of this one.
@@ -104,9 +102,23 @@ def readable(path: Path) -> Iterator[int]:
             os.close(fd)
 
 
+def _open_to_lock(path: Path, exclusive: bool, flags: int) -> int:
+    """NFS locks exclusively only what is open for writing. Nothing is ever written to it.
+
+    What may only be read is opened for reading: most file systems lock it all the same.
+    """
+    if exclusive:
+        try:
+            return _open_regular(path, flags | os.O_RDWR)
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
+                raise
+    return _open_regular(path, flags)
+
+
 def _open_regular(path: Path, flags: int = 0) -> int:
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    fd = os.open(path, os.O_CLOEXEC | os.O_NONBLOCK | flags)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise CorruptDatabaseError("not a regular file", path=str(path))
@@ -128,9 +140,19 @@ def _flock(fd: int, path: Path, *, exclusive: bool) -> None:
     try:
         fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno != errno.EWOULDBLOCK:
-            raise
-        raise BusyError(f"{path} is in use by another process") from error
+        if error.errno == errno.EWOULDBLOCK:
+            raise BusyError(f"{path} is in use by another process") from error
+        if error.errno == errno.EBADF:
+            raise StorageError(
+                f"{path} may not be opened for writing, and its file system locks no other files",
+                hint="run the command as the owner of the file, on a file system that is mounted for writing",
+            ) from error
+        if error.errno in _NO_LOCKS:
+            raise StorageError(
+                f"{path} can't be locked on this file system: {error.strerror}",
+                hint="mount it with locks, or copy the root to a file system that has them",
+            ) from error
+        raise
 
 
 class Database:
@@ -195,7 +217,7 @@ def write(
     with storage_errors(path):
         held = create(path, mode=mode, owner_of=owner_of)
         try:
-            writer = _Writer(held.fd)
+            writer = Writer(held.fd)
             try:
                 builder = Builder(writer.put, page_size)
                 fill(builder)
@@ -204,7 +226,7 @@ def write(
             finally:
                 writer.stop()
             os.lseek(held.fd, 0, os.SEEK_SET)
-            _write_all(held.fd, memoryview(metas))
+            write_all(held.fd, memoryview(metas))
             os.fsync(held.fd)
             return Database(held)
         except BaseException:
@@ -250,106 +272,6 @@ def _give_to_owner_of(fd: int, model: Path) -> None:
         os.fchown(fd, wanted.st_uid, wanted.st_gid)
 
 
-def _write_all(fd: int, block: memoryview) -> None:
-    while block:
-        try:
-            block = block[os.write(fd, block) :]
-        except OSError as error:
-            # Direct writes may not suit the disk after all: sizes and addresses must be multiples of its own.
-            if error.errno != errno.EINVAL or not _set_direct(fd, False):
-                raise
-
-
-class _Writer:
-    """Writes the blocks of a new file one after the other, a large one while the next is being built.
-
-    Large blocks go past the page cache where the file system lets them: it would often take the kernel
-    longer to find room for gigabytes, and to copy them there, than the disk takes; and what others have
-    cached stays.
-
-    Who is interrupted may close and remove the file, and go on, while a thread still writes a block. So the
-    thread has a descriptor of its own, keeps the block alive, and ends with it.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._done: Event | None = None  # of a thread
-        self._error: BaseException | None = None
-        self._written = self._begun = 0
-
-    def put(self, block: memoryview) -> None:
-        """Begins with a block, which stays as it is until the next call returns.
-
-        Raises what went wrong with it or with the one before.
-        """
-        self._wait()
-        if len(block) >= _LARGE:
-            if self._written == 0:
-                _set_direct(self._fd, True)
-            with contextlib.suppress(RuntimeError):  # there may be no thread to be had
-                self._write_beside(block)
-                return
-        self._write(self._fd, block)
-        self._wait()
-
-    def finish(self) -> None:
-        """Waits until all is written. Raises what went wrong."""
-        self._wait()
-        _set_direct(self._fd, False)
-
-    def stop(self) -> None:
-        """Waits until nothing more is being written."""
-        if self._done is not None:
-            self._done.wait()
-
-    def _wait(self) -> None:
-        self.stop()
-        self._done = None
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def _write_beside(self, block: memoryview) -> None:
-        done = Event()
-
-        def work(own: io.FileIO) -> None:
-            try:
-                with own:
-                    self._write(own.fileno(), block)
-            finally:
-                done.set()
-
-        # If an interrupt keeps the thread from its start, the descriptor ends with its object.
-        Thread(target=work, args=(io.FileIO(os.dup(self._fd), "wb"),)).start()
-        self._done = done
-
-    def _write(self, fd: int, block: memoryview) -> None:
-        try:
-            _write_all(fd, block)
-            self._written += len(block)
-            if self._written - self._begun >= _WRITEBACK:
-                # Left to itself the kernel would keep gigabytes for the fsync. This call is how Python can
-                # ask it to write; of the pages in question it drops only those that are on the disk.
-                with contextlib.suppress(OSError):
-                    os.posix_fadvise(fd, self._begun, self._written - self._begun, os.POSIX_FADV_DONTNEED)
-                self._begun = self._written
-        except BaseException as error:
-            self._error = error
-
-
-def _set_direct(fd: int, direct: bool) -> bool:
-    """Sets whether what is written goes past the page cache. Returns whether that changed anything."""
-    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    wanted = flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT
-    if wanted == flags:
-        return False
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETFL, wanted)
-    except OSError:
-        return False
-    return True
-
-
 def _sync_directory(directory: Path) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -359,13 +281,39 @@ def _sync_directory(directory: Path) -> None:
 
 
 def keep(path: Path, name: Path) -> None:
-    """Gives a file a second name; another file of that name loses it. Raises StorageError."""
+    """Gives a file a second name; another file of that name loses it. Raises StorageError.
+
+    Where the file system can't do that, a copy gets the name, durably.
+    """
     with storage_errors(name):
         # A link to the file would lead to its successor.
         if not name.is_symlink() and name.exists() and name.samefile(path):
             return
-        name.unlink(missing_ok=True)
-        name.hardlink_to(path)
+        try:
+            name.unlink(missing_ok=True)
+            name.hardlink_to(path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _copy(path, name)
+
+
+def _copy(path: Path, name: Path) -> None:
+    aside = name.with_name(name.name + ".tmp")
+    remove(aside)  # left by a run that was killed
+    try:
+        with (
+            readable(path) as source,
+            create(aside, mode=stat.S_IMODE(os.fstat(source).st_mode), owner_of=path) as new,
+        ):
+            copy(source, new.fd)
+            info = os.fstat(source)
+            os.utime(new.fd, ns=(info.st_atime_ns, info.st_mtime_ns))
+            os.fsync(new.fd)
+        rename(aside, name)
+    except BaseException:
+        remove(aside)
+        raise
 
 
 def remove(path: Path) -> None:
