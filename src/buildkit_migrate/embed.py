@@ -23,11 +23,20 @@ def ensure_migrated(root: "str | os.PathLike[str]", **options: "Any") -> "list[R
     Returns [] if nothing is: told from the names of files and the first bytes of the v2 stores, which show
     their engine, before anything of the package is loaded. Otherwise it does what `migrate_root` does with
     these options, and returns and raises the same. A directory that does not exist has nothing to migrate.
-    Raises ValueError if ``root`` is empty.
+    Raises ValueError if ``root`` is empty and, in any case, for a word that ``engine`` or ``on_broken`` do not
+    have.
     """
     path = os.fspath(root)
     if not path:
         raise ValueError("the root is empty: is a variable not set?")
+    if not isinstance(path, str):
+        raise TypeError(f"the root must be a str or a path object, not {type(root).__name__}")
+    if options:
+        # A wrong one is found at the first start, not when there is something to migrate one day.
+        from buildkit_migrate.choices import check_options
+
+        names = ("on_broken", "engine", "verify")
+        check_options(**{name: options[name] for name in names if name in options})
     if _is_settled(path, _MAGICS.get(options.get("engine", "bolt"))):
         return []
     from buildkit_migrate.roots import migrate_root

@@ -35,10 +35,10 @@ class Error(Exception):
     hint = ""
     reports: Sequence[object] = ()
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        if hint:
+        if hint is not None:
             self.hint = hint
 
 
@@ -144,7 +144,7 @@ class ContainerdUnavailableError(Error):
         "running the command again goes on where it stopped"
     )
 
-    def __init__(self, message: str, *, address: str, hint: str = "") -> None:
+    def __init__(self, message: str, *, address: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.address = address
 
@@ -160,7 +160,7 @@ class ContainerdCallError(Error):
     hint = "running the command again goes on where it stopped"
 
     def __init__(
-        self, message: str, *, method: str, code: str, detail: str, subject: bytes, hint: str = ""
+        self, message: str, *, method: str, code: str, detail: str, subject: bytes, hint: str | None = None
     ) -> None:
         super().__init__(message, hint=hint)
         self.method = method
@@ -188,7 +188,7 @@ class UndoRefusedError(Error):
     exit_code = 14
     hint = "--force goes back all the same"
 
-    def __init__(self, message: str, reasons: Sequence[str], *, hint: str = "") -> None:
+    def __init__(self, message: str, reasons: Sequence[str], *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.reasons = tuple(reasons)
 

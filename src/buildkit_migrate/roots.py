@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildkit_migrate.bolt import Database
+from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import Error, StorageError
@@ -21,7 +22,6 @@ from buildkit_migrate.migration.migrate import (
     OnBroken,
     Progress,
     StrPath,
-    check_policy,
     refuse_broken,
     settled,
 )
@@ -70,7 +70,7 @@ def migrate_root(
     unchanged. A dry run creates no file and makes no call that changes anything.
     Raises the errors of `find_root` and `migrate_v2`.
     """
-    check_policy(on_broken)
+    check_options(on_broken=on_broken, engine=engine, verify=verify)
     root = find_root(path, missing_ok=missing_ok)
     place = _place(containerd, containerd_root, namespace, snapshotter)
     reports = {worker: settled(worker.v1, worker.v2, engine) for worker in root.workers}

@@ -83,8 +83,7 @@ def lock(path: Path, *, exclusive: bool, create: bool = False) -> Lock:
         try:
             _flock(fd, path, exclusive=exclusive)
             # Between open and flock another process may have put a new file in the place of this one.
-            if not os.path.samestat(os.fstat(fd), path.stat()):
-                raise BusyError(f"{path} was replaced by another process")
+            _check_in_place(fd, path)
         except BaseException:
             os.close(fd)
             raise
@@ -134,6 +133,11 @@ def _create(path: Path) -> None:
         _give_to_owner_of(fd, path.parent)
     finally:
         os.close(fd)
+
+
+def _check_in_place(fd: int, path: Path) -> None:
+    if not os.path.samestat(os.fstat(fd), path.stat()):
+        raise BusyError(f"{path} was replaced by another process")
 
 
 def _flock(fd: int, path: Path, *, exclusive: bool) -> None:
@@ -187,6 +191,11 @@ class Database:
         """The switch: the file takes the name ``target``, durably, and stays locked. Raises StorageError."""
         rename(self.path, target)
         self.path = target
+
+    def check_in_place(self) -> None:
+        """Raises BusyError if another file has its name now, which is then not locked; StorageError."""
+        with storage_errors(self.path):
+            _check_in_place(self._lock.fd, self.path)
 
     def close(self) -> None:
         self._lock.release()

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from buildkit_migrate.choices import ENGINES
 from buildkit_migrate.cli.options import not_empty
 
 __all__ = ["add_parser", "run"]
@@ -27,7 +28,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     target = add("target", metavar="DST", type=not_empty, help="the new file, which must not exist")
     add(
         "--to-engine",
-        choices=("bolt", "lmdb"),
+        choices=ENGINES,
         help="engine of DST (default: not that of SRC)",
     )
     add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from buildkit_migrate.choices import ON_BROKEN
 from buildkit_migrate.cli import options as common
 from buildkit_migrate.errors import BrokenRecordsError
 
@@ -33,7 +34,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     add("-v", "--verbose", action="store_true", help="print a line per record")
     add(
         "--on-broken",
-        choices=("fail", "drop"),
+        choices=ON_BROKEN,
         default="fail",
         help="records that can't be migrated: refuse and change nothing (default), or leave them and their "
         "descendants out",

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.choices import ENGINES
+from buildkit_migrate.containerd.services import LONGEST_TIMEOUT, ConnectionOptions
 
 __all__ = [
     "add_containerd",
@@ -50,7 +51,7 @@ def _address(address: str) -> str:
 
 def _seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 < seconds < 1e6:
+    if not 0 < seconds < LONGEST_TIMEOUT:
         raise argparse.ArgumentTypeError(f"{text!r} is no reasonable number of seconds")
     return seconds
 
@@ -161,7 +162,7 @@ def add_containerd(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine(parser: argparse.ArgumentParser, meaning: str) -> None:
-    parser.add_argument("--to-engine", choices=("bolt", "lmdb"), default="bolt", help=meaning)
+    parser.add_argument("--to-engine", choices=ENGINES, default="bolt", help=meaning)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

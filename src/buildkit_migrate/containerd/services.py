@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FLAT_LABEL",
+    "LONGEST_TIMEOUT",
     "ROOT_LABEL",
     "ConnectionOptions",
     "Containerd",
@@ -31,6 +32,9 @@ ROOT_LABEL: Final = b"containerd.io/gc.root"
 FLAT_LABEL: Final = b"containerd.io/gc.flat"
 """Labels of the garbage collector (spec containerd-services, section 8)."""
 
+LONGEST_TIMEOUT: Final = 1e6
+"""Seconds, more than a week; what the timers of the system and of gRPC can still count."""
+
 
 @dataclass(frozen=True)
 class ConnectionOptions:
@@ -38,7 +42,7 @@ class ConnectionOptions:
 
     ``address``: path of its unix socket. ``timeout``: seconds for one call. ``connect_timeout``: seconds that
     it may be away, at the beginning or while it is restarted. ``concurrency``: calls in flight. Raises
-    ValueError for an empty address.
+    TypeError and ValueError for what none of them can be.
     """
 
     address: str = "/run/containerd/containerd.sock"
@@ -49,6 +53,15 @@ class ConnectionOptions:
     def __post_init__(self) -> None:
         if not self.address:
             raise ValueError("containerd's address is empty: is a variable not set?")
+        if not isinstance(self.address, str):
+            raise TypeError(f"containerd's address must be a str, not {type(self.address).__name__}")
+        for name in ("timeout", "connect_timeout"):
+            seconds = getattr(self, name)
+            if not isinstance(seconds, int | float) or not 0 < seconds < LONGEST_TIMEOUT:
+                raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
+        # With no call in flight nothing would be written, and all of it taken for done.
+        if not isinstance(self.concurrency, int) or self.concurrency < 1:
+            raise ValueError(f"concurrency must be a positive number of calls, not {self.concurrency!r}")
 
 
 class Containerd(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
@@ -24,9 +25,18 @@ class BoltStore(ReadableStore):
     """A metadata store that is read from the root bucket of a database."""
 
     def __init__(self, root: Bucket) -> None:
-        self._root = root
+        self._tree = root
 
-    def external(self, id: bytes, name: bytes) -> bytes | None:
+    def _check_is_open(self) -> None:
+        pass  # it is not closed, only its database
+
+    @property
+    def _root(self) -> Bucket:
+        # Of a file that is closed, the memory could still be read; but what is there is anybody's to change.
+        self._check_is_open()
+        return self._tree
+
+    def _external(self, id: bytes, name: bytes) -> bytes | None:
         record = self._root.bucket(EXTERNAL_BUCKET, id)
         return None if record is None else record.get(name)
 
@@ -63,35 +73,44 @@ class BoltFileStore(BoltStore, MetadataStore):
     **Each transaction writes the whole file anew**, beside the old one, and renames it into place: right
     for tools and small stores; BuildKit, or the LMDB engine, is the writer for others. The file is locked
     exclusively until `close` (shared with ``read_only``), as BuildKit locks it: one process at a time.
+    A symbolic link is followed when the store is opened, and not again.
     """
 
     def __init__(self, database: Database, *, read_only: bool = False) -> None:
         """Takes over the database, which must be locked exclusively unless ``read_only``."""
         super().__init__(database.root)
         self._database = database
+        self._is_open = True
         self._read_only = read_only
         self._writing = False
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Self:
         """Raises BusyError, CorruptDatabaseError, StorageError (also if the file is missing)."""
-        return cls(Database.open(path, exclusive=not read_only), read_only=read_only)
+        return cls(Database.open(Path(os.path.realpath(path)), exclusive=not read_only), read_only=read_only)
 
     @classmethod
     def create(cls, path: Path) -> Self:
         """A new, empty store with mode 0600. Raises StorageError, also if ``path`` exists."""
-        return cls(write(path, mode=STORE_MODE, page_size=_PAGE_SIZE, fill=lambda builder: None))
+        real = Path(os.path.realpath(path))
+        return cls(write(real, mode=STORE_MODE, page_size=_PAGE_SIZE, fill=lambda builder: None))
 
     def close(self) -> None:
+        self._is_open = False
         self._database.close()
+
+    def _check_is_open(self) -> None:
+        if not self._is_open:
+            raise ValueError(f"{self._database.path} is closed")
 
     @contextlib.contextmanager
     def _transaction(self, id: bytes) -> Iterator[None]:
+        self._check_is_open()
         path = self._database.path
         if self._read_only:
-            raise BusyError(f"{path} is open for reading only")
+            raise BusyError(f"{path} is open for reading only", hint="")
         if self._writing:
-            raise BusyError(f"{path}: a transaction is open already")
+            raise BusyError(f"{path}: a transaction is open already", hint="")
         self._writing = True
         try:
             yield
@@ -99,11 +118,13 @@ class BoltFileStore(BoltStore, MetadataStore):
             self._writing = False
 
     def _write(self, edits: Edits) -> None:
+        self._check_is_open()
         path = self._database.path
         aside = path.with_name(path.name + ".tmp")
         remove(aside)  # left by a process that was killed; nobody else writes it while we hold the lock
         new = write_store(aside, self._root, encode(edits), like=path)
         try:
+            self._database.check_in_place()
             new.rename(path)
         except BaseException:
             remove(aside)
@@ -111,7 +132,7 @@ class BoltFileStore(BoltStore, MetadataStore):
             raise
         self._database.close()
         self._database = new
-        self._root = new.root
+        self._tree = new.root
 
     def _has_external(self, id: bytes) -> bool:
         return self._root.bucket(EXTERNAL_BUCKET, id) is not None

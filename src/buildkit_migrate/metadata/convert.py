@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildkit_migrate.bolt import Database, lock, remove, write
+from buildkit_migrate.choices import ENGINES, check_choice
 from buildkit_migrate.errors import StorageError, UnusableTargetError
 from buildkit_migrate.metadata.bolt_store import STORE_MODE
 from buildkit_migrate.metadata.engines import Engine, engine_of
@@ -33,15 +34,20 @@ class Conversion:
     seconds: float
 
 
-def convert(source: Path, target: Path, to_engine: Engine | None = None) -> Conversion:
+def convert(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], to_engine: Engine | None = None
+) -> Conversion:
     """Writes the store at ``source`` to ``target`` with another engine: the other one by default.
 
     Nothing is lost: buckets and keys that are none of BuildKit's, nested buckets and their sequences are
     carried over. A bolt file is locked (shared) meanwhile; of an LMDB file one snapshot is read, whoever
     writes to it. The new file has mode 0600 and owner and group of the source, and is complete on disk when
-    it gets its name. Raises UnusableTargetError if ``target`` exists or ``source`` has that engine already;
-    BusyError, CorruptDatabaseError, StorageError.
+    it gets its name. Raises ValueError for an engine that there is not; UnusableTargetError if ``target``
+    exists or ``source`` has that engine already; BusyError, CorruptDatabaseError, StorageError.
     """
+    if to_engine is not None:
+        check_choice("to_engine", to_engine, ENGINES)
+    source, target = Path(source), Path(target)
     began = time.perf_counter()
     from_engine = engine_of(source)
     if to_engine is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from buildkit_migrate.bolt import Bucket, Database, readable
+from buildkit_migrate.choices import ENGINES, check_choice
 from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.metadata import bolt_store
 
@@ -49,11 +50,17 @@ def engine_of(path: Path) -> Engine:
 def open_store(
     path: str | os.PathLike[str], *, read_only: bool = False, create: Engine | None = None
 ) -> MetadataStore:
-    """Opens a store of any engine. ``create``: made with this engine if there is no file.
+    """Opens a store of any engine. ``create``: made with this engine if there is no file, to be written.
 
-    Raises BusyError, CorruptDatabaseError, StorageError.
+    A symbolic link stands for the file that it leads to, also for one that is still to be made. Raises
+    ValueError for an engine that there is not, or if a store is to be created and read only; BusyError,
+    CorruptDatabaseError, StorageError.
     """
     path = Path(path)
+    if create is not None:
+        check_choice("create", create, ENGINES)
+        if read_only:
+            raise ValueError("create is for a store to be written, and read_only was asked for")
     if create is not None and not path.exists():
         return _store_class(create).create(path)
     return _store_class(engine_of(path)).open(path, read_only=read_only)
@@ -70,7 +77,11 @@ def _store_class(engine: Engine) -> type[bolt_store.BoltFileStore | LmdbStore]:
 def write_store(
     engine: Engine, path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path
 ) -> Database | NewStore:
-    """Writes a new store: the one below ``source`` with ``edits`` applied. See `bolt_store.write_store`."""
+    """Writes a new store: the one below ``source`` with ``edits`` applied. See `bolt_store.write_store`.
+
+    Raises ValueError for an engine that there is not.
+    """
+    check_choice("engine", engine, ENGINES)
     if engine == "bolt":
         return bolt_store.write_store(path, source, edits, like=like)
     from buildkit_migrate.metadata import lmdb_bulk

@@ -46,7 +46,11 @@ class Value:
 
     @classmethod
     def of(cls, value: bytes | bool | int, index: bytes = b"") -> Self:
-        """A string (as bytes), a bool or a signed 64-bit integer. Raises ValueError for one out of range."""
+        """A string (as bytes), a bool or a signed 64-bit integer.
+
+        Raises TypeError for anything else, and ValueError for an integer out of range.
+        """
+        _check_index(index)
         return cls(_raw(value), index)
 
 
@@ -85,13 +89,18 @@ def encode_string(raw: bytes) -> bytes:
 def encode_value(value: bytes | bool | int, index: bytes = b"") -> bytes:
     """Envelope of a string (as bytes), a bool or a signed 64-bit integer.
 
-    ``index`` is left out when empty. Raises ValueError for an integer out of range.
+    ``index`` is left out when empty. Raises TypeError, and ValueError for an integer out of range.
     """
     return _envelope(_raw(value), index)
 
 
 def encode(value: Value) -> bytes:
-    """Envelope of a value. Raises ValueError if its raw part is no JSON text, or has space around it."""
+    """Envelope of a value. Raises ValueError if its raw part is not JSON text, or has space around it.
+
+    Raises TypeError if that or the index is not bytes.
+    """
+    if value.raw is not None and not isinstance(value.raw, bytes):
+        raise TypeError(f"the raw part of a value must be bytes, not {type(value.raw).__name__}")
     if value.raw is not None and _document(value.raw) != value.raw:
         raise ValueError("space around the JSON text of a value")
     return _envelope(value.raw, value.index)
@@ -102,12 +111,20 @@ def _raw(value: bytes | bool | int) -> bytes:
         return encode_string(value)
     if isinstance(value, bool):
         return b"true" if value else b"false"
+    if not isinstance(value, int):
+        raise TypeError(f"a value must be bytes (UTF-8 text), a bool or an int, not {type(value).__name__}")
     if -(2**63) <= value < 2**63:
         return str(value).encode()
     raise ValueError("integer out of the signed 64-bit range")
 
 
+def _check_index(index: bytes) -> None:
+    if not isinstance(index, bytes):
+        raise TypeError(f"an index must be bytes, not {type(index).__name__}")
+
+
 def _envelope(raw: bytes | None, index: bytes) -> bytes:
+    _check_index(index)
     members = []
     if raw is not None:
         members.append(b'"value":' + raw)

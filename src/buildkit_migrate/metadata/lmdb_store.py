@@ -92,12 +92,14 @@ class LmdbStore(MetadataStore):
 
     ``all`` and ``search`` read one snapshot, unless the store grows under them by a transaction of this
     object: then they go on behind the same key in its new state.
+    A symbolic link is followed when the store is opened, and not again: the lock file is beside the file.
     """
 
     def __init__(self, path: Path, environment: lmdb.Environment, *, read_only: bool) -> None:
         self.path = path
         self._environment = environment
         self._read_only = read_only
+        self._is_open = True
         self._write_txn: lmdb.Transaction[bytes] | None = None
         self._before: tuple[bytes, bytes | None, bytes | None] | None = None
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
@@ -105,6 +107,7 @@ class LmdbStore(MetadataStore):
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Self:
         """Raises BusyError, CorruptDatabaseError, StorageError (also if the file is missing)."""
+        path = Path(os.path.realpath(path))
         check_file(path)
         store = cls(path, open_environment(path, read_only=read_only), read_only=read_only)
         try:
@@ -119,16 +122,23 @@ class LmdbStore(MetadataStore):
         """A new, empty store with mode 0600. Raises StorageError, also if ``path`` exists."""
         from buildkit_migrate.metadata.lmdb_bulk import write_empty
 
+        path = Path(os.path.realpath(path))
         write_empty(path)
         return cls.open(path)
 
     def close(self) -> None:
+        self._is_open = False
+        self._abort()
         self._let_go_of_snapshots()
         self._environment.close()
 
+    def _check_is_open(self) -> None:
+        if not self._is_open:
+            raise ValueError(f"{self.path} is closed")
+
     # --- Reading
 
-    def external(self, id: bytes, name: bytes) -> bytes | None:
+    def _external(self, id: bytes, name: bytes) -> bytes | None:
         node = self._node(_EXTERNAL, id)
         for key, value in self._bucket_items(node, id) or ():
             if key == name:
@@ -196,6 +206,7 @@ class LmdbStore(MetadataStore):
         return {} if items is None else dict(unpack_items(items, key, str(self.path)))
 
     def _get(self, key: bytes) -> bytes | None:
+        self._check_is_open()
         try:
             if self._write_txn is not None:
                 return self._write_txn.get(key)
@@ -205,6 +216,7 @@ class LmdbStore(MetadataStore):
             raise translated(error, self.path) from error
 
     def _begin(self, *, write: bool = False) -> lmdb.Transaction[bytes]:
+        self._check_is_open()
         while True:
             try:
                 return self._environment.begin(write=write)
@@ -218,6 +230,7 @@ class LmdbStore(MetadataStore):
 
     @contextlib.contextmanager
     def _transaction(self, id: bytes) -> Iterator[None]:
+        self._check_is_open()
         if self._read_only:
             raise BusyError(f"{self.path} is open for reading only", hint="")
         if self._write_txn is not None:
@@ -239,6 +252,7 @@ class LmdbStore(MetadataStore):
             txn.abort()
 
     def _write(self, edits: Edits) -> None:
+        self._check_is_open()
         with lmdb_errors(self.path):
             while not self._committed(edits):
                 self._abort()

@@ -9,7 +9,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TypeVar
 
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BrokenRecordsError, RecordNotFoundError
@@ -43,14 +43,21 @@ class Item:
         return [value.index for value in self.values.values() if value.index]
 
 
+Row = TypeVar("Row")
+
+
 class ReadableStore(ABC):
-    """A store to read. ``all`` and ``search`` raise BrokenRecordsError at a value that does not decode."""
+    """A store to read. ``all`` and ``search`` raise BrokenRecordsError at a value that does not decode.
+
+    Ids, names, keys and indexes are bytes; TypeError is raised for anything else.
+    """
 
     def get(self, id: bytes) -> Item:
         """The record; one without values and ``exists`` if it is missing.
 
         At a value that does not decode, the item ends before it.
         """
+        _check_is_bytes(id, "an id")
         stored = self._stored(id)
         return Item(id) if stored is None else Item(id, True, _values_before_fault(stored))
 
@@ -59,6 +66,7 @@ class ReadableStore(ABC):
 
         Raises RecordNotFoundError.
         """
+        _check_is_bytes(id, "an id")
         stored = self._stored(id)
         if stored is None:
             raise RecordNotFoundError(f"no record {id!r}")
@@ -66,18 +74,21 @@ class ReadableStore(ABC):
 
     def all(self) -> Iterator[Item]:
         """All records, in order of their ids."""
-        for id, stored in self._records():
-            yield _item(id, stored)
+        return self._while_open(_item(id, stored) for id, stored in self._records())
 
     def ids(self) -> Iterator[bytes]:
         """The ids of all records, in order."""
-        return (id for id, _ in self._records())
+        return self._while_open(id for id, _ in self._records())
 
     def search(self, index: bytes, *, prefix_only: bool = False) -> Iterator[Item]:
         """Records with this index, in order of the index keys; index entries without record are skipped.
 
         ``prefix_only``: of all indexes that begin with ``index``; a record comes once for each index key.
         """
+        _check_is_bytes(index, "an index")
+        return self._while_open(self._found(index, prefix_only))
+
+    def _found(self, index: bytes, prefix_only: bool) -> Iterator[Item]:
         if not self._has_records():
             return
         for key in self._index_keys(index if prefix_only else index_key(index, b"")):
@@ -89,11 +100,33 @@ class ReadableStore(ABC):
 
     def probe(self, index: bytes) -> bool:
         """Whether there is any entry of this index, be it of a record that is missing."""
+        _check_is_bytes(index, "an index")
         return self._has_records() and any(True for _ in self._index_keys(index_key(index, b"")))
 
-    @abstractmethod
     def external(self, id: bytes, name: bytes) -> bytes | None:
         """External data of a record, None if there is none; empty data counts as some."""
+        _check_is_bytes(id, "an id")
+        _check_is_bytes(name, "a name")
+        return self._external(id, name)
+
+    def _while_open(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The same rows; who asks for one after the store was closed gets ValueError, as does who begins."""
+        self._check_is_open()
+        return self._checked(rows)
+
+    def _checked(self, rows: Iterator[Row]) -> Iterator[Row]:
+        self._check_is_open()
+        for row in rows:
+            yield row
+            self._check_is_open()
+
+    @abstractmethod
+    def _check_is_open(self) -> None:
+        """Raises ValueError if the store is closed."""
+
+    @abstractmethod
+    def _external(self, id: bytes, name: bytes) -> bytes | None:
+        """As `external`."""
 
     @abstractmethod
     def _stored(self, id: bytes) -> Stored | None:
@@ -118,6 +151,8 @@ class MetadataStore(ReadableStore):
     For one thread at a time. Of keys that are too long for BuildKit's own engine (ids, metadata keys,
     names of external data and ``<index>::<id>`` over 32768 bytes) and empty ones, ValueError is raised.
     Raises EditConflictError if a value is where a bucket should be, or the other way round.
+    After `close` all that reads or writes raises ValueError: methods, iterators that were begun before, and
+    the end of an `update` block in which the store was closed, whose changes are not made.
     """
 
     @contextlib.contextmanager
@@ -163,13 +198,15 @@ class MetadataStore(ReadableStore):
     def clear_index(self, id: bytes, index: bytes) -> None:
         """Removes the record from an index, whatever its values say. No such entry is fine."""
         _check_key(id)
+        key = _checked_index_key(index, id)
         with self._transaction(id):
-            self._write({INDEX_BUCKET: {_checked_index_key(index, id): None}})
+            self._write({INDEX_BUCKET: {key: None}})
 
     def set_external(self, id: bytes, name: bytes, data: bytes) -> None:
         """Keeps data of any form for a record, which need not be there."""
         _check_key(id)
         _check_key(name)
+        _check_is_bytes(data, "external data")
         with self._transaction(id):
             self._write({EXTERNAL_BUCKET: {id: {name: data}}})
 
@@ -178,6 +215,7 @@ class MetadataStore(ReadableStore):
         """Lets go of the file. A second call does nothing."""
 
     def __enter__(self) -> Self:
+        self._check_is_open()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -216,6 +254,8 @@ class RecordUpdate:
         An index entry of the value before is left, as BuildKit leaves it: see `clear_index`.
         """
         _check_key(key)
+        if not isinstance(value, Value):
+            raise TypeError(f"a value must be a Value (see Value.of), not {type(value).__name__}")
         encoded = gojson.encode(value)
         if value.index:
             self._index[_checked_index_key(value.index, self.id)] = b""
@@ -235,6 +275,7 @@ class RecordUpdate:
 
     def set_external(self, name: bytes, data: bytes) -> None:
         _check_key(name)
+        _check_is_bytes(data, "external data")
         self._external[name] = data
 
     def edits(self) -> Edits:
@@ -247,12 +288,19 @@ class RecordUpdate:
         return edits
 
 
+def _check_is_bytes(value: object, what: str) -> None:
+    if not isinstance(value, bytes):
+        raise TypeError(f"{what} must be bytes, not {type(value).__name__}")
+
+
 def _check_key(key: bytes) -> None:
+    _check_is_bytes(key, "a key")
     if not 0 < len(key) <= MAX_KEY:
         raise ValueError(f"a key must have 1 to {MAX_KEY} bytes, not {len(key)}")
 
 
 def _checked_index_key(index: bytes, id: bytes) -> bytes:
+    _check_is_bytes(index, "an index")
     key = index_key(index, id)
     _check_key(key)
     return key

@@ -12,10 +12,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from buildkit_migrate._native.plan import Plan, Records
 from buildkit_migrate.bolt import Database, remove
+from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
 from buildkit_migrate.errors import (
     BrokenRecordsError,
@@ -32,7 +33,7 @@ from buildkit_migrate.storage import storage_errors
 if TYPE_CHECKING:
     from buildkit_migrate.metadata.lmdb_bulk import NewStore
 
-__all__ = ["Migration", "OnBroken", "Progress", "check_policy", "migrate_v2", "refuse_broken", "settled"]
+__all__ = ["Migration", "OnBroken", "Progress", "migrate_v2", "refuse_broken", "settled"]
 
 OnBroken = Literal["fail", "drop"]
 """What to do if records can't be migrated: change nothing at all, or leave them out of the new store."""
@@ -64,10 +65,10 @@ def migrate_v2(
     ``engine``: "bolt" is what BuildKit reads. ``verify``: the new store is computed again in plain Python
     before anything is changed; raises DifferencesError.
     A dry run reports broken records whatever ``on_broken`` says; otherwise "fail" raises BrokenRecordsError.
-    Raises BusyError, CorruptDatabaseError, UnusableTargetError, ContainerdStateError, JournalError,
-    StorageError, and those of a running containerd.
+    Raises ValueError for a word that an option does not have; BusyError, CorruptDatabaseError,
+    UnusableTargetError, ContainerdStateError, JournalError, StorageError, and those of a running containerd.
     """
-    check_policy(on_broken)
+    check_options(on_broken=on_broken, engine=engine, verify=verify)
     source, target = Path(from_path), Path(to_path)
     report = settled(source, target, engine)
     if report is not None:
@@ -90,12 +91,6 @@ def migrate_v2(
         if verify:
             migration.verify()
         return migration.carry_out()
-
-
-def check_policy(on_broken: OnBroken) -> None:
-    """Raises ValueError unless it is one of `OnBroken`: a slip must not mean that records are left out."""
-    if on_broken not in get_args(OnBroken):
-        raise ValueError(f"on_broken must be 'fail' or 'drop', not {on_broken!r}")
 
 
 def settled(from_path: Path, to_path: Path, engine: Engine | None = None) -> Report | None:
@@ -245,13 +240,12 @@ class Migration:
     def verify(self) -> None:
         """Compares the new store, written by `prepare`, with what plain Python makes of v1.
 
-        Raises DifferencesError, and ValueError if the new store is no bolt store.
+        Raises DifferencesError.
         """
         # It brings the reference model along.
         from buildkit_migrate.migration.verification import verify_new_store
 
-        if not isinstance(self._store, Database):
-            raise ValueError("only a bolt store can be verified before it is put in use")
+        assert isinstance(self._store, Database)  # see `check_options`
         self._progress(f"verifying {self._to_path}")
         verify_new_store(self._source, self._store, self._containerd)
 
