@@ -23,8 +23,8 @@ def ensure_migrated(root: "str | os.PathLike[str]", **options: "Any") -> "list[R
     Returns [] if nothing is: told from the names of files and the first bytes of the v2 stores, which show
     their engine, before anything of the package is loaded. Otherwise it does what `migrate_root` does with
     these options, and returns and raises the same. A directory that does not exist has nothing to migrate.
-    Raises ValueError if ``root`` is empty and, in any case, for a word that ``engine`` or ``on_broken`` do not
-    have.
+    Raises ValueError if ``root`` is empty and, in any case, for an ``engine`` or ``on_broken`` that does not
+    exist.
     """
     path = os.fspath(root)
     if not path:
