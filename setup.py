@@ -39,6 +39,7 @@ PLAN = [
     "records.c",
     "survey.c",
     "plan_passes.c",
+    "plan_counts.c",
     "index_keys.c",
     "plan_edits.c",
 ]

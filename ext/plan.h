@@ -28,7 +28,7 @@ typedef enum {
 enum {
     BKM_PUT_COMMITTED = 1,
     BKM_PUT_PARENT = 2,
-    BKM_PUT_BLOB = 4,     /* diffID, blob and mediatype */
+    BKM_PUT_BLOB = 4,     /* diffID, blob and mediatype; blobsize is apart */
     BKM_CLEAR_EQUAL_MUTABLE = 8,
     BKM_CREATE_LEASE = 16,
     BKM_ADD_SNAPSHOT = 32,
@@ -39,7 +39,7 @@ enum {
 enum { BKM_NO_INDEX = -1 };
 
 typedef struct {
-    uint64_t records, kept, committed, blobs, chains, leases_to_create, resources_to_add;
+    uint64_t records, kept, committed, blobs, blob_sizes, chains, leases_to_create, resources_to_add;
     uint64_t unlabel_snapshots, unlabel_blobs, views, labels_left_snapshots, labels_left_blobs;
 } bkm_plan_counts;
 
@@ -49,6 +49,7 @@ typedef struct bkm_plan_text bkm_plan_text;
 typedef struct {
     const bkm_records *records;
     const bkm_survey *survey;
+    bool upstream_exact; /* no blob gets its size, as in upstream's own migration */
 
     /* One for each record. Those after `flags` are of use for kept records only. */
     uint8_t *reason;
@@ -57,6 +58,7 @@ typedef struct {
     int32_t *parent_index;  /* BKM_CHAIN_NONE or BKM_CHAIN_MISSING where there is no such record */
     int32_t *snapshot;      /* the snapshot named like the record, or BKM_NO_INDEX */
     bkm_span *diff_id, *blob;
+    int64_t *blob_size;     /* that is written; 0: none is */
     bkm_chain_input chain_input;
     bkm_chain_output chains;
 
@@ -67,13 +69,25 @@ typedef struct {
 
 /* Both inputs must stay as they are while the plan lives. False when out of memory. `threads` are for the
  * hashing of large plans. */
-bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey *survey,
+bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey *survey, bool upstream_exact,
                    const bkm_sha256_kernel *kernel, unsigned threads);
+void bkm_plan_count(bkm_plan *plan); /* the last step of making it */
 void bkm_plan_free(bkm_plan *plan);
 
 static inline bool bkm_plan_dropped(const bkm_plan *plan, size_t record)
 {
     return plan->reason[record] > BKM_REPAIRED;
+}
+
+static inline bool bkm_plan_minds(const bkm_plan *plan, const bkm_value_problem *problem)
+{
+    return problem->fault != BKM_BLOB_SIZE_IS_BUCKET || !plan->upstream_exact;
+}
+
+/* Whether the record gets a blob whose size containerd does not say. */
+static inline bool bkm_plan_lacks_blob_size(const bkm_plan *plan, size_t record)
+{
+    return plan->flags[record] & BKM_PUT_BLOB && !plan->upstream_exact && plan->blob_size[record] == 0;
 }
 
 static inline bkm_span bkm_plan_equal_mutable(const bkm_plan *plan, size_t record)

@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 from buildkit_migrate._native.bolt cimport Reader, bkm_bolt, bkm_span, c_bool, to_bytes, to_span
@@ -21,6 +21,7 @@ cdef extern from "records.h" nogil:
     enum:
         BKM_STORED_TEXTS
         BKM_KEY_WRITTEN
+        BKM_KEY_BLOB_SIZE
         BKM_KEY_BLOB_MAPPING
         BKM_KEY_ANY
 
@@ -58,6 +59,7 @@ cdef extern from "survey.h" nogil:
         size_t blob_count
         bkm_span *blob
         uint8_t *blob_root
+        int64_t *blob_size
         size_t lease_count
         bkm_span *lease
         uint8_t *lease_complete
@@ -104,6 +106,7 @@ cdef extern from "plan.h" nogil:
         uint64_t kept
         uint64_t committed
         uint64_t blobs
+        uint64_t blob_sizes
         uint64_t chains
         uint64_t leases_to_create
         uint64_t resources_to_add
@@ -126,9 +129,11 @@ cdef extern from "plan.h" nogil:
         bkm_plan_counts counts
 
     bint bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey *survey,
-                       const bkm_sha256_kernel *kernel, unsigned threads)
+                       c_bool upstream_exact, const bkm_sha256_kernel *kernel, unsigned threads)
     void bkm_plan_free(bkm_plan *plan)
     bint bkm_plan_dropped(const bkm_plan *plan, size_t record)
+    bint bkm_plan_minds(const bkm_plan *plan, const bkm_value_problem *problem)
+    bint bkm_plan_lacks_blob_size(const bkm_plan *plan, size_t record)
     bint bkm_plan_writes_chain(const bkm_plan *plan, size_t record)
     bkm_span bkm_chain_id(const bkm_chain_input *input, const bkm_chain_output *output, size_t record,
                           uint8_t *space)
@@ -228,7 +233,7 @@ cdef class Records:
                     diff_id = to_span(mapping[1])
             else:
                 gojson.decode(value)
-                if kind != BKM_KEY_ANY and kind != BKM_KEY_WRITTEN:
+                if kind not in (BKM_KEY_ANY, BKM_KEY_WRITTEN, BKM_KEY_BLOB_SIZE):
                     string = gojson.string(value)
                     self.owned.append(string)
                     text = to_span(string)
@@ -261,7 +266,8 @@ cdef class Survey:
         self.namespace = namespace
         by_name = {name: (kind, parent, root) for name, kind, parent, root in snapshots}
         self.fill_snapshots(sorted(by_name.items()))
-        self.fill_blobs(sorted(dict(blobs).items()))
+        by_digest = {digest: (root, size) for digest, root, size in blobs}
+        self.fill_blobs(sorted(by_digest.items()))
         self.fill_leases(dict(leases))
         self.is_filled = True
 
@@ -327,11 +333,15 @@ cdef class Survey:
         cdef size_t i
         self.survey.blob = self.pack([digest for digest, _ in rows])
         self.survey.blob_root = <uint8_t *>calloc(len(rows) + 1, 1)
-        if self.survey.blob_root == NULL:
+        self.survey.blob_size = <int64_t *>calloc(len(rows) + 1, sizeof(int64_t))
+        if self.survey.blob_root == NULL or self.survey.blob_size == NULL:
             raise MemoryError
         self.survey.blob_count = len(rows)
-        for i, (_, root) in enumerate(rows):
+        for i, (_, (root, size)) in enumerate(rows):
+            if size is not None and not 0 < size < 1 << 63:
+                raise ValueError(f"a blob can't have {size} bytes")
             self.survey.blob_root[i] = bool(root)
+            self.survey.blob_size[i] = size or 0
         return 0
 
     cdef int fill_leases(self, dict leases) except -1:
@@ -365,7 +375,7 @@ cdef class Plan:
     cdef readonly Records records
     cdef readonly Survey survey
 
-    def __cinit__(self, Records records not None, Survey survey not None):
+    def __cinit__(self, Records records not None, Survey survey not None, *, bint upstream_exact=False):
         if not survey.is_filled:
             raise TypeError("the survey was not initialised, or that failed")
         cdef const bkm_sha256_kernel *kernel = select_kernel(None)
@@ -374,7 +384,9 @@ cdef class Plan:
         self.records = records
         self.survey = survey
         with nogil:
-            made = bkm_plan_make(&self.plan, &records.records, &survey.survey, kernel, threads)
+            made = bkm_plan_make(
+                &self.plan, &records.records, &survey.survey, upstream_exact, kernel, threads
+            )
         if not made:
             raise MemoryError
 
@@ -416,6 +428,8 @@ cdef class Plan:
                 low = middle + 1
             else:
                 high = middle
+        while not bkm_plan_minds(&self.plan, &self.records.records.problems[low]):
+            low += 1
         return to_bytes(self.records.records.problems[low].key)
 
     cdef bytes id(self, size_t record):
@@ -430,6 +444,8 @@ cdef class Plan:
                 continue
             if self.records.records.empty_mapping[i]:
                 cautions.add((self.id(i), Caution.EMPTY_BLOB_MAPPING))
+            if bkm_plan_lacks_blob_size(&self.plan, i):
+                cautions.add((self.id(i), Caution.NO_BLOB_SIZE))
             if self.plan.flags[i] & BKM_PARENT_WITHOUT_RECORD:
                 cautions.add((self.id(i), Caution.PARENT_WITHOUT_RECORD))
         return cautions

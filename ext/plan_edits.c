@@ -1,6 +1,9 @@
 /* Both streams go step by step: a step writes whole operations and moves on, until a chunk is full. */
 #include "plan_edits.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "index_keys.h"
 #include "operations.h"
 
@@ -55,6 +58,14 @@ static void put_string(bkm_operations *out, bkm_span key, bkm_span text, bkm_spa
     out->size += (size_t)(at - start);
 }
 
+/* PUT of {"value":<number>}. */
+static void put_number(bkm_operations *out, bkm_span key, int64_t number)
+{
+    char value[32];
+    int size = snprintf(value, sizeof value, "{\"value\":%" PRId64 "}", number);
+    bkm_put(out, key, (bkm_span){(const uint8_t *)value, (uint32_t)size});
+}
+
 void bkm_write_puts(bkm_operations *out, const bkm_plan *plan, size_t record)
 {
     uint8_t flags = plan->flags[record];
@@ -63,12 +74,14 @@ void bkm_write_puts(bkm_operations *out, const bkm_plan *plan, size_t record)
     /* In the order of the keys. */
     if (flags & BKM_PUT_BLOB)
         put_string(out, BKM_NAME("cache.blob"), plan->blob[record], BKM_EMPTY);
-    if (chain) {
+    if (chain)
         put_string(out, BKM_NAME("cache.blobChainID"),
                    bkm_blob_chain_id(&plan->chain_input, &plan->chains, record, space), BKM_NAME("blobchainid:"));
+    if (plan->blob_size[record])
+        put_number(out, BKM_NAME("cache.blobsize"), plan->blob_size[record]);
+    if (chain)
         put_string(out, BKM_NAME("cache.chainID"), bkm_chain_id(&plan->chain_input, &plan->chains, record, space),
                    BKM_NAME("chainid:"));
-    }
     if (flags & BKM_PUT_BLOB)
         put_string(out, BKM_NAME("cache.diffID"), plan->diff_id[record], BKM_EMPTY);
     if (flags & BKM_CLEAR_EQUAL_MUTABLE)

@@ -81,8 +81,9 @@ static void check_values(maker *m)
     }
     for (size_t i = 0; i < records->problem_count; i++) {
         const bkm_value_problem *problem = &records->problems[i];
-        refuse(m->plan, problem->record,
-               problem->fault == BKM_VALUE_IS_BUCKET ? BKM_KEY_IS_BUCKET : BKM_UNDECODABLE);
+        if (bkm_plan_minds(m->plan, problem))
+            refuse(m->plan, problem->record,
+                   problem->fault == BKM_VALUE_UNDECODABLE ? BKM_UNDECODABLE : BKM_KEY_IS_BUCKET);
     }
 }
 
@@ -197,14 +198,19 @@ static void pass2_parent_of_equal_mutable(maker *m)
 
 static void pass3_blob(maker *m)
 {
+    enum { AHEAD = 16 };
     bkm_plan *plan = m->plan;
     const bkm_records *records = plan->records;
     bkm_span_table_find_all(&m->blobs_by_digest, records->blobsum, m->count, m->blob);
     for (size_t i = 0; i < m->count; i++) {
+        if (i + AHEAD < m->count && m->blob[i + AHEAD] >= 0)
+            __builtin_prefetch(&plan->survey->blob_size[m->blob[i + AHEAD]]);
         if (m->blob[i] >= 0 && !bkm_plan_dropped(plan, i)) {
             plan->flags[i] |= BKM_PUT_BLOB;
             plan->diff_id[i] = records->diff_id[i];
             plan->blob[i] = records->blobsum[i];
+            if (!plan->upstream_exact)
+                plan->blob_size[i] = plan->survey->blob_size[m->blob[i]];
             continue;
         }
         plan->diff_id[i] = bkm_records_stored(records, BKM_STORED_DIFF_ID, i);
@@ -390,34 +396,6 @@ static void pass6_and_7_labels(maker *m)
             plan->unlabel_snapshot[i] = survey->snapshot_root[i];
 }
 
-static void count(bkm_plan *plan)
-{
-    const bkm_survey *survey = plan->survey;
-    bkm_plan_counts *counts = &plan->counts;
-    counts->records = plan->records->count;
-    for (size_t i = 0; i < plan->records->count; i++) {
-        if (bkm_plan_dropped(plan, i))
-            continue;
-        uint8_t flags = plan->flags[i];
-        counts->kept++;
-        counts->committed += (flags & BKM_PUT_COMMITTED) != 0;
-        counts->blobs += (flags & BKM_PUT_BLOB) != 0;
-        counts->chains += bkm_plan_writes_chain(plan, i);
-        counts->leases_to_create += (flags & BKM_CREATE_LEASE) != 0;
-        counts->resources_to_add += ((flags & BKM_ADD_SNAPSHOT) != 0) + ((flags & BKM_ADD_CONTENT) != 0);
-    }
-    for (size_t i = 0; i < survey->snapshot_count; i++) {
-        bool is_view = survey->snapshot_kind[i] == BKM_SNAPSHOT_VIEW;
-        counts->unlabel_snapshots += plan->unlabel_snapshot[i];
-        counts->views += is_view && plan->unlabel_snapshot[i];
-        counts->labels_left_snapshots += survey->snapshot_root[i] && !plan->unlabel_snapshot[i];
-    }
-    for (size_t i = 0; i < survey->blob_count; i++) {
-        counts->unlabel_blobs += plan->unlabel_blob[i];
-        counts->labels_left_blobs += survey->blob_root[i] && !plan->unlabel_blob[i];
-    }
-}
-
 /* ---- the whole ---- */
 
 static void find_snapshots(maker *m)
@@ -451,7 +429,7 @@ static bool run(maker *m, const bkm_sha256_kernel *kernel, unsigned threads)
         return false;
     pass5_leases(m);
     pass6_and_7_labels(m);
-    count(m->plan);
+    bkm_plan_count(m->plan);
     return true;
 }
 
@@ -466,19 +444,20 @@ static bool allocate(bkm_plan *plan, size_t records)
     plan->snapshot = bkm_column(room, sizeof *plan->snapshot);
     plan->diff_id = bkm_column(room, sizeof *plan->diff_id);
     plan->blob = bkm_column(room, sizeof *plan->blob);
+    plan->blob_size = calloc(room, sizeof *plan->blob_size);
     plan->chains.ids = bkm_column(room, sizeof *plan->chains.ids);
     plan->chains.state = calloc(room, 1);
     plan->unlabel_snapshot = calloc(plan->survey->snapshot_count + 1, 1);
     plan->unlabel_blob = calloc(plan->survey->blob_count + 1, 1);
     return plan->reason && plan->flags && plan->parent && plan->parent_index && plan->snapshot && plan->diff_id &&
-           plan->blob && plan->chains.ids && plan->chains.state &&
-           plan->unlabel_snapshot && plan->unlabel_blob;
+           plan->blob && plan->blob_size && plan->chains.ids && plan->chains.state && plan->unlabel_snapshot &&
+           plan->unlabel_blob;
 }
 
-bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey *survey,
+bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey *survey, bool upstream_exact,
                    const bkm_sha256_kernel *kernel, unsigned threads)
 {
-    *plan = (bkm_plan){.records = records, .survey = survey};
+    *plan = (bkm_plan){.records = records, .survey = survey, .upstream_exact = upstream_exact};
     maker m = {.plan = plan, .count = records->count};
     m.target = bkm_column(m.count + 1, sizeof *m.target);
     m.links = bkm_column(m.count + 1, sizeof *m.links);
@@ -507,6 +486,7 @@ void bkm_plan_free(bkm_plan *plan)
     free(plan->snapshot);
     free(plan->diff_id);
     free(plan->blob);
+    free(plan->blob_size);
     free(plan->chains.ids);
     free(plan->chains.state);
     free(plan->unlabel_snapshot);

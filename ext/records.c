@@ -18,6 +18,7 @@ static const struct {
     {NAME("cache.snapshot"), BKM_KEY_WRITTEN},
     {NAME("cache.mediatype"), BKM_KEY_WRITTEN},
     {NAME("snapshot.committed"), BKM_KEY_WRITTEN},
+    {NAME("cache.blobsize"), BKM_KEY_BLOB_SIZE},
     {NAME("cache.equalMutable"), BKM_KEY_EQUAL_MUTABLE},
     {NAME("blobmapping.blob"), BKM_KEY_BLOB_MAPPING},
 };
@@ -130,6 +131,7 @@ static bool is_settled(uint32_t kind, bkm_json_kind found)
         return found == BKM_JSON_MAPPING;
     case BKM_KEY_ANY:
     case BKM_KEY_WRITTEN:
+    case BKM_KEY_BLOB_SIZE:
         return found != BKM_JSON_ODD;
     default:
         return found != BKM_JSON_ODD && found != BKM_JSON_ESCAPED;
@@ -140,8 +142,9 @@ static bool read_value(bkm_records *records, uint32_t record, const bkm_item *it
 {
     uint32_t kind = kind_of(item->key);
     if (item->bucket) {
-        bool read_or_written = kind <= BKM_KEY_WRITTEN;
-        return !read_or_written || add_problem(records, record, BKM_VALUE_IS_BUCKET, item->key);
+        bool read_or_written = kind <= BKM_KEY_BLOB_SIZE;
+        bkm_value_fault fault = kind == BKM_KEY_BLOB_SIZE ? BKM_BLOB_SIZE_IS_BUCKET : BKM_VALUE_IS_BUCKET;
+        return !read_or_written || add_problem(records, record, fault, item->key);
     }
     if (item->value.size == 0)
         return true;
@@ -178,13 +181,8 @@ static int by_record_and_key(const void *left, const void *right)
 
 void bkm_records_settled(bkm_records *records)
 {
-    size_t kept = 0;
     if (records->problem_count)
         qsort(records->problems, records->problem_count, sizeof *records->problems, by_record_and_key);
-    for (size_t i = 0; i < records->problem_count; i++)
-        if (kept == 0 || records->problems[kept - 1].record != records->problems[i].record)
-            records->problems[kept++] = records->problems[i];
-    records->problem_count = kept;
     free(records->odd);
     records->odd = NULL;
     records->odd_count = records->odd_capacity = 0;

@@ -18,6 +18,7 @@ typedef enum {
 /* What the migration does with a key. The first ones are those of bkm_stored. */
 typedef enum {
     BKM_KEY_WRITTEN = BKM_STORED_TEXTS, /* it is overwritten, but not read */
+    BKM_KEY_BLOB_SIZE,                  /* so is this one, but not by upstream */
     BKM_KEY_EQUAL_MUTABLE,
     BKM_KEY_BLOB_MAPPING,
     BKM_KEY_ANY,
@@ -26,9 +27,9 @@ typedef enum {
 typedef enum {
     BKM_VALUE_UNDECODABLE,
     BKM_VALUE_IS_BUCKET,
+    BKM_BLOB_SIZE_IS_BUCKET, /* no problem for a plan that does not write it */
 } bkm_value_fault;
 
-/* At most one for each record: the one with the lowest key. */
 typedef struct {
     uint32_t record;
     bkm_value_fault fault;
@@ -50,7 +51,7 @@ typedef struct {
     bkm_span *stored[BKM_STORED_TEXTS]; /* NULL until a record has a value for it */
     uint8_t *empty_mapping;             /* the blob mapping is there and says nothing */
 
-    bkm_value_problem *problems;        /* sorted by record once all odd values are settled */
+    bkm_value_problem *problems;        /* sorted by record and key once all odd values are settled */
     size_t problem_count, problem_capacity;
     bkm_odd_value *odd;
     size_t odd_count, odd_capacity;

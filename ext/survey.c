@@ -113,19 +113,46 @@ static bool read_kinds(bkm_bolt *snapshots, bkm_table *backend)
 
 /* ---- content ---- */
 
+/* A size as containerd reads it (Go's Varint: zig-zag, base 128; what follows the number does not count). 0 for
+ * a number that is broken or negative. */
+static int64_t read_size(bkm_span stored)
+{
+    enum { LONGEST = 10 };
+    uint64_t zigzag = 0;
+    for (uint32_t at = 0; at < stored.size && at < LONGEST; at++) {
+        uint8_t byte = stored.data[at];
+        if (at == LONGEST - 1 && byte > 1)
+            break; /* more than 64 bits */
+        zigzag |= (uint64_t)(byte & 0x7F) << (7 * at);
+        if (byte < 0x80)
+            return zigzag & 1 ? 0 : (int64_t)(zigzag >> 1);
+    }
+    return 0;
+}
+
+static int64_t *sizes(const bkm_table *table, size_t column)
+{
+    int64_t *found = bkm_column(table->rows + 1, sizeof *found);
+    for (size_t i = 0; found && i < table->rows; i++)
+        found[i] = read_size(table->columns[column][i]);
+    return found;
+}
+
 static bool read_blobs(bkm_survey *survey, bkm_bolt *metadata, bkm_span name_space)
 {
     const bkm_span steps[] = {NAME("v1"), name_space, NAME("content"), NAME("blob")};
-    const bkm_path paths[] = {{root_label, 2}};
+    static const bkm_span size = NAME("size");
+    const bkm_path paths[] = {{root_label, 2}, {&size, 1}};
     bkm_table table;
 
-    if (!scan(metadata, steps, 4, paths, 1, &table))
+    if (!scan(metadata, steps, 4, paths, 2, &table))
         return false;
     survey->blob_root = presence(&table, 0);
+    survey->blob_size = sizes(&table, 1);
     survey->blob_count = table.rows;
     survey->blob = steal(&table.names);
     bkm_table_free(&table);
-    return survey->blob_root || no_memory(metadata);
+    return (survey->blob_root && survey->blob_size) || no_memory(metadata);
 }
 
 /* ---- leases ---- */
@@ -228,6 +255,7 @@ void bkm_survey_free(bkm_survey *survey)
     free(survey->snapshot_root);
     free(survey->blob);
     free(survey->blob_root);
+    free(survey->blob_size);
     free(survey->lease);
     free(survey->lease_complete);
     free(survey->lease_end);

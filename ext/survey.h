@@ -19,6 +19,7 @@ typedef struct {
     size_t blob_count;
     bkm_span *blob;
     uint8_t *blob_root;
+    int64_t *blob_size; /* bytes; 0: containerd does not say */
 
     size_t lease_count;
     bkm_span *lease;

@@ -75,21 +75,30 @@ static void apply_containerd(bkm_bolt *bolt, const bkm_plan *plan)
     free(from.out.data);
 }
 
-static void make_plan(bkm_bolt *bolt, const bkm_records *records)
+static void make_plan(bkm_bolt *bolt, const bkm_records *records, const bkm_survey *survey, bool upstream_exact)
+{
+    bkm_plan plan;
+    BKM_DEMAND(bkm_plan_make(&plan, records, survey, upstream_exact, &portable, 1));
+    BKM_DEMAND(plan.counts.kept <= plan.counts.records && plan.counts.records == records->count);
+    BKM_DEMAND(plan.counts.blob_sizes <= (upstream_exact ? 0 : plan.counts.blobs));
+    apply_store(bolt, &plan);
+    apply_containerd(bolt, &plan);
+    bkm_plan_free(&plan);
+}
+
+static void make_plans(bkm_bolt *bolt, const bkm_records *records)
 {
     bkm_survey survey;
-    bkm_plan plan;
     if (bkm_survey_read(&survey, bolt, bolt, BKM_NAME("buildkit"), BKM_NAME("overlayfs"))) {
         bkm_fuzz_demand_error(bolt);
         return;
     }
     BKM_DEMAND(survey.resource_count <= bolt->size / BKM_LEAF_ELEMENT);
     BKM_DEMAND(survey.snapshot_count <= bolt->size / BKM_LEAF_ELEMENT);
-    BKM_DEMAND(bkm_plan_make(&plan, records, &survey, &portable, 1));
-    BKM_DEMAND(plan.counts.kept <= plan.counts.records && plan.counts.records == records->count);
-    apply_store(bolt, &plan);
-    apply_containerd(bolt, &plan);
-    bkm_plan_free(&plan);
+    for (size_t i = 0; i < survey.blob_count; i++)
+        BKM_DEMAND(survey.blob_size[i] >= 0);
+    make_plan(bolt, records, &survey, false);
+    make_plan(bolt, records, &survey, true);
     bkm_survey_free(&survey);
 }
 
@@ -101,7 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (bkm_bolt_open(&bolt, file, size)) {
         if (bkm_records_read(&records, &bolt)) {
             settle(&records);
-            make_plan(&bolt, &records);
+            make_plans(&bolt, &records);
             bkm_records_free(&records);
         } else {
             bkm_fuzz_demand_error(&bolt);

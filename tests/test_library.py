@@ -50,7 +50,7 @@ class Recorded:
         return Survey(
             self._plain.snapshotter,
             [(name, s.kind, s.parent, s.root_label) for name, s in self._plain.snapshots.items()],
-            [(digest, blob.root_label) for digest, blob in self._plain.blobs.items()],
+            [(digest, blob.root_label, blob.size) for digest, blob in self._plain.blobs.items()],
             self._plain.leases.items(),
         )
 

@@ -40,13 +40,24 @@ def migrated(metadata: Tree, plan: PlainPlan) -> Tree:
     return {**metadata, b"_main": main, b"_index": index}
 
 
+def but_for_blob_sizes(plan: PlainPlan) -> PlainPlan:
+    records = {
+        id: replace(record, puts={key: value for key, value in record.puts.items() if key != keys.BLOB_SIZE})
+        for id, record in plan.records.items()
+    }
+    return replace(plan, records=records)
+
+
 @pytest.mark.parametrize("name", fixtures.REAL_ROOTS)
 def test_real_root(name: str) -> None:
     root = fixtures.real_root(name)
-    plan = reference.plan(root.records, root.survey)
+    plan = reference.plan(root.records, root.survey, upstream_exact=True)
     assert plan.problems == []
     assert plan.cautions == set()
     assert migrated(root.metadata, plan) == root.metadata_v2
+    with_sizes = reference.plan(root.records, root.survey)
+    assert migrated(root.metadata, with_sizes) == fixtures.with_blob_sizes(root.metadata_v2, root.survey)
+    assert but_for_blob_sizes(with_sizes) == plan
 
     leases = {id: set(resources) for id, resources in root.survey.leases.items()}
     for id, record in plan.records.items():
@@ -76,9 +87,12 @@ def _labelled_blobs(survey: PlainSurvey) -> set[bytes]:
 @pytest.mark.parametrize("name", fixtures.SYNTHETIC_STORES)
 def test_synthetic_store(name: str) -> None:
     store = fixtures.synthetic_store(name)
-    plan = reference.plan(store.records, store.survey)
+    plan = reference.plan(store.records, store.survey, upstream_exact=True)
     assert plan.problems == []
     assert migrated(store.metadata, plan) == store.metadata_v2
+    with_sizes = reference.plan(store.records, store.survey)
+    assert migrated(store.metadata, with_sizes) == fixtures.with_blob_sizes(store.metadata_v2, store.survey)
+    assert but_for_blob_sizes(with_sizes) == plan
 
     lease_calls: Counter[fixtures.Call] = Counter()
     for id, record in plan.records.items():
@@ -138,9 +152,11 @@ def planned(
     *,
     blobs: dict[bytes, Blob] | None = None,
     leases: dict[bytes, set[Resource]] | None = None,
+    upstream_exact: bool = False,
 ) -> PlainPlan:
-    blobs = {BLOB: Blob(True), BLOB_2: Blob(True)} if blobs is None else blobs
-    return reference.plan(records, PlainSurvey("overlayfs", snapshots, blobs, leases or {}))
+    blobs = {BLOB: Blob(True, 11), BLOB_2: Blob(True, 22)} if blobs is None else blobs
+    survey = PlainSurvey("overlayfs", snapshots, blobs, leases or {})
+    return reference.plan(records, survey, upstream_exact=upstream_exact)
 
 
 def puts(plan: PlainPlan, id: bytes) -> dict[bytes, bytes]:
@@ -179,6 +195,7 @@ def test_base_and_layer_above_it() -> None:
         keys.SNAPSHOT: text(b"base"),
         keys.DIFF_ID: text(DIFF),
         keys.BLOB: text(BLOB),
+        keys.BLOB_SIZE: b'{"value":11}',
         keys.MEDIA_TYPE: text(b"application/vnd.docker.image.rootfs.diff.tar.gzip"),
         keys.CHAIN_ID: b'{"value":"%b","index":"chainid:%b"}' % (DIFF, DIFF),
         keys.BLOB_CHAIN_ID: b'{"value":"%b","index":"blobchainid:%b"}' % (base_blob_chain, base_blob_chain),
@@ -326,6 +343,49 @@ def test_bad_id() -> None:
     plan = planned({b"\xff": {b"etag": b"x"}, b"ok": {}}, {b"\xff": COMMITTED, b"ok": COMMITTED})
     assert problem_of(plan, b"\xff") == (Reason.BAD_ID, b"")
     assert set(plan.records) == {b"ok"}
+
+
+BLOB_SIZES = [1, 4096, 2**53 + 1, 2**63 - 1]
+
+
+@pytest.mark.parametrize("size", BLOB_SIZES)
+def test_blob_gets_its_size(size: int) -> None:
+    plan = planned({b"r": LAYER}, {b"r": COMMITTED}, blobs={BLOB: Blob(size=size)})
+    assert puts(plan, b"r")[keys.BLOB_SIZE] == b'{"value":%d}' % size
+    assert plan.cautions == set()
+    exact = planned({b"r": LAYER}, {b"r": COMMITTED}, blobs={BLOB: Blob(size=size)}, upstream_exact=True)
+    assert exact == but_for_blob_sizes(plan)
+    assert keys.BLOB_SIZE not in puts(exact, b"r")
+
+
+def test_blob_without_size() -> None:
+    plan = planned({b"r": LAYER}, {b"r": COMMITTED}, blobs={BLOB: Blob()})
+    assert keys.BLOB_SIZE not in puts(plan, b"r")
+    assert plan.cautions == {(b"r", Caution.NO_BLOB_SIZE)}
+    exact = planned({b"r": LAYER}, {b"r": COMMITTED}, blobs={BLOB: Blob()}, upstream_exact=True)
+    assert exact == replace(plan, cautions=set())
+
+
+def test_size_that_v1_has_already() -> None:
+    """It is overwritten where the blob is, be it right or wrong, and left alone elsewhere."""
+    stored = {keys.BLOB_SIZE: b'{"value":7}'}
+    records: PlainRecords = {b"layer": LAYER | stored, b"other": {keys.BLOB: text(BLOB), **stored}}
+    plan = planned(records, dict.fromkeys(records, COMMITTED))
+    assert puts(plan, b"layer")[keys.BLOB_SIZE] == b'{"value":11}'
+    assert keys.BLOB_SIZE not in puts(plan, b"other")
+    exact = planned(records, dict.fromkeys(records, COMMITTED), upstream_exact=True)
+    assert keys.BLOB_SIZE not in puts(exact, b"layer")
+
+
+def test_bucket_in_the_place_of_a_size() -> None:
+    """It is in the way of the size, so there is no problem without one."""
+    records: PlainRecords = {b"r": {keys.BLOB_SIZE: None}, b"s": {keys.BLOB_SIZE: None, keys.CHAIN_ID: None}}
+    snapshots = dict.fromkeys(records, COMMITTED)
+    plan = planned(records, snapshots)
+    assert plan.problems == [Problem(id, Reason.KEY_IS_BUCKET, keys.BLOB_SIZE) for id in records]
+    exact = planned(records, snapshots, upstream_exact=True)
+    assert exact.problems == [Problem(b"s", Reason.KEY_IS_BUCKET, keys.CHAIN_ID)]
+    assert keys.SNAPSHOT in puts(exact, b"r")
 
 
 def test_undecodable_names_the_first_key() -> None:

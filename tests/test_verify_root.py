@@ -190,6 +190,24 @@ def wrong_blob_chain_id(sample: Sample) -> Named:
 
 
 @fault
+def wrong_blob_size(sample: Sample) -> Named:
+    sample.edit_record(sample.leaf, {b"cache.blobsize": b'{"value":1}'})
+    return DifferenceKind.VALUE_DIFFERS, sample.leaf, b"cache.blobsize"
+
+
+@fault
+def blob_size_of_another_type(sample: Sample) -> Named:
+    sample.edit_record(sample.leaf, {b"cache.blobsize": text(b"1")})
+    return DifferenceKind.VALUE_DIFFERS, sample.leaf, b"cache.blobsize"
+
+
+@fault
+def no_blob_size(sample: Sample) -> Named:
+    sample.edit_record(sample.leaf, {b"cache.blobsize": None})
+    return DifferenceKind.VALUE_MISSING, sample.leaf, b"cache.blobsize"
+
+
+@fault
 def right_chain_id_under_no_index(sample: Sample) -> Named:
     stored = sample.records[sample.leaf][b"cache.chainID"]
     assert isinstance(stored, bytes)
@@ -563,7 +581,7 @@ def verify_aside(root: OnDisk, v2: Path) -> None:
         Database.open(v2) as new,
         OfflineContainerd.open(root.containerd, root.snapshots, exclusive=False) as containerd,
     ):
-        verify_new_store(source, new, containerd)
+        verify_new_store(source, new, containerd, upstream_exact=False)
 
 
 def test_new_store_before_the_switch(root: OnDisk, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from buildkit_migrate.metadata import gojson, keys
@@ -51,7 +51,7 @@ class _Record:
     def parent(self) -> bytes:
         return self.text(keys.PARENT)
 
-    def put(self, key: bytes, value: bytes | bool) -> None:
+    def put(self, key: bytes, value: bytes | bool | int) -> None:
         self.puts[key] = gojson.encode_value(value)
 
     def put_indexed(self, key: bytes, value: bytes, index_prefix: bytes) -> None:
@@ -78,16 +78,18 @@ class _Problems(dict[bytes, Problem]):
         return {id: record for id, record in records.items() if not self.dropped(id)}
 
 
-def plan(records: PlainRecords, survey: PlainSurvey) -> PlainPlan:
+def plan(records: PlainRecords, survey: PlainSurvey, *, upstream_exact: bool = False) -> PlainPlan:
     """What a migration of these records will do, given what the containerd services say.
 
+    ``upstream_exact``: without the sizes of blobs, which upstream does not write.
     A record gets at most one problem, the first that applies in the order of the calls below. Every problem
     but REPAIRED drops the record: it has no part in the plan. Cautions are given for records that are kept.
     """
     table = {id: _Record(id, records[id]) for id in sorted(records)}
     problems = _Problems()
 
-    _check_values(table, problems)
+    written = keys.WRITTEN_BY_UPSTREAM if upstream_exact else keys.WRITTEN
+    _check_values(table, written, problems)
     _check_equal_mutable(table, survey, problems)
     _check_snapshots(table, survey, problems)
 
@@ -95,6 +97,8 @@ def plan(records: PlainRecords, survey: PlainSurvey) -> PlainPlan:
     _pass1_committed_parent_snapshot(healthy, survey)
     _pass2_parent_of_equal_mutable(healthy)
     _pass3_blob(healthy, survey)
+    if not upstream_exact:
+        _put_blob_sizes(healthy, survey)
 
     _check_digests(healthy, problems)
     _check_index_keys(healthy, problems)
@@ -107,7 +111,7 @@ def plan(records: PlainRecords, survey: PlainSurvey) -> PlainPlan:
     result = PlainPlan(
         records=_pass5_leases(kept, survey),
         problems=[problems[id] for id in sorted(problems)],
-        cautions=_cautions(kept, table),
+        cautions=_cautions(kept, table, upstream_exact=upstream_exact),
     )
     _pass6_labels(kept, survey, result)
     _pass7_views(survey, result)
@@ -117,7 +121,7 @@ def plan(records: PlainRecords, survey: PlainSurvey) -> PlainPlan:
 # --- Checks before the passes
 
 
-def _check_values(table: _Records, problems: _Problems) -> None:
+def _check_values(table: _Records, written: Set[bytes], problems: _Problems) -> None:
     """BAD_ID, UNDECODABLE, KEY_IS_BUCKET."""
     for record in table.values():
         if not _is_utf8(record.id):
@@ -125,7 +129,7 @@ def _check_values(table: _Records, problems: _Problems) -> None:
         for key in sorted(record.stored):
             value = record.stored[key]
             if value is None:
-                if key in keys.WRITTEN:
+                if key in written:
                     problems.add(record.id, Reason.KEY_IS_BUCKET, key)
             elif value and not _decodes(key, value):
                 problems.add(record.id, Reason.UNDECODABLE, key)
@@ -222,6 +226,14 @@ def _pass3_blob(records: _Records, survey: PlainSurvey) -> None:
             record.put(keys.DIFF_ID, diff_id)
             record.put(keys.BLOB, blob)
             record.put(keys.MEDIA_TYPE, keys.MEDIA_TYPE_DOCKER_GZIP)
+
+
+def _put_blob_sizes(records: _Records, survey: PlainSurvey) -> None:
+    """Sizes of the blobs that pass 3 has put, which the reference does not write."""
+    for record in records.values():
+        size = survey.blobs[record.text(keys.BLOB)].size if keys.BLOB in record.puts else None
+        if size is not None:
+            record.put(keys.BLOB_SIZE, size)
 
 
 # --- Checks after pass 3
@@ -381,7 +393,7 @@ def _pass7_views(survey: PlainSurvey, result: PlainPlan) -> None:
             result.unlabel_snapshots.add(name)
 
 
-def _cautions(kept: _Records, table: _Records) -> set[tuple[bytes, Caution]]:
+def _cautions(kept: _Records, table: _Records, *, upstream_exact: bool) -> set[tuple[bytes, Caution]]:
     """What is odd about kept records."""
     cautions = set()
     for record in kept.values():
@@ -389,6 +401,8 @@ def _cautions(kept: _Records, table: _Records) -> set[tuple[bytes, Caution]]:
             cautions.add((record.id, Caution.EMPTY_BLOB_MAPPING))
         if record.parent and record.parent not in table:
             cautions.add((record.id, Caution.PARENT_WITHOUT_RECORD))
+        if not upstream_exact and keys.BLOB in record.puts and keys.BLOB_SIZE not in record.puts:
+            cautions.add((record.id, Caution.NO_BLOB_SIZE))
     return cautions
 
 

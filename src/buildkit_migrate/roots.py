@@ -57,15 +57,16 @@ def migrate_root(
     dry_run: bool = False,
     verify: bool = False,
     engine: Engine = "bolt",
+    upstream_exact: bool = False,
     missing_ok: bool = False,
     progress: Progress | None = None,
 ) -> list[Report]:
     """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
 
-    ``path``, ``missing_ok``: as for `find_root`; ``verify``, ``engine``: as for `migrate_v2`. Containerd
-    workers need the containerd that BuildKit used: running and reached as ``containerd`` says, or stopped,
-    with its ``containerd_root``. ``namespace``: BuildKit's in it; ``snapshotter``: by default the one in the
-    directory's name.
+    ``path``, ``missing_ok``: as for `find_root`; ``verify``, ``engine``, ``upstream_exact``: as for
+    `migrate_v2`. Containerd workers need the containerd that BuildKit used: running and reached as
+    ``containerd`` says, or stopped, with its ``containerd_root``. ``namespace``: BuildKit's in it;
+    ``snapshotter``: by default the one in the directory's name.
     All workers are locked and planned before anything is written, so broken records in one leave all
     unchanged. A dry run creates no file and makes no call that changes anything.
     Raises the errors of `find_root` and `migrate_v2`.
@@ -81,7 +82,14 @@ def migrate_root(
             opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
             migrations = {
                 worker: held.enter_context(
-                    _migration(worker, opener.containerd(worker), dry_run, engine, progress)
+                    _migration(
+                        worker,
+                        opener.containerd(worker),
+                        exclusive=not dry_run,
+                        engine=engine,
+                        upstream_exact=upstream_exact,
+                        progress=progress,
+                    )
                 )
                 for worker in waiting
             }
@@ -115,7 +123,13 @@ def _place(
 
 
 def _migration(
-    worker: Worker, containerd: AnyContainerd, dry_run: bool, engine: Engine, progress: Progress | None
+    worker: Worker,
+    containerd: AnyContainerd,
+    *,
+    exclusive: bool,
+    engine: Engine,
+    upstream_exact: bool,
+    progress: Progress | None,
 ) -> Migration:
     return Migration(
         worker.v1,
@@ -123,8 +137,9 @@ def _migration(
         containerd.content_store,
         containerd.snapshotter,
         containerd.lease_manager,
-        exclusive=not dry_run,
+        exclusive=exclusive,
         engine=engine,
+        upstream_exact=upstream_exact,
         progress=progress,
     )
 
@@ -229,6 +244,15 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
         if isinstance(containerd, OfflineContainerd):
             files += containerd.databases
         blobs = opener.content(worker) if content else None
-        findings = verify_files(source.root, store, containerd, (source, *files), progress, content=blobs)
+        state = read_state(journal_path(worker.v2))
+        findings = verify_files(
+            source.root,
+            store,
+            containerd,
+            (source, *files),
+            progress,
+            upstream_exact=None if state is None else state.upstream_exact,
+            content=blobs,
+        )
     verdict = Verdict.DIFFERENT if findings.differences else Verdict.OK
     return Verification(worker.v1, worker.v2, verdict, findings, time.perf_counter() - started)

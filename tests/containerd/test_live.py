@@ -143,14 +143,18 @@ def test_too_large_a_message_to_the_end(live: Live) -> None:
         assert proxy.changing_calls == 0
 
 
-def test_real_root_gives_what_the_reference_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("upstream_exact", [True, False])
+def test_real_root_gives_what_the_reference_made(upstream_exact: bool, tmp_path: Path) -> None:
     root = ondisk.real("c", tmp_path)
     before = ondisk.tree(root.containerd)
     theirs = fixtures.real_root("c")
     with Containerd(tmp_path / "ctd" / "root") as daemon:
         live = Live(root, daemon)
-        assert live.migrate().returncode == 0
-        assert ondisk.tree(root.v2) == theirs.metadata_v2
+        assert live.migrate(*(["--upstream-exact"] if upstream_exact else [])).returncode == 0
+        expected_v2 = theirs.metadata_v2
+        if not upstream_exact:
+            expected_v2 = fixtures.with_blob_sizes(expected_v2, theirs.survey)
+        assert ondisk.tree(root.v2) == expected_v2
         after = live.finish()
     reference = ondisk.timeless(theirs.containerd_after)
     leases = (*NAMESPACE, b"leases")
@@ -166,6 +170,27 @@ def test_real_root_gives_what_the_reference_made(tmp_path: Path) -> None:
             assert _labels(ours[name]) == _labels(expected[name])
             assert ours[name].get(b"parent") == expected[name].get(b"parent")
             assert ours[name].get(b"name") == expected[name].get(b"name")
+
+
+def test_sizes_are_read_as_containerd_reads_them(tmp_path: Path) -> None:
+    """Whatever its database says of them, live and offline give the same store and the same cautions."""
+    sizes = [None, b"", b"\0", b"\x01", b"\x80", b"\x80\x40\xff", b"\xff" * 11]
+    roots = {}
+    for mode in ("live", "offline"):
+        (tmp_path / mode).mkdir()
+        roots[mode] = root = ondisk.sample_of_containerd(tmp_path / mode)
+        blobs = buckets(bucket(ondisk.tree(root.containerd), *NAMESPACE, b"content", b"blob"))
+        edits = {digest: {b"size": size} for digest, size in zip(sorted(blobs), sizes, strict=False)}
+        ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"content": {b"blob": edits}}}})
+    offline = roots["offline"].migrate("--format", "json")
+    with Containerd(tmp_path / "live" / "ctd" / "root") as daemon:
+        live = Live(roots["live"], daemon).migrate()
+    assert ondisk.tree(roots["live"].v2) == ondisk.tree(roots["offline"].v2)
+    found = [json.loads(result.stdout)["workers"][0] for result in (live, offline)]
+    assert found[0]["cautions"] == found[1]["cautions"]
+    assert {caution["caution"] for caution in found[0]["cautions"]} == {"no-blob-size"}
+    counts = found[0]["counts"]
+    assert 0 < counts["blob_sizes"] == counts["blobs"] - len(found[0]["cautions"])
 
 
 def _labels(row: Tree) -> Tree:

@@ -22,6 +22,7 @@ SOURCES = (
     "json_value.c",
     "column.c",
     "plan_passes.c",
+    "plan_counts.c",
     "records.c",
     "bolt_reader.c",
 )

@@ -14,10 +14,12 @@ import fixtures
 from buildkit_migrate import reference
 from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate.containerd.plain import read_state
 from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.metadata import gojson, keys
 from buildkit_migrate.migration.model import (
     Blob,
+    Caution,
     Kind,
     PlainPlan,
     PlainRecords,
@@ -49,23 +51,25 @@ def native_survey(survey: PlainSurvey) -> Survey:
     return Survey(
         survey.snapshotter,
         [(name, s.kind, s.parent, s.root_label) for name, s in survey.snapshots.items()],
-        [(digest, blob.root_label) for digest, blob in survey.blobs.items()],
+        [(digest, blob.root_label, blob.size) for digest, blob in survey.blobs.items()],
         survey.leases.items(),
     )
 
 
-def native_plan(store: Tree, survey: PlainSurvey) -> Plan:
-    return Plan(Records(Reader(file_of(store))), native_survey(survey))
+def native_plan(store: Tree, survey: PlainSurvey, *, upstream_exact: bool = False) -> Plan:
+    records = Records(Reader(file_of(store)))
+    return Plan(records, native_survey(survey), upstream_exact=upstream_exact)
 
 
 # --- Equal to the reference model
 
 
 @SLOW
-@given(worlds(max_records=10))
-def test_equals_the_reference_model(world: tuple[PlainRecords, PlainSurvey]) -> None:
+@given(worlds(max_records=10), st.booleans())
+def test_equals_the_reference_model(world: tuple[PlainRecords, PlainSurvey], upstream_exact: bool) -> None:
     records, survey = world
-    assert native_plan(store_of(records), survey).plain() == reference.plan(records, survey)
+    native = native_plan(store_of(records), survey, upstream_exact=upstream_exact)
+    assert native.plain() == reference.plan(records, survey, upstream_exact=upstream_exact)
 
 
 CANONICAL = [
@@ -102,18 +106,26 @@ def test_values_are_read_as_go_reads_them(key: bytes, value: bytes) -> None:
 @pytest.mark.parametrize("name", fixtures.REAL_ROOTS)
 def test_real_root(name: str) -> None:
     root = fixtures.real_root(name)
-    plan = native_plan(root.metadata, root.survey)
-    assert plan.plain() == reference.plan(root.records, root.survey)
+    plan = native_plan(root.metadata, root.survey, upstream_exact=True)
+    assert plan.plain() == reference.plan(root.records, root.survey, upstream_exact=True)
     assert edited(plan.records.reader, plan.store_edits()) == root.metadata_v2
+    ours = native_plan(root.metadata, root.survey)
+    assert ours.plain() == reference.plan(root.records, root.survey)
+    with_sizes = fixtures.with_blob_sizes(root.metadata_v2, root.survey)
+    assert edited(ours.records.reader, ours.store_edits()) == with_sizes
 
 
 @pytest.mark.parametrize("name", fixtures.SYNTHETIC_STORES)
 def test_synthetic_store(name: str) -> None:
     store = fixtures.synthetic_store(name)
     data = gzip.decompress((fixtures.directory() / "synthetic" / name / "metadata.db.gz").read_bytes())
-    plan = Plan(Records(Reader(data)), native_survey(store.survey))
-    assert plan.plain() == reference.plan(store.records, store.survey)
+    plan = Plan(Records(Reader(data)), native_survey(store.survey), upstream_exact=True)
+    assert plan.plain() == reference.plan(store.records, store.survey, upstream_exact=True)
     assert edited(plan.records.reader, plan.store_edits()) == store.metadata_v2
+    ours = Plan(Records(Reader(data)), native_survey(store.survey))
+    assert ours.plain() == reference.plan(store.records, store.survey)
+    with_sizes = fixtures.with_blob_sizes(store.metadata_v2, store.survey)
+    assert edited(ours.records.reader, ours.store_edits()) == with_sizes
 
 
 def test_store_without_records() -> None:
@@ -251,7 +263,8 @@ def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[T
         if snapshot.parent:
             bucket(snapshots, name)[b"parent"] = snapshot.parent
     blobs: Tree = {
-        digest: _labels(number, blob.root_label) for number, (digest, blob) in enumerate(survey.blobs.items())
+        digest: {**_labels(number, blob.root_label), **_size(number, blob.size)}
+        for number, (digest, blob) in enumerate(survey.blobs.items())
     }
     leases: Tree = {}
     for id, resources in survey.leases.items():
@@ -282,8 +295,38 @@ def _labels(number: int, root: bool) -> Tree:
     labels: Tree = {b"other": b"l"} if number % 2 else {}
     if root:
         labels[fixtures.ROOT_LABEL] = b"2020"
-    entry: Tree = {b"createdat": EARLIER, b"size": b"\x02"} if number % 3 else {}
+    entry: Tree = {b"createdat": EARLIER} if number % 3 else {}
     return {**entry, b"labels": labels} if labels or number % 4 else entry
+
+
+STORED_SIZES = {
+    b"": None,
+    b"\0": None,
+    b"\x01": None,  # -1
+    b"\x02": 1,
+    b"\x80\x40": 4096,
+    b"\x80\x40\x80\xff": 4096,  # what follows the number does not count
+    b"\x82\x00": 1,
+    b"\x80": None,  # cut short
+    b"\xff" * 9: None,
+    b"\xff" * 9 + b"\x01": None,  # -2**63
+    b"\xfe" + b"\xff" * 8 + b"\x01": 2**63 - 1,
+    b"\xfe" + b"\xff" * 8 + b"\x03": None,  # more than 64 bits
+    b"\xfe" + b"\xff" * 9 + b"\x00": None,
+}
+"""What containerd's database can say of a size, and what that is."""
+
+UNKNOWN_SIZES = [stored for stored, size in STORED_SIZES.items() if size is None]
+
+
+def _size(number: int, size: int | None) -> Tree:
+    """A size in one of the forms that say it."""
+    if size is None:
+        forms = [{}, {b"size": {}}, *({b"size": stored} for stored in UNKNOWN_SIZES)]
+        return forms[number % len(forms)]
+    groups = [2 * size >> shift & 0x7F for shift in range(0, (2 * size).bit_length(), 7)]
+    stored = bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
+    return {b"size": stored + b"\xff" * (number % 3)}
 
 
 def after_update(containerd: Tree, plan: PlainPlan, snapshotter: bytes) -> Tree:
@@ -333,6 +376,46 @@ def test_offline_survey_and_containerd_edits(world: tuple[PlainRecords, PlainSur
         for id, record in expected.records.items()
         if record.create_lease or record.add_resources
     }
+
+
+def offline_size(entry: Tree) -> int | None:
+    """The size that a blob with this bucket gives to a record."""
+    digest = b"sha256:" + b"1" * 64
+    mapping = b'{"value":{"Blobsum":"%b","DiffID":"d"}}' % digest
+    survey = PlainSurvey("overlayfs", {b"a": Snapshot(Kind.COMMITTED)})
+    containerd, backend = databases_of(survey)
+    bucket(containerd, b"v1", b"buildkit", b"content", b"blob")[digest] = entry
+    metadata, snapshots = Reader(file_of(containerd)), Reader(file_of(backend))
+    records = Records(Reader(file_of(store_of({b"a": {keys.BLOB_MAPPING: mapping}}))))
+    plan = Plan(records, Survey.offline(metadata, snapshots, "buildkit", "overlayfs"))
+    size = gojson.integer(plan.plain().records[b"a"].puts.get(keys.BLOB_SIZE))
+    assert (size is None) == ((b"a", Caution.NO_BLOB_SIZE) in plan.cautions)
+    assert read_state(metadata.root, snapshots.root, "buildkit", "overlayfs").blobs == {
+        digest: Blob(size=size)
+    }
+    return size
+
+
+@pytest.mark.parametrize(("stored", "size"), STORED_SIZES.items())
+def test_sizes_of_blobs_are_read_as_containerd_reads_them(stored: bytes, size: int | None) -> None:
+    assert offline_size({b"size": stored}) == size
+
+
+def test_blob_without_a_size() -> None:
+    assert offline_size({}) is None
+    assert offline_size({b"size": {b"\x02": b"\x02"}}) is None
+
+
+@given(st.binary(max_size=12))
+def test_any_bytes_are_a_size_or_none(stored: bytes) -> None:
+    size = offline_size({b"size": stored})
+    assert size is None or 0 < size < 2**63
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**63, -(2**63) - 1])
+def test_sizes_that_no_blob_has(size: int) -> None:
+    with pytest.raises(ValueError, match=f"{size} bytes"):
+        Survey("s", [], [(b"sha256:1", False, size)], [])
 
 
 def test_offline_survey_of_databases_without_the_buckets() -> None:
@@ -397,6 +480,7 @@ def test_counts(world: tuple[PlainRecords, PlainSurvey]) -> None:
         "dropped": len(records) - len(kept),
         "committed": sum(keys.COMMITTED in record.puts for record in kept),
         "blobs": sum(keys.BLOB in record.puts for record in kept),
+        "blob_sizes": sum(keys.BLOB_SIZE in record.puts for record in kept),
         "chains": sum(keys.CHAIN_ID in record.puts for record in kept),
         "leases_to_create": sum(record.create_lease for record in kept),
         "resources_to_add": sum(len(record.add_resources) for record in kept),

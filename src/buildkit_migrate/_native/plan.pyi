@@ -36,15 +36,16 @@ class Survey:
     """What the containerd services say, in any order.
 
     `snapshots`: name, kind (as `model.Kind`), parent ("" if none), whether it has the gc.root label; `blobs`:
-    digest and the same; `leases`: id and resources, None for all that its record wants. Of two entries with
-    one name, the last counts.
+    digest, whether it has the label, and its bytes (from 1 to 2**63 - 1; None if containerd does not say);
+    `leases`: id and resources, None for all that its record wants. Of two entries with one name, the last
+    counts.
     """
 
     def __init__(
         self,
         snapshotter: str,
         snapshots: Iterable[tuple[bytes, int, bytes, bool]],
-        blobs: Iterable[tuple[bytes, bool]],
+        blobs: Iterable[tuple[bytes, bool, int | None]],
         leases: Iterable[tuple[bytes, Iterable[Resource] | None]],
         namespace: str = "buildkit",
     ) -> None: ...
@@ -62,9 +63,12 @@ class Survey:
 
 @final
 class Plan:
-    """All that a migration will do (spec buildkit-metadata, sections 4 and 5); equal to `reference.plan`."""
+    """All that a migration will do (spec buildkit-metadata, sections 4 and 5); equal to `reference.plan`.
 
-    def __new__(cls, records: Records, survey: Survey) -> Plan: ...
+    `upstream_exact`: without the sizes of blobs, which upstream does not write.
+    """
+
+    def __new__(cls, records: Records, survey: Survey, *, upstream_exact: bool = False) -> Plan: ...
     @property
     def records(self) -> Records: ...
     @property
@@ -73,9 +77,10 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """How many there are of each.
 
-        records, kept, dropped; of those kept: committed, blobs (that get blob keys), chains (that get new
-        chain ids), leases_to_create, resources_to_add; unlabel_snapshots (views included), unlabel_blobs,
-        views (that lose the label); labels_left_snapshots, labels_left_blobs (that keep it).
+        records, kept, dropped; of those kept: committed, blobs (that get blob keys), blob_sizes (with the
+        size), chains (that get new chain ids), leases_to_create, resources_to_add; unlabel_snapshots (views
+        included), unlabel_blobs, views (that lose the label); labels_left_snapshots, labels_left_blobs (that
+        keep it).
         """
     @property
     def problems(self) -> list[Problem]:

@@ -44,6 +44,12 @@ def add_parser(commands: Any, epilog: str) -> None:
         "what the v2 store is written as: bolt (default) is what BuildKit reads, lmdb is for programs that "
         "embed the store",
     )
+    add(
+        "--upstream-exact",
+        action="store_true",
+        help="write exactly the bytes that BuildKit's own migration writes, so without the sizes of blobs: "
+        "BuildKit v0.8 and later can't export images with these layers",
+    )
     common.add_containerd(parser)
     common.add_output(parser)
 
@@ -64,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
             dry_run=options.dry_run,
             verify=options.verify,
             engine=options.to_engine,
+            upstream_exact=options.upstream_exact,
             missing_ok=options.missing_ok,
             progress=progress,
         )

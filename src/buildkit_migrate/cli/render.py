@@ -206,6 +206,11 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
             f"  gc.root labels left, as no record needs them: {counts['labels_left_snapshots']} snapshots, "
             f"{counts['labels_left_blobs']} blobs"
         )
+    if counts["blob_sizes"] < counts["blobs"]:
+        yield (
+            f"  blobs without their size: {counts['blobs'] - counts['blob_sizes']}; BuildKit v0.8 and later "
+            "can't export images with them"
+        )
     if report.problems:
         yield "  broken records:"
         yield from _shortened([_problem_line(problem) for problem in report.problems], verbose)
@@ -240,7 +245,21 @@ def status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
             yield f"  journal: {status.state.phase}, {status.finished_leases} leases noted as written"
         if status.target is not None and status.target.fault:
             yield f"  {status.target.path.name} {status.target.fault}"
+        has_choice = status.state is not None or status.has_v1
+        if has_choice and str(status.stage) in ("interrupted", "migrated"):
+            yield _blob_sizes_line(status.upstream_exact)
         yield f"  next: {status.next_step}"
+
+
+def _blob_sizes_line(upstream_exact: bool | None) -> str:
+    if upstream_exact is None:
+        return "  blob sizes: not known, as there is no journal; verify tells"
+    if not upstream_exact:
+        return "  blob sizes: written"
+    return (
+        "  blob sizes: none (upstream-exact); BuildKit v0.8 and later can't export images with migrated "
+        "layers, until a repair, which is still to come, adds them"
+    )
 
 
 def _problem_line(problem: Problem) -> str:
@@ -310,6 +329,9 @@ def verification_lines(root: Path, verifications: Sequence[Verification], verbos
         yield f"{printable(os.fsencode(root))}: no workers, nothing to verify"
     for verification in verifications:
         yield f"{printable(os.fsencode(verification.worker))}: {_verdict(verification)}"
+        upstream_exact = verification.findings.upstream_exact
+        if upstream_exact or (upstream_exact is False and not verification.findings.differences):
+            yield _blob_sizes_line(upstream_exact)
         yield from map(_difference_line, verification.findings.differences)
         if verbose and verification.findings.problems:
             yield "  broken in v1, and rightly left out or repaired:"

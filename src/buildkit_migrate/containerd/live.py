@@ -174,7 +174,7 @@ class LiveContainerd:
         return Survey(
             self.name,
             ((name, kind, parent, bool(label)) for name, kind, parent, label in snapshots),
-            ((digest, bool(label)) for digest, label, _ in blobs),
+            ((digest, bool(label), size) for digest, label, size in blobs),
             ((id, resources) for id, _, resources in leases),
             self.connection.client.namespace,
         )

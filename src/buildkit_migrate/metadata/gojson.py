@@ -23,6 +23,7 @@ __all__ = [
     "encode",
     "encode_string",
     "encode_value",
+    "integer",
     "string",
 ]
 
@@ -140,6 +141,8 @@ _STRING: Final = re.compile(rb'"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]
 _SCALAR: Final = re.compile(
     rb"(?:%b|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)" % _STRING.pattern
 )
+_INTEGER: Final = re.compile(rb"-?[0-9]+")
+_LONGEST_INTEGER: Final = len(str(-(2**63)))
 _CLOSING: Final = {b"{": b"}", b"[": b"]"}
 
 
@@ -319,6 +322,23 @@ def string(stored: bytes | None) -> bytes:
     except UndecodableValueError:
         return b""
     return _unquote(raw) if raw is not None and raw[:1] == b'"' else b""
+
+
+def integer(stored: bytes | None) -> int | None:
+    """The signed 64-bit integer of a value as the store holds it, None if it holds no value.
+
+    None as well for a cleared or undecodable value and one of another type.
+    """
+    if not stored:
+        return None
+    try:
+        raw = decode(stored).raw
+    except UndecodableValueError:
+        return None
+    if raw is None or len(raw) > _LONGEST_INTEGER or not _INTEGER.fullmatch(raw):
+        return None
+    number = int(raw)
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def blob_mapping(stored: bytes) -> tuple[bytes, bytes] | None:

@@ -9,6 +9,7 @@ __all__ = [
     "BLOB_CHAIN_ID",
     "BLOB_CHAIN_ID_INDEX",
     "BLOB_MAPPING",
+    "BLOB_SIZE",
     "CHAIN_ID",
     "CHAIN_ID_INDEX",
     "COMMITTED",
@@ -23,6 +24,7 @@ __all__ = [
     "PARENT",
     "SNAPSHOT",
     "WRITTEN",
+    "WRITTEN_BY_UPSTREAM",
     "index_key",
     "record_of_index_key",
 ]
@@ -48,7 +50,13 @@ MEDIA_TYPE: Final = b"cache.mediatype"
 CHAIN_ID: Final = b"cache.chainID"
 BLOB_CHAIN_ID: Final = b"cache.blobChainID"
 
-WRITTEN: Final = frozenset({COMMITTED, PARENT, SNAPSHOT, DIFF_ID, BLOB, MEDIA_TYPE, CHAIN_ID, BLOB_CHAIN_ID})
+BLOB_SIZE: Final = b"cache.blobsize"
+"""Not of upstream's migration, for want of which BuildKit v0.8 and later can't export the blob."""
+
+WRITTEN_BY_UPSTREAM: Final = frozenset(
+    {COMMITTED, PARENT, SNAPSHOT, DIFF_ID, BLOB, MEDIA_TYPE, CHAIN_ID, BLOB_CHAIN_ID}
+)
+WRITTEN: Final = WRITTEN_BY_UPSTREAM | {BLOB_SIZE}
 """The keys that a migration adds to records."""
 
 CHAIN_ID_INDEX: Final = b"chainid:"

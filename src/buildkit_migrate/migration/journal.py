@@ -48,7 +48,8 @@ APPLIED: Final = "applied"
 """Leases and labels are as planned; the switch is next, or was made."""
 UNDOING: Final = "undoing"
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_KNOWN_FORMATS: Final = (1, _FORMAT)
 _STATE: Final = b"\0"
 _LEASE: Final = b"L"
 _SNAPSHOT: Final = b"S"
@@ -81,6 +82,7 @@ class State:
     before it is replaced; ``kept``, ``containerd_after``: fingerprints of that, and of the one in its place
     ("" before the write); all "" if containerd runs. ``v2``: fingerprint of the new store, "" until it is
     complete. ``used``: others may have used the database in its place before a run went on.
+    ``upstream_exact``: the new store has no sizes of blobs; before format 2 none had them.
     """
 
     v1: str
@@ -92,6 +94,7 @@ class State:
     containerd_after: str = ""
     v2: str = ""
     used: bool = False
+    upstream_exact: bool = True
 
 
 def journal_path(v2: Path) -> Path:
@@ -379,7 +382,7 @@ def _encode(state: State) -> bytes:
 def _decode(stored: bytes, path: Path) -> State:
     try:
         fields = json.loads(stored)
-        if fields.pop("format") != _FORMAT:
+        if fields.pop("format") not in _KNOWN_FORMATS:
             raise JournalError(
                 f"{path}: a journal of a newer version",
                 hint="use the version of buildkit-migrate that made it",

@@ -57,13 +57,15 @@ def migrate_v2(
     dry_run: bool = False,
     verify: bool = False,
     engine: Engine = "bolt",
+    upstream_exact: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Makes the v2 store at ``to_path`` from the v1 store at ``from_path``, and leases from root labels.
 
     Does nothing if there is a v2 store already or no v1 store. The services must belong to one containerd.
     ``engine``: "bolt" is what BuildKit reads. ``verify``: the new store is computed again in plain Python
-    before anything is changed; raises DifferencesError.
+    before anything is changed; raises DifferencesError. ``upstream_exact``: exactly the bytes that BuildKit's
+    own migration writes, so without the sizes of blobs, which exports need since v0.8.
     A dry run reports broken records whatever ``on_broken`` says; otherwise "fail" raises BrokenRecordsError.
     Raises ValueError for a word that an option does not have; BusyError, CorruptDatabaseError,
     UnusableTargetError, ContainerdStateError, JournalError, StorageError, and those of a running containerd.
@@ -81,6 +83,7 @@ def migrate_v2(
         lease_manager,
         exclusive=not dry_run,
         engine=engine,
+        upstream_exact=upstream_exact,
         progress=progress,
     ) as migration:
         if dry_run:
@@ -131,6 +134,7 @@ class Migration:
         *,
         exclusive: bool = True,
         engine: Engine = "bolt",
+        upstream_exact: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Reads records and survey and plans. ``exclusive`` is needed for `apply`."""
@@ -144,6 +148,7 @@ class Migration:
         self._snapshotter = snapshotter
         self._lease_manager = lease_manager
         self._engine = engine
+        self._upstream_exact = upstream_exact
         self._progress = progress or (lambda step: None)
         self._aside = to_path.with_name(to_path.name + _TMP_SUFFIX)
         self._store: Database | NewStore | None = None
@@ -193,6 +198,13 @@ class Migration:
                 f"{', '.join(changed)} changed since",
                 hint="take back what it did with buildkit-migrate undo; after that, migrate again",
             )
+        if state.upstream_exact != self._upstream_exact:
+            then, now = ("with", "without") if state.upstream_exact else ("without", "with")
+            raise JournalError(
+                f"{self._from_path}: a migration was interrupted that was begun {then} --upstream-exact"
+                f"{', or by an older version' if state.upstream_exact else ''}; this one is {now} it",
+                hint=f"run it again {then} --upstream-exact, or take it back with buildkit-migrate undo",
+            )
         return Journal.open(path) if exclusive else None
 
     def _make_plan(self) -> Plan:
@@ -204,7 +216,7 @@ class Migration:
         self._progress("asking containerd")
         survey = self._containerd.survey(records, finished)
         self._progress("planning")
-        return Plan(records, survey)
+        return Plan(records, survey, upstream_exact=self._upstream_exact)
 
     @property
     def from_path(self) -> Path:
@@ -247,7 +259,7 @@ class Migration:
 
         assert isinstance(self._store, Database)  # see `check_options`
         self._progress(f"verifying {self._to_path}")
-        verify_new_store(self._source, self._store, self._containerd)
+        verify_new_store(self._source, self._store, self._containerd, upstream_exact=self._upstream_exact)
 
     def carry_out(self) -> Report:
         """The rest, after `prepare`: leases, labels, and the switch."""
@@ -291,6 +303,7 @@ class Migration:
                 containerd=self._containerd.identity,
                 kept_path="" if kept is None else os.fsdecode(kept.absolute()),
                 kept=self._database_now(),
+                upstream_exact=self._upstream_exact,
             )
             self._journal = Journal.create(journal.journal_path(self._to_path), state, before)
         return self._journal

@@ -65,6 +65,8 @@ class Caution(enum.StrEnum):
 
     EMPTY_BLOB_MAPPING = "empty-blob-mapping"
     PARENT_WITHOUT_RECORD = "parent-without-record"
+    NO_BLOB_SIZE = "no-blob-size"
+    """containerd does not say how large the blob is; BuildKit v0.8 and later can't export it."""
 
 
 @dataclass(frozen=True)

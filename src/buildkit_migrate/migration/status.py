@@ -65,6 +65,11 @@ class Status:
         return self.target is not None
 
     @property
+    def upstream_exact(self) -> bool | None:
+        """Whether the new store is one without sizes of blobs; None if no journal tells."""
+        return None if self.state is None else self.state.upstream_exact
+
+    @property
     def can_undo(self) -> bool:
         """Whether there is a journal to go back with, and a store to go back to."""
         return self.state is not None and self.has_v1
@@ -89,6 +94,7 @@ class Status:
             "fault": self.target.fault if self.target else "",
             "journal": self.state.phase if self.state else None,
             "containerd": _named_texts(self.state.containerd) if self.state else None,
+            "upstream_exact": self.upstream_exact,
             "finished_leases": self.finished_leases,
             "can_undo": self.can_undo,
             "next_step": self.next_step,

@@ -6,7 +6,7 @@ import contextlib
 import enum
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class Verification:
             **named_text("from", os.fsencode(self.from_path)),
             **named_text("to", os.fsencode(self.to_path)),
             "verdict": str(self.verdict),
+            "upstream_exact": self.findings.upstream_exact,
             "records": self.findings.records,
             "problems": [problem_as_dict(problem) for problem in self.findings.problems],
             "differences": [difference_as_dict(difference) for difference in self.findings.differences],
@@ -122,10 +123,12 @@ def verify_files(
     databases: Iterable[Database],
     progress: Callable[[str], object],
     *,
+    upstream_exact: bool | None = None,
     content: Path | None = None,
 ) -> Findings:
     """Compares a migrated store, and containerd, with v1; hashes its blobs if a content directory is given.
 
+    ``upstream_exact``: whether it was a migration without sizes of blobs; None to tell from the store.
     ``databases``: all bolt files in question. If any is damaged, what is in it is not looked at.
     Raises ContainerdStateError, StorageError.
     """
@@ -136,14 +139,16 @@ def verify_files(
     progress("asking containerd")
     state = containerd.state(record_ids(before))
     progress(f"comparing {v2.reader.path}")
-    findings = verify(before, BucketView(v2), state)
+    findings = verify(before, BucketView(v2), state, upstream_exact=upstream_exact)
     if content is None:
         return findings
     files = content_differences(content, state.blobs, progress)
-    return Findings(findings.records, findings.problems, (*findings.differences, *files))
+    return replace(findings, differences=(*findings.differences, *files))
 
 
-def verify_new_store(source: Database, new: Database, containerd: Containerd) -> None:
+def verify_new_store(
+    source: Database, new: Database, containerd: Containerd, *, upstream_exact: bool
+) -> None:
     """For a migration between writing the new store aside and anything else: is the new store right?
 
     ``containerd`` must be as it was when the migration was planned. Raises DifferencesError,
@@ -152,7 +157,8 @@ def verify_new_store(source: Database, new: Database, containerd: Containerd) ->
     differences = [*_damages([new], lambda step: None)]
     if not differences:
         v1 = BucketView(source.root)
-        differences += store_differences(v1, BucketView(new.root), containerd.state(record_ids(v1)))
+        state = containerd.state(record_ids(v1))
+        differences += store_differences(v1, BucketView(new.root), state, upstream_exact=upstream_exact)
     if differences:
         raise DifferencesError(
             f"{new.path}: the new store has {len(differences)} differences from what it must have; "

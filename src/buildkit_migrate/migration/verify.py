@@ -101,21 +101,30 @@ class Difference:
 
 @dataclass(frozen=True)
 class Findings:
-    """``records``: how many must be in v2; ``problems``: of those that are left out or repaired."""
+    """``records``: how many must be in v2; ``problems``: of those that are left out or repaired.
+
+    ``upstream_exact``: whether v2 is one without sizes of blobs, as upstream writes it; None if not asked.
+    """
 
     records: int
     problems: tuple[Problem, ...]
     differences: tuple[Difference, ...]
+    upstream_exact: bool | None = None
 
 
-def verify(v1: Tree, v2: Tree, state: PlainState) -> Findings:
+def verify(v1: Tree, v2: Tree, state: PlainState, *, upstream_exact: bool | None = None) -> Findings:
     """All differences between a migrated store, with what containerd has now, and what must be there.
 
     ``v1``, ``v2``: the root buckets. What a daemon has changed in them since the migration is different, too.
+    ``upstream_exact``: whether it was a migration without sizes of blobs. If nobody knows (None), it was if
+    no record has a size that it would have got otherwise.
     """
     records = plain_records(v1)
-    survey, gone = _before_losses(records, _bucket(v2, keys.MAIN_BUCKET), state)
-    plan = reference.plan(records, survey)
+    after = _bucket(v2, keys.MAIN_BUCKET)
+    if upstream_exact is None:
+        upstream_exact = not _has_blob_sizes(records, after)
+    survey, gone = _before_losses(records, after, state)
+    plan = reference.plan(records, survey, upstream_exact=upstream_exact)
     differences = [
         *_compare_stores(v1, v2, plan),
         *gone,
@@ -123,12 +132,14 @@ def verify(v1: Tree, v2: Tree, state: PlainState) -> Findings:
         *_lease_differences(plan, state),
         *_labels_left(plan, state),
     ]
-    return Findings(len(plan.records), tuple(plan.problems), tuple(differences))
+    return Findings(len(plan.records), tuple(plan.problems), tuple(differences), upstream_exact)
 
 
-def store_differences(v1: Tree, v2: Tree, survey: PlainSurvey) -> Iterator[Difference]:
+def store_differences(
+    v1: Tree, v2: Tree, survey: PlainSurvey, *, upstream_exact: bool = False
+) -> Iterator[Difference]:
     """Differences of a new store alone, with the survey that it was made with."""
-    return _compare_stores(v1, v2, reference.plan(plain_records(v1), survey))
+    return _compare_stores(v1, v2, reference.plan(plain_records(v1), survey, upstream_exact=upstream_exact))
 
 
 def record_ids(store: Tree) -> list[bytes]:
@@ -157,7 +168,10 @@ def plain_records(store: Tree) -> PlainRecords:
 def _before_losses(
     records: PlainRecords, after: Tree, state: PlainState
 ) -> tuple[PlainSurvey, list[Difference]]:
-    """The state with the snapshots and blobs that the records of v2 need and that are not there any more."""
+    """The state with the snapshots and blobs that the records of v2 need and that are not there any more.
+
+    If containerd does not say how large a blob is, the records of v2 say it.
+    """
     survey = replace(state, snapshots=dict(state.snapshots), blobs=dict(state.blobs))
     gone = []
     for id, stored in records.items():
@@ -166,10 +180,22 @@ def _before_losses(
             survey.snapshots[id] = _snapshot_of(stored, record)
             gone.append(Difference(DifferenceKind.SNAPSHOT_MISSING, id, id))
         blob = _blob_put(stored, record)
-        if blob and blob not in survey.blobs:
+        if not blob:
+            continue
+        if blob not in survey.blobs:
             survey.blobs[blob] = Blob()
             gone.append(Difference(DifferenceKind.BLOB_MISSING, blob, id))
+        if survey.blobs[blob].size is None:
+            size = _blob_size_put(stored, record)
+            survey.blobs[blob] = replace(survey.blobs[blob], size=size)
     return survey, gone
+
+
+def _has_blob_sizes(records: PlainRecords, after: Tree) -> bool:
+    return any(
+        _blob_put(stored, record) and _blob_size_put(stored, record) is not None
+        for stored, record in ((stored, _bucket(after, id)) for id, stored in records.items())
+    )
 
 
 def _had_snapshot(stored: Mapping[bytes, bytes | None], record: Tree, after: Tree) -> bool:
@@ -198,6 +224,12 @@ def _blob_put(stored: Mapping[bytes, bytes | None], record: Tree) -> bytes:
         return b""
     blob = mapping[0] if mapping is not None else b""
     return blob if record.get(keys.BLOB) == gojson.encode_value(blob) else b""
+
+
+def _blob_size_put(stored: Mapping[bytes, bytes | None], record: Tree) -> int | None:
+    """The size that the migration gave to a record's blob; None if it gave none."""
+    size = gojson.integer(_added(keys.BLOB_SIZE, stored, record))
+    return size if size is not None and size > 0 else None
 
 
 def _added(key: bytes, stored: Mapping[bytes, bytes | None], record: Tree) -> bytes | None:
