@@ -1,8 +1,9 @@
 """Runs the command with a fault in one of the system calls that change something on disk.
 
 Arguments: number of the call (from 0), fault, and the command's arguments. Faults: "kill" (SIGKILL before the
-call), "stop" (SIGSTOP before the call), an errno name (the call fails), "short" (each write writes half of
-what it was given). Writes the names of the calls made to stderr.
+call), "stop" (SIGSTOP before the call), "end" (SIGTERM when the call is made, before its result is known), an
+errno name (the call fails), "short" (each write writes half of what it was given). Writes the names of the
+calls made to stderr.
 
 $FAULTY_LINKS: an errno name; the file system has no hard links, and each call for one fails so.
 """
@@ -53,6 +54,11 @@ def main() -> int:
                     os.kill(os.getpid(), signal.SIGKILL)
                 if fault == "stop":
                     os.kill(os.getpid(), signal.SIGSTOP)
+                elif fault == "end":
+                    try:
+                        call(*args, **kwargs)
+                    finally:
+                        os.kill(os.getpid(), signal.SIGTERM)
                 else:
                     number = getattr(errno, fault)
                     raise OSError(number, os.strerror(number))

@@ -6,12 +6,12 @@ import argparse
 import contextlib
 import itertools
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from buildkit_migrate import errors
+from buildkit_migrate.cli.signals import Ending, ending_cleanly
 
 __all__ = ["main"]
 
@@ -19,7 +19,6 @@ _COMMANDS: Final = ("migrate", "verify", "status", "undo", "convert", "bench")
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-TERMINATED: Final = 143
 
 _EPILOG = """\
 exit codes:
@@ -39,6 +38,7 @@ exit codes:
   12   containerd refused a call
   13   the journal of an earlier run is of another migration, missing, or can't be read
   14   going back to v1 would lose what was done since
+  129  ended by SIGHUP
   130  interrupted (Ctrl-C)
   141  the reader of the output went away
   143  ended by SIGTERM
@@ -83,36 +83,30 @@ class InterruptedByUserError(errors.Error):
     hint = "running the command again finishes the job"
 
 
-_terminated = False
-
-
-def _terminate(number: int, frame: object) -> None:
-    """As Ctrl-C, which an event loop ends its tasks for; an exit from one of them would leave the others."""
-    global _terminated
-    _terminated = True
-    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
-        sys.exit(TERMINATED)
-    signal.raise_signal(signal.SIGINT)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status. Arguments are those of the process by default."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _replace_closed_streams()
-    # Like Ctrl-C, a stop of the service or container takes temporary files away with it.
-    global _terminated
-    _terminated = False
-    before = signal.signal(signal.SIGTERM, _terminate)
+    with ending_cleanly() as ending:
+        try:
+            status = _run_for_readers(given, ending)
+        except BaseException:
+            if not ending.number:
+                raise
+        if not ending.number:
+            return status
+    sys.exit(ending.status)
+
+
+def _run_for_readers(given: list[str], ending: Ending) -> int:
     try:
-        return _run(given)
+        return _run(given, ending)
     except BrokenPipeError:
         # Who read our output has gone.
         from buildkit_migrate.cli import render
 
         render.abandon_output()
         return BROKEN_PIPE
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _replace_closed_streams() -> None:
@@ -122,7 +116,7 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], ending: Ending) -> int:
     try:
         options = _make_parser().parse_args(given)
         with _last_words(given):
@@ -130,8 +124,8 @@ def _run(given: list[str]) -> int:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        if _terminated:
-            sys.exit(TERMINATED)
+        if ending.number:
+            raise
         return _fail(InterruptedByUserError("interrupted"), given)
     except Exception as error:
         return _fail(error, given)

@@ -57,14 +57,15 @@ class MetadataDatabase:
         source = self.database.root
         aside = self.path.with_name(self.path.name + _TMP_SUFFIX)
         remove(aside)  # left by a run that was killed
-        new = write(
-            aside,
-            mode=self._mode(),
-            page_size=source.reader.page_size,
-            fill=lambda builder: rewrite(source, builder, itertools.chain([first], rest)),
-            owner_of=self.path,
-        )
+        new: Database | None = None  # an interrupt may come when the file is there, and this not yet set
         try:
+            new = write(
+                aside,
+                mode=self._mode(),
+                page_size=source.reader.page_size,
+                fill=lambda builder: rewrite(source, builder, itertools.chain([first], rest)),
+                owner_of=self.path,
+            )
             if kept is not None:
                 keep(self.path, kept)
             new.rename(self.path)
@@ -72,7 +73,8 @@ class MetadataDatabase:
             try:
                 remove(aside)
             finally:
-                new.close()
+                if new is not None:
+                    new.close()
             raise
         old, self.database = self.database, new
         old.close()

@@ -122,13 +122,15 @@ class BoltFileStore(BoltStore, MetadataStore):
         path = self._database.path
         aside = path.with_name(path.name + ".tmp")
         remove(aside)  # left by a process that was killed; nobody else writes it while we hold the lock
-        new = write_store(aside, self._root, encode(edits), like=path)
+        new: Database | None = None
         try:
+            new = write_store(aside, self._root, encode(edits), like=path)
             self._database.check_in_place()
             new.rename(path)
         except BaseException:
             remove(aside)
-            new.close()
+            if new is not None:
+                new.close()
             raise
         self._database.close()
         self._database = new

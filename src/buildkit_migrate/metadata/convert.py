@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from buildkit_migrate.bolt import Database, lock, remove, write
 from buildkit_migrate.choices import ENGINES, check_choice
-from buildkit_migrate.errors import StorageError, UnusableTargetError
+from buildkit_migrate.errors import BusyError, StorageError, UnusableTargetError
 from buildkit_migrate.metadata.bolt_store import STORE_MODE
 from buildkit_migrate.metadata.engines import Engine, engine_of
-
-if TYPE_CHECKING:
-    from buildkit_migrate.metadata import lmdb_bulk
 
 __all__ = ["Conversion", "convert"]
 
@@ -58,10 +55,15 @@ def convert(
         raise UnusableTargetError(f"{target} exists", hint="move it away, or give another name")
     aside = target.with_name(target.name + ".tmp")
     _remove_abandoned(aside)
-    if to_engine == "lmdb":
-        _to_lmdb(source, aside, target)
-    else:
-        _to_bolt(source, aside, target)
+    try:
+        if to_engine == "lmdb":
+            _to_lmdb(source, aside, target)
+        else:
+            _to_bolt(source, aside, target)
+    except BaseException:
+        with contextlib.suppress(BusyError):  # of somebody else
+            _remove_abandoned(aside)
+        raise
     size = target.stat().st_size
     return Conversion(source, target, from_engine, to_engine, size, time.perf_counter() - began)
 
@@ -80,7 +82,7 @@ def _to_lmdb(source: Path, aside: Path, target: Path) -> None:
     from buildkit_migrate.metadata import lmdb_bulk
 
     with Database.open(source) as database, lmdb_bulk.load(aside, database.root, owner_of=source) as new:
-        _rename(new, target)
+        new.rename(target)
 
 
 def _to_bolt(source: Path, aside: Path, target: Path) -> None:
@@ -92,13 +94,4 @@ def _to_bolt(source: Path, aside: Path, target: Path) -> None:
         LmdbStore.open(source, read_only=True) as store,
         write(aside, mode=STORE_MODE, page_size=_PAGE_SIZE, fill=store.build, owner_of=source) as new,
     ):
-        _rename(new, target)
-
-
-def _rename(new: Database | lmdb_bulk.NewStore, target: Path) -> None:
-    aside = new.path
-    try:
         new.rename(target)
-    except BaseException:
-        remove(aside)
-        raise

@@ -67,11 +67,11 @@ def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Pat
     """
     between = path.with_name(path.name + ".bolt")
     remove(between)  # left by a run that was killed; who may write at ``path`` may write here
-    with bolt_store.write_store(between, source, edits, like=like) as edited:
-        try:
+    try:
+        with bolt_store.write_store(between, source, edits, like=like) as edited:
             return load(path, edited.root, owner_of=like)
-        finally:
-            remove(between)
+    finally:
+        remove(between)
 
 
 Batch = list[tuple[bytes, bytes]]

@@ -159,9 +159,6 @@ class Journal:
     def create(cls, path: Path, state: State, before: Before) -> Self:
         """A new one, with all that will be replaced; durable when this returns. Raises StorageError."""
         discard(path)  # one that was never completed
-        make_directory(path)
-        # LMDB maps it with holes, and on a full disk writing to one ends the process with a bus error.
-        reserve(path / _LOCK, _LOCK_SIZE)
         entries = [
             *((_BLOB, [digest, value]) for digest, value in before.blobs.items()),
             *((_LEASE, _lease_fields(id, resources)) for id, resources in before.leases.items()),
@@ -171,6 +168,9 @@ class Journal:
         with contextlib.ExitStack() as failed:
             # A disk that fills up may leave half of the meta pages, which nobody could read.
             failed.callback(discard, path)
+            make_directory(path)
+            # LMDB maps it with holes, and on a full disk writing to one ends the process with a bus error.
+            reserve(path / _LOCK, _LOCK_SIZE)
             environment = _open(path, map_size=max(_FIRST_MAP, 2 * size), create=True)
             failed.callback(environment.close)
 

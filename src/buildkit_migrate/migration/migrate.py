@@ -152,6 +152,7 @@ class Migration:
         self._progress = progress or (lambda step: None)
         self._aside = to_path.with_name(to_path.name + _TMP_SUFFIX)
         self._store: Database | NewStore | None = None
+        self._is_writing = False
         self._digest = ""
         self._journal: Journal | None = None
         self._source = Database.open(from_path, exclusive=exclusive)
@@ -239,6 +240,7 @@ class Migration:
         """Writes the new store aside. Most of what can fail fails here, before anything is changed."""
         self._progress(f"writing {self._to_path}")
         remove(self._aside)  # left by a run that was killed; nobody else writes it while v1 is locked
+        self._is_writing = True  # `close` removes it, even if an interrupt comes before its object is known
         digest = hashlib.sha256()
 
         def edits() -> Iterator[bytes]:
@@ -325,9 +327,9 @@ class Migration:
             if self._journal is not None:
                 self._journal.close()
         finally:
+            if self._is_writing and (self._store is None or self._store.path == self._aside):
+                remove(self._aside)
             if self._store is not None:
-                if self._store.path == self._aside:
-                    remove(self._aside)
                 self._store.close()
             self._source.close()
 
