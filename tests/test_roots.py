@@ -257,3 +257,54 @@ def test_one_snapshotter_for_several_containerd_workers(tmp_path: Path) -> None:
         assert "2 containerd workers" in result.stderr
     result = ondisk.run("migrate", "--snapshotter", "overlayfs", *root.options, str(root.worker))
     assert (result.returncode, result.stderr) == (0, "")
+
+
+# --- A containerd that is gone
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> OnDisk:
+    """An OCI worker, and one whose containerd is gone."""
+    root = ondisk.sample(tmp_path)
+    (root.root / "containerd-overlayfs").mkdir()
+    shutil.copy(root.v1, root.root / "containerd-overlayfs")
+    return root
+
+
+@pytest.mark.parametrize("gone", ["running", "stopped"])
+def test_one_containerd_is_gone(mixed: OnDisk, tmp_path: Path, gone: str) -> None:
+    other = mixed.root / "containerd-overlayfs"
+    nowhere = str(tmp_path / "nowhere")
+    options = (
+        ("--containerd-root", nowhere)
+        if gone == "stopped"
+        else ("--address", nowhere, "--connect-timeout", "0.1")
+    )
+    before = ondisk.listing(mixed.root)
+    result = mixed.migrate(*options)
+    assert result.returncode == (7 if gone == "stopped" else 11)
+    assert f"error: {other}: " in result.stderr
+    assert "--skip-unreachable" in result.stderr
+    assert ondisk.listing(mixed.root, ["buildkitd.lock"]).keys() == before.keys()
+
+    before = ondisk.listing(other)
+    for command, said in (("migrate", "skipped: "), ("verify", "skipped: ")):
+        result = ondisk.run(command, "--skip-unreachable", *options, str(mixed.root))
+        assert (result.returncode, result.stderr) == (0, "")
+        assert f"{other}: {said}" in result.stdout
+        assert "nowhere" in result.stdout
+    assert mixed.v2.exists()
+    assert ondisk.listing(other) == before
+
+
+def test_a_containerd_that_is_reached_is_not_skipped(root: OnDisk, containerd: Path) -> None:
+    """One without the namespace is the wrong one."""
+    with pytest.raises(errors.ContainerdStateError, match="namespace mine"):
+        migrate_root(root.root, containerd_root=containerd, namespace="mine", skip_unreachable=True)
+
+
+def test_an_oci_worker_is_not_skipped(root: OnDisk) -> None:
+    """Its containerd is its own files: they are damaged, not away."""
+    root.containerd.unlink()
+    with pytest.raises(errors.ContainerdStateError, match="missing"):
+        migrate_root(root.root, skip_unreachable=True)

@@ -2,6 +2,8 @@
 
 import os
 
+from buildkit_migrate.names import KNOWN_SNAPSHOTTERS, copied_from
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -47,12 +49,22 @@ def ensure_migrated(root: "str | os.PathLike[str]", **options: "Any") -> "list[R
 def _is_settled(root: str, magic: bytes | None) -> bool:
     try:
         with os.scandir(root) as entries:
-            workers = [entry.path for entry in entries if entry.name.startswith(_KINDS)]
+            names = {entry.name for entry in entries if entry.name.startswith(_KINDS)}
     except FileNotFoundError:
         return not os.path.islink(root)  # noqa: PTH114 - pathlib; one that leads nowhere is perhaps not mounted
     except OSError:
         return False  # `migrate_root` says what is wrong with it
+    workers = [f"{root}/{name}" for name in names if not _is_copy(name, names)]
     return all(_is_worker_settled(worker, magic) for worker in workers or [root])
+
+
+def _is_copy(name: str, names: "set[str]") -> bool:
+    """Whether it is named like a copy that was put aside; `migrate_root` sorts out what else is one."""
+    kind, _, snapshotter = name.partition("-")
+    if snapshotter in KNOWN_SNAPSHOTTERS:
+        return False
+    others = {other.partition("-")[2] for other in names if other.startswith(kind + "-")} - {snapshotter}
+    return copied_from(snapshotter, KNOWN_SNAPSHOTTERS | others) is not None
 
 
 def _is_worker_settled(worker: str, magic: bytes | None) -> bool:

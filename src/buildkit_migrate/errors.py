@@ -94,6 +94,11 @@ class ContainerdStateError(Error):
 
     exit_code = 7
 
+    @property
+    def missing(self) -> bool:
+        """Whether it is that a stopped containerd's files are not there."""
+        return isinstance(self.__cause__, StorageError) and self.__cause__.missing
+
 
 class StorageError(Error):
     """The operating system refused to read or write (disk full, no permission, I/O error)."""

@@ -5,16 +5,28 @@ Spec containerd-metadata-db, section 1.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from buildkit_migrate.copies import original_of
 from buildkit_migrate.errors import RootNotFoundError, StorageError
+from buildkit_migrate.names import is_identifier
 from buildkit_migrate.storage import storage_errors
 
-__all__ = ["CONTAINERD_WORKER", "LOCK_FILE", "OCI_WORKER", "Root", "Worker", "default_places", "find_root"]
+__all__ = [
+    "CONTAINERD_WORKER",
+    "LOCK_FILE",
+    "OCI_WORKER",
+    "Root",
+    "Skipped",
+    "Worker",
+    "default_places",
+    "find_root",
+]
 
 SYSTEM_ROOT: Final = Path("/var/lib/buildkit")
 OCI_WORKER: Final = "runc"
@@ -42,12 +54,32 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A directory that is named like a worker's and is none. ``reason``: for people."""
+
+    path: Path
+    reason: str
+
+    @property
+    def v1(self) -> Path:
+        return self.path / "metadata.db"
+
+    @property
+    def v2(self) -> Path:
+        return self.path / "metadata_v2.db"
+
+
+@dataclass(frozen=True)
 class Root:
-    """What was found at ``path``. ``state``: the state directory, which is the parent of a lone worker."""
+    """What was found at ``path``. ``state``: the state directory, which is the parent of a lone worker.
+
+    ``skipped``: copies of workers, for example.
+    """
 
     path: Path
     state: Path
     workers: tuple[Worker, ...]
+    skipped: tuple[Skipped, ...] = ()
 
 
 def default_places(environ: Mapping[str, str] = os.environ) -> list[Path]:
@@ -142,12 +174,48 @@ def _root_at(path: Path) -> Root | None:
             names = sorted(entry.name for entry in os.scandir(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
-    workers = tuple(worker for name in names if (worker := _worker_at(path / name)) is not None)
-    if workers or _is_state_without_workers(set(names)):
-        return Root(path, path, workers)
+    found = [directory for name in names if _names_a_worker(directory := path / name)]
+    if found:
+        return _sorted_out(path, found)
+    if _is_state_without_workers(set(names)):
+        return Root(path, path, ())
     real = path.resolve()
-    worker = _worker_at(real)
-    return None if worker is None else Root(path, real.parent, (worker,))
+    return Root(path, real.parent, (_named_worker(real),)) if _names_a_worker(real) else None
+
+
+def _sorted_out(path: Path, directories: Sequence[Path]) -> Root:
+    """The workers among directories that are named so; copies and the like must not be in their way."""
+    names = [directory.name for directory in directories]
+    workers, copies, odd = [], [], []
+    for directory in directories:
+        kind, _, snapshotter = directory.name.partition("-")
+        original = original_of(directory, names)
+        if original is not None:
+            what = f"a copy of {kind}-{original}" if original else "a copy that was put aside"
+            copies.append(Skipped(directory, f"looks like {what}; move it out of the root"))
+        elif is_identifier(snapshotter):
+            workers.append(Worker(directory, kind, snapshotter))
+        else:
+            odd.append(Skipped(directory, "names no snapshotter that containerd could have"))
+    if odd and not workers:
+        raise _names_no_snapshotter(odd[0].path)
+    return Root(path, path, tuple(workers), tuple(sorted([*copies, *odd], key=lambda skipped: skipped.path)))
+
+
+def _named_worker(path: Path) -> Worker:
+    """A directory that was asked for by its name is a worker, be it a copy."""
+    kind, _, snapshotter = path.name.partition("-")
+    siblings: list[str] = []
+    with contextlib.suppress(OSError):
+        siblings = [sibling.name for sibling in path.parent.iterdir()]
+    snapshotter = original_of(path, siblings) or snapshotter
+    if not is_identifier(snapshotter):
+        raise _names_no_snapshotter(path)
+    return Worker(path, kind, snapshotter)
+
+
+def _names_no_snapshotter(path: Path) -> RootNotFoundError:
+    return RootNotFoundError(f"{os.fsencode(path)!r} names no snapshotter that containerd could have")
 
 
 def _is_state_without_workers(names: set[str]) -> bool:
@@ -155,10 +223,6 @@ def _is_state_without_workers(names: set[str]) -> bool:
     return not names - {"lost+found"} or (bool(_STATE_FILES & names) and "metadata.db" not in names)
 
 
-def _worker_at(path: Path) -> Worker | None:
+def _names_a_worker(path: Path) -> bool:
     kind, dash, snapshotter = path.name.partition("-")
-    if kind not in (OCI_WORKER, CONTAINERD_WORKER) or not dash or not snapshotter or not path.is_dir():
-        return None
-    if not snapshotter.isascii():
-        raise RootNotFoundError(f"{os.fsencode(path)!r} names no snapshotter that containerd could have")
-    return Worker(path, kind, snapshotter)
+    return kind in (OCI_WORKER, CONTAINERD_WORKER) and bool(dash and snapshotter) and path.is_dir()

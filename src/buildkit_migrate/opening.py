@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,7 @@ from buildkit_migrate.containerd.offline import (
     open_database,
 )
 from buildkit_migrate.containerd.services import ConnectionOptions
-from buildkit_migrate.errors import ContainerdStateError, StorageError
+from buildkit_migrate.errors import ContainerdStateError, ContainerdUnavailableError, Error, StorageError
 from buildkit_migrate.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
 from buildkit_migrate.migration.migrate import Progress
 
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 
     AnyContainerd = OfflineContainerd | LiveContainerd
 
-__all__ = ["ContainerdPlace", "Opener", "lock_state"]
+__all__ = ["ContainerdPlace", "Opener", "about", "lock_state"]
 
 OCI_NAMESPACE: Final = "buildkit"
 """The OCI worker's namespace can't be configured."""
+
+_SKIP_HINT: Final = "--skip-unreachable leaves this worker as it is and goes on with the others"
 
 
 def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None:
@@ -41,6 +44,37 @@ def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None
         except StorageError as error:
             if not error.missing:
                 raise
+
+
+@contextlib.contextmanager
+def about(worker: Worker, root: Root, skip_unreachable: bool) -> Iterator[list[str]]:
+    """Errors name the worker's directory. Gives a list that is empty unless the worker is to be skipped.
+
+    That is so if ``skip_unreachable`` and its containerd can't be reached; the list has the reason then.
+    """
+    reasons: list[str] = []
+    try:
+        yield reasons
+    except Error as error:
+        unreachable = worker.kind == CONTAINERD_WORKER and _is_unreachable(error)
+        if unreachable and skip_unreachable:
+            reasons.append(error.message)
+            return
+        if unreachable and len(root.workers) > 1:
+            error.hint = "; ".join(filter(None, (error.hint, _SKIP_HINT)))
+        if worker.kind == OCI_WORKER and isinstance(error, ContainerdStateError) and len(root.workers) > 1:
+            error.hint = f"if {worker.path} is a copy, or not in use, move it out of the root"
+        if str(worker.path) not in error.message:
+            error.message = f"{worker.path}: {error.message}"
+            error.args = (error.message,)
+        raise
+
+
+def _is_unreachable(error: Error) -> bool:
+    """One without the namespace or snapshotter is reached: that is the wrong one, and no reason to skip."""
+    return isinstance(error, ContainerdUnavailableError) or (
+        isinstance(error, ContainerdStateError) and error.missing
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import Error, StorageError
-from buildkit_migrate.layout import Root, Worker, default_places, find_root
+from buildkit_migrate.layout import Root, Skipped, Worker, default_places, find_root
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.journal import journal_path, read_state
 from buildkit_migrate.migration.migrate import (
@@ -26,10 +26,10 @@ from buildkit_migrate.migration.migrate import (
     settled,
 )
 from buildkit_migrate.migration.report import Outcome, Report
-from buildkit_migrate.migration.status import Status, status
+from buildkit_migrate.migration.status import Stage, Status, status
 from buildkit_migrate.migration.undo import Undone, UndoneOutcome, undo
 from buildkit_migrate.migration.verification import Verdict, Verification, opened_store, verify_files
-from buildkit_migrate.opening import ContainerdPlace, Opener, lock_state
+from buildkit_migrate.opening import ContainerdPlace, Opener, about, lock_state
 
 if TYPE_CHECKING:
     from buildkit_migrate.opening import AnyContainerd
@@ -59,6 +59,7 @@ def migrate_root(
     engine: Engine = "bolt",
     upstream_exact: bool = False,
     missing_ok: bool = False,
+    skip_unreachable: bool = False,
     progress: Progress | None = None,
 ) -> list[Report]:
     """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
@@ -69,6 +70,7 @@ def migrate_root(
     ``snapshotter``: by default the one in the directory's name.
     All workers are locked and planned before anything is written, so broken records in one leave all
     unchanged. A dry run creates no file and makes no call that changes anything.
+    ``skip_unreachable``: workers whose containerd can't be reached are left as they are, and so reported.
     Raises the errors of `find_root` and `migrate_v2`.
     """
     check_options(on_broken=on_broken, engine=engine, verify=verify)
@@ -80,19 +82,21 @@ def migrate_root(
         with contextlib.ExitStack() as held:
             lock_state(root, held, dry_run=dry_run)
             opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
-            migrations = {
-                worker: held.enter_context(
-                    _migration(
-                        worker,
-                        opener.containerd(worker),
-                        exclusive=not dry_run,
-                        engine=engine,
-                        upstream_exact=upstream_exact,
-                        progress=progress,
+            migrations = {}
+            for worker in waiting:
+                with about(worker, root, skip_unreachable) as unreachable:
+                    migrations[worker] = held.enter_context(
+                        _migration(
+                            worker,
+                            opener.containerd(worker),
+                            exclusive=not dry_run,
+                            engine=engine,
+                            upstream_exact=upstream_exact,
+                            progress=progress,
+                        )
                     )
-                )
-                for worker in waiting
-            }
+                if unreachable:
+                    reports[worker] = _skipped(worker, unreachable[0])
             if on_broken == "fail" and not dry_run:
                 refuse_broken(list(migrations.values()))
             for worker, migration in migrations.items():
@@ -104,7 +108,13 @@ def migrate_root(
                         migration.verify()
             if not dry_run:
                 _carry_out(migrations, reports)
-    return [report for report in reports.values() if report is not None]
+    done = [report for report in reports.values() if report is not None]
+    done += [_skipped(one, one.reason) for one in root.skipped]
+    return sorted(done, key=lambda report: report.worker)
+
+
+def _skipped(directory: Worker | Skipped, reason: str) -> Report:
+    return Report(directory.v1, directory.v2, Outcome.SKIPPED, reason=reason)
 
 
 def _place(
@@ -188,7 +198,10 @@ def undo_root(
                 done.append(
                     undo(worker.v1, worker.v2, opener.containerd(worker), force=force, progress=progress)
                 )
-    return done[::-1]
+    done += [
+        Undone(one.v1, one.v2, UndoneOutcome.SKIPPED, reason=one.reason) for one in reversed(root.skipped)
+    ]
+    return sorted(done, key=lambda undone: undone.worker)
 
 
 def root_status(
@@ -200,7 +213,12 @@ def root_status(
     the errors of `find_root`, JournalError and StorageError.
     """
     root = find_root(path, missing_ok=missing_ok)
-    return [status(worker.v1, worker.v2, engine) for worker in root.workers]
+    statuses = [status(worker.v1, worker.v2, engine) for worker in root.workers]
+    statuses += [
+        Status(one.v1, one.v2, Stage.SKIPPED, one.v1.exists(), None, None, reason=one.reason)
+        for one in root.skipped
+    ]
+    return sorted(statuses, key=lambda status: status.worker)
 
 
 def verify_root(
@@ -212,6 +230,7 @@ def verify_root(
     snapshotter: str | None = None,
     content: bool = False,
     missing_ok: bool = False,
+    skip_unreachable: bool = False,
     progress: Progress | None = None,
 ) -> list[Verification]:
     """Compares each migrated worker of a stopped BuildKit with its v1 store; sorted by directory.
@@ -226,7 +245,16 @@ def verify_root(
     with contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=True)
         opener = Opener(held, root, place, exclusive=False, progress=progress)
-        return [_verify(worker, opener, content, progress or (lambda step: None)) for worker in root.workers]
+        done = []
+        for worker in root.workers:
+            with about(worker, root, skip_unreachable) as unreachable:
+                if skip_unreachable:
+                    opener.containerd(worker)  # one that was left unmigrated for that is skipped here, too
+                done.append(_verify(worker, opener, content, progress or (lambda step: None)))
+            if unreachable:
+                done.append(Verification(worker.v1, worker.v2, Verdict.SKIPPED, reason=unreachable[0]))
+    done += [Verification(one.v1, one.v2, Verdict.SKIPPED, reason=one.reason) for one in root.skipped]
+    return sorted(done, key=lambda verification: verification.worker)
 
 
 def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -> Verification:

@@ -51,6 +51,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "BuildKit v0.8 and later can't export images with these layers",
     )
     common.add_containerd(parser)
+    common.add_skip_unreachable(parser)
     common.add_output(parser)
 
 
@@ -72,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
             engine=options.to_engine,
             upstream_exact=options.upstream_exact,
             missing_ok=options.missing_ok,
+            skip_unreachable=options.skip_unreachable,
             progress=progress,
         )
     if options.format == "json":

@@ -19,6 +19,7 @@ __all__ = [
     "add_missing_ok",
     "add_output",
     "add_root",
+    "add_skip_unreachable",
     "containerd_arguments",
     "not_empty",
     "progress",
@@ -163,6 +164,15 @@ def add_containerd(parser: argparse.ArgumentParser) -> None:
 
 def add_engine(parser: argparse.ArgumentParser, meaning: str) -> None:
     parser.add_argument("--to-engine", choices=ENGINES, default="bolt", help=meaning)
+
+
+def add_skip_unreachable(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--skip-unreachable",
+        action="store_true",
+        help="leave containerd workers whose containerd can't be reached as they are, and go on with the "
+        "others; exit status 0",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

@@ -184,6 +184,9 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
     if report.outcome is Outcome.ALREADY_MIGRATED:
         yield f"{worker}: already migrated ({report.engine})"
         return
+    if report.outcome is Outcome.SKIPPED:
+        yield f"{worker}: {_skipped(report.reason)}"
+        return
     if report.outcome is Outcome.NOTHING_TO_MIGRATE:
         yield f"{worker}: no v1 store, nothing to migrate"
         return
@@ -226,6 +229,8 @@ def undone_lines(root: Path, results: Sequence[Undone]) -> Iterator[str]:
         worker = printable(os.fsencode(result.worker))
         if result.outcome == "nothing-to-undo":
             yield f"{worker}: not migrated, nothing to undo"
+        elif result.outcome == "skipped":
+            yield f"{worker}: {_skipped(result.reason)}"
         else:
             aside = "" if result.moved is None else f"; the v2 store is now {result.moved.name}"
             yield f"{worker}: back to v1 ({result.seconds:.2f} s){aside}"
@@ -236,6 +241,9 @@ def status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
         yield f"{printable(os.fsencode(root))}: no workers"
     for status in statuses:
         worker = printable(os.fsencode(status.worker))
+        if str(status.stage) == "skipped":
+            yield f"{worker}: {_skipped(status.reason)}"
+            continue
         engine = f" ({status.target.engine})" if status.target and status.target.engine else ""
         stores = " and ".join(
             name for name, there in (("v1", status.has_v1), (f"v2{engine}", status.has_v2)) if there
@@ -351,6 +359,12 @@ def _verdict(verification: Verification) -> str:
             return "not migrated"
         case Verdict.NOTHING_TO_VERIFY:
             return "no v1 store, nothing to verify"
+        case Verdict.SKIPPED:
+            return _skipped(verification.reason)
+
+
+def _skipped(reason: str) -> str:
+    return f"skipped: {printable(os.fsencode(reason))}"
 
 
 def _difference_line(difference: Difference) -> str:

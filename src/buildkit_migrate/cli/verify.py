@@ -34,6 +34,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         help="print the v1 records that are rightly left out or repaired",
     )
     shared.add_containerd(parser)
+    shared.add_skip_unreachable(parser)
     shared.add_output(parser)
 
 
@@ -49,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
             **shared.containerd_arguments(options),
             content=options.content,
             missing_ok=options.missing_ok,
+            skip_unreachable=options.skip_unreachable,
             progress=progress,
         )
     if options.format == "json":

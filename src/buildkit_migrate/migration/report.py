@@ -14,7 +14,7 @@ from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.model import Caution, Problem
 
-__all__ = ["Outcome", "Report", "named_text", "problem_as_dict"]
+__all__ = ["Outcome", "Report", "named_text", "problem_as_dict", "reason_as_dict"]
 
 
 class Outcome(enum.StrEnum):
@@ -23,6 +23,7 @@ class Outcome(enum.StrEnum):
     """A dry run: all that would be done, and nothing was changed."""
     ALREADY_MIGRATED = "already-migrated"
     NOTHING_TO_MIGRATE = "nothing-to-migrate"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Report:
     """Of one store. ``counts``: what was counted, empty if there was nothing to do.
 
     ``engine``: of the v2 store that is there, or would be; None if there is nothing to migrate.
+    ``reason``: why it was skipped, "" if it was not.
     """
 
     from_path: Path
@@ -43,6 +45,7 @@ class Report:
     seconds: float = 0.0
     plan: Plan | None = field(default=None, repr=False, compare=False)
     """The plan behind it, None if there was nothing to do."""
+    reason: str = ""
 
     @property
     def worker(self) -> Path:
@@ -63,7 +66,13 @@ class Report:
                 {**named_text("record", record), "caution": str(caution)} for record, caution in self.cautions
             ],
             "seconds": self.seconds,
+            **reason_as_dict(self.reason),
         }
+
+
+def reason_as_dict(reason: str) -> dict[str, str]:
+    """Why a worker was skipped; nothing if it was not."""
+    return named_text("reason", os.fsencode(reason)) if reason else {}
 
 
 def problem_as_dict(problem: Problem) -> dict[str, str]:

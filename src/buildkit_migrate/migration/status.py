@@ -11,7 +11,7 @@ from typing import Any
 
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration import journal
-from buildkit_migrate.migration.report import named_text
+from buildkit_migrate.migration.report import named_text, reason_as_dict
 from buildkit_migrate.migration.target import Target, target_at
 
 __all__ = ["Stage", "Status", "status"]
@@ -27,6 +27,8 @@ class Stage(enum.StrEnum):
     UNUSABLE = "unusable"
     """What lies at the v2 path is no store, or not one of the engine that is asked for."""
     UNDO_INTERRUPTED = "undo-interrupted"
+    SKIPPED = "skipped"
+    """No worker, but a copy of one, for example."""
 
 
 _NEXT = {
@@ -43,7 +45,8 @@ class Status:
     """Of one worker. ``state``: that of the journal, None if there is none.
 
     ``target``: what lies at the v2 path, None if nothing does.
-    ``finished_leases``: noted as written by a migration of a running containerd.
+    ``finished_leases``: noted as written by a migration of a running containerd. ``reason``: why the worker
+    is skipped, "" if it is not.
     """
 
     from_path: Path
@@ -53,6 +56,7 @@ class Status:
     target: Target | None
     state: journal.State | None
     finished_leases: int = 0
+    reason: str = ""
 
     @property
     def worker(self) -> Path:
@@ -79,6 +83,8 @@ class Status:
         """For people."""
         if self.target is not None and self.stage is Stage.UNUSABLE:
             return self.target.hint
+        if self.stage is Stage.SKIPPED:
+            return "nothing to do"
         if self.stage is Stage.MIGRATED and self.can_undo:
             return "nothing to do; undo goes back to v1"
         return _NEXT[self.stage]
@@ -98,6 +104,7 @@ class Status:
             "finished_leases": self.finished_leases,
             "can_undo": self.can_undo,
             "next_step": self.next_step,
+            **reason_as_dict(self.reason),
         }
 
 

@@ -22,7 +22,7 @@ from buildkit_migrate.errors import JournalError, UndoRefusedError
 from buildkit_migrate.metadata.engines import engine_of, open_store
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.journal import Journal, State
-from buildkit_migrate.migration.report import named_text
+from buildkit_migrate.migration.report import named_text, reason_as_dict
 
 __all__ = ["Undone", "UndoneOutcome", "undo"]
 
@@ -32,17 +32,22 @@ _MOVED_SUFFIX: Final = ".undone"
 class UndoneOutcome(enum.StrEnum):
     UNDONE = "undone"
     NOTHING_TO_UNDO = "nothing-to-undo"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
 class Undone:
-    """Of one store. ``moved``: where the new store lies now, None if there was none."""
+    """Of one store. ``moved``: where the new store lies now, None if there was none.
+
+    ``reason``: why it was skipped, "" if it was not.
+    """
 
     from_path: Path
     to_path: Path
     outcome: UndoneOutcome
     moved: Path | None = None
     seconds: float = 0.0
+    reason: str = ""
 
     @property
     def worker(self) -> Path:
@@ -59,6 +64,7 @@ class Undone:
             "outcome": str(self.outcome),
             **moved,
             "seconds": self.seconds,
+            **reason_as_dict(self.reason),
         }
 
 

@@ -15,7 +15,7 @@ from buildkit_migrate.containerd.services import Containerd
 from buildkit_migrate.errors import DifferencesError
 from buildkit_migrate.metadata.engines import engine_of
 from buildkit_migrate.migration.content import content_differences
-from buildkit_migrate.migration.report import named_text, problem_as_dict
+from buildkit_migrate.migration.report import named_text, problem_as_dict, reason_as_dict
 from buildkit_migrate.migration.verify import (
     Difference,
     DifferenceKind,
@@ -42,17 +42,22 @@ class Verdict(enum.StrEnum):
     """There is a v1 store only."""
     NOTHING_TO_VERIFY = "nothing-to-verify"
     """There is no v1 store."""
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Of one worker's stores. ``findings``: empty where there was nothing to compare."""
+    """Of one worker's stores. ``findings``: empty where there was nothing to compare.
+
+    ``reason``: why it was skipped, "" if it was not.
+    """
 
     from_path: Path
     to_path: Path
     verdict: Verdict
     findings: Findings = field(default=Findings(0, (), ()))
     seconds: float = 0.0
+    reason: str = ""
 
     @property
     def worker(self) -> Path:
@@ -61,7 +66,7 @@ class Verification:
 
     @property
     def is_good(self) -> bool:
-        return self.verdict in (Verdict.OK, Verdict.NOTHING_TO_VERIFY)
+        return self.verdict in (Verdict.OK, Verdict.NOTHING_TO_VERIFY, Verdict.SKIPPED)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, in the form of `Report.as_dict`."""
@@ -75,6 +80,7 @@ class Verification:
             "problems": [problem_as_dict(problem) for problem in self.findings.problems],
             "differences": [difference_as_dict(difference) for difference in self.findings.differences],
             "seconds": self.seconds,
+            **reason_as_dict(self.reason),
         }
 
 

@@ -1,0 +1,89 @@
+"""Names of worker directories: the snapshotter in them, and the copies that somebody put aside.
+
+For daemons that call at each start, too: nothing is imported here.
+"""
+
+__all__ = ["KNOWN_SNAPSHOTTERS", "copied_from", "is_identifier"]
+
+KNOWN_SNAPSHOTTERS = frozenset(
+    (
+        "aufs",
+        "blockfile",
+        "btrfs",
+        "cvmfs-snapshotter",
+        "devmapper",
+        "erofs",
+        "fuse-overlayfs",
+        "native",
+        "nydus",
+        "overlaybd",
+        "overlayfs",
+        "soci",
+        "stargz",
+        "zfs",
+    )
+)
+"""Those of BuildKit and containerd, and remote ones that are widely used; any other may be configured."""
+
+_SET_ASIDE = frozenset(
+    (
+        "archive",
+        "archived",
+        "back",
+        "backup",
+        "bak",
+        "bck",
+        "before",
+        "bk",
+        "bkp",
+        "broken",
+        "copy",
+        "deleted",
+        "disabled",
+        "moved",
+        "old",
+        "orig",
+        "original",
+        "pre",
+        "prev",
+        "previous",
+        "removed",
+        "save",
+        "saved",
+        "temp",
+        "tmp",
+        "trash",
+        "unused",
+        "v1",
+    )
+)
+_DATE = 6
+"""So many digits are a date or time."""
+
+
+def is_identifier(name: str) -> bool:
+    """Whether containerd could have a namespace, or here a snapshotter, of that name."""
+    words = name.replace(".", "-").replace("_", "-").split("-")
+    return len(name) <= 76 and all(word.isascii() and word.isalnum() for word in words)
+
+
+def copied_from(name: str, names: "frozenset[str] | set[str]") -> "str | None":
+    """The one of ``names`` that the ending of ``name`` shows it to be a copy of, as in ``overlayfs.bak``.
+
+    "" if the whole name is such an ending, as in ``runc-backup``; None if it is no copy.
+    """
+    for original in sorted(names, key=len, reverse=True):
+        if name.startswith(original) and _is_set_aside(name[len(original) :]):
+            return original
+    return "" if _is_set_aside("." + name) else None
+
+
+def _is_set_aside(ending: str) -> bool:
+    if not ending or ending[0].isalnum():
+        return False
+    words = "".join(c if c.isalnum() else " " for c in ending.lower()).split()
+    return (
+        ending.endswith("~")
+        or sum(map(str.isdigit, ending)) >= _DATE
+        or any(word in _SET_ASIDE or word.rstrip("0123456789") in _SET_ASIDE for word in words)
+    )
