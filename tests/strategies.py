@@ -60,6 +60,7 @@ OTHER_KEYS = [b"cache.createdAt", b"cache.zzz", b"snapshot.size", b"etag", b"\xf
 ALL_KEYS = sorted({*OTHER_KEYS, *keys.WRITTEN, keys.EQUAL_MUTABLE, keys.BLOB_MAPPING})
 LAYER_KEY_SETS = [
     [keys.DIFF_ID, keys.BLOB],
+    [keys.BLOB, keys.BLOB_SIZE],
     [keys.CHAIN_ID, keys.BLOB_CHAIN_ID],
     [keys.DIFF_ID, keys.BLOB, keys.CHAIN_ID, keys.BLOB_CHAIN_ID],
     [keys.BLOB],

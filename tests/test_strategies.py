@@ -44,6 +44,8 @@ FURTHER = {
     "parent cycle",
     "equal-mutable of equal-mutable",
     "empty parent written",
+    "size written",
+    "size overwritten",
     "empty lease",
     "lease lacks some",
     "lease lacks nothing",
@@ -67,6 +69,8 @@ def _what_is_in(records: PlainRecords, survey: PlainSurvey, plan: PlainPlan) -> 
         given_chain_ids = sum(
             gojson.string(records[id].get(key)) != b"" for key in (keys.CHAIN_ID, keys.BLOB_CHAIN_ID)
         )
+        if keys.BLOB_SIZE in kept.puts:
+            found.add("size overwritten" if keys.BLOB_SIZE in records[id] else "size written")
         parent = gojson.string(kept.puts.get(keys.PARENT))
         if keys.CHAIN_ID in kept.puts:
             if given_chain_ids == 1:

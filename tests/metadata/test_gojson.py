@@ -335,3 +335,30 @@ def test_encoding_a_value(text: bytes, index: bytes) -> None:
         with pytest.raises(ValueError):
             gojson.encode(gojson.Value(raw))
     assert gojson.encode(gojson.Value()) == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("stored", "number"),
+    [
+        (b'{"value":0}', 0),
+        (b'{"value":-0}', 0),
+        (b' { "Value" : 12 } ', 12),
+        (b'{"value":9223372036854775807}', 2**63 - 1),
+        (b'{"value":-9223372036854775808,"index":"i"}', -(2**63)),
+        (b'{"value":9223372036854775808}', None),
+        (b'{"value":%b}' % (b"9" * 5000), None),
+        *((b'{"value":%b}' % raw, None) for raw in (b"1.0", b"1e2", b'"1"', b"null", b"true", b"[1]", b"01")),
+        (b"{}", None),
+        (b"null", None),
+        (b"12", None),
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_integer(stored: bytes | None, number: int | None) -> None:
+    assert gojson.integer(stored) == number
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_integer_reads_what_is_written(number: int) -> None:
+    assert gojson.integer(gojson.encode_value(number)) == number

@@ -68,7 +68,8 @@ def records() -> Records:
     "arguments",
     [
         ([(b"a", 3, "no bytes", False)], [], []),
-        ([(b"a", 3, b"", False)], [("no bytes", False)], []),
+        ([(b"a", 3, b"", False)], [("no bytes", False, None)], []),
+        ([(b"a", 3, b"", False)], [(b"sha256:1", False, "no number")], []),
         ([(b"a", 3, b"", False)], [], [(b"l", [("content", "no bytes")])]),
         ([(b"a", 300, b"", False)], [], []),
         ([(bytearray(b"a"), 3, memoryview(b""), False)], [], []),
