@@ -34,12 +34,14 @@ enum {
     BKM_ADD_SNAPSHOT = 32,
     BKM_ADD_CONTENT = 64,
     BKM_PARENT_WITHOUT_RECORD = 128,
+    BKM_KEEP_LEASE = 256, /* it has the label containerd.io/gc.expire, which goes */
 };
 
 enum { BKM_NO_INDEX = -1 };
 
 typedef struct {
-    uint64_t records, kept, committed, blobs, blob_sizes, chains, leases_to_create, resources_to_add;
+    uint64_t records, snapshots_needed, snapshots_found; /* needed: by records without an equal-mutable one */
+    uint64_t kept, committed, blobs, blob_sizes, chains, leases_to_create, leases_to_keep, resources_to_add;
     uint64_t unlabel_snapshots, unlabel_blobs, views, labels_left_snapshots, labels_left_blobs;
 } bkm_plan_counts;
 
@@ -53,7 +55,7 @@ typedef struct {
 
     /* One for each record. Those after `flags` are of use for kept records only. */
     uint8_t *reason;
-    uint8_t *flags;
+    uint16_t *flags;
     bkm_span *parent;       /* id of the parent after the passes; size 0: none */
     int32_t *parent_index;  /* BKM_CHAIN_NONE or BKM_CHAIN_MISSING where there is no such record */
     int32_t *snapshot;      /* the snapshot named like the record, or BKM_NO_INDEX */

@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 from buildkit_migrate._native.bolt cimport Reader, bkm_bolt, bkm_span, c_bool, to_bytes, to_span
@@ -62,6 +62,7 @@ cdef extern from "survey.h" nogil:
         int64_t *blob_size
         size_t lease_count
         bkm_span *lease
+        uint8_t *lease_expires
         uint8_t *lease_complete
         uint32_t *lease_end
         size_t resource_count
@@ -94,6 +95,7 @@ cdef extern from "plan.h" nogil:
         BKM_ADD_SNAPSHOT
         BKM_ADD_CONTENT
         BKM_PARENT_WITHOUT_RECORD
+        BKM_KEEP_LEASE
 
     ctypedef struct bkm_chain_input:
         pass
@@ -103,12 +105,15 @@ cdef extern from "plan.h" nogil:
 
     ctypedef struct bkm_plan_counts:
         uint64_t records
+        uint64_t snapshots_needed
+        uint64_t snapshots_found
         uint64_t kept
         uint64_t committed
         uint64_t blobs
         uint64_t blob_sizes
         uint64_t chains
         uint64_t leases_to_create
+        uint64_t leases_to_keep
         uint64_t resources_to_add
         uint64_t unlabel_snapshots
         uint64_t unlabel_blobs
@@ -118,7 +123,7 @@ cdef extern from "plan.h" nogil:
 
     ctypedef struct bkm_plan:
         uint8_t *reason
-        uint8_t *flags
+        uint16_t *flags
         bkm_span *parent
         bkm_span *diff_id
         bkm_span *blob
@@ -258,7 +263,15 @@ cdef class Survey:
     cdef readonly str snapshotter
     cdef readonly str namespace
 
-    def __init__(self, str snapshotter not None, snapshots, blobs, leases, str namespace not None="buildkit"):
+    def __init__(
+        self,
+        str snapshotter not None,
+        snapshots,
+        blobs,
+        leases,
+        str namespace not None="buildkit",
+        expiring=(),
+    ):
         if self.owned is not None:
             raise TypeError("a survey is filled once")
         self.owned = []
@@ -268,7 +281,7 @@ cdef class Survey:
         self.fill_snapshots(sorted(by_name.items()))
         by_digest = {digest: (root, size) for digest, root, size in blobs}
         self.fill_blobs(sorted(by_digest.items()))
-        self.fill_leases(dict(leases))
+        self.fill_leases(dict(leases), frozenset(expiring))
         self.is_filled = True
 
     def __dealloc__(self):
@@ -344,7 +357,7 @@ cdef class Survey:
             self.survey.blob_size[i] = size or 0
         return 0
 
-    cdef int fill_leases(self, dict leases) except -1:
+    cdef int fill_leases(self, dict leases, frozenset expiring) except -1:
         cdef size_t i
         cdef list ids = sorted(leases)
         cdef bytes resource
@@ -352,11 +365,17 @@ cdef class Survey:
         self.survey.lease = self.pack(ids)
         self.survey.lease_end = <uint32_t *>calloc(len(ids) + 1, sizeof(uint32_t))
         self.survey.lease_complete = <uint8_t *>calloc(len(ids) + 1, 1)
-        if self.survey.lease_end == NULL or self.survey.lease_complete == NULL:
+        self.survey.lease_expires = <uint8_t *>calloc(len(ids) + 1, 1)
+        if (
+            self.survey.lease_end == NULL
+            or self.survey.lease_complete == NULL
+            or self.survey.lease_expires == NULL
+        ):
             raise MemoryError
         self.survey.lease_count = len(ids)
         for i, id in enumerate(ids):
             self.survey.lease_complete[i] = leases[id] is None
+            self.survey.lease_expires[i] = id in expiring
             for kind, resource in sorted(leases[id] or ()):
                 if kind != "content" and kind != snapshot_type:
                     continue
@@ -495,7 +514,7 @@ cdef class Plan:
             free(out.data)
 
     cdef object resources(self, size_t record):
-        cdef uint8_t flags = self.plan.flags[record]
+        cdef uint16_t flags = self.plan.flags[record]
         resources = set()
         if flags & BKM_ADD_SNAPSHOT:
             resources.add((f"snapshots/{self.survey.snapshotter}", self.id(record)))
@@ -523,6 +542,7 @@ cdef class Plan:
                 puts=self.puts(i),
                 index=frozenset(index),
                 create_lease=bool(self.plan.flags[i] & BKM_CREATE_LEASE),
+                keep_lease=bool(self.plan.flags[i] & BKM_KEEP_LEASE),
                 add_resources=self.resources(i),
             )
         return result
@@ -530,8 +550,14 @@ cdef class Plan:
     def leases(self):
         cdef size_t i
         for i in range(self.records.records.count):
-            if self.plan.flags[i] & (BKM_CREATE_LEASE | BKM_ADD_SNAPSHOT | BKM_ADD_CONTENT):
+            if self.plan.flags[i] & (BKM_CREATE_LEASE | BKM_KEEP_LEASE | BKM_ADD_SNAPSHOT | BKM_ADD_CONTENT):
                 yield self.id(i), bool(self.plan.flags[i] & BKM_CREATE_LEASE), self.resources(i)
+
+    def kept_leases(self):
+        cdef size_t i
+        for i in range(self.records.records.count):
+            if self.plan.flags[i] & BKM_KEEP_LEASE:
+                yield self.id(i)
 
     def unlabel_snapshots(self):
         cdef size_t i

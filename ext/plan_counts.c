@@ -6,15 +6,20 @@ void bkm_plan_count(bkm_plan *plan)
     bkm_plan_counts *counts = &plan->counts;
     counts->records = plan->records->count;
     for (size_t i = 0; i < plan->records->count; i++) {
+        uint16_t flags = plan->flags[i];
+        if (plan->records->equal_mutable[i].size == 0) {
+            counts->snapshots_needed++;
+            counts->snapshots_found += plan->snapshot[i] >= 0;
+        }
         if (bkm_plan_dropped(plan, i))
             continue;
-        uint8_t flags = plan->flags[i];
         counts->kept++;
         counts->committed += (flags & BKM_PUT_COMMITTED) != 0;
         counts->blobs += (flags & BKM_PUT_BLOB) != 0;
         counts->blob_sizes += plan->blob_size[i] != 0;
         counts->chains += bkm_plan_writes_chain(plan, i);
         counts->leases_to_create += (flags & BKM_CREATE_LEASE) != 0;
+        counts->leases_to_keep += (flags & BKM_KEEP_LEASE) != 0;
         counts->resources_to_add += ((flags & BKM_ADD_SNAPSHOT) != 0) + ((flags & BKM_ADD_CONTENT) != 0);
     }
     for (size_t i = 0; i < survey->snapshot_count; i++) {

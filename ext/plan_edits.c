@@ -68,7 +68,7 @@ static void put_number(bkm_operations *out, bkm_span key, int64_t number)
 
 void bkm_write_puts(bkm_operations *out, const bkm_plan *plan, size_t record)
 {
-    uint8_t flags = plan->flags[record];
+    uint16_t flags = plan->flags[record];
     uint8_t space[BKM_ID_SIZE];
     bool chain = bkm_plan_writes_chain(plan, record);
     /* In the order of the keys. */
@@ -327,8 +327,8 @@ static void lease_step(bkm_containerd_edits *edits, bkm_operations *out)
         return;
     }
     size_t record = edits->at++;
-    uint8_t flags = plan->flags[record];
-    if (!(flags & (BKM_CREATE_LEASE | BKM_ADD_SNAPSHOT | BKM_ADD_CONTENT)))
+    uint16_t flags = plan->flags[record];
+    if (!(flags & (BKM_CREATE_LEASE | BKM_KEEP_LEASE | BKM_ADD_SNAPSHOT | BKM_ADD_CONTENT)))
         return;
     enter_part_once(edits, out);
     bkm_enter(out, plan->records->id[record]);
@@ -341,6 +341,10 @@ static void lease_step(bkm_containerd_edits *edits, bkm_operations *out)
         bkm_put(out, BKM_NAME("createdat"), edits->terms.created);
         bkm_enter(out, BKM_NAME("labels"));
         bkm_put(out, BKM_NAME("containerd.io/gc.flat"), edits->terms.flat);
+        bkm_leave(out, 1);
+    } else if (flags & BKM_KEEP_LEASE) {
+        bkm_enter(out, BKM_NAME("labels"));
+        bkm_write_key(out, BKM_EDIT_DELETE, BKM_NAME("containerd.io/gc.expire"));
         bkm_leave(out, 1);
     }
     if (flags & BKM_ADD_SNAPSHOT) {

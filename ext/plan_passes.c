@@ -373,6 +373,8 @@ static void pass5_leases(maker *m)
         bool exists = lease < survey->lease_count && bkm_span_compare(survey->lease[lease], id) == 0;
         if (!exists)
             plan->flags[i] |= BKM_CREATE_LEASE;
+        else if (survey->lease_expires && survey->lease_expires[lease])
+            plan->flags[i] |= BKM_KEEP_LEASE;
         if (!exists || !lease_has(survey, lease, false, id))
             plan->flags[i] |= BKM_ADD_SNAPSHOT;
         if (plan->blob[i].size && (!exists || !lease_has(survey, lease, true, plan->blob[i])))
@@ -438,7 +440,7 @@ static bool allocate(bkm_plan *plan, size_t records)
     /* One more than needed: no allocation is of no bytes. */
     size_t room = records + 1;
     plan->reason = calloc(room, 1);
-    plan->flags = calloc(room, 1);
+    plan->flags = calloc(room, sizeof *plan->flags);
     plan->parent = bkm_column(room, sizeof *plan->parent);
     plan->parent_index = bkm_column(room, sizeof *plan->parent_index);
     plan->snapshot = bkm_column(room, sizeof *plan->snapshot);

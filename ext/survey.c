@@ -9,6 +9,7 @@
 #define NAME(text) {(const uint8_t *)(text), sizeof(text) - 1}
 
 static const bkm_span root_label[] = {NAME("labels"), NAME("containerd.io/gc.root")};
+static const bkm_span expire_label[] = {NAME("labels"), NAME("containerd.io/gc.expire")};
 
 /* One flag for each row: whether the row has a value in this column. */
 static uint8_t *presence(const bkm_table *table, size_t column)
@@ -212,13 +213,15 @@ static bool read_leases(bkm_survey *survey, bkm_bolt *metadata, bkm_span name_sp
         return false;
     if (!found)
         return true;
-    if (!bkm_scan(metadata, &leases, NULL, 0, &table))
+    const bkm_path paths[] = {{expire_label, 2}};
+    if (!bkm_scan(metadata, &leases, paths, 1, &table))
         return false;
+    survey->lease_expires = presence(&table, 0);
     survey->lease_count = table.rows;
     survey->lease = steal(&table.names);
     bkm_table_free(&table);
     survey->lease_end = malloc((survey->lease_count + 1) * sizeof *survey->lease_end);
-    if (!survey->lease_end)
+    if (!survey->lease_end || !survey->lease_expires)
         return no_memory(metadata);
     for (size_t i = 0; i < survey->lease_count; i++) {
         bkm_bucket lease;
@@ -257,6 +260,7 @@ void bkm_survey_free(bkm_survey *survey)
     free(survey->blob_root);
     free(survey->blob_size);
     free(survey->lease);
+    free(survey->lease_expires);
     free(survey->lease_complete);
     free(survey->lease_end);
     free(survey->resource);

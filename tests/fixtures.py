@@ -22,6 +22,7 @@ from buildkit_migrate.migration.model import Blob, Kind, PlainRecords, PlainSurv
 
 ROOT_LABEL = b"containerd.io/gc.root"
 FLAT_LABEL = b"containerd.io/gc.flat"
+EXPIRE_LABEL = b"containerd.io/gc.expire"
 
 REAL_ROOTS = {"a": "overlayfs", "b": "native", "c": "overlayfs"}
 """Name to snapshotter."""
@@ -114,6 +115,10 @@ def survey_of(containerd: Tree, backend: Tree, snapshotter: str) -> PlainSurvey:
     namespace = bucket(containerd, b"v1", b"buildkit")
     kinds = buckets(bucket(backend, b"v1", b"snapshots"))
     survey = PlainSurvey(snapshotter, leases=leases_of(containerd))
+    for id, lease in buckets(bucket(namespace, b"leases")).items():
+        expire = bucket(lease, b"labels").get(EXPIRE_LABEL)
+        if isinstance(expire, bytes):
+            survey.expiring_leases[id] = expire
     for name, entry in buckets(bucket(namespace, b"snapshots", snapshotter.encode())).items():
         backend_name, parent = entry[b"name"], entry.get(b"parent", b"")
         assert isinstance(backend_name, bytes)

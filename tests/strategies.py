@@ -262,6 +262,8 @@ def worlds(draw: st.DrawFn, max_records: int = 8) -> tuple[PlainRecords, PlainSu
             survey.snapshots[id] = _snapshot(draw, above, ids, disorder)
         if _chance(draw, 3):
             survey.leases[id] = _resources(draw, id, survey.snapshotter)
+            if _chance(draw, 3):
+                survey.expiring_leases[id] = b"2021-01-01T00:00:00Z"
     for id in ABSENT_IDS + RECORD_IDS[:2]:
         if _chance(draw, 5):
             survey.snapshots.setdefault(id, _snapshot(draw, ids, ids, disorder))

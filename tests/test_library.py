@@ -14,7 +14,13 @@ import ondisk
 from buildkit_migrate import errors, migrate_v2
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.containerd.offline import OfflineContainerd
-from buildkit_migrate.containerd.services import Containerd, ContentStore, LeaseManager, Snapshotter
+from buildkit_migrate.containerd.services import (
+    Containerd,
+    ContentStore,
+    Holding,
+    LeaseManager,
+    Snapshotter,
+)
 from buildkit_migrate.migration import migrate as migrate_module
 from buildkit_migrate.migration.model import Before, PlainState
 from buildkit_migrate.migration.report import Outcome
@@ -52,7 +58,11 @@ class Recorded:
             [(name, s.kind, s.parent, s.root_label) for name, s in self._plain.snapshots.items()],
             [(digest, blob.root_label, blob.size) for digest, blob in self._plain.blobs.items()],
             self._plain.leases.items(),
+            expiring=self._plain.expiring_leases,
         )
+
+    def holdings(self, ids: Collection[bytes]) -> list[Holding]:
+        return []
 
     def step(self, name: str) -> None:
         assert self._aside.exists(), "the new store is complete before containerd is touched"

@@ -75,6 +75,7 @@ def migrated(
             [(name, s.kind, s.parent, s.root_label) for name, s in survey.snapshots.items()],
             [(digest, blob.root_label, blob.size) for digest, blob in survey.blobs.items()],
             survey.leases.items(),
+            expiring=survey.expiring_leases,
         ),
         upstream_exact=upstream_exact,
     )
@@ -96,6 +97,7 @@ def after(survey: PlainSurvey, plan: PlainPlan) -> PlainState:
             for digest, blob in survey.blobs.items()
         },
         leases,
+        {id: expire for id, expire in survey.expiring_leases.items() if id not in plan.records},
         set(leases),
     )
 

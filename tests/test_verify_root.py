@@ -567,6 +567,7 @@ def test_containerd_of_somebody_else(root: OnDisk) -> None:
 def test_empty_store(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     root.v1.write_bytes(b"")
+    ondisk.empty_database(root.containerd)
     root.migrate_here()
     (worker,) = verify_root(root.root)
     assert (worker.verdict, worker.findings.records) == (Verdict.OK, 0)

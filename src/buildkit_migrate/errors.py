@@ -90,7 +90,7 @@ class BrokenRecordsError(Error):
 
 
 class ContainerdStateError(Error):
-    """The containerd services have no usable state for this worker."""
+    """The containerd services have no usable state for this worker, or not that of its v1 store."""
 
     exit_code = 7
 

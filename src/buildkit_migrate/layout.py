@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.copies import original_of
 from buildkit_migrate.errors import RootNotFoundError, StorageError
 from buildkit_migrate.names import is_identifier
+from buildkit_migrate.settings import ARGUMENT, DEFAULT
 from buildkit_migrate.storage import storage_errors
 
 __all__ = [
@@ -73,13 +74,14 @@ class Skipped:
 class Root:
     """What was found at ``path``. ``state``: the state directory, which is the parent of a lone worker.
 
-    ``skipped``: copies of workers, for example.
+    ``skipped``: copies of workers, for example. ``origin``: of ``path``, see `Setting`.
     """
 
     path: Path
     state: Path
     workers: tuple[Worker, ...]
     skipped: tuple[Skipped, ...] = ()
+    origin: str = ARGUMENT
 
 
 def default_places(environ: Mapping[str, str] = os.environ) -> list[Path]:
@@ -140,7 +142,7 @@ def _at_default_places(missing_ok: bool) -> Root:
         if root is None:
             tried.append(f"{place}: no state directory")
         elif root.workers:
-            return root
+            return replace(root, origin=DEFAULT)
         else:
             # An empty system directory must not hide the root of a rootless daemon.
             without_workers = without_workers or root

@@ -19,6 +19,8 @@ from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import ContainerdStateError, ContainerdUnavailableError, Error, StorageError
 from buildkit_migrate.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
 from buildkit_migrate.migration.migrate import Progress
+from buildkit_migrate.migration.place import Place
+from buildkit_migrate.settings import Setting
 
 if TYPE_CHECKING:
     from buildkit_migrate.containerd.live import Connection, LiveContainerd
@@ -31,6 +33,8 @@ OCI_NAMESPACE: Final = "buildkit"
 """The OCI worker's namespace can't be configured."""
 
 _SKIP_HINT: Final = "--skip-unreachable leaves this worker as it is and goes on with the others"
+_SNAPSHOTS: Final = "snapshots/metadata.db"
+_METADATA: Final = "io.containerd.metadata.v1.bolt/meta.db"
 
 
 def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None:
@@ -63,7 +67,8 @@ def about(worker: Worker, root: Root, skip_unreachable: bool) -> Iterator[list[s
         if unreachable and len(root.workers) > 1:
             error.hint = "; ".join(filter(None, (error.hint, _SKIP_HINT)))
         if worker.kind == OCI_WORKER and isinstance(error, ContainerdStateError) and len(root.workers) > 1:
-            error.hint = f"if {worker.path} is a copy, or not in use, move it out of the root"
+            copy = f"if {worker.path} is a copy, or not in use, move it out of the root"
+            error.hint = "; ".join(filter(None, (copy, error.hint)))
         if str(worker.path) not in error.message:
             error.message = f"{worker.path}: {error.message}"
             error.args = (error.message,)
@@ -86,9 +91,9 @@ class ContainerdPlace:
     """
 
     connection: ConnectionOptions
-    root: Path | None
-    namespace: str
-    snapshotter: str | None
+    root: Setting | None
+    namespace: Setting
+    snapshotter: Setting | None
 
 
 class Opener:
@@ -110,10 +115,11 @@ class Opener:
         if place.snapshotter is not None and len(workers) > 1:
             raise ContainerdStateError(
                 f"{root.path} has {len(workers)} containerd workers, which can't all use the snapshotter "
-                f"{place.snapshotter}",
+                f"{place.snapshotter.value}",
                 hint="leave --snapshotter and $CONTAINERD_SNAPSHOTTER out, or give one worker directory",
             )
         self._held = held
+        self._root = root
         self._place = place
         self._exclusive = exclusive
         self._progress = progress
@@ -129,38 +135,71 @@ class Opener:
                 f"the blob files of {worker.path} belong to a running containerd and can't be hashed here",
                 hint="leave --content out, or stop containerd and use --offline",
             )
-        return self._place.root / "io.containerd.content.v1.content"
+        return Path(self._place.root.value, "io.containerd.content.v1.content")
+
+    def place(self, worker: Worker) -> Place:
+        """Where the worker's containerd is, and who says so."""
+        root = Setting(str(self._root.path), self._root.origin)
+        named = Setting(worker.snapshotter, "name of the directory")
+        if worker.kind == OCI_WORKER:
+            database = Setting(str(worker.path / "containerdmeta.db"), "of the worker")
+            namespace = Setting(OCI_NAMESPACE, "fixed")
+            return Place("OCI", root, database, namespace, named, str(worker.path / _SNAPSHOTS))
+        snapshotter, connection = self._place.snapshotter or named, self._place.connection
+        if self._place.root is None:
+            socket = Setting(connection.address, connection.origin)
+            return Place("containerd", root, socket, self._place.namespace, snapshotter)
+        stopped = Path(self._place.root.value)
+        database = Setting(str(stopped / _METADATA), self._place.root.origin)
+        backend = stopped / f"io.containerd.snapshotter.v1.{snapshotter.value}" / "metadata.db"
+        return Place("containerd", root, database, self._place.namespace, snapshotter, str(backend))
 
     def containerd(self, worker: Worker) -> AnyContainerd:
-        if worker.kind == OCI_WORKER:
-            metadata = self._metadata(worker.path / "containerdmeta.db")
-            snapshots = self._snapshots(worker.path / "snapshots")
-            return OfflineContainerd(metadata, snapshots, OCI_NAMESPACE, worker.snapshotter)
-        snapshotter = self._place.snapshotter or worker.snapshotter
-        root = self._place.root
-        if root is None:
+        """Opens it. Raises ContainerdStateError, which says what to do for a worker of this kind."""
+        place = self.place(worker)
+        snapshotter, namespace = place.snapshotter.value, place.namespace.value
+        if not place.backend:
             return self._live(snapshotter)
-        if self._stopped is None:
-            self._stopped = self._metadata(root / "io.containerd.metadata.v1.bolt" / "meta.db")
-        snapshots = self._snapshots(root / f"io.containerd.snapshotter.v1.{snapshotter}")
-        # The file may be replaced for several namespaces and snapshotters, one after the other.
-        suffix = f"{KEPT_SUFFIX}-{self._place.namespace}-{snapshotter}"
-        return OfflineContainerd(
-            self._stopped, snapshots, self._place.namespace, snapshotter, kept_suffix=suffix
-        )
+        metadata, backend = Path(place.containerd.value), Path(place.backend)
+        try:
+            if worker.kind == OCI_WORKER:
+                return OfflineContainerd(
+                    self._metadata(metadata), self._database(backend), namespace, snapshotter
+                )
+            if self._stopped is None:
+                self._stopped = self._metadata(metadata)
+            # The file may be replaced for several namespaces and snapshotters, one after the other.
+            suffix = f"{KEPT_SUFFIX}-{namespace}-{snapshotter}"
+            return OfflineContainerd(
+                self._stopped, self._database(backend), namespace, snapshotter, kept_suffix=suffix
+            )
+        except ContainerdStateError as error:
+            error.hint = error.hint or _hint_for_missing(worker, place)
+            raise
 
     def _live(self, snapshotter: str) -> LiveContainerd:
         # gRPC is loaded for those who need it.
         from buildkit_migrate.containerd.live import Connection, LiveContainerd
 
         if self._running is None:
-            connection = Connection(self._place.connection, self._place.namespace, self._progress)
+            connection = Connection(self._place.connection, self._place.namespace.value, self._progress)
             self._running = self._held.enter_context(contextlib.closing(connection))
         return LiveContainerd(self._running, snapshotter)
 
     def _metadata(self, path: Path) -> MetadataDatabase:
         return self._held.enter_context(contextlib.closing(MetadataDatabase(path, exclusive=self._exclusive)))
 
-    def _snapshots(self, directory: Path) -> Database:
-        path = directory / "metadata.db"
+    def _database(self, path: Path) -> Database:
         return self._held.enter_context(open_database(path, exclusive=self._exclusive))
+
+
+def _hint_for_missing(worker: Worker, place: Place) -> str:
+    if worker.kind == OCI_WORKER:
+        return (
+            f"restore all of {worker.path} from one backup; without the file the cache is lost, and moving "
+            f"{worker.v1.name} away begins with an empty one"
+        )
+    return (
+        "give the root of the containerd that BuildKit used with --containerd-root, and its --snapshotter "
+        f"(now {place.snapshotter}); leave --offline out if it runs"
+    )

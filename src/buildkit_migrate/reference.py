@@ -359,7 +359,10 @@ def _hash(text: bytes) -> bytes:
 
 
 def _pass5_leases(records: _Records, survey: PlainSurvey) -> dict[bytes, RecordPlan]:
-    """Pass 5: a lease for each record. Resources are added to one that exists, too (row 1)."""
+    """Pass 5: a lease for each record. Resources are added to one that exists, too (row 1).
+
+    One that exists and has a time to expire loses that: containerd would delete it with all that it holds.
+    """
     result = {}
     for record in records.values():
         wanted: set[Resource] = {(f"snapshots/{survey.snapshotter}", record.text(keys.SNAPSHOT))}
@@ -370,6 +373,7 @@ def _pass5_leases(records: _Records, survey: PlainSurvey) -> dict[bytes, RecordP
             index=frozenset(record.index),
             create_lease=record.id not in survey.leases,
             add_resources=frozenset(wanted - survey.leases.get(record.id, set())),
+            keep_lease=record.id in survey.expiring_leases,
         )
     return result
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
@@ -30,9 +27,7 @@ from buildkit_migrate.migration.status import Stage, Status, status
 from buildkit_migrate.migration.undo import Undone, UndoneOutcome, undo
 from buildkit_migrate.migration.verification import Verdict, Verification, opened_store, verify_files
 from buildkit_migrate.opening import ContainerdPlace, Opener, about, lock_state
-
-if TYPE_CHECKING:
-    from buildkit_migrate.opening import AnyContainerd
+from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 
 __all__ = [
     "Root",
@@ -47,12 +42,12 @@ __all__ = [
 
 
 def migrate_root(
-    path: StrPath | None = None,
+    path: StrPath | Root | None = None,
     *,
     containerd: ConnectionOptions | None = None,
-    containerd_root: StrPath | None = None,
-    namespace: str = "buildkit",
-    snapshotter: str | None = None,
+    containerd_root: StrPath | Setting | None = None,
+    namespace: str | Setting = DEFAULT_NAMESPACE,
+    snapshotter: str | Setting | None = None,
     on_broken: OnBroken = "fail",
     dry_run: bool = False,
     verify: bool = False,
@@ -64,17 +59,18 @@ def migrate_root(
 ) -> list[Report]:
     """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
 
-    ``path``, ``missing_ok``: as for `find_root`; ``verify``, ``engine``, ``upstream_exact``: as for
-    `migrate_v2`. Containerd workers need the containerd that BuildKit used: running and reached as
-    ``containerd`` says, or stopped, with its ``containerd_root``. ``namespace``: BuildKit's in it;
-    ``snapshotter``: by default the one in the directory's name.
+    ``path``, ``missing_ok``: as for `find_root`, or what it found; ``verify``, ``engine``,
+    ``upstream_exact``: as for `migrate_v2`. Containerd workers need the containerd that BuildKit used:
+    running and reached as ``containerd`` says, or stopped, with its ``containerd_root``. ``namespace``:
+    BuildKit's in it; ``snapshotter``: by default the one in the directory's name. A `Setting` also says who
+    gave it.
     All workers are locked and planned before anything is written, so broken records in one leave all
     unchanged. A dry run creates no file and makes no call that changes anything.
     ``skip_unreachable``: workers whose containerd can't be reached are left as they are, and so reported.
     Raises the errors of `find_root` and `migrate_v2`.
     """
     check_options(on_broken=on_broken, engine=engine, verify=verify)
-    root = find_root(path, missing_ok=missing_ok)
+    root = path if isinstance(path, Root) else find_root(path, missing_ok=missing_ok)
     place = _place(containerd, containerd_root, namespace, snapshotter)
     reports = {worker: settled(worker.v1, worker.v2, engine) for worker in root.workers}
     waiting = [worker for worker in root.workers if reports[worker] is None]
@@ -88,7 +84,7 @@ def migrate_root(
                     migrations[worker] = held.enter_context(
                         _migration(
                             worker,
-                            opener.containerd(worker),
+                            opener,
                             exclusive=not dry_run,
                             engine=engine,
                             upstream_exact=upstream_exact,
@@ -119,28 +115,38 @@ def _skipped(directory: Worker | Skipped, reason: str) -> Report:
 
 def _place(
     containerd: ConnectionOptions | None,
-    containerd_root: StrPath | None,
-    namespace: str,
-    snapshotter: str | None,
+    containerd_root: StrPath | Setting | None,
+    namespace: str | Setting,
+    snapshotter: str | Setting | None,
 ) -> ContainerdPlace:
+    return ContainerdPlace(
+        containerd or ConnectionOptions(origin=DEFAULT),
+        _setting("containerd_root", containerd_root),
+        _setting("namespace", namespace) or DEFAULT_NAMESPACE,
+        _setting("snapshotter", snapshotter),
+    )
+
+
+def _setting(name: str, given: StrPath | Setting | None) -> Setting | None:
     """Raises ValueError for an empty name: it would silently mean another place."""
-    given = {"containerd_root": containerd_root, "namespace": namespace, "snapshotter": snapshotter}
-    for name, value in given.items():
-        if value is not None and not os.fspath(value):
-            raise ValueError(f"{name} is empty: is a variable not set?")
-    root = None if containerd_root is None else Path(containerd_root)
-    return ContainerdPlace(containerd or ConnectionOptions(), root, namespace, snapshotter)
+    if given is None:
+        return None
+    setting = Setting.of(given)
+    if not setting.value:
+        raise ValueError(f"{name} is empty: is a variable not set?")
+    return setting
 
 
 def _migration(
     worker: Worker,
-    containerd: AnyContainerd,
+    opener: Opener,
     *,
     exclusive: bool,
     engine: Engine,
     upstream_exact: bool,
     progress: Progress | None,
 ) -> Migration:
+    containerd = opener.containerd(worker)
     return Migration(
         worker.v1,
         worker.v2,
@@ -150,6 +156,7 @@ def _migration(
         exclusive=exclusive,
         engine=engine,
         upstream_exact=upstream_exact,
+        place=opener.place(worker),
         progress=progress,
     )
 
@@ -169,9 +176,9 @@ def undo_root(
     path: StrPath | None = None,
     *,
     containerd: ConnectionOptions | None = None,
-    containerd_root: StrPath | None = None,
-    namespace: str = "buildkit",
-    snapshotter: str | None = None,
+    containerd_root: StrPath | Setting | None = None,
+    namespace: str | Setting = DEFAULT_NAMESPACE,
+    snapshotter: str | Setting | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[Undone]:
@@ -225,9 +232,9 @@ def verify_root(
     path: StrPath | None = None,
     *,
     containerd: ConnectionOptions | None = None,
-    containerd_root: StrPath | None = None,
-    namespace: str = "buildkit",
-    snapshotter: str | None = None,
+    containerd_root: StrPath | Setting | None = None,
+    namespace: str | Setting = DEFAULT_NAMESPACE,
+    snapshotter: str | Setting | None = None,
     content: bool = False,
     missing_ok: bool = False,
     skip_unreachable: bool = False,

@@ -19,6 +19,7 @@ import pytest
 import containerd_daemon
 import grpc_proxy
 import ondisk
+from containerd_daemon import Containerd
 from fixtures import ROOT_LABEL
 from grpc_proxy import Proxy
 from live_root import Expected, Live, error_of
@@ -208,22 +209,40 @@ def test_terminated(live: Live) -> None:
 
 
 def test_a_namespace_that_does_not_exist(live: Live) -> None:
-    error = error_of(live.migrate("--namespace", "elsewhere"))
+    error = error_of(live.migrate("--namespace", "elsewhere", "--on-broken", "drop"))
     assert error["type"] == "ContainerdStateError"
-    assert "no namespace elsewhere" in error["message"]
-    assert "buildkit" in error["message"]
+    assert f"{live.daemon.address} (--address), namespace elsewhere (--namespace)" in error["message"]
+    assert "give --namespace buildkit" in error["hint"]
+    assert "drop" not in error["hint"]
 
 
 def test_a_snapshotter_that_does_not_exist(live: Live) -> None:
     error = error_of(live.migrate("--snapshotter", "nosuch"))
     assert error["type"] == "ContainerdStateError"
-    assert "no snapshotter nosuch" in error["message"]
+    assert "snapshotter nosuch (--snapshotter)" in error["message"]
+    assert "give --snapshotter overlayfs" in error["hint"]
 
 
 def test_a_snapshotter_without_snapshots(live: Live) -> None:
-    error = error_of(live.migrate("--snapshotter", "native"))
+    error = error_of(live.migrate("--dry-run", CONTAINERD_SNAPSHOTTER="native"))
     assert error["type"] == "ContainerdStateError"
-    assert "no snapshots of native" in error["message"]
+    assert "snapshotter native ($CONTAINERD_SNAPSHOTTER)" in error["message"]
+    assert "give --snapshotter overlayfs (it wins over $CONTAINERD_SNAPSHOTTER)" in error["hint"]
+
+
+def test_a_containerd_of_somebody_else(live: Live) -> None:
+    with Containerd() as daemon:
+        error = error_of(live.migrate("--on-broken", "drop", address=daemon.address))
+    assert error["type"] == "ContainerdStateError"
+    assert "(--address)" in error["message"]
+    assert "--address" in error["hint"]
+
+
+def test_a_v1_store_without_records(live: Live) -> None:
+    live.root.v1.write_bytes(b"")
+    error = error_of(live.migrate("--on-broken", "drop"))
+    assert "has no records" in error["message"]
+    assert "blobs with the gc.root label" in error["message"]
 
 
 def test_daemon_of_buildkit_runs(live: Live) -> None:

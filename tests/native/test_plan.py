@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import struct
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,7 +30,7 @@ from buildkit_migrate.migration.model import (
     Snapshot,
 )
 from dicts import edited, file_of
-from fixtures import Tree, bucket
+from fixtures import EXPIRE_LABEL, Tree, bucket
 from strategies import worlds
 
 SLOW = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -53,6 +54,7 @@ def native_survey(survey: PlainSurvey) -> Survey:
         [(name, s.kind, s.parent, s.root_label) for name, s in survey.snapshots.items()],
         [(digest, blob.root_label, blob.size) for digest, blob in survey.blobs.items()],
         survey.leases.items(),
+        expiring=survey.expiring_leases,
     )
 
 
@@ -275,6 +277,8 @@ def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[T
             else:
                 of_type = lease.setdefault(b"snapshots", {}).setdefault(kind.split("/")[1].encode(), {})  # type: ignore[union-attr]
                 of_type[resource] = b""  # type: ignore[index]
+        if id in survey.expiring_leases:
+            lease[b"labels"] = {EXPIRE_LABEL: survey.expiring_leases[id], b"other": b"l"}
         leases[id] = lease
     containerd: Tree = {
         b"v1": {
@@ -343,6 +347,8 @@ def after_update(containerd: Tree, plan: PlainPlan, snapshotter: bytes) -> Tree:
                 b"labels": {fixtures.FLAT_LABEL: NOW_TEXT},
             }
         lease = bucket(namespace, b"leases", id)
+        if record.keep_lease:
+            del bucket(lease, b"labels")[EXPIRE_LABEL]
         for kind, resource in record.add_resources:
             path = [b"content"] if kind == "content" else [b"snapshots", snapshotter]
             at = lease
@@ -374,8 +380,11 @@ def test_offline_survey_and_containerd_edits(world: tuple[PlainRecords, PlainSur
     assert {id: (create, resources) for id, create, resources in plan.leases()} == {
         id: (record.create_lease, record.add_resources)
         for id, record in expected.records.items()
-        if record.create_lease or record.add_resources
+        if record.create_lease or record.keep_lease or record.add_resources
     }
+    assert list(plan.kept_leases()) == sorted(
+        id for id in expected.records if expected.records[id].keep_lease
+    )
 
 
 def offline_size(entry: Tree) -> int | None:
@@ -467,15 +476,25 @@ def test_time_text(fraction: int, text: bytes) -> None:
 # --- What people look at
 
 
+def _has_equal_mutable(values: Mapping[bytes, bytes | None]) -> bool:
+    try:
+        return bool(gojson.string(values.get(keys.EQUAL_MUTABLE)))
+    except gojson.UndecodableValueError:
+        return False
+
+
 @SLOW
 @given(worlds(max_records=10))
 def test_counts(world: tuple[PlainRecords, PlainSurvey]) -> None:
     records, survey = world
     plain = reference.plan(records, survey)
     kept = plain.records.values()
+    needing = {id for id, values in records.items() if not _has_equal_mutable(values)}
     left = {name for name, s in survey.snapshots.items() if s.root_label} - plain.unlabel_snapshots
     assert native_plan(store_of(records), survey).counts == {
         "records": len(records),
+        "snapshots_needed": len(needing),
+        "snapshots_found": len(needing & survey.snapshots.keys()),
         "kept": len(kept),
         "dropped": len(records) - len(kept),
         "committed": sum(keys.COMMITTED in record.puts for record in kept),
@@ -483,6 +502,7 @@ def test_counts(world: tuple[PlainRecords, PlainSurvey]) -> None:
         "blob_sizes": sum(keys.BLOB_SIZE in record.puts for record in kept),
         "chains": sum(keys.CHAIN_ID in record.puts for record in kept),
         "leases_to_create": sum(record.create_lease for record in kept),
+        "leases_to_keep": sum(record.keep_lease for record in kept),
         "resources_to_add": sum(len(record.add_resources) for record in kept),
         "unlabel_snapshots": len(plain.unlabel_snapshots),
         "unlabel_blobs": len(plain.unlabel_blobs),

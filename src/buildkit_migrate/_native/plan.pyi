@@ -38,7 +38,7 @@ class Survey:
     `snapshots`: name, kind (as `model.Kind`), parent ("" if none), whether it has the gc.root label; `blobs`:
     digest, whether it has the label, and its bytes (from 1 to 2**63 - 1; None if containerd does not say);
     `leases`: id and resources, None for all that its record wants. Of two entries with one name, the last
-    counts.
+    counts. `expiring`: ids of leases with the gc.expire label.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Survey:
         blobs: Iterable[tuple[bytes, bool, int | None]],
         leases: Iterable[tuple[bytes, Iterable[Resource] | None]],
         namespace: str = "buildkit",
+        expiring: Iterable[bytes] = (),
     ) -> None: ...
     @staticmethod
     def offline(metadata: Reader, snapshots: Reader | None, namespace: str, snapshotter: str) -> Survey:
@@ -77,10 +78,11 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """How many there are of each.
 
-        records, kept, dropped; of those kept: committed, blobs (that get blob keys), blob_sizes (with the
-        size), chains (that get new chain ids), leases_to_create, resources_to_add; unlabel_snapshots (views
-        included), unlabel_blobs, views (that lose the label); labels_left_snapshots, labels_left_blobs (that
-        keep it).
+        records; snapshots_needed (by records without an equal-mutable one), snapshots_found (of these); kept,
+        dropped; of those kept: committed, blobs (that get blob keys), blob_sizes (with the size), chains
+        (that get new chain ids), leases_to_create, leases_to_keep (that lose the gc.expire label),
+        resources_to_add; unlabel_snapshots (views included), unlabel_blobs, views (that lose the label);
+        labels_left_snapshots, labels_left_blobs (that keep it).
         """
     @property
     def problems(self) -> list[Problem]:
@@ -92,6 +94,8 @@ class Plan:
     def plain(self) -> PlainPlan: ...
     def leases(self) -> Iterator[tuple[bytes, bool, frozenset[Resource]]]:
         """Lease id, whether to create it, resources to add; leases with nothing to do are left out."""
+    def kept_leases(self) -> Iterator[bytes]:
+        """Ids of leases that exist and lose the gc.expire label, sorted. `leases` has them, too."""
     def unlabel_snapshots(self) -> Iterator[bytes]:
         """Names of snapshots that lose the gc.root label, sorted."""
     def unlabel_blobs(self) -> Iterator[bytes]:

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     root = find_root(options.root, missing_ok=options.missing_ok)
     with common.progress() as progress:
         reports = migrate_root(
-            root.path,
+            root,
             **common.containerd_arguments(options),
             on_broken=options.on_broken,
             dry_run=options.dry_run,

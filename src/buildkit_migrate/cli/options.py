@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from buildkit_migrate.choices import ENGINES
 from buildkit_migrate.containerd.services import LONGEST_TIMEOUT, ConnectionOptions
+from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 
 __all__ = [
     "add_containerd",
@@ -107,7 +108,6 @@ def add_containerd(parser: argparse.ArgumentParser) -> None:
         "--address",
         metavar="SOCKET",
         type=_address,
-        default=os.environ.get("CONTAINERD_ADDRESS") or ConnectionOptions.address,
         help="socket of the running containerd (default: $CONTAINERD_ADDRESS, else "
         f"{ConnectionOptions.address})",
     )
@@ -116,14 +116,12 @@ def add_containerd(parser: argparse.ArgumentParser) -> None:
         "--namespace",
         metavar="NAME",
         type=_namespace,
-        default=os.environ.get("CONTAINERD_NAMESPACE") or "buildkit",
         help="BuildKit's namespace in it (default: $CONTAINERD_NAMESPACE, else buildkit)",
     )
     add(
         "--snapshotter",
         metavar="NAME",
         type=not_empty,
-        default=os.environ.get("CONTAINERD_SNAPSHOTTER") or None,
         help="(default: $CONTAINERD_SNAPSHOTTER, else the one in the directory's name)",
     )
     add(
@@ -182,15 +180,36 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def containerd_arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """What the functions for whole roots take of the options of `add_containerd`."""
+    """What the functions for whole roots take of the options of `add_containerd`. Raises UsageError."""
+    address = _chosen(options, "address", _address) or Setting(ConnectionOptions.address, DEFAULT)
+    root = Setting(_CONTAINERD_ROOT, DEFAULT) if options.offline else None
+    if options.containerd_root:
+        root = Setting(options.containerd_root, "--containerd-root")
     return {
         "containerd": ConnectionOptions(
-            options.address, options.timeout, options.connect_timeout, options.concurrency
+            address.value, options.timeout, options.connect_timeout, options.concurrency, address.origin
         ),
-        "containerd_root": options.containerd_root or (_CONTAINERD_ROOT if options.offline else None),
-        "namespace": options.namespace,
-        "snapshotter": options.snapshotter,
+        "containerd_root": root,
+        "namespace": _chosen(options, "namespace", _namespace) or DEFAULT_NAMESPACE,
+        "snapshotter": _chosen(options, "snapshotter", not_empty),
     }
+
+
+def _chosen(options: argparse.Namespace, name: str, check: Callable[[str], str]) -> Setting | None:
+    """That of the option, else that of containerd's variable, None if there is neither."""
+    given = getattr(options, name)
+    if given is not None:
+        return Setting(given, f"--{name}")
+    variable = f"CONTAINERD_{name.upper()}"
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    try:
+        return Setting(check(value), f"${variable}")
+    except argparse.ArgumentTypeError as error:
+        from buildkit_migrate.cli import UsageError
+
+        raise UsageError(f"${variable}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -191,6 +191,11 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
         yield f"{worker}: no v1 store, nothing to migrate"
         return
     done = "would migrate" if report.outcome is Outcome.PLANNED else "migrated"
+    if report.place is not None:
+        kind = f"{report.place.kind} worker" if report.place.kind else "services that were given"
+        yield f"{worker}: {kind}"
+        for name, setting in report.place.settings():
+            yield f"  {name}: {printable(os.fsencode(str(setting)))}"
     if verbose:
         yield from _record_lines(report, done)
     counts = report.counts

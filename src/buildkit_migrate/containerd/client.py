@@ -6,6 +6,7 @@ Connection, namespace header and status codes: spec containerd-services, section
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import socket
 import time
@@ -58,6 +59,13 @@ class Client:
         self.connect_timeout = connect_timeout
         self._metadata = (("containerd-namespace", namespace),)
         self._channel: grpc.aio.Channel | None = None
+
+    def within(self, namespace: str) -> Client:
+        """The same connection, for another namespace; this one has to be open, and is the one to close."""
+        other = copy.copy(self)
+        other.namespace = namespace
+        other._metadata = (("containerd-namespace", namespace),)
+        return other
 
     async def open(self) -> None:
         """Connects and asks for the version. Raises ContainerdUnavailableError, ContainerdCallError."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import time
@@ -40,7 +41,7 @@ from buildkit_migrate.containerd.protocol.methods import (
     UPDATE_CONTENT,
     UPDATE_SNAPSHOT,
 )
-from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL, ConnectionOptions
+from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL, ConnectionOptions, Holding
 from buildkit_migrate.containerd.times import text_time
 from buildkit_migrate.errors import ContainerdCallError, ContainerdStateError, Error
 from buildkit_migrate.migration.model import Before, Blob, Kind, PlainState, Resource, Snapshot
@@ -49,6 +50,22 @@ __all__ = ["Connection", "LiveContainerd"]
 
 _ROOT_LABEL_ONLY: Final = api.FieldMask(paths=[b"labels." + ROOT_LABEL])
 """An update with this mask sets this label, or removes it, and leaves the others alone (section 4)."""
+
+_SNAPSHOTTERS: Final = (
+    *(
+        "overlayfs",
+        "native",
+        "fuse-overlayfs",
+        "stargz",
+        "soci",
+        "nydus",
+        "erofs",
+        "btrfs",
+        "zfs",
+        "devmapper",
+    ),
+)
+"""Where the snapshots of a cache may be that are not where they were looked for."""
 
 _TOLD_EVERY: Final = 100
 
@@ -163,7 +180,7 @@ class LiveContainerd:
         return None
 
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
-        snapshots = self._known_snapshots(len(records))
+        snapshots = self.connection.run(self._snapshots_if_any())
         blobs = self.connection.run(self._blobs())
         leases = self.connection.run(self.lease_manager.named_like(list(records.ids()), finished))
         self._before = Before(
@@ -186,6 +203,30 @@ class LiveContainerd:
             {digest: self._before.blobs[digest] for digest in plan.unlabel_blobs()},
         )
 
+    def holdings(self, ids: Collection[bytes]) -> list[Holding]:
+        return self.connection.run(self._holdings(ids))
+
+    async def _holdings(self, ids: Collection[bytes]) -> list[Holding]:
+        client = self.connection.client
+        answer = await client.call(LIST_NAMESPACES, api.ListNamespacesRequest())
+        found = []
+
+        async def look(place: tuple[str, str]) -> None:
+            namespace, snapshotter = place
+            with contextlib.suppress(ContainerdCallError):  # most are not loaded
+                names = await client.within(namespace).rows(
+                    LIST_SNAPSHOTS,
+                    api.ListSnapshotsRequest(snapshotter=snapshotter.encode()),
+                    lambda response: [info.name for info in response.info],
+                )
+                if names:
+                    found.append(Holding(namespace, snapshotter, sum(name in ids for name in names)))
+
+        namespaces = [entry.name.decode(errors="replace") for entry in answer.namespaces]
+        snapshotters = dict.fromkeys((self.name, *_SNAPSHOTTERS))
+        await self.connection.concurrently(itertools.product(namespaces, snapshotters), look)
+        return found
+
     def state(self, ids: Collection[bytes]) -> PlainState:
         snapshots = self._known_snapshots(len(ids))
         leases = self.connection.run(self.lease_manager.named_like(ids))
@@ -194,7 +235,7 @@ class LiveContainerd:
             {name: Snapshot(Kind(kind), parent, bool(label)) for name, kind, parent, label in snapshots},
             {digest: Blob(bool(label), size) for digest, label, size in self.connection.run(self._blobs())},
             {id: set(resources or ()) for id, _, resources in leases},
-            {id for id, is_flat, _ in leases if is_flat},
+            flat_leases={id for id, is_flat, _ in leases if is_flat},
         )
 
     def check_is_known(self, records: int) -> None:
@@ -205,6 +246,11 @@ class LiveContainerd:
         if records and not snapshots:
             self.connection.run(self._refuse_unknown())
         return snapshots
+
+    async def _snapshots_if_any(self) -> list[tuple[bytes, int, bytes, bytes]]:
+        with contextlib.suppress(ContainerdStateError):  # there is no such snapshotter
+            return await self._snapshots()
+        return []
 
     async def _snapshots(self) -> list[tuple[bytes, int, bytes, bytes]]:
         """All with one call: name, kind, parent, value of the gc.root label ("" if it has none).

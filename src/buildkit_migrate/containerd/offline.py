@@ -17,7 +17,8 @@ from typing import Final
 
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.bolt import Database, encode, keep, remove, rewrite, write
-from buildkit_migrate.containerd.plain import edits_to_restore, read_state
+from buildkit_migrate.containerd.plain import edits_to_restore, holdings, read_state
+from buildkit_migrate.containerd.services import Holding
 from buildkit_migrate.errors import ContainerdStateError, StorageError
 from buildkit_migrate.migration.model import Before, PlainState
 from buildkit_migrate.storage import storage_errors
@@ -170,9 +171,11 @@ class OfflineContainerd:
         return self.database.with_name(self.database.name + self._kept_suffix)
 
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
-        self.check_is_known(len(records))
         metadata, snapshots = self.databases
         return Survey.offline(metadata.reader, snapshots.reader, self._namespace, self._snapshotter)
+
+    def holdings(self, ids: Collection[bytes]) -> list[Holding]:
+        return holdings(self.databases[0].root, ids)
 
     def state(self, ids: Collection[bytes]) -> PlainState:
         self.check_is_known(len(ids))

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.bolt.edits import Edits
-from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL
+from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL, Holding
 from buildkit_migrate.migration.model import Before, Blob, Kind, PlainState, Resource, Snapshot
 
-__all__ = ["blob_size", "edits_to_restore", "read_before", "read_state"]
+__all__ = ["blob_size", "edits_to_restore", "holdings", "read_before", "read_state"]
 
 _VARINT_LIMIT: Final = 10
 """Bytes of the longest number of 64 bits."""
@@ -49,6 +49,19 @@ def read_before(metadata: Bucket, namespace: str, snapshotter: str, ids: Contain
         dict(_labelled(top, b"snapshots", snapshotter.encode())),
         dict(_labelled(top, b"content", b"blob")),
     )
+
+
+def holdings(metadata: Bucket, ids: Collection[bytes]) -> list[Holding]:
+    """See `Containerd.holdings`; of the root bucket of containerd's database."""
+    return [
+        Holding(
+            namespace.decode(errors="backslashreplace"),
+            snapshotter.decode(errors="backslashreplace"),
+            sum(name in ids for name, _ in _rows(snapshots)),
+        )
+        for namespace, top in _rows(metadata, b"v1")
+        for snapshotter, snapshots in _rows(top, b"snapshots")
+    ]
 
 
 def edits_to_restore(

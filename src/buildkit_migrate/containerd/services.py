@@ -22,6 +22,7 @@ __all__ = [
     "ConnectionOptions",
     "Containerd",
     "ContentStore",
+    "Holding",
     "LeaseManager",
     "Service",
     "Snapshotter",
@@ -41,14 +42,16 @@ class ConnectionOptions:
     """How to talk to a running containerd.
 
     ``address``: path of its unix socket. ``timeout``: seconds for one call. ``connect_timeout``: seconds that
-    it may be away, at the beginning or while it is restarted. ``concurrency``: calls in flight. Raises
-    TypeError and ValueError for what none of them can be.
+    it may be away, at the beginning or while it is restarted. ``concurrency``: calls in flight.
+    ``origin``: who says that this is the address, for messages. Raises TypeError and ValueError for what none
+    of them can be.
     """
 
     address: str = "/run/containerd/containerd.sock"
     timeout: float = 60.0
     connect_timeout: float = 10.0
     concurrency: int = 16
+    origin: str = "argument"
 
     def __post_init__(self) -> None:
         if not self.address:
@@ -62,6 +65,18 @@ class ConnectionOptions:
         # With no call in flight nothing would be written, and all of it taken for done.
         if not isinstance(self.concurrency, int) or self.concurrency < 1:
             raise ValueError(f"concurrency must be a positive number of calls, not {self.concurrency!r}")
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A namespace and snapshotter of a containerd.
+
+    ``named_like``: how many of its snapshots are named like one of the records in question.
+    """
+
+    namespace: str
+    snapshotter: str
+    named_like: int
 
 
 class Containerd(Protocol):
@@ -82,16 +97,18 @@ class Containerd(Protocol):
         """What is there now; of leases, at least those named like a record.
 
         ``finished``: leases known to have all their resources if they are there; they need not be asked for.
-        If there are records, a containerd that knows nothing of their snapshotter is the wrong one; raises
-        ContainerdStateError.
+        A containerd that knows nothing of the namespace or the snapshotter has no snapshots.
         """
+
+    def holdings(self, ids: Collection[bytes]) -> list[Holding]:
+        """All namespaces and snapshotters that have snapshots, and what they have for the records ``ids``."""
 
     def state(self, ids: Collection[bytes]) -> PlainState:
         """What is there now, as plain Python objects, read without what makes a `Survey` of it.
 
         All snapshots of the snapshotter and all blobs; of leases, at least those named like one of ``ids``,
         each with all its resources. A label is there if its key is, whatever its value. Raises
-        ContainerdStateError if there are ids, as `survey` does for records.
+        ContainerdStateError if there are ids and the containerd knows nothing of their snapshotter.
         """
 
     def before(self, plan: Plan) -> Before:
@@ -101,7 +118,7 @@ class Containerd(Protocol):
         """
 
     def check_is_known(self, records: int) -> None:
-        """Raises ContainerdStateError if there are records, as `survey` does."""
+        """Raises ContainerdStateError if there are records, as `state` does for ids."""
 
     def commit(self, *, keep: bool = True) -> None:
         """Makes all that was asked of the services durable.

@@ -25,7 +25,9 @@ from buildkit_migrate.errors import (
 )
 from buildkit_migrate.metadata.engines import Engine, write_store
 from buildkit_migrate.migration import journal
+from buildkit_migrate.migration.belonging import check_belonging
 from buildkit_migrate.migration.journal import Journal, State
+from buildkit_migrate.migration.place import Place
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.target import target_at
 from buildkit_migrate.storage import storage_errors
@@ -135,15 +137,21 @@ class Migration:
         exclusive: bool = True,
         engine: Engine = "bolt",
         upstream_exact: bool = False,
+        place: Place | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Reads records and survey and plans. ``exclusive`` is needed for `apply`."""
+        """Reads records and survey and plans. ``exclusive`` is needed for `apply`.
+
+        ``place``: of the services, and who says so. Raises ContainerdStateError if the v1 store and
+        containerd do not belong together.
+        """
         self._started = time.perf_counter()
         self._from_path = from_path
         self._to_path = to_path
         self._containerd = content_store.containerd
         if not (self._containerd is snapshotter.containerd is lease_manager.containerd):
             raise ValueError("content store, snapshotter and lease manager belong to different containerds")
+        self.place = place or Place.of_services(self._containerd.identity)
         self._content_store = content_store
         self._snapshotter = snapshotter
         self._lease_manager = lease_manager
@@ -217,7 +225,9 @@ class Migration:
         self._progress("asking containerd")
         survey = self._containerd.survey(records, finished)
         self._progress("planning")
-        return Plan(records, survey, upstream_exact=self._upstream_exact)
+        plan = Plan(records, survey, upstream_exact=self._upstream_exact)
+        check_belonging(self._source, plan, self.place, self._containerd)
+        return plan
 
     @property
     def from_path(self) -> Path:
@@ -232,6 +242,7 @@ class Migration:
             problems=tuple(self.plan.problems),
             cautions=tuple(sorted(self.plan.cautions)),
             engine=self._engine,
+            place=self.place,
             seconds=time.perf_counter() - self._started,
             plan=self.plan,
         )

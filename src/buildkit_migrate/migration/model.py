@@ -92,6 +92,8 @@ class PlainSurvey:
     snapshots: dict[bytes, Snapshot] = field(default_factory=dict)
     blobs: dict[bytes, Blob] = field(default_factory=dict)
     leases: dict[bytes, set[Resource]] = field(default_factory=dict)
+    expiring_leases: dict[bytes, bytes] = field(default_factory=dict)
+    """Value of the gc.expire label of those that have one."""
 
 
 @dataclass
@@ -113,13 +115,15 @@ class Problem:
 class RecordPlan:
     """One kept record. ``puts``: metadata key to exact value bytes; ``index``: new index keys, whole.
 
-    ``create_lease``: the lease does not exist yet. ``add_resources``: those that the lease lacks.
+    ``create_lease``: the lease does not exist yet. ``keep_lease``: it exists, and must not expire any more.
+    ``add_resources``: those that the lease lacks.
     """
 
     puts: dict[bytes, bytes]
     index: frozenset[bytes]
     create_lease: bool
     add_resources: frozenset[Resource]
+    keep_lease: bool = False
 
 
 @dataclass

@@ -8,11 +8,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.model import Caution, Problem
+
+if TYPE_CHECKING:
+    from buildkit_migrate.migration.place import Place
 
 __all__ = ["Outcome", "Report", "named_text", "problem_as_dict", "reason_as_dict"]
 
@@ -30,8 +33,8 @@ class Outcome(enum.StrEnum):
 class Report:
     """Of one store. ``counts``: what was counted, empty if there was nothing to do.
 
-    ``engine``: of the v2 store that is there, or would be; None if there is nothing to migrate.
-    ``reason``: why it was skipped, "" if it was not.
+    ``engine``: of the v2 store that is there, or would be; None if there is nothing to migrate. ``place``:
+    what was worked on, None if there was nothing to do. ``reason``: why it was skipped, "" if it was not.
     """
 
     from_path: Path
@@ -42,6 +45,7 @@ class Report:
     """Records that can't be migrated as they are, sorted by id."""
     cautions: tuple[tuple[bytes, Caution], ...] = ()
     engine: Engine | None = None
+    place: Place | None = None
     seconds: float = 0.0
     plan: Plan | None = field(default=None, repr=False, compare=False)
     """The plan behind it, None if there was nothing to do."""
@@ -60,6 +64,7 @@ class Report:
             **named_text("to", os.fsencode(self.to_path)),
             "outcome": str(self.outcome),
             "engine": self.engine,
+            "place": self.place.as_dict() if self.place else None,
             "counts": dict(self.counts),
             "problems": [problem_as_dict(problem) for problem in self.problems],
             "cautions": [
