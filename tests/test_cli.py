@@ -218,7 +218,7 @@ def test_what_is_there_is_not_missing(tmp_path: Path, place: str) -> None:
         ("migrate", "--dry-run", " "),
         *(
             ("migrate", f"--{option}=", ".")
-            for option in ("address", "namespace", "snapshotter", "containerd-root")
+            for option in ("address", "namespace", "snapshotter", "snapshotter-root", "containerd-root")
         ),
         ("convert", "", "target"),
         ("convert", "metadata.db", ""),

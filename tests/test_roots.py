@@ -152,7 +152,7 @@ def test_an_empty_path_is_not_the_current_directory(
     assert ondisk.listing(root.root) == before
 
 
-@pytest.mark.parametrize("name", ["containerd_root", "namespace", "snapshotter"])
+@pytest.mark.parametrize("name", ["containerd_root", "namespace", "snapshotter", "snapshotter_root"])
 def test_an_empty_name_is_not_the_default(root: OnDisk, name: str) -> None:
     options: dict[str, Any] = {name: ""}
     for function in (migrate_root, verify_root, undo_root):
@@ -308,3 +308,32 @@ def test_an_oci_worker_is_not_skipped(root: OnDisk) -> None:
     root.containerd.unlink()
     with pytest.raises(errors.ContainerdStateError, match="missing"):
         migrate_root(root.root, skip_unreachable=True)
+
+
+# --- Snapshotters elsewhere
+
+
+@pytest.mark.parametrize("make", [ondisk.sample, ondisk.sample_of_containerd])
+@pytest.mark.parametrize("place", ["elsewhere", "elsewhere/snapshotter"])
+def test_snapshotter_root(tmp_path: Path, make: Callable[[Path], OnDisk], place: str) -> None:
+    root = make(tmp_path)
+    (tmp_path / place).mkdir(parents=True)
+    root.snapshots.rename(tmp_path / place / "metadata.db")
+    before = ondisk.listing(root.root)
+    result = root.migrate()
+    assert result.returncode == 7
+    assert f"{root.snapshots} is missing" in result.stderr
+    assert "--snapshotter-root" in result.stderr
+    assert ondisk.listing(root.root, ["buildkitd.lock"]).keys() == before.keys()
+    for command in ("migrate", "verify", "undo"):
+        elsewhere = ("--snapshotter-root", str(tmp_path / "elsewhere"))
+        result = ondisk.run(command, *root.options, *elsewhere, str(root.root))
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_one_snapshotter_root_for_several_workers(mixed: OnDisk, tmp_path: Path) -> None:
+    """Only one of them can be meant; a running containerd knows where its snapshots are."""
+    for options in ({"containerd_root": tmp_path}, {}):
+        root = mixed.root if options else mixed.root / "containerd-overlayfs"
+        with pytest.raises(errors.ContainerdStateError, match="one snapshotter only"):
+            migrate_root(root, snapshotter_root=mixed.snapshots.parent, **options)

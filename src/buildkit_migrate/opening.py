@@ -87,19 +87,21 @@ class ContainerdPlace:
     """Where the containerd of containerd workers is, and what BuildKit used in it.
 
     ``root``: that of a stopped one, None if it runs and is reached by ``connection``. ``snapshotter``: None
-    for the one in the directory's name.
+    for the one in the directory's name. ``snapshotter_root``: the directory with the database of the
+    snapshotter of the one worker that is worked on in files, None if it is at its usual place.
     """
 
     connection: ConnectionOptions
     root: Setting | None
     namespace: Setting
     snapshotter: Setting | None
+    snapshotter_root: Setting | None = None
 
 
 class Opener:
     """Opens the containerds of a root's workers; one that several of them share is opened once.
 
-    Raises ContainerdStateError if one snapshotter is given for several containerd workers.
+    Raises ContainerdStateError if one snapshotter, or its files, are given for several workers.
     """
 
     def __init__(
@@ -117,6 +119,14 @@ class Opener:
                 f"{root.path} has {len(workers)} containerd workers, which can't all use the snapshotter "
                 f"{place.snapshotter.value}",
                 hint="leave --snapshotter and $CONTAINERD_SNAPSHOTTER out, or give one worker directory",
+            )
+        on_files = [worker for worker in root.workers if worker.kind == OCI_WORKER or place.root is not None]
+        if place.snapshotter_root is not None and root.workers and len(on_files) != 1:
+            raise ContainerdStateError(
+                f"{root.path} has {len(on_files)} workers that are worked on in files, and "
+                f"{place.snapshotter_root.value} can be the directory of one snapshotter only",
+                hint="leave --snapshotter-root out, or give one worker directory; a running containerd knows "
+                "where its snapshots are",
             )
         self._held = held
         self._root = root
@@ -144,7 +154,7 @@ class Opener:
         if worker.kind == OCI_WORKER:
             database = Setting(str(worker.path / "containerdmeta.db"), "of the worker")
             namespace = Setting(OCI_NAMESPACE, "fixed")
-            return Place("OCI", root, database, namespace, named, str(worker.path / _SNAPSHOTS))
+            return Place("OCI", root, database, namespace, named, self._backend(worker.path / _SNAPSHOTS))
         snapshotter, connection = self._place.snapshotter or named, self._place.connection
         if self._place.root is None:
             socket = Setting(connection.address, connection.origin)
@@ -152,7 +162,15 @@ class Opener:
         stopped = Path(self._place.root.value)
         database = Setting(str(stopped / _METADATA), self._place.root.origin)
         backend = stopped / f"io.containerd.snapshotter.v1.{snapshotter.value}" / "metadata.db"
-        return Place("containerd", root, database, self._place.namespace, snapshotter, str(backend))
+        return Place("containerd", root, database, self._place.namespace, snapshotter, self._backend(backend))
+
+    def _backend(self, usual: Path) -> str:
+        """The snapshotter's database, which is at ``usual`` if nobody says where."""
+        given = self._place.snapshotter_root
+        path = usual if given is None else Path(given.value, usual.name)
+        # Remote snapshotters (stargz) have it one level below.
+        below = path.parent / "snapshotter" / path.name
+        return str(below if below.exists() and not path.exists() else path)
 
     def containerd(self, worker: Worker) -> AnyContainerd:
         """Opens it. Raises ContainerdStateError, which says what to do for a worker of this kind."""
@@ -196,10 +214,11 @@ class Opener:
 def _hint_for_missing(worker: Worker, place: Place) -> str:
     if worker.kind == OCI_WORKER:
         return (
-            f"restore all of {worker.path} from one backup; without the file the cache is lost, and moving "
-            f"{worker.v1.name} away begins with an empty one"
+            f"restore all of {worker.path} from one backup, or see --snapshotter-root; without the file the "
+            f"cache is lost, and moving {worker.v1.name} away begins with an empty one"
         )
     return (
         "give the root of the containerd that BuildKit used with --containerd-root, and its --snapshotter "
-        f"(now {place.snapshotter}); leave --offline out if it runs"
+        f"(now {place.snapshotter}), or the --snapshotter-root if that is elsewhere; leave --offline out if "
+        "it runs"
     )

@@ -48,6 +48,7 @@ def migrate_root(
     containerd_root: StrPath | Setting | None = None,
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
+    snapshotter_root: StrPath | Setting | None = None,
     on_broken: OnBroken = "fail",
     dry_run: bool = False,
     verify: bool = False,
@@ -62,8 +63,9 @@ def migrate_root(
     ``path``, ``missing_ok``: as for `find_root`, or what it found; ``verify``, ``engine``,
     ``upstream_exact``: as for `migrate_v2`. Containerd workers need the containerd that BuildKit used:
     running and reached as ``containerd`` says, or stopped, with its ``containerd_root``. ``namespace``:
-    BuildKit's in it; ``snapshotter``: by default the one in the directory's name. A `Setting` also says who
-    gave it.
+    BuildKit's in it; ``snapshotter``: by default the one in the directory's name. ``snapshotter_root``: the
+    directory with the snapshotter's ``metadata.db``, if that is not where it usually is; for one worker that
+    is worked on in files. A `Setting` also says who gave it.
     All workers are locked and planned before anything is written, so broken records in one leave all
     unchanged. A dry run creates no file and makes no call that changes anything.
     ``skip_unreachable``: workers whose containerd can't be reached are left as they are, and so reported.
@@ -71,7 +73,7 @@ def migrate_root(
     """
     check_options(on_broken=on_broken, engine=engine, verify=verify)
     root = path if isinstance(path, Root) else find_root(path, missing_ok=missing_ok)
-    place = _place(containerd, containerd_root, namespace, snapshotter)
+    place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     reports = {worker: settled(worker.v1, worker.v2, engine) for worker in root.workers}
     waiting = [worker for worker in root.workers if reports[worker] is None]
     if waiting:
@@ -118,12 +120,14 @@ def _place(
     containerd_root: StrPath | Setting | None,
     namespace: str | Setting,
     snapshotter: str | Setting | None,
+    snapshotter_root: StrPath | Setting | None,
 ) -> ContainerdPlace:
     return ContainerdPlace(
         containerd or ConnectionOptions(origin=DEFAULT),
         _setting("containerd_root", containerd_root),
         _setting("namespace", namespace) or DEFAULT_NAMESPACE,
         _setting("snapshotter", snapshotter),
+        _setting("snapshotter_root", snapshotter_root),
     )
 
 
@@ -179,6 +183,7 @@ def undo_root(
     containerd_root: StrPath | Setting | None = None,
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
+    snapshotter_root: StrPath | Setting | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[Undone]:
@@ -188,7 +193,7 @@ def undo_root(
     reverse order are done, and running it again goes on.
     """
     root = find_root(path)
-    place = _place(containerd, containerd_root, namespace, snapshotter)
+    place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     done = []
     with contextlib.ExitStack() as state:
         lock_state(root, state, dry_run=False)
@@ -235,6 +240,7 @@ def verify_root(
     containerd_root: StrPath | Setting | None = None,
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
+    snapshotter_root: StrPath | Setting | None = None,
     content: bool = False,
     missing_ok: bool = False,
     skip_unreachable: bool = False,
@@ -248,7 +254,7 @@ def verify_root(
     Nothing is written.
     """
     root = find_root(path, missing_ok=missing_ok)
-    place = _place(containerd, containerd_root, namespace, snapshotter)
+    place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     with contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=True)
         opener = Opener(held, root, place, exclusive=False, progress=progress)

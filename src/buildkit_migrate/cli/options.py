@@ -156,6 +156,14 @@ def add_containerd(parser: argparse.ArgumentParser) -> None:
         type=not_empty,
         help=f"root of the stopped containerd; means --offline (default: {_CONTAINERD_ROOT})",
     )
+    snapshots = add(
+        "--snapshotter-root",
+        metavar="DIR",
+        type=not_empty,
+        help="directory with the snapshotter's metadata.db, if it is not where it usually is; for one worker "
+        "that is worked on in files: an OCI worker, or --offline",
+    )
+    snapshots.complete = _DIRECTORIES  # type: ignore[attr-defined]
     address.complete = _FILES  # type: ignore[attr-defined]
     root.complete = _DIRECTORIES  # type: ignore[attr-defined]
 
@@ -192,6 +200,8 @@ def containerd_arguments(options: argparse.Namespace) -> dict[str, Any]:
         "containerd_root": root,
         "namespace": _chosen(options, "namespace", _namespace) or DEFAULT_NAMESPACE,
         "snapshotter": _chosen(options, "snapshotter", not_empty),
+        "snapshotter_root": options.snapshotter_root
+        and Setting(options.snapshotter_root, "--snapshotter-root"),
     }
 
 
