@@ -114,15 +114,18 @@ def _chain(length: int) -> Tree:
     snapshots: Tree = {}
     blobs: Tree = {}
     label = {b"labels": {b"containerd.io/gc.root": b"x"}}
+    # 1, the largest, two that are none
+    sizes = [b"\2", b"\xfe" + b"\xff" * 8 + b"\1", b"\1", b"\x80"]
     for i in range(length):
         id, digest = b"r%d" % i, b"sha256:" + b"%064x" % i
         mapping = b'{"value":{"Blobsum":"%b","DiffID":"%b"},"index":"blobmap::%b"}' % (digest, digest, digest)
         main[id] = {b"blobmapping.blob": mapping, b"cache.lastUsedAt": b'{"value":1}'}
-        blobs[digest] = label | {b"size": b"\2"}
+        blobs[digest] = label | {b"size": sizes[i % len(sizes)]}
         snapshots[id] = (
             label | {b"name": b"buildkit/%d/" % i + id} | ({b"parent": b"r%d" % (i - 1)} if i else {})
         )
         kinds[b"buildkit/%d/" % i + id] = {b"kind": b"\3", b"id": b"\1"}
+    main[b"bucket"] = {b"cache.blobsize": {b"k": b"v"}, b"cache.chainID": {}}
     main[b"s"] = {b"cache.equalMutable": b'{"value":"r%d"}' % (length - 1)}
     main[b"t"] = {b"cache.equalMutable": b'{"value": "r\\u0030"}', b"cache.parent": b"null"}
     index = {b"blobmap::sha256:%064x::r%d" % (i, i): b"" for i in range(length)}
