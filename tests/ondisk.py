@@ -18,7 +18,7 @@ import pytest
 
 import fixtures
 import plain_bbolt
-from buildkit_migrate.bolt import Builder, Database, Reader, check, encode, rewrite
+from buildkit_migrate.bolt import Bucket, Builder, Database, Reader, check, encode, rewrite
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.migration.verification import Verdict
 from buildkit_migrate.roots import migrate_root, undo_root, verify_root
@@ -35,6 +35,7 @@ __all__ = [
     "run",
     "sample",
     "sample_of_containerd",
+    "set_sequence",
     "timeless",
     "tmpfs",
     "tree",
@@ -210,6 +211,30 @@ def edit(path: Path, edits: Edits) -> None:
         metas = builder.finish()
         image[: len(metas)] = metas
     path.write_bytes(image)
+
+
+def set_sequence(path: Path, bucket: tuple[bytes, ...], sequence: int) -> None:
+    """Changes the sequence number of one bucket of a database."""
+    with Database.open(path) as database:
+        image = bytearray()
+        builder = Builder(image.extend, database.reader.page_size)
+        _copy(database.root, builder, (), {bucket: sequence})
+        metas = builder.finish()
+        image[: len(metas)] = metas
+    path.write_bytes(image)
+
+
+def _copy(
+    source: Bucket, builder: Builder, path: tuple[bytes, ...], sequences: dict[tuple[bytes, ...], int]
+) -> None:
+    for key, value in source.items():
+        if isinstance(value, bytes):
+            builder.put(key, value)
+        else:
+            at = (*path, key)
+            builder.open_bucket(key, sequences.get(at, value.sequence))
+            _copy(value, builder, at, sequences)
+            builder.close_bucket()
 
 
 def empty_database(path: Path) -> None:

@@ -13,6 +13,8 @@ from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.bolt import BucketView
 from buildkit_migrate.metadata import gojson, keys
+from buildkit_migrate.migration.belonging import is_wrong_place
+from buildkit_migrate.migration.findings import Difference, DifferenceKind
 from buildkit_migrate.migration.model import (
     Kind,
     PlainPlan,
@@ -22,7 +24,7 @@ from buildkit_migrate.migration.model import (
     Reason,
     Snapshot,
 )
-from buildkit_migrate.migration.verify import Difference, DifferenceKind, store_differences, verify
+from buildkit_migrate.migration.verify import store_differences, verify
 from dicts import edited, file_of
 from fixtures import Tree, bucket
 from strategies import worlds
@@ -56,6 +58,9 @@ def stores(draw: st.DrawFn) -> Store:
     for snapshot in list(survey.snapshots.values()):
         if snapshot.parent:
             survey.snapshots.setdefault(snapshot.parent, Snapshot(Kind.COMMITTED))
+    # A migration refuses a store and a containerd that don't belong together.
+    needing = [id for id in records if not _has_equal_mutable(store, id)]
+    assume(records and not is_wrong_place(len(needing), sum(id in survey.snapshots for id in needing)))
     return store, survey
 
 
@@ -259,3 +264,46 @@ def test_trees_are_not_changed() -> None:
     before = copy.deepcopy((content, v2, state))
     assert verify(content, v2, state).differences == ()
     assert before == (content, v2, state)
+
+
+def test_a_wrong_place() -> None:
+    """What a migration with the wrong containerd made if nobody refused: nothing, and that rightly."""
+    content: Tree = {b"_main": {b"%02d" % number: {b"etag": b'{"value":"1"}'} for number in range(21)}}
+    survey = PlainSurvey("s", {b"other": Snapshot(Kind.COMMITTED, b"", True)})
+    for right in (0, 1, 2):
+        survey.snapshots[b"%02d" % right] = Snapshot(Kind.ACTIVE)
+        _, v2, state = migrated(content, survey)
+        differences = verify(content, v2, state).differences
+        wrong = Difference(
+            DifferenceKind.WRONG_PLACE, b"s", b"", b"snapshots of 21 records", b"%d" % (right + 1)
+        )
+        assert differences == (() if right == 2 else (wrong,))
+
+
+def test_no_records_where_something_is_held_for_some() -> None:
+    survey = PlainSurvey("s", {b"other": Snapshot(Kind.COMMITTED, b"", True)})
+    _, v2, state = migrated({}, survey)
+    found = b"none, and 1 snapshots and blobs with the gc.root label"
+    assert verify({}, v2, state).differences == (
+        Difference(DifferenceKind.WRONG_PLACE, b"s", b"", b"records in v1", found),
+    )
+    state.snapshots[b"other"] = Snapshot(Kind.COMMITTED)
+    assert verify({}, v2, state).differences == ()
+
+
+def test_leases_that_containerd_would_delete() -> None:
+    content: Tree = {b"_main": {b"a": {b"etag": b'{"value":"1"}'}}}
+    survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)})
+    _, v2, state = migrated(content, survey)
+    second = 10**9
+    for expire, now, kind in (
+        (b"1970-01-01T00:00:02Z", 3 * second, DifferenceKind.LEASE_EXPIRED),
+        (b"1970-01-01T01:00:02.5+01:00", 3 * second, DifferenceKind.LEASE_EXPIRED),
+        (b"1970-01-01T00:00:02Z", second, DifferenceKind.LEASE_EXPIRES),
+        (b"nonsense", second, DifferenceKind.LEASE_EXPIRES),
+    ):
+        state.expiring_leases[b"a"] = expire
+        assert verify(content, v2, state, now=now).differences == (Difference(kind, b"a", found=expire),)
+    state.expiring_leases.clear()
+    state.undated_leases.add(b"a")
+    assert verify(content, v2, state).differences == (Difference(DifferenceKind.LEASE_UNDATED, b"a"),)

@@ -14,6 +14,7 @@ from buildkit_migrate.errors import Error, StorageError
 from buildkit_migrate.layout import Root, Skipped, Worker, default_places, find_root
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.journal import journal_path, read_state
+from buildkit_migrate.migration.kept import opened_kept
 from buildkit_migrate.migration.migrate import (
     Migration,
     OnBroken,
@@ -25,7 +26,13 @@ from buildkit_migrate.migration.migrate import (
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.status import Stage, Status, status
 from buildkit_migrate.migration.undo import Undone, UndoneOutcome, undo
-from buildkit_migrate.migration.verification import Verdict, Verification, opened_store, verify_files
+from buildkit_migrate.migration.verification import (
+    Stopped,
+    Verdict,
+    Verification,
+    opened_store,
+    verify_files,
+)
 from buildkit_migrate.opening import ContainerdPlace, Opener, about, lock_state
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 
@@ -249,8 +256,9 @@ def verify_root(
     """Compares each migrated worker of a stopped BuildKit with its v1 store; sorted by directory.
 
     Meant for a root that no daemon has used since it was migrated: what one has changed since is different,
-    too. Everything is computed anew, in plain Python. ``content``: the blob files are hashed as well, but
-    not those of a running containerd. The other parameters and the errors are those of `migrate_root`.
+    too. Everything is computed anew, in plain Python. ``content``: blob files are hashed, and directories of
+    snapshots looked for, as well, but not those of a running containerd. The other parameters and the errors
+    are those of `migrate_root`.
     Nothing is written.
     """
     root = find_root(path, missing_ok=missing_ok)
@@ -280,12 +288,19 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
         if error.missing:
             return Verification(worker.v1, worker.v2, Verdict.NOTHING_TO_VERIFY)
         raise
-    with source, opened_store(worker.v2) as (store, files):
+    with source, opened_store(worker.v2) as (store, files), contextlib.ExitStack() as held:
         containerd = opener.containerd(worker)
-        if isinstance(containerd, OfflineContainerd):
-            files += containerd.databases
         blobs = opener.content(worker) if content else None
         state = read_state(journal_path(worker.v2))
+        stopped = None
+        if isinstance(containerd, OfflineContainerd):
+            kept = held.enter_context(opened_kept(state, containerd.database, containerd.kept))
+            stopped = Stopped(
+                *containerd.databases,
+                *(containerd.identity["namespace"], containerd.identity["snapshotter"]),
+                kept,
+                blobs,
+            )
         findings = verify_files(
             source.root,
             store,
@@ -293,7 +308,7 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
             (source, *files),
             progress,
             upstream_exact=None if state is None else state.upstream_exact,
-            content=blobs,
+            stopped=stopped,
         )
     verdict = Verdict.DIFFERENT if findings.differences else Verdict.OK
     return Verification(worker.v1, worker.v2, verdict, findings, time.perf_counter() - started)

@@ -24,7 +24,7 @@ def test_a_live_migration_verifies(live: Live) -> None:
     before = ondisk.listing(live.root.root)
     result = live.verify()
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"{live.root.worker}: OK, " in result.stdout
+    assert f"{live.root.worker}: OK: " in result.stdout
     assert ondisk.listing(live.root.root) == before
     live.daemon.stop()
     assert live.root.verify("--offline").returncode == 0

@@ -7,10 +7,10 @@ from typing import Union
 
 from buildkit_migrate._native.bolt import Bucket
 
-__all__ = ["BucketView", "Tree"]
+__all__ = ["BucketView", "Tree", "sequence_of"]
 
 Tree = Mapping[bytes, Union[bytes, "Tree"]]
-"""Key to value, or to the nested bucket. Sequence numbers of buckets are left out."""
+"""Key to value, or to the nested bucket. `sequence_of` gives a bucket's sequence number."""
 
 
 class BucketView(Mapping[bytes, bytes | Tree]):
@@ -18,6 +18,10 @@ class BucketView(Mapping[bytes, bytes | Tree]):
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+
+    @property
+    def sequence(self) -> int:
+        return self._bucket.sequence
 
     def __getitem__(self, key: bytes) -> bytes | Tree:
         value = self._bucket.get(key)
@@ -37,6 +41,11 @@ class BucketView(Mapping[bytes, bytes | Tree]):
     def items(self) -> ItemsView[bytes, bytes | Tree]:
         """In one walk, where a look for each key would be as slow again."""
         return _Items(self)
+
+
+def sequence_of(bucket: Tree) -> int:
+    """Sequence number of a bucket; plain mappings have none, which is 0."""
+    return bucket.sequence if isinstance(bucket, BucketView) else 0
 
 
 class _Items(ItemsView[bytes, bytes | Tree]):

@@ -42,6 +42,9 @@ __all__ = [
 _SHOWN: Final = 20
 """Problems and cautions that are listed when nobody asks for all."""
 
+_MAX_NAME: Final = 300
+"""Characters of an id, key or path in a line about it."""
+
 
 # --- Output
 
@@ -346,6 +349,8 @@ def verification_lines(root: Path, verifications: Sequence[Verification], verbos
         if upstream_exact or (upstream_exact is False and not verification.findings.differences):
             yield _blob_sizes_line(upstream_exact)
         yield from map(_difference_line, verification.findings.differences)
+        for text in verification.findings.unchecked:
+            yield f"  not checked: {printable(os.fsencode(text))}"
         if verbose and verification.findings.problems:
             yield "  broken in v1, and rightly left out or repaired:"
             yield from map(_problem_line, verification.findings.problems)
@@ -357,7 +362,11 @@ def _verdict(verification: Verification) -> str:
     findings = verification.findings
     match verification.verdict:
         case Verdict.OK:
-            return f"OK, {findings.records} records ({verification.seconds:.2f} s)"
+            left_out = f"; {findings.left_out} broken ones were left out" if findings.left_out else ""
+            return (
+                f"OK: {findings.records} of {findings.total} records are in the v2 store{left_out} "
+                f"({verification.seconds:.2f} s)"
+            )
         case Verdict.DIFFERENT:
             return f"{len(findings.differences)} differences ({verification.seconds:.2f} s)"
         case Verdict.NOT_MIGRATED:
@@ -373,11 +382,16 @@ def _skipped(reason: str) -> str:
 
 
 def _difference_line(difference: Difference) -> str:
-    key = f" {printable(difference.key)}" if difference.key else ""
-    line = f"  {difference.kind}: {printable(difference.subject)}{key}"
+    key = f" {_cut(difference.key)}" if difference.key else ""
+    line = f"  {difference.kind}: {_cut(difference.subject)}{key}"
     values = {"expected": difference.expected, "found": difference.found}
     shown = [f"{name} {printable(value)}" for name, value in values.items() if value is not None]
     return f"{line} ({', '.join(shown)})" if shown else line
+
+
+def _cut(name: bytes) -> str:
+    text = printable(name)
+    return text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}... ({len(name)} bytes)"
 
 
 # --- Benches

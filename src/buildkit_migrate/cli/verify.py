@@ -26,7 +26,11 @@ def add_parser(commands: Any, epilog: str) -> None:
     shared.add_root(parser)
     shared.add_missing_ok(parser)
     add = parser.add_argument
-    add("--content", action="store_true", help="hash the blob files of the content store, too")
+    add(
+        "--content",
+        action="store_true",
+        help="hash the blob files and look for the directories of snapshots, too",
+    )
     add(
         "-v",
         "--verbose",

@@ -41,7 +41,13 @@ from buildkit_migrate.containerd.protocol.methods import (
     UPDATE_CONTENT,
     UPDATE_SNAPSHOT,
 )
-from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL, ConnectionOptions, Holding
+from buildkit_migrate.containerd.services import (
+    EXPIRE_LABEL,
+    FLAT_LABEL,
+    ROOT_LABEL,
+    ConnectionOptions,
+    Holding,
+)
 from buildkit_migrate.containerd.times import text_time
 from buildkit_migrate.errors import ContainerdCallError, ContainerdStateError, Error
 from buildkit_migrate.migration.model import Before, Blob, Kind, PlainState, Resource, Snapshot
@@ -184,7 +190,7 @@ class LiveContainerd:
         blobs = self.connection.run(self._blobs())
         leases = self.connection.run(self.lease_manager.named_like(list(records.ids()), finished))
         self._before = Before(
-            {id: resources for id, _, resources in leases if resources is not None},
+            {lease.id: resources for lease, resources in leases if resources is not None},
             {name: label for name, _, _, label in snapshots if label},
             {digest: label for digest, label, _ in blobs if label},
         )
@@ -192,7 +198,7 @@ class LiveContainerd:
             self.name,
             ((name, kind, parent, bool(label)) for name, kind, parent, label in snapshots),
             ((digest, bool(label), size) for digest, label, size in blobs),
-            ((id, resources) for id, _, resources in leases),
+            ((lease.id, resources) for lease, resources in leases),
             self.connection.client.namespace,
         )
 
@@ -234,8 +240,13 @@ class LiveContainerd:
             self.name,
             {name: Snapshot(Kind(kind), parent, bool(label)) for name, kind, parent, label in snapshots},
             {digest: Blob(bool(label), size) for digest, label, size in self.connection.run(self._blobs())},
-            {id: set(resources or ()) for id, _, resources in leases},
-            flat_leases={id for id, is_flat, _ in leases if is_flat},
+            {lease.id: set(resources or ()) for lease, resources in leases},
+            flat_leases={lease.id for lease, _ in leases if _value(FLAT_LABEL, lease.labels)},
+            expiring_leases={
+                lease.id: expire for lease, _ in leases if (expire := _value(EXPIRE_LABEL, lease.labels))
+            },
+            # Without one containerd says what is year 1 for Go.
+            undated_leases={lease.id for lease, _ in leases if lease.created_at.seconds <= 0},
         )
 
     def check_is_known(self, records: int) -> None:
@@ -357,18 +368,17 @@ class LiveLeaseManager(_LiveService):
 
     async def named_like(
         self, ids: Collection[bytes], finished: Container[bytes] = frozenset()
-    ) -> list[tuple[bytes, bool, frozenset[Resource] | None]]:
-        """The leases of these ids that exist: id, whether it has the gc.flat label, resources.
+    ) -> list[tuple[api.Lease, frozenset[Resource] | None]]:
+        """The leases of these ids that exist, with their resources.
 
         Those that are finished are not asked for their resources; they have None.
         """
         existing = {lease.id: lease async for lease in self._with_heads_of(ids, "")}
-        found: list[tuple[bytes, bool, frozenset[Resource] | None]] = []
+        found: list[tuple[api.Lease, frozenset[Resource] | None]] = []
 
         async def ask(id: bytes) -> None:
-            is_flat = bool(_value(FLAT_LABEL, existing[id].labels))
             try:
-                found.append((id, is_flat, None if id in finished else await self._resources(id)))
+                found.append((existing[id], None if id in finished else await self._resources(id)))
             except ContainerdCallError as error:
                 if error.code != "NOT_FOUND":
                     raise
@@ -379,8 +389,8 @@ class LiveLeaseManager(_LiveService):
     def restore(self, ids: Collection[bytes], before: Mapping[bytes, frozenset[Resource]]) -> None:
         leases = self._connection.run(self.named_like(ids, frozenset(ids) - before.keys()))
 
-        async def restore(lease: tuple[bytes, bool, frozenset[Resource] | None]) -> None:
-            id, _, resources = lease
+        async def restore(found: tuple[api.Lease, frozenset[Resource] | None]) -> None:
+            id, resources = found[0].id, found[1]
             if resources is None:
                 await _unless_gone(self._client.call(DELETE_LEASE, api.DeleteLeaseRequest(id=id), id))
                 return

@@ -6,17 +6,16 @@ The native survey reads the same; this is its double for those who do not trust 
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Iterator
-from typing import Any, Final
+from typing import Any
 
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.bolt.edits import Edits
-from buildkit_migrate.containerd.services import FLAT_LABEL, ROOT_LABEL, Holding
+from buildkit_migrate.containerd.numbers import signed
+from buildkit_migrate.containerd.services import EXPIRE_LABEL, FLAT_LABEL, ROOT_LABEL, Holding
+from buildkit_migrate.containerd.times import is_stored_time
 from buildkit_migrate.migration.model import Before, Blob, Kind, PlainState, Resource, Snapshot
 
 __all__ = ["blob_size", "edits_to_restore", "holdings", "read_before", "read_state"]
-
-_VARINT_LIMIT: Final = 10
-"""Bytes of the longest number of 64 bits."""
 
 
 def read_state(metadata: Bucket, snapshots: Bucket, namespace: str, snapshotter: str) -> PlainState:
@@ -38,6 +37,10 @@ def read_state(metadata: Bucket, snapshots: Bucket, namespace: str, snapshotter:
         state.leases[id] = set(_resources(entry))
         if _has_label(entry, FLAT_LABEL):
             state.flat_leases.add(id)
+        if (expire := _label(entry, EXPIRE_LABEL)) is not None:
+            state.expiring_leases[id] = expire
+        if not is_stored_time(entry.get(b"createdat")):
+            state.undated_leases.add(id)
     return state
 
 
@@ -106,8 +109,7 @@ def _removals(resources: Iterable[Resource]) -> Edits:
 
 def _labelled(top: Bucket | None, *path: bytes) -> Iterator[tuple[bytes, bytes]]:
     for name, entry in _rows(top, *path):
-        labels = entry.bucket(b"labels")
-        if labels is not None and (value := labels.get(ROOT_LABEL)) is not None:
+        if (value := _label(entry, ROOT_LABEL)) is not None:
             yield name, value
 
 
@@ -130,18 +132,17 @@ def blob_size(stored: bytes | None) -> int | None:
 
     As containerd reads it: a broken number is 0, and what follows a number does not count.
     """
-    zigzag = 0
-    for place, byte in enumerate((stored or b"")[:_VARINT_LIMIT]):
-        zigzag |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            is_positive = zigzag & 1 == 0 and 0 < zigzag < 1 << 64
-            return zigzag >> 1 if is_positive else None
-    return None
+    size = signed(stored)
+    return size if size is not None and size > 0 else None
 
 
 def _has_label(entry: Bucket, label: bytes) -> bool:
+    return _label(entry, label) is not None
+
+
+def _label(entry: Bucket, label: bytes) -> bytes | None:
     labels = entry.bucket(b"labels")
-    return labels is not None and labels.get(label) is not None
+    return labels.get(label) if labels is not None else None
 
 
 def _resources(lease: Bucket) -> Iterator[Resource]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.migration.model import Before, PlainState
 
 __all__ = [
+    "EXPIRE_LABEL",
     "FLAT_LABEL",
     "LONGEST_TIMEOUT",
     "ROOT_LABEL",
@@ -31,6 +32,7 @@ __all__ = [
 
 ROOT_LABEL: Final = b"containerd.io/gc.root"
 FLAT_LABEL: Final = b"containerd.io/gc.flat"
+EXPIRE_LABEL: Final = b"containerd.io/gc.expire"
 """Labels of the garbage collector (spec containerd-services, section 8)."""
 
 LONGEST_TIMEOUT: Final = 1e6

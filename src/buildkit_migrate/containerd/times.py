@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 import struct
 import time
 from typing import Final
 
-__all__ = ["stored_time", "text_time"]
+__all__ = ["is_stored_time", "nanoseconds", "stored_time", "text_time"]
 
 _STORED: Final = struct.Struct(">BqIh")
 _YEAR_1: Final = 62_135_596_800  # seconds before 1970
+_YEAR_10000: Final = 253_402_300_800  # seconds after 1970
+_NS: Final = 1_000_000_000
+
+_TEXT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def stored_time(ns: int) -> bytes:
@@ -23,3 +29,28 @@ def text_time(ns: int) -> bytes:
     seconds, nanoseconds = divmod(ns, 1_000_000_000)
     fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}{fraction}Z".encode()
+
+
+def is_stored_time(stored: bytes | None) -> bool:
+    """Whether it is the binary form of a time from 1970 to the year 9999, in any zone."""
+    if stored is None or len(stored) != {1: _STORED.size, 2: _STORED.size + 1}.get(
+        stored[0] if stored else 0
+    ):
+        return False
+    seconds: int
+    nanoseconds: int
+    _, seconds, nanoseconds, _ = _STORED.unpack_from(stored)
+    return 0 <= seconds - _YEAR_1 < _YEAR_10000 and nanoseconds < _NS
+
+
+def nanoseconds(text: bytes) -> int | None:
+    """Of an RFC 3339 time in any zone, since 1970; None if it is none."""
+    match = _TEXT.fullmatch(text.decode(errors="replace"))
+    if match is None:
+        return None
+    zone = "+00:00" if match[3] == "Z" else match[3]
+    try:
+        seconds = datetime.datetime.fromisoformat(match[1] + zone).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return int(seconds) * _NS + int((match[2] or "")[:9].ljust(9, "0"))

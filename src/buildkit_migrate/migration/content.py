@@ -1,48 +1,164 @@
-"""Blob files of containerd's content store, hashed again (spec containerd-metadata-db, section 1)."""
+"""Blob files and snapshot directories, looked at without trust (spec containerd-metadata-db, section 1).
+
+What lies there may be anything. So a file is opened only if it is a regular one, and hashed only if it has
+the length that containerd knows: a FIFO would make a reader wait, a device or a sparse file never end.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.migration.verify import Difference, DifferenceKind
+from buildkit_migrate.migration.findings import Difference, DifferenceKind
+from buildkit_migrate.migration.model import Blob
 from buildkit_migrate.storage import storage_errors
 
-__all__ = ["content_differences"]
+__all__ = ["DIRECTORIES", "blob_differences", "directory_differences"]
+
+DIRECTORIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "fuse-overlayfs": ("", "fs"),
+    "native": ("",),
+    "overlayfs": ("", "fs"),
+    "stargz": ("", "fs"),
+}
+"""Snapshotters that keep each snapshot in a directory ``snapshots/<id>``, and what must be there in it."""
 
 _DIGEST: Final = re.compile(rb"(sha256|sha384|sha512):([0-9a-f]+)")
 
+_CHUNK: Final = 1 << 20
 
-def content_differences(
-    directory: Path, digests: Iterable[bytes], progress: Callable[[str], object]
+_KINDS: Final = {
+    stat.S_IFDIR: b"directory",
+    stat.S_IFLNK: b"symbolic link",
+    stat.S_IFIFO: b"FIFO",
+    stat.S_IFSOCK: b"socket",
+    stat.S_IFCHR: b"character device",
+    stat.S_IFBLK: b"block device",
+    stat.S_IFREG: b"regular file",
+}
+_LOOP: Final = b"symbolic link that leads in a circle"
+_DANGLING: Final = b"symbolic link that leads nowhere"
+
+_MISSING: Final = (errno.ENOENT, errno.ENOTDIR)
+_OURS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What the system can't do for us says nothing of the file."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What lies at a path. ``kind``: b"" if there is nothing; ``refusal``: why it can't be looked at."""
+
+    kind: bytes = b""
+    size: int = 0
+    refusal: bytes = b""
+
+
+def blob_differences(
+    directory: Path, blobs: Mapping[bytes, Blob], progress: Callable[[str], object]
 ) -> Iterator[Difference]:
-    """Files of these digests that are missing or have another content, in order of the digests.
+    """Files of these blobs that are missing or have another content, in order of the digests.
 
-    ``directory``: of the content store, with ``blobs`` in it. Raises StorageError if a file can't be read.
+    ``directory``: of the content store, with ``blobs`` in it. A symbolic link to a good file is good, as
+    containerd follows it. Raises StorageError if the system is out of memory or descriptors.
     """
-    ordered = sorted(digests)
-    for number, digest in enumerate(ordered, 1):
-        progress(f"hashing blob {number} of {len(ordered)}")
-        found = _hash(directory, digest)
-        if found is None:
+    for number, digest in enumerate(sorted(blobs), 1):
+        progress(f"hashing blob {number} of {len(blobs)}")
+        match = _DIGEST.fullmatch(digest)
+        if match is None:
             yield Difference(DifferenceKind.BLOB_FILE_MISSING, digest)
-        elif found != digest:
-            yield Difference(DifferenceKind.BLOB_FILE_DIFFERS, digest, expected=digest, found=found)
+            continue
+        algorithm, name = match[1].decode(), match[2].decode()
+        difference = _blob_difference(directory / "blobs" / algorithm / name, digest, blobs[digest].size)
+        if difference is not None:
+            yield difference
 
 
-def _hash(directory: Path, digest: bytes) -> bytes | None:
-    """Digest of what is in the file of this digest, None if there is no such file."""
-    match = _DIGEST.fullmatch(digest)
-    if match is None:
-        return None
-    algorithm, name = match[1].decode(), match[2].decode()
-    path = directory / "blobs" / algorithm / name
-    with storage_errors(path):
-        try:
-            with path.open("rb") as file:
-                return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}".encode()
-        except FileNotFoundError:
-            return None
+def _blob_difference(path: Path, digest: bytes, size: int | None) -> Difference | None:
+    found = _look(path, follow=True)
+    if found.refusal:
+        return Difference(DifferenceKind.BLOB_FILE_UNREADABLE, digest, found=found.refusal)
+    if not found.kind or found.kind == _DANGLING:
+        return Difference(DifferenceKind.BLOB_FILE_MISSING, digest, found=found.kind or None)
+    if found.kind != _KINDS[stat.S_IFREG]:
+        return Difference(DifferenceKind.BLOB_FILE_KIND, digest, found=found.kind)
+    if size is not None and found.size != size:
+        return Difference(
+            DifferenceKind.BLOB_FILE_SIZE, digest, expected=b"%d" % size, found=b"%d" % found.size
+        )
+    try:
+        hashed = _hash(path, digest.partition(b":")[0].decode(), found.size)
+    except OSError as error:
+        return Difference(DifferenceKind.BLOB_FILE_UNREADABLE, digest, found=_refusal(error, path))
+    if hashed != digest:
+        return Difference(DifferenceKind.BLOB_FILE_DIFFERS, digest, expected=digest, found=hashed)
+    return None
+
+
+def _hash(path: Path, algorithm: str, size: int) -> bytes:
+    """Digest of a regular file; of one that has grown, of ``size`` bytes and the chunk around them."""
+    digest = hashlib.new(algorithm)
+    # If a FIFO has taken its place meanwhile, this does not wait.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", 0) as file:
+        rest = size + 1
+        while rest > 0 and (chunk := file.read(_CHUNK)):
+            digest.update(chunk)
+            rest -= len(chunk)
+    return f"{algorithm}:{digest.hexdigest()}".encode()
+
+
+def directory_differences(
+    directory: Path, snapshotter: str, ids: Mapping[bytes, int], progress: Callable[[str], object]
+) -> Iterator[Difference]:
+    """Snapshots whose directory is missing or is none, in order of their names.
+
+    ``directory``: the snapshotter's, with ``snapshots`` in it; ``snapshotter``: one of `DIRECTORIES`;
+    ``ids``: the snapshotter's number for each snapshot. Raises StorageError as `blob_differences` does.
+    """
+    progress(f"looking at {len(ids)} snapshot directories")
+    for name in sorted(ids):
+        for below in DIRECTORIES[snapshotter]:
+            path = Path("snapshots", str(ids[name]), below)
+            difference = _directory_difference(directory, path, name)
+            if difference is not None:
+                yield difference
+                break  # what is below it can't be there either
+
+
+def _directory_difference(directory: Path, path: Path, name: bytes) -> Difference | None:
+    found = _look(directory / path, follow=False)
+    key = os.fsencode(path)
+    if found.refusal:
+        return Difference(DifferenceKind.SNAPSHOT_FILES_UNREADABLE, name, key, found=found.refusal)
+    if not found.kind:
+        return Difference(DifferenceKind.SNAPSHOT_FILES_MISSING, name, key)
+    if found.kind != _KINDS[stat.S_IFDIR]:
+        return Difference(DifferenceKind.SNAPSHOT_FILES_KIND, name, key, found=found.kind)
+    return None
+
+
+def _look(path: Path, *, follow: bool) -> _Found:
+    """Without opening it. Raises StorageError if the system can't do that for us."""
+    try:
+        info = path.stat(follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return _Found(_LOOP)
+        if error.errno in _MISSING:
+            return _Found(_DANGLING if follow and path.is_symlink() else b"")
+        return _Found(refusal=_refusal(error, path))
+    kind = stat.S_IFMT(info.st_mode)
+    return _Found(_KINDS.get(kind, b"something else"), info.st_size)
+
+
+def _refusal(error: OSError, path: Path) -> bytes:
+    if error.errno in _OURS:
+        with storage_errors(path):
+            raise error
+    return (error.strerror or str(error)).encode()

@@ -98,9 +98,14 @@ class PlainSurvey:
 
 @dataclass
 class PlainState(PlainSurvey):
-    """A survey with what only a verification asks for: the ids of leases that have the gc.flat label."""
+    """A survey with what only a verification asks for.
+
+    ``flat_leases``: those with the gc.flat label; ``undated_leases``: those whose time of creation is missing
+    or can't be read.
+    """
 
     flat_leases: set[bytes] = field(default_factory=set)
+    undated_leases: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,26 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from buildkit_migrate.bolt import Bucket, BucketView, Builder, Database, Reader, check
+from buildkit_migrate.bolt import Bucket, BucketView, Builder, Database, Reader, Tree, check
 from buildkit_migrate.containerd.services import Containerd
 from buildkit_migrate.errors import DifferencesError
 from buildkit_migrate.metadata.engines import engine_of
-from buildkit_migrate.migration.content import content_differences
+from buildkit_migrate.migration.content import DIRECTORIES, blob_differences, directory_differences
+from buildkit_migrate.migration.findings import Difference, DifferenceKind, Findings
+from buildkit_migrate.migration.kept import Kept
+from buildkit_migrate.migration.model import Kind, PlainState
 from buildkit_migrate.migration.report import named_text, problem_as_dict, reason_as_dict
-from buildkit_migrate.migration.verify import (
-    Difference,
-    DifferenceKind,
-    Findings,
-    record_ids,
-    store_differences,
-    verify,
-)
+from buildkit_migrate.migration.snapshot_rules import snapshot_numbers
+from buildkit_migrate.migration.verify import Files, needed_snapshots, record_ids, store_differences, verify
 
 __all__ = [
+    "Stopped",
     "Verdict",
     "Verification",
     "difference_as_dict",
@@ -77,8 +76,11 @@ class Verification:
             "verdict": str(self.verdict),
             "upstream_exact": self.findings.upstream_exact,
             "records": self.findings.records,
+            "records_in_v1": self.findings.total,
+            "left_out": self.findings.left_out,
             "problems": [problem_as_dict(problem) for problem in self.findings.problems],
             "differences": [difference_as_dict(difference) for difference in self.findings.differences],
+            "unchecked": [os.fsencode(text).decode(errors="replace") for text in self.findings.unchecked],
             "seconds": self.seconds,
             **reason_as_dict(self.reason),
         }
@@ -130,26 +132,72 @@ def verify_files(
     progress: Callable[[str], object],
     *,
     upstream_exact: bool | None = None,
-    content: Path | None = None,
+    stopped: Stopped | None = None,
 ) -> Findings:
-    """Compares a migrated store, and containerd, with v1; hashes its blobs if a content directory is given.
+    """Compares a migrated store, and containerd, with v1; ``stopped``: its files, if it does not run.
 
     ``upstream_exact``: whether it was a migration without sizes of blobs; None to tell from the store.
     ``databases``: all bolt files in question. If any is damaged, what is in it is not looked at.
     Raises ContainerdStateError, StorageError.
     """
+    if stopped is not None:
+        databases = (*databases, stopped.metadata, stopped.snapshots)
     damages = tuple(_damages(databases, progress))
     if damages:
         return Findings(0, (), damages)
-    before = BucketView(v1)
-    progress("asking containerd")
+    before, after = BucketView(v1), BucketView(v2)
+    progress("reading containerd's state")
     state = containerd.state(record_ids(before))
     progress(f"comparing {v2.reader.path}")
-    findings = verify(before, BucketView(v2), state, upstream_exact=upstream_exact)
-    if content is None:
+    files = None if stopped is None else stopped.trees()
+    findings = verify(before, after, state, files, upstream_exact=upstream_exact, now=time.time_ns())
+    if stopped is None or files is None:
         return findings
-    files = content_differences(content, state.blobs, progress)
-    return replace(findings, differences=(*findings.differences, *files))
+    differences, unchecked = list(findings.differences), []
+    if stopped.kept.why_not:
+        unchecked.append(f"containerd's database as a whole: {stopped.kept.why_not}")
+    if stopped.content is not None:
+        differences += blob_differences(stopped.content, state.blobs, progress)
+        if stopped.snapshotter in DIRECTORIES:
+            numbers = _directories(files, after, state)
+            place = stopped.snapshots.path.parent
+            differences += directory_differences(place, stopped.snapshotter, numbers, progress)
+        else:
+            unchecked.append(f"directories of snapshots: nothing is known of those of {stopped.snapshotter}")
+    return replace(findings, differences=tuple(differences), unchecked=tuple(unchecked))
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The files of a stopped containerd. ``content``: directory of the content store, None if blob files and
+    the directories of snapshots are not to be looked at.
+    """
+
+    metadata: Database
+    snapshots: Database
+    namespace: str
+    snapshotter: str
+    kept: Kept
+    content: Path | None = None
+
+    def trees(self) -> Files:
+        original = self.kept.original
+        return Files(
+            self.namespace.encode(),
+            self.snapshotter.encode(),
+            BucketView(self.metadata.root),
+            BucketView(self.snapshots.root),
+            None if original is None else BucketView(original.root),
+            tuple(BucketView(other.root) for other in self.kept.others),
+        )
+
+
+def _directories(files: Files, v2: Tree, state: PlainState) -> dict[bytes, int]:
+    """The numbers of the snapshots that must have a directory. A view of native has that of its parent."""
+    names = needed_snapshots(v2, state)
+    if files.snapshotter == b"native":
+        names = [name for name in names if state.snapshots[name].kind is not Kind.VIEW]
+    return snapshot_numbers(files.metadata, files.snapshots, files.namespace, files.snapshotter, names)
 
 
 def verify_new_store(

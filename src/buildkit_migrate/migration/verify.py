@@ -1,23 +1,26 @@
 """Whether a migration was right: what the plain-Python model makes of v1, compared with what is there.
 
-Pure: stores are trees, containerd is a `PlainState`; nothing here uses the native plan or chain engine.
+Pure: stores are trees, containerd is a `PlainState`; nothing here calls the native plan or chain engine.
 
 A verification is a fresh plan of v1 that needs what containerd said before the migration. Of that, labels and
-leases do not count for what is in records: what the new plan still wants of them is missing. Snapshots and
-blobs that have vanished since are put back in thought, as the records of v2 show that they were there.
+leases do not count for what is in records, so all are to do in that plan, and it names all that must be done.
+Snapshots and blobs that have vanished since are put back in thought, as the records of v2 show that they were
+there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from buildkit_migrate import reference
 from buildkit_migrate.bolt.tree import Tree
+from buildkit_migrate.containerd.times import nanoseconds
 from buildkit_migrate.metadata import gojson, keys
+from buildkit_migrate.migration.belonging import is_wrong_place
+from buildkit_migrate.migration.findings import Difference, DifferenceKind, Findings, shown
 from buildkit_migrate.migration.model import (
     Blob,
     Kind,
@@ -25,114 +28,93 @@ from buildkit_migrate.migration.model import (
     PlainRecords,
     PlainState,
     PlainSurvey,
-    Problem,
     Reason,
     Snapshot,
 )
+from buildkit_migrate.migration.rewritten import Migrated, best_explained
+from buildkit_migrate.migration.snapshot_rules import rule_differences
 
 __all__ = [
     "Difference",
     "DifferenceKind",
+    "Files",
     "Findings",
+    "needed_snapshots",
     "plain_records",
     "record_ids",
     "store_differences",
     "verify",
 ]
 
-_BUCKET: Final = b"(bucket)"
-"""Stands for a nested bucket where a difference shows values."""
-
-_MAX_SHOWN: Final = 4096
-"""Bytes of a value that a difference shows; of a longer one only the size."""
-
 _COMMITTED_VALUE: Final = gojson.encode_value(True)
 
 
-class DifferenceKind(enum.StrEnum):
-    """What is wrong, and with what: the subject of the difference."""
-
-    DAMAGED = "damaged-file"
-    """Subject: the file; key: the page."""
-    RECORD_MISSING = "record-missing"
-    RECORD_UNEXPECTED = "record-unexpected"
-    """Subject: the record; found: why it can't be migrated, nothing if v1 does not have it."""
-    VALUE_MISSING = "value-missing"
-    VALUE_DIFFERS = "value-differs"
-    VALUE_UNEXPECTED = "value-unexpected"
-    """Subject: the record; key: the metadata key."""
-    INDEX_MISSING = "index-entry-missing"
-    INDEX_DANGLING = "index-entry-dangling"
-    """It is not in v1, or of a record that is left out, and no value of a record is behind it."""
-    INDEX_UNEXPECTED = "index-entry-unexpected"
-    """A value is behind it that the migration does not write. Subject, as above: the whole index key."""
-    EXTERNAL_DIFFERS = "external-data-differs"
-    """Subject: the record; key: the name of the data."""
-    OTHER_DIFFERS = "other-data-differs"
-    """Of the store, outside of records and indexes. Subject: the path, joined by slashes."""
-    LEASE_MISSING = "lease-missing"
-    LEASE_NOT_FLAT = "lease-without-gc.flat"
-    RESOURCE_MISSING = "lease-resource-missing"
-    """Subject: the lease; key: the type of the resource; expected: its id."""
-    LABEL_ON_SNAPSHOT = "gc.root-on-snapshot"
-    LABEL_ON_VIEW = "gc.root-on-view"
-    LABEL_ON_BLOB = "gc.root-on-blob"
-    SNAPSHOT_MISSING = "snapshot-missing"
-    """Subject: the snapshot; key: the record that needs it."""
-    SNAPSHOT_KIND = "snapshot-kind"
-    """The snapshot is committed and the record is not, or the other way round. Subject: both."""
-    BLOB_MISSING = "blob-missing"
-    """Subject: the digest; key: a record that needs it."""
-    BLOB_FILE_MISSING = "blob-file-missing"
-    BLOB_FILE_DIFFERS = "blob-file-differs"
-    """Subject: the digest; found: the digest of what is in the file."""
-
-
 @dataclass(frozen=True)
-class Difference:
-    """Between what must be there and what is. ``expected``, ``found``: None for nothing, or if not asked."""
+class Files:
+    """The root buckets of a stopped containerd's databases: its own and the snapshotter's.
 
-    kind: DifferenceKind
-    subject: bytes
-    key: bytes = b""
-    expected: bytes | None = None
-    found: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Findings:
-    """``records``: how many must be in v2; ``problems``: of those that are left out or repaired.
-
-    ``upstream_exact``: whether v2 is one without sizes of blobs, as upstream writes it; None if not asked.
+    ``before``: of its own before the migration, None if that is not known; ``later``: of those that were kept
+    when it was replaced again, in any order.
     """
 
-    records: int
-    problems: tuple[Problem, ...]
-    differences: tuple[Difference, ...]
-    upstream_exact: bool | None = None
+    namespace: bytes
+    snapshotter: bytes
+    metadata: Tree
+    snapshots: Tree
+    before: Tree | None = None
+    later: tuple[Tree, ...] = ()
 
 
-def verify(v1: Tree, v2: Tree, state: PlainState, *, upstream_exact: bool | None = None) -> Findings:
+def verify(
+    v1: Tree,
+    v2: Tree,
+    state: PlainState,
+    files: Files | None = None,
+    *,
+    upstream_exact: bool | None = None,
+    now: int = 0,
+) -> Findings:
     """All differences between a migrated store, with what containerd has now, and what must be there.
 
     ``v1``, ``v2``: the root buckets. What a daemon has changed in them since the migration is different, too.
-    ``upstream_exact``: whether it was a migration without sizes of blobs. If nobody knows (None), it was if
-    no record has a size that it would have got otherwise.
+    ``files``: what ``state`` was read from, None if containerd runs. ``upstream_exact``: whether it was a
+    migration without sizes of blobs. If nobody knows (None), it was if no record has a size that it would
+    have got otherwise. ``now``: nanoseconds since 1970.
     """
     records = plain_records(v1)
     after = _bucket(v2, keys.MAIN_BUCKET)
     if upstream_exact is None:
         upstream_exact = not _has_blob_sizes(records, after)
     survey, gone = _before_losses(records, after, state)
-    plan = reference.plan(records, survey, upstream_exact=upstream_exact)
+    plan = reference.plan(records, _all_to_do(survey), upstream_exact=upstream_exact)
     differences = [
+        *_wrong_place(records, survey),
         *_compare_stores(v1, v2, plan),
         *gone,
-        *_missing_ancestors(plan, survey),
-        *_lease_differences(plan, state),
+        *_missing_ancestors(survey),
+        *_lease_differences(plan, state, now),
         *_labels_left(plan, state),
     ]
-    return Findings(len(plan.records), tuple(plan.problems), tuple(differences), upstream_exact)
+    if files is not None:
+        differences += rule_differences(files.metadata, files.snapshots, files.namespace, files.snapshotter)
+        if files.before is not None:
+            migrated = Migrated(files.namespace, files.snapshotter, plan)
+            differences += best_explained(files.before, files.metadata, files.later, migrated, differences)
+    return Findings(
+        len(plan.records), tuple(plan.problems), tuple(differences), len(records), (), upstream_exact
+    )
+
+
+def needed_snapshots(v2: Tree, state: PlainState) -> list[bytes]:
+    """Those of records, and what is below them, in order of their names; as far as they exist."""
+    waiting = [id for id in record_ids(v2) if id in state.snapshots]
+    needed = set(waiting)
+    while waiting:
+        parent = state.snapshots[waiting.pop()].parent
+        if parent in state.snapshots and parent not in needed:
+            needed.add(parent)
+            waiting.append(parent)
+    return sorted(needed)
 
 
 def store_differences(
@@ -238,6 +220,39 @@ def _added(key: bytes, stored: Mapping[bytes, bytes | None], record: Tree) -> by
     return value if isinstance(value, bytes) and value != stored.get(key) else None
 
 
+def _wrong_place(records: PlainRecords, survey: PlainSurvey) -> Iterator[Difference]:
+    """Records that have none of the snapshots, or snapshots and blobs that are held for no record at all."""
+    subject = survey.snapshotter.encode()
+    needing = [id for id, stored in records.items() if not gojson.string(stored.get(keys.EQUAL_MUTABLE))]
+    found = sum(id in survey.snapshots for id in needing)
+    if is_wrong_place(len(needing), found):
+        yield Difference(
+            DifferenceKind.WRONG_PLACE,
+            subject,
+            expected=b"snapshots of %d records" % len(needing),
+            found=b"%d" % found,
+        )
+    held = sum(snapshot.root_label for snapshot in survey.snapshots.values())
+    held += sum(blob.root_label for blob in survey.blobs.values())
+    if held and not records:
+        yield Difference(
+            DifferenceKind.WRONG_PLACE,
+            subject,
+            expected=b"records in v1",
+            found=b"none, and %d snapshots and blobs with the gc.root label" % held,
+        )
+
+
+def _all_to_do(survey: PlainSurvey) -> PlainSurvey:
+    """As if nothing were done: a plan of it names all that leases must have and what must have no label."""
+    return replace(
+        survey,
+        snapshots={name: replace(snapshot, root_label=True) for name, snapshot in survey.snapshots.items()},
+        blobs={digest: replace(blob, root_label=True) for digest, blob in survey.blobs.items()},
+        leases={},
+    )
+
+
 # --- The store
 
 
@@ -263,15 +278,7 @@ def _unequal(path: bytes, expected: bytes | Tree | None, found: bytes | Tree | N
         for key in sorted({*expected, *found}):
             yield from _unequal(path + b"/" + key, expected.get(key), found.get(key))
     elif expected != found:
-        yield Difference(DifferenceKind.OTHER_DIFFERS, path, b"", _shown(expected), _shown(found))
-
-
-def _shown(value: bytes | Tree | None) -> bytes | None:
-    if isinstance(value, Mapping):
-        return _BUCKET
-    if value is not None and len(value) > _MAX_SHOWN:
-        return b"(%d bytes)" % len(value)
-    return value
+        yield Difference(DifferenceKind.OTHER_DIFFERS, path, b"", shown(expected), shown(found))
 
 
 class _StoreComparison:
@@ -319,7 +326,7 @@ class _StoreComparison:
                 kind = DifferenceKind.VALUE_MISSING
             elif wanted is None:
                 kind = DifferenceKind.VALUE_UNEXPECTED
-            yield Difference(kind, id, key, _shown(wanted), _shown(value))
+            yield Difference(kind, id, key, shown(wanted), shown(value))
 
     def index(self, before: Tree, after: Tree) -> Iterator[Difference]:
         for key in sorted({*before, *self.new_index, *after}):
@@ -360,7 +367,7 @@ class _StoreComparison:
 def _external_difference(
     id: bytes, name: bytes, expected: bytes | Tree | None, found: bytes | Tree | None
 ) -> Difference:
-    return Difference(DifferenceKind.EXTERNAL_DIFFERS, id, name, _shown(expected), _shown(found))
+    return Difference(DifferenceKind.EXTERNAL_DIFFERS, id, name, shown(expected), shown(found))
 
 
 def _path(*names: bytes) -> bytes:
@@ -384,30 +391,43 @@ def _indexes(record: Tree) -> Iterator[bytes]:
 # --- containerd
 
 
-def _missing_ancestors(plan: PlainPlan, survey: PlainSurvey) -> Iterator[Difference]:
-    """Snapshots below those of records that have no record and are not there."""
+def _missing_ancestors(survey: PlainSurvey) -> Iterator[Difference]:
+    """What is below a snapshot and is not there. (What records need themselves is there in thought.)"""
     found = set()
-    for id in plan.records:
-        parent = survey.snapshots[id].parent if id in survey.snapshots else b""
+    for name in sorted(survey.snapshots):
+        parent = survey.snapshots[name].parent
         if parent and parent not in survey.snapshots and parent not in found:
             found.add(parent)
-            yield Difference(DifferenceKind.SNAPSHOT_MISSING, parent, id)
+            yield Difference(DifferenceKind.SNAPSHOT_MISSING, parent, name)
 
 
-def _lease_differences(plan: PlainPlan, state: PlainState) -> Iterator[Difference]:
+def _lease_differences(plan: PlainPlan, state: PlainState, now: int) -> Iterator[Difference]:
     for id, record in plan.records.items():
-        if record.create_lease:
+        if id not in state.leases:
             yield Difference(DifferenceKind.LEASE_MISSING, id)
             continue
         if id not in state.flat_leases:
             yield Difference(DifferenceKind.LEASE_NOT_FLAT, id)
-        for kind, resource in sorted(record.add_resources):
-            yield Difference(DifferenceKind.RESOURCE_MISSING, id, kind.encode(), resource)
+        if id in state.expiring_leases:
+            expire = state.expiring_leases[id]
+            time = nanoseconds(expire)
+            expired = time is not None and time < now
+            kind = DifferenceKind.LEASE_EXPIRED if expired else DifferenceKind.LEASE_EXPIRES
+            yield Difference(kind, id, found=shown(expire))
+        if id in state.undated_leases:
+            yield Difference(DifferenceKind.LEASE_UNDATED, id)
+        for type_, resource in sorted(record.add_resources - state.leases[id]):
+            yield Difference(DifferenceKind.RESOURCE_MISSING, id, type_.encode(), resource)
 
 
 def _labels_left(plan: PlainPlan, state: PlainState) -> Iterator[Difference]:
-    for name in sorted(plan.unlabel_snapshots):
-        is_view = state.snapshots[name].kind is Kind.VIEW
-        yield Difference(DifferenceKind.LABEL_ON_VIEW if is_view else DifferenceKind.LABEL_ON_SNAPSHOT, name)
-    for digest in sorted(plan.unlabel_blobs):
-        yield Difference(DifferenceKind.LABEL_ON_BLOB, digest)
+    for name in sorted(plan.unlabel_snapshots & state.snapshots.keys()):
+        snapshot = state.snapshots[name]
+        if snapshot.root_label:
+            is_view = snapshot.kind is Kind.VIEW
+            yield Difference(
+                DifferenceKind.LABEL_ON_VIEW if is_view else DifferenceKind.LABEL_ON_SNAPSHOT, name
+            )
+    for digest in sorted(plan.unlabel_blobs & state.blobs.keys()):
+        if state.blobs[digest].root_label:
+            yield Difference(DifferenceKind.LABEL_ON_BLOB, digest)

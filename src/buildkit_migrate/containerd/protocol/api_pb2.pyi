@@ -36,13 +36,23 @@ class Label(_message.Message):
     value: bytes
     def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
 
+class Timestamp(_message.Message):
+    __slots__ = ("seconds", "nanos")
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    NANOS_FIELD_NUMBER: _ClassVar[int]
+    seconds: int
+    nanos: int
+    def __init__(self, seconds: _Optional[int] = ..., nanos: _Optional[int] = ...) -> None: ...
+
 class Lease(_message.Message):
-    __slots__ = ("id", "labels")
+    __slots__ = ("id", "created_at", "labels")
     ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     id: bytes
+    created_at: Timestamp
     labels: _containers.RepeatedCompositeFieldContainer[Label]
-    def __init__(self, id: _Optional[bytes] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ...) -> None: ...
+    def __init__(self, id: _Optional[bytes] = ..., created_at: _Optional[_Union[Timestamp, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ...) -> None: ...
 
 class Resource(_message.Message):
     __slots__ = ("id", "type")

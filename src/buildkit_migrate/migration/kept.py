@@ -1,0 +1,69 @@
+"""What containerd's database was before a migration of files replaced it, as far as it is still there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildkit_migrate.bolt import Database, check
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
+from buildkit_migrate.migration import journal
+from buildkit_migrate.migration.journal import State
+from buildkit_migrate.storage import storage_errors
+
+__all__ = ["Kept", "opened_kept"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """``original``: before this worker's migration, None if it is not there, or not to be relied on; then
+    ``why_not`` says so. ``others``: those before the migrations of other workers of the same containerd.
+    """
+
+    original: Database | None
+    others: tuple[Database, ...]
+    why_not: str = ""
+
+
+@contextlib.contextmanager
+def opened_kept(state: State | None, database: Path, usual: Path) -> Iterator[Kept]:
+    """For the worker whose journal has this state; ``usual``: the name that the old ``database`` gets.
+
+    Raises StorageError if the directory can't be read.
+    """
+    path, why_not = _place(state, database, usual)
+    with contextlib.ExitStack() as held:
+        original = None
+        if path is not None:
+            original = _sound(path, held)
+            why_not = "" if original is not None else f"{path} is damaged or can't be read"
+        with storage_errors(database.parent):
+            names = sorted(database.parent.glob(f"{database.name}.before-v2-*"))
+        others = [_sound(name, held) for name in names if name != path] if original is not None else []
+        yield Kept(original, tuple(other for other in others if other is not None), why_not)
+
+
+def _place(state: State | None, database: Path, usual: Path) -> tuple[Path | None, str]:
+    """The kept file if it is there and is the one that was kept; else why not."""
+    if state is None:
+        return (usual, "") if usual.exists() else (None, f"there is no {usual}")
+    if not state.kept_path:
+        return None, "it was migrated over a running containerd, so no original was kept"
+    path = journal.kept_path(state, database)
+    if state.used:
+        return None, "it was used between an interrupted migration and its end"
+    if not path.exists():
+        return None, f"there is no {path}"
+    if journal.fingerprint(path) != state.kept:
+        return None, f"{path} is not the file that was kept"
+    return path, ""
+
+
+def _sound(path: Path, held: contextlib.ExitStack) -> Database | None:
+    try:
+        database = held.enter_context(Database.open(path))
+        return None if check(database.reader) else database
+    except (BusyError, CorruptDatabaseError, StorageError):
+        return None
