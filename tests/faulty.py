@@ -27,6 +27,8 @@ CALLS = (
     "fsync",
     "fchmod",
     "fchown",
+    "setxattr",
+    "removexattr",
     "rename",
     "replace",
     "link",

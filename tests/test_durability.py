@@ -78,7 +78,7 @@ def test_synced_before_and_after_each_rename(root: OnDisk) -> None:
     first = next(index for index, call in enumerate(calls) if call.startswith("rename"))
     assert synced(calls[:first], journal / "data.mdb")
     assert synced(calls[:first], journal)
-    for path, mode in ((root.v2, 0o600), (root.containerd, 0o640)):
+    for path, mode in ((root.v2, 0o644), (root.containerd, 0o640)):
         info = path.stat()
         assert (stat.S_IMODE(info.st_mode), info.st_uid) == (mode, owner), path
     for path in journal.iterdir():

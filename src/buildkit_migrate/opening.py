@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from buildkit_migrate.bolt import Database, lock
+from buildkit_migrate.bolt import Database, foresee, lock, model_for
 from buildkit_migrate.containerd.offline import (
     KEPT_SUFFIX,
     MetadataDatabase,
@@ -18,16 +19,17 @@ from buildkit_migrate.containerd.offline import (
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import ContainerdStateError, ContainerdUnavailableError, Error, StorageError
 from buildkit_migrate.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
-from buildkit_migrate.migration.migrate import Progress
+from buildkit_migrate.migration.migrate import Progress, foresee_migration
 from buildkit_migrate.migration.place import Place
 from buildkit_migrate.settings import Setting
+from buildkit_migrate.storage import storage_errors
 
 if TYPE_CHECKING:
     from buildkit_migrate.containerd.live import Connection, LiveContainerd
 
     AnyContainerd = OfflineContainerd | LiveContainerd
 
-__all__ = ["ContainerdPlace", "Opener", "about", "lock_state"]
+__all__ = ["ContainerdPlace", "Opener", "about", "foresee_files", "lock_state"]
 
 OCI_NAMESPACE: Final = "buildkit"
 """The OCI worker's namespace can't be configured."""
@@ -44,7 +46,9 @@ def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None
     # the daemon removes it itself when it stops.
     for name, created in ((LOCK_FILE, create), ("cache.db", False)):
         try:
-            held.enter_context(lock(root.state / name, exclusive=not dry_run, create=created))
+            held.enter_context(
+                lock(root.state / name, exclusive=not dry_run, create=created, like=_any_store(root))
+            )
         except StorageError as error:
             if not error.missing:
                 raise
@@ -80,6 +84,25 @@ def _is_unreachable(error: Error) -> bool:
     return isinstance(error, ContainerdUnavailableError) or (
         isinstance(error, ContainerdStateError) and error.missing
     )
+
+
+def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None:
+    """Writes nothing. Raises StorageError if a file that a migration makes can't be made as it must be."""
+    path = root.state / LOCK_FILE
+    if root.path == root.state and not os.path.lexists(path):
+        foresee(path, *model_for(path, _any_store(root)))
+    for worker in workers:
+        place = opener.place(worker)
+        database = Path(place.containerd.value) if place.backend else None
+        with storage_errors(database or worker.path):
+            there = database is not None and database.exists()  # if not, who opens it says so
+        foresee_migration(worker.v1, worker.v2, database if there else None)
+
+
+def _any_store(root: Root) -> Path | None:
+    """One that the daemon works with."""
+    stores = (store for worker in root.workers for store in (worker.v1, worker.v2))
+    return next((store for store in stores if store.exists()), None)
 
 
 @dataclass(frozen=True)

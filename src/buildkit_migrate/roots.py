@@ -33,7 +33,7 @@ from buildkit_migrate.migration.verification import (
     opened_store,
     verify_files,
 )
-from buildkit_migrate.opening import ContainerdPlace, Opener, about, lock_state
+from buildkit_migrate.opening import ContainerdPlace, Opener, about, foresee_files, lock_state
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 
 __all__ = [
@@ -85,8 +85,9 @@ def migrate_root(
     waiting = [worker for worker in root.workers if reports[worker] is None]
     if waiting:
         with contextlib.ExitStack() as held:
-            lock_state(root, held, dry_run=dry_run)
             opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
+            foresee_files(root, waiting, opener)
+            lock_state(root, held, dry_run=dry_run)
             migrations = {}
             for worker in waiting:
                 with about(worker, root, skip_unreachable) as unreachable:

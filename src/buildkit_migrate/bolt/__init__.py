@@ -1,16 +1,17 @@
 """bbolt database files: reading, bulk writing, locks and atomic replacement."""
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Column, Reader, check, rewrite, scan
+from buildkit_migrate.bolt.access import Access
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.bolt.file import (
     Database,
     Lock,
     create,
     discard_directory,
-    give_to_owner_of,
     keep,
     lock,
     make_directory,
+    make_like,
     readable,
     remove,
     rename,
@@ -18,9 +19,18 @@ from buildkit_migrate.bolt.file import (
     sync_directory,
     write,
 )
+from buildkit_migrate.bolt.ownership import (
+    access_of,
+    changed_access,
+    foresee,
+    foresee_replaced,
+    model_for,
+    usable_mode,
+)
 from buildkit_migrate.bolt.tree import BucketView, Tree
 
 __all__ = [
+    "Access",
     "Bucket",
     "BucketView",
     "Builder",
@@ -29,14 +39,19 @@ __all__ = [
     "Lock",
     "Reader",
     "Tree",
+    "access_of",
+    "changed_access",
     "check",
     "create",
     "discard_directory",
     "encode",
-    "give_to_owner_of",
+    "foresee",
+    "foresee_replaced",
     "keep",
     "lock",
     "make_directory",
+    "make_like",
+    "model_for",
     "readable",
     "remove",
     "rename",
@@ -44,5 +59,6 @@ __all__ = [
     "rewrite",
     "scan",
     "sync_directory",
+    "usable_mode",
     "write",
 ]

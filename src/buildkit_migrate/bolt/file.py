@@ -1,7 +1,7 @@
 """Files that hold bbolt databases: locks, mapped reading, writing aside and switching.
 
-Every system call of the package that changes something on disk is made here or in `blocks`, so that tests can
-make each fail.
+Every system call of the package that changes something on disk is made here, in `blocks` or in `ownership`,
+so that tests can make each fail.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Final, Self
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
 from buildkit_migrate.bolt.blocks import Writer, copy, write_all
+from buildkit_migrate.bolt.ownership import dress, model_for
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 from buildkit_migrate.storage import storage_errors
 
@@ -26,10 +27,10 @@ __all__ = [
     "Lock",
     "create",
     "discard_directory",
-    "give_to_owner_of",
     "keep",
     "lock",
     "make_directory",
+    "make_like",
     "readable",
     "remove",
     "rename",
@@ -69,16 +70,16 @@ class Lock:
         self.release()
 
 
-def lock(path: Path, *, exclusive: bool, create: bool = False) -> Lock:
+def lock(path: Path, *, exclusive: bool, create: bool = False, like: Path | None = None) -> Lock:
     """Opens a regular file and takes a flock on it, without waiting.
 
-    ``create``: made if missing, with mode 0600 and the owner of its directory, so that a migration by root
-    does not keep a daemon of another user out; a symbolic link in its place is refused. Raises BusyError if
-    another process holds it, CorruptDatabaseError if it is no regular file, StorageError.
+    ``create``: made if missing, for those who work with the file ``like`` (see `model_for`); a symbolic link
+    in its place is refused. Raises BusyError if another process holds it, CorruptDatabaseError if it is no
+    regular file, StorageError.
     """
     with storage_errors(path):
         if create:
-            _create(path)
+            _create(path, like)
         fd = _open_to_lock(path, exclusive, os.O_NOFOLLOW if create else 0)
         try:
             _flock(fd, path, exclusive=exclusive)
@@ -124,13 +125,16 @@ def _open_regular(path: Path, flags: int = 0) -> int:
     return fd
 
 
-def _create(path: Path) -> None:
+def _create(path: Path, like: Path | None) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         return
     try:
-        _give_to_owner_of(fd, path.parent)
+        dress(fd, path, *model_for(path, like))
+    except BaseException:
+        remove(path)
+        raise
     finally:
         os.close(fd)
 
@@ -249,16 +253,18 @@ def write(
 def create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:
     """A new file, empty and locked exclusively.
 
-    ``path`` must not exist. ``owner_of``: the new file gets owner and group of this one. Raises StorageError.
+    ``path`` must not exist. ``owner_of``: the new file gets owner, group, ACL and attributes of this one, as
+    far as they can be had. Raises StorageError, also if that one's owner could not work with it.
     """
     with storage_errors(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         held = Lock(path, fd)
         try:
             _flock(fd, path, exclusive=True)
-            if owner_of is not None:
-                _give_to_owner_of(fd, owner_of)
-            os.fchmod(fd, mode)  # whatever the umask is
+            if owner_of is None:
+                os.fchmod(fd, mode)
+            else:
+                dress(fd, path, owner_of, mode)
         except BaseException:
             try:
                 remove(path)
@@ -273,12 +279,6 @@ def rename(path: Path, target: Path) -> None:
     with storage_errors(target):
         path.rename(target)
         _sync_directory(target.parent)
-
-
-def _give_to_owner_of(fd: int, model: Path) -> None:
-    wanted, given = model.stat(), os.fstat(fd)
-    if (wanted.st_uid, wanted.st_gid) != (given.st_uid, given.st_gid):
-        os.fchown(fd, wanted.st_uid, wanted.st_gid)
 
 
 def _sync_directory(directory: Path) -> None:
@@ -331,25 +331,29 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def give_to_owner_of(path: Path, model: Path) -> None:
-    """Gives a file or directory the owner and group of another. Raises StorageError."""
+def make_like(path: Path, like: Path | None) -> None:
+    """Gives a file or directory of ours to those who work with the file ``like`` (see `model_for`).
+
+    Raises StorageError, also if that one's owner could not work with it.
+    """
     with storage_errors(path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            _give_to_owner_of(fd, model)
+            dress(fd, path, *model_for(path, like))
         finally:
             os.close(fd)
 
 
-def make_directory(path: Path) -> None:
-    """Makes a directory that only its owner may enter, durably; he is that of the one it is in.
-
-    Raises StorageError.
-    """
+def make_directory(path: Path, like: Path | None) -> None:
+    """Makes a directory for those who work with a file, durably. Raises as `make_like` does."""
     with storage_errors(path):
         path.mkdir(0o700)
-        give_to_owner_of(path, path.parent)
-        _sync_directory(path.parent)
+        try:
+            make_like(path, like)
+            _sync_directory(path.parent)
+        except BaseException:
+            path.rmdir()
+            raise
 
 
 def reserve(path: Path, size: int) -> None:

@@ -222,6 +222,8 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
             f"  blobs without their size: {counts['blobs'] - counts['blob_sizes']}; BuildKit v0.8 and later "
             "can't export images with them"
         )
+    for note in report.notes:
+        yield f"  note: {printable(os.fsencode(note))}"
     if report.problems:
         yield "  broken records:"
         yield from _shortened([_problem_line(problem) for problem in report.problems], verbose)

@@ -9,19 +9,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import stat
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from buildkit_migrate._native.plan import Plan, Records, Survey
-from buildkit_migrate.bolt import Database, encode, keep, remove, rewrite, write
+from buildkit_migrate.bolt import Database, encode, keep, remove, rewrite, usable_mode, write
 from buildkit_migrate.containerd.plain import edits_to_restore, holdings, read_state
 from buildkit_migrate.containerd.services import Holding
 from buildkit_migrate.errors import ContainerdStateError, StorageError
 from buildkit_migrate.migration.model import Before, PlainState
-from buildkit_migrate.storage import storage_errors
 
 __all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
 
@@ -62,7 +60,7 @@ class MetadataDatabase:
         try:
             new = write(
                 aside,
-                mode=self._mode(),
+                mode=usable_mode(self.path),
                 page_size=source.reader.page_size,
                 fill=lambda builder: rewrite(source, builder, itertools.chain([first], rest)),
                 owner_of=self.path,
@@ -79,10 +77,6 @@ class MetadataDatabase:
             raise
         old, self.database = self.database, new
         old.close()
-
-    def _mode(self) -> int:
-        with storage_errors(self.path):
-            return stat.S_IMODE(self.path.stat().st_mode)
 
     def close(self) -> None:
         self.database.close()

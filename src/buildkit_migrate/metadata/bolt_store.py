@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from buildkit_migrate.bolt import Bucket, Database, remove, rewrite, write
+from buildkit_migrate.bolt import Bucket, Database, remove, rewrite, usable_mode, write
 from buildkit_migrate.bolt.edits import Edits, encode
 from buildkit_migrate.errors import BusyError
 from buildkit_migrate.metadata.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
@@ -143,12 +143,12 @@ class BoltFileStore(BoltStore, MetadataStore):
 def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path) -> Database:
     """Writes a new store: the one below ``source`` with ``edits`` applied, in one pass.
 
-    Mode 0600, owner and group of the file ``like``. Returns it, locked.
+    It is for those who work with the file ``like``. Returns it, locked.
     Raises StorageError (also if ``path`` exists) and CorruptDatabaseError.
     """
     return write(
         path,
-        mode=STORE_MODE,
+        mode=usable_mode(like),
         page_size=source.reader.page_size,
         fill=lambda builder: rewrite(source, builder, edits),
         owner_of=like,

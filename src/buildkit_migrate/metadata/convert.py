@@ -8,10 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildkit_migrate.bolt import Database, lock, remove, write
+from buildkit_migrate.bolt import Database, lock, remove, usable_mode, write
 from buildkit_migrate.choices import ENGINES, check_choice
 from buildkit_migrate.errors import BusyError, StorageError, UnusableTargetError
-from buildkit_migrate.metadata.bolt_store import STORE_MODE
 from buildkit_migrate.metadata.engines import Engine, engine_of
 
 __all__ = ["Conversion", "convert"]
@@ -38,7 +37,7 @@ def convert(
 
     Nothing is lost: buckets and keys that are none of BuildKit's, nested buckets and their sequences are
     carried over. A bolt file is locked (shared) meanwhile; of an LMDB file one snapshot is read, whoever
-    writes to it. The new file has mode 0600 and owner and group of the source, and is complete on disk when
+    writes to it. The new file is for those who work with the source, and is complete on disk when
     it gets its name. Raises ValueError for an engine that there is not; UnusableTargetError if ``target``
     exists or ``source`` has that engine already; BusyError, CorruptDatabaseError, StorageError.
     """
@@ -92,6 +91,8 @@ def _to_bolt(source: Path, aside: Path, target: Path) -> None:
     check_file(source, thorough=True)
     with (
         LmdbStore.open(source, read_only=True) as store,
-        write(aside, mode=STORE_MODE, page_size=_PAGE_SIZE, fill=store.build, owner_of=source) as new,
+        write(
+            aside, mode=usable_mode(source), page_size=_PAGE_SIZE, fill=store.build, owner_of=source
+        ) as new,
     ):
         new.rename(target)

@@ -9,7 +9,7 @@ from typing import Self
 import lmdb
 
 from buildkit_migrate._native.packing import Packer
-from buildkit_migrate.bolt import Bucket, Lock, create, remove, rename
+from buildkit_migrate.bolt import Bucket, Lock, create, remove, rename, usable_mode
 from buildkit_migrate.metadata import bolt_store
 from buildkit_migrate.metadata.lmdb_file import lmdb_errors
 from buildkit_migrate.metadata.lmdb_store import (
@@ -49,8 +49,9 @@ class NewStore:
 def load(path: Path, source: Bucket, *, owner_of: Path | None = None) -> NewStore:
     """Writes the tree below ``source``, the root of a bolt file, to a new LMDB store in one pass.
 
-    Mode 0600. ``owner_of``: the new file gets owner and group of this one. If anything fails the file is
-    removed. Raises StorageError (also if ``path`` exists) and CorruptDatabaseError.
+    ``owner_of``: the new file is for those who work with this one; by default, for its owner only. If
+    anything fails the file is removed. Raises StorageError (also if ``path`` exists) and
+    CorruptDatabaseError.
     """
     return _write(path, _entries(source), owner_of)
 
@@ -89,7 +90,8 @@ def _entries(source: Bucket) -> Iterable[Batch]:
 
 
 def _write(path: Path, batches: Iterable[Batch], owner_of: Path | None) -> NewStore:
-    held = create(path, mode=STORE_MODE, owner_of=owner_of)
+    mode = STORE_MODE if owner_of is None else usable_mode(owner_of)
+    held = create(path, mode=mode, owner_of=owner_of)
     try:
         environment = open_environment(path, create=True, alone=True)
         try:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from buildkit_migrate.bolt import (
     discard_directory,
-    give_to_owner_of,
     make_directory,
+    make_like,
     reserve,
     sync_directory,
 )
@@ -156,8 +156,11 @@ class Journal:
         self._batches = self._count(_FINISHED)  # its entries are numbered from 0, in their order
 
     @classmethod
-    def create(cls, path: Path, state: State, before: Before) -> Self:
-        """A new one, with all that will be replaced; durable when this returns. Raises StorageError."""
+    def create(cls, path: Path, state: State, before: Before, *, like: Path | None = None) -> Self:
+        """A new one, with all that will be replaced; durable when this returns. Raises StorageError.
+
+        ``like``: the store whose users may work with it; by default it is for the owner of its directory.
+        """
         discard(path)  # one that was never completed
         entries = [
             *((_BLOB, [digest, value]) for digest, value in before.blobs.items()),
@@ -168,7 +171,7 @@ class Journal:
         with contextlib.ExitStack() as failed:
             # A disk that fills up may leave half of the meta pages, which nobody could read.
             failed.callback(discard, path)
-            make_directory(path)
+            make_directory(path, like)
             # LMDB maps it with holes, and on a full disk writing to one ends the process with a bus error.
             reserve(path / _LOCK, _LOCK_SIZE)
             environment = _open(path, map_size=max(_FIRST_MAP, 2 * size), create=True)
@@ -184,7 +187,7 @@ class Journal:
 
             _write(environment, path, fill)
             for name in (_DATA, _LOCK):
-                give_to_owner_of(path / name, path)
+                make_like(path / name, like)
             sync_directory(path)
             failed.pop_all()
         return cls(path, environment, state)

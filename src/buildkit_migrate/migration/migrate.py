@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from buildkit_migrate._native.plan import Plan, Records
-from buildkit_migrate.bolt import Database, remove
+from buildkit_migrate.bolt import (
+    Access,
+    Database,
+    access_of,
+    changed_access,
+    foresee,
+    foresee_replaced,
+    remove,
+    usable_mode,
+)
 from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
 from buildkit_migrate.errors import (
@@ -123,6 +132,21 @@ def _exists(path: Path) -> bool:
     return True
 
 
+def foresee_migration(
+    from_path: Path, to_path: Path, database: Path | None
+) -> dict[Path, tuple[Access, Access]]:
+    """By file that will be made: what the one has that it must be like, and what it will have itself.
+
+    ``database``: containerd's, if it will be replaced. Raises StorageError if a file can't be made, or not so
+    that the owner of the other one can work with it.
+    """
+    new = foresee(to_path, from_path, usable_mode(from_path))
+    found = {to_path: (access_of(from_path), new)}
+    if database is not None:
+        found[database] = (access_of(database), foresee_replaced(database))
+    return found
+
+
 class Migration:
     """A migration that is planned, and can be applied once. Holds the lock on the v1 store until `close`."""
 
@@ -168,11 +192,20 @@ class Migration:
             # Only who holds the lock on v1 makes v2, so from here on this answer stays true.
             if settled(from_path, to_path) is not None:
                 raise BusyError(f"{from_path} was migrated by another process")
+            self._models = foresee_migration(from_path, to_path, self._containerd.database)
             self._journal = self._interrupted(exclusive)
             self.plan = self._make_plan()
         except BaseException:
             self.close()
             raise
+
+    def _notes(self, outcome: Outcome) -> tuple[str, ...]:
+        """What is different about owners and modes, or would be."""
+        return tuple(
+            note
+            for path, (wanted, foreseen) in self._models.items()
+            for note in changed_access(wanted, path, foreseen if outcome is Outcome.PLANNED else None)
+        )
 
     def _interrupted(self, exclusive: bool) -> Journal | None:
         """The journal of a run that was interrupted, if this one can go on from there.
@@ -241,6 +274,7 @@ class Migration:
             counts=self.plan.counts,
             problems=tuple(self.plan.problems),
             cautions=tuple(sorted(self.plan.cautions)),
+            notes=self._notes(outcome),
             engine=self._engine,
             place=self.place,
             seconds=time.perf_counter() - self._started,
@@ -318,7 +352,9 @@ class Migration:
                 kept=self._database_now(),
                 upstream_exact=self._upstream_exact,
             )
-            self._journal = Journal.create(journal.journal_path(self._to_path), state, before)
+            self._journal = Journal.create(
+                journal.journal_path(self._to_path), state, before, like=self._from_path
+            )
         return self._journal
 
     def _forget_what_was_not_begun(self, written: Journal) -> None:

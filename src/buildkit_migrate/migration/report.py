@@ -46,6 +46,8 @@ class Report:
     cautions: tuple[tuple[bytes, Caution], ...] = ()
     engine: Engine | None = None
     place: Place | None = None
+    notes: tuple[str, ...] = ()
+    """What is worth knowing about files: an owner or mode that could not be kept."""
     seconds: float = 0.0
     plan: Plan | None = field(default=None, repr=False, compare=False)
     """The plan behind it, None if there was nothing to do."""
@@ -70,6 +72,7 @@ class Report:
             "cautions": [
                 {**named_text("record", record), "caution": str(caution)} for record, caution in self.cautions
             ],
+            "notes": [os.fsencode(note).decode(errors="replace") for note in self.notes],
             "seconds": self.seconds,
             **reason_as_dict(self.reason),
         }
