@@ -49,6 +49,7 @@ MODULES = {  # what takes longest comes first
     "packing": ["packing.pyx", "packed.c", "lmdb_check.c", *BOLT, "bolt_builder.c"],
     "chain": ["chain.pyx", *CHAIN, "column.c"],
     "sha256": ["sha256.pyx", *SHA256],
+    "guard": ["guard.pyx"],
     "bus_error": ["bus_error.pyx", "bus_error_handler.c"],
 }
 

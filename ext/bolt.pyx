@@ -1,9 +1,13 @@
 """Python face of the bbolt reader, builder, rewrite, scan and check. The stub documents it."""
 
+cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
+
+from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
 
 from buildkit_migrate.errors import CorruptDatabaseError, EditConflictError
 
@@ -16,6 +20,7 @@ cdef extern from "bolt_reader.h" nogil:
     void bkm_bolt_close(bkm_bolt *bolt)
     const char *bkm_rule_text(bkm_rule rule)
     bkm_rule BKM_NO_MEMORY
+    bkm_rule BKM_INTERRUPTED
     bkm_bucket bkm_root_bucket(const bkm_bolt *bolt)
     bint bkm_bucket_decode(bkm_bolt *bolt, bkm_span value, uint64_t page, bkm_bucket *bucket)
     bint bkm_bucket_find(bkm_bolt *bolt, const bkm_bucket *bucket, bkm_span key, bkm_item *item,
@@ -73,11 +78,12 @@ cdef extern from "bolt_scan.h" nogil:
     void bkm_table_free(bkm_table *table)
 
 cdef extern from "bolt_check.h" nogil:
-    ctypedef void (*bkm_report)(void *context, uint64_t page, const char *text)
+    ctypedef c_bool (*bkm_report)(void *context, uint64_t page, const char *text)
     bint bkm_check(bkm_bolt *bolt, bkm_report report, void *context)
 
 
-cdef class Column:
+@cython.final
+cdef class Column(Guarded):
     def __cinit__(self):
         self.spans = NULL
         self.count = 0
@@ -91,12 +97,15 @@ cdef class Column:
         column.spans = spans
         column.count = count
         column.owner = owner
+        column.leave()
         return column
 
     def __len__(self):
+        self.idle()
         return self.count
 
     def __getitem__(self, Py_ssize_t index):
+        self.idle()
         if index < 0:
             index += self.count
         if index < 0 or index >= self.count:
@@ -107,11 +116,17 @@ cdef class Column:
 
     def __iter__(self):
         cdef Py_ssize_t index
-        for index in range(self.count):
+        for index in range(len(self)):
             yield self[index]
 
 
-cdef class Reader:
+cdef c_bool handle_signals(void *context) noexcept nogil:
+    with gil:
+        return (<Reader>context).handle_signals()
+
+
+@cython.final
+cdef class Reader(Guarded):
     def __cinit__(self, data, str path=""):
         cdef const uint8_t *start = NULL
         self.path = path
@@ -120,11 +135,24 @@ cdef class Reader:
             start = &self.view[0]
         if not bkm_bolt_open(&self.bolt, start, <uint64_t>self.view.shape[0]):
             raise self.failure()
+        self.bolt.go_on = handle_signals
+        self.bolt.context = <void *>self
 
     def __dealloc__(self):
         bkm_bolt_close(&self.bolt)
 
+    cdef bint handle_signals(self):
+        try:
+            PyErr_CheckSignals()
+        except BaseException as error:
+            self.interrupt = error
+            return False
+        return True
+
     cdef object failure(self):
+        if self.bolt.rule == BKM_INTERRUPTED:
+            error, self.interrupt = self.interrupt, None
+            return error
         if self.bolt.rule == BKM_NO_MEMORY:
             return MemoryError()
         cdef object page = -1 if self.bolt.rule_page == BKM_NO_PAGE else self.bolt.rule_page
@@ -158,10 +186,12 @@ cdef class Reader:
 cdef Bucket make_bucket(Reader reader, bkm_bucket handle):
     cdef Bucket bucket = Bucket.__new__(Bucket, reader)
     bucket.handle = handle
+    bucket.leave()
     return bucket
 
 
-cdef class Bucket:
+@cython.final
+cdef class Bucket(Guarded):
     def __cinit__(self, Reader reader not None):
         # Valid from the start, however it is made: the root bucket.
         self.reader = reader
@@ -174,7 +204,12 @@ cdef class Bucket:
     def get(self, bytes key not None):
         cdef bkm_item item
         cdef c_bool found = False
-        if not bkm_bucket_find(&self.reader.bolt, &self.handle, to_span(key), &item, &found):
+        cdef bkm_span name = to_span(key)
+        cdef bint ok
+        self.reader.enter()
+        ok = bkm_bucket_find(&self.reader.bolt, &self.handle, name, &item, &found)
+        self.reader.leave()
+        if not ok:
             raise self.reader.failure()
         if not found or item.bucket:
             return None
@@ -185,9 +220,13 @@ cdef class Bucket:
         cdef bkm_bucket inner
         cdef bkm_span name
         cdef c_bool found = True
+        cdef bint ok
         for step in path:
             name = to_span(step)
-            if not bkm_bucket_descend(&self.reader.bolt, &handle, &name, 1, &inner, &found):
+            self.reader.enter()
+            ok = bkm_bucket_descend(&self.reader.bolt, &handle, &name, 1, &inner, &found)
+            self.reader.leave()
+            if not ok:
                 raise self.reader.failure()
             if not found:
                 return None
@@ -198,7 +237,8 @@ cdef class Bucket:
         return _Items(self, start)
 
 
-cdef class _Items:
+@cython.final
+cdef class _Items(GuardedIterator):
     """Iterator of `Bucket.items`."""
 
     cdef Reader reader
@@ -213,22 +253,23 @@ cdef class _Items:
         self.start = start
         self.started = False
 
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        cdef bint ok
+    cdef object step(self):
+        cdef bint ok = True
+        cdef bkm_span start
         if not self.started:
             self.started = True
-            ok = bkm_cursor_seek(&self.cursor, &self.reader.bolt, &self.bucket.handle, to_span(self.start))
-        elif bkm_cursor_end(&self.cursor):
-            raise StopIteration
-        else:
+            start = to_span(self.start)
+            self.reader.enter()
+            ok = bkm_cursor_seek(&self.cursor, &self.reader.bolt, &self.bucket.handle, start)
+            self.reader.leave()
+        elif not bkm_cursor_end(&self.cursor):
+            self.reader.enter()
             ok = bkm_cursor_next(&self.cursor)
+            self.reader.leave()
         if not ok:
             raise self.reader.failure()
         if bkm_cursor_end(&self.cursor):
-            raise StopIteration
+            return None
         cdef bkm_item item = bkm_cursor_item(&self.cursor)
         cdef bkm_bucket inner
         if not item.bucket:
@@ -243,6 +284,7 @@ cdef enum:
     BLOCK_SIZE = 4 << 20  # bytes; large enough for a disk to work at ease and for the calls to cost nothing
 
 
+@cython.final
 cdef class _Block:
     """Memory that a builder fills, and a view of which its sink gets."""
 
@@ -265,7 +307,8 @@ cdef c_bool call_sink(void *context, bkm_block *block, size_t size, size_t wante
         return (<Builder>context).give(block, size, wanted)
 
 
-cdef class Builder:
+@cython.final
+cdef class Builder(Guarded):
     def __cinit__(self, sink, uint32_t page_size=4096, double fill=0.9):
         if page_size < 1024 or page_size > 16 << 20 or page_size & (page_size - 1):
             raise ValueError("page_size must be a power of two from 1024 to 16 MiB")
@@ -303,43 +346,89 @@ cdef class Builder:
         return ValueError(bkm_build_status_text(status).decode())
 
     def open_bucket(self, bytes key not None, uint64_t sequence=0):
-        if not bkm_builder_open(self.builder, to_span(key), sequence):
-            raise self.failure()
+        cdef bkm_span name = to_span(key)
+        self.enter()
+        try:
+            if not bkm_builder_open(self.builder, name, sequence):
+                raise self.failure()
+        finally:
+            self.leave()
 
     def put(self, bytes key not None, bytes value not None):
-        if not bkm_builder_put(self.builder, to_span(key), to_span(value)):
-            raise self.failure()
+        cdef bkm_span name = to_span(key)
+        cdef bkm_span content = to_span(value)
+        self.enter()
+        try:
+            if not bkm_builder_put(self.builder, name, content):
+                raise self.failure()
+        finally:
+            self.leave()
 
     def close_bucket(self):
-        if not bkm_builder_close(self.builder):
-            raise self.failure()
+        self.enter()
+        try:
+            if not bkm_builder_close(self.builder):
+                raise self.failure()
+        finally:
+            self.leave()
 
     def finish(self):
         cdef bytes metas = PyBytes_FromStringAndSize(NULL, 2 * <Py_ssize_t>self.page_size)
-        if not bkm_builder_finish(self.builder, <uint8_t *><char *>metas):
-            raise self.failure()
+        self.enter()
+        try:
+            if not bkm_builder_finish(self.builder, <uint8_t *><char *>metas):
+                raise self.failure()
+        finally:
+            self.leave()
         return metas
 
 
+@cython.final
 cdef class _EditSource:
     """Feeds the chunks of a Python iterator to the native rewrite."""
 
     cdef object chunks
     cdef bytes chunk
     cdef object error
+    cdef Reader reader      # of the rewrite's source; None if it has none
+    cdef bint holds_reader
 
-    def __cinit__(self, edits):
+    def __cinit__(self, edits, Reader reader):
         self.chunks = iter(edits)
+        self.reader = reader
+
+    cdef int enter_reader(self) except -1:
+        if self.reader is not None:
+            self.reader.enter()
+            self.holds_reader = True
+        return 0
+
+    cdef void leave_reader(self) noexcept:
+        if self.holds_reader:
+            self.reader.leave()
+            self.holds_reader = False
 
     cdef bint next_chunk(self, bkm_edits *edits):
+        # The edits of a plan are made from the file that is rewritten.
+        self.leave_reader()
         try:
-            self.chunk = next(self.chunks, b"")
+            self.chunk = self.made()
+            self.enter_reader()
         except BaseException as error:
             self.error = error
             return False
         edits.data = <const uint8_t *><const char *>self.chunk
         edits.size = <size_t>len(self.chunk)
         return True
+
+    cdef bytes made(self):
+        """The next chunk that is not empty; an empty one at the end."""
+        for chunk in self.chunks:
+            if type(chunk) is not bytes:
+                raise TypeError(f"a chunk of edits is bytes, not {type(chunk).__name__}")
+            if chunk:
+                return chunk
+        return b""
 
 
 cdef c_bool refill(bkm_edits *edits) noexcept nogil:
@@ -348,7 +437,7 @@ cdef c_bool refill(bkm_edits *edits) noexcept nogil:
 
 
 def rewrite(Bucket source, Builder builder not None, edits):
-    cdef _EditSource chunks = _EditSource(edits)
+    cdef _EditSource chunks = _EditSource(edits, None if source is None else source.reader)
     cdef bkm_edits stream
     cdef bkm_rewrite_result result
     cdef bkm_bolt *bolt = NULL
@@ -361,10 +450,20 @@ def rewrite(Bucket source, Builder builder not None, edits):
     if source is not None:
         bolt = &source.reader.bolt
         bucket = &source.handle
-    with nogil:
-        result = bkm_rewrite(bolt, bucket, builder.builder, &stream)
-    if result.status == BKM_REWRITE_READ:
-        raise source.reader.failure()
+    chunks.enter_reader()
+    try:
+        builder.enter()
+        with nogil:
+            result = bkm_rewrite(bolt, bucket, builder.builder, &stream)
+        # A builder remembers its own failures; of others it does not know that it has half of a file.
+        if result.status == BKM_REWRITE_OK or result.status == BKM_REWRITE_BUILD:
+            builder.leave()
+        else:
+            builder.fail()
+        if result.status == BKM_REWRITE_READ:
+            raise source.reader.failure()
+    finally:
+        chunks.leave_reader()
     if result.status == BKM_REWRITE_BUILD:
         raise builder.failure()
     if result.status == BKM_REWRITE_REFILL:
@@ -390,6 +489,8 @@ def scan(Bucket bucket not None, paths):
     cdef bkm_table table
     cdef size_t at = 0, i
     cdef bint ok
+    table.columns = NULL
+    table.names = NULL
     try:
         if native == NULL or spans == NULL:
             raise MemoryError
@@ -400,30 +501,61 @@ def scan(Bucket bucket not None, paths):
                 spans[at] = to_span(step)
                 at += 1
         i = <size_t>len(steps)
-        with nogil:
-            ok = bkm_scan(&bucket.reader.bolt, &bucket.handle, native, i, &table)
-        if not ok:
-            raise bucket.reader.failure()
+        bucket.reader.enter()
+        try:
+            with nogil:
+                ok = bkm_scan(&bucket.reader.bolt, &bucket.handle, native, i, &table)
+            if not ok:
+                raise bucket.reader.failure()
+        finally:
+            bucket.reader.leave()
         names = Column.adopt(table.names, table.rows, bucket.reader)
         table.names = NULL
         columns = []
         for i in range(table.column_count):
-            columns.append(Column.adopt(table.columns[i], table.rows, bucket.reader))
+            column = Column.adopt(table.columns[i], table.rows, bucket.reader)
             table.columns[i] = NULL
-        bkm_table_free(&table)
+            columns.append(column)
         return names, columns
     finally:
+        bkm_table_free(&table)
         free(native)
         free(spans)
 
 
-cdef void collect(void *context, uint64_t page, const char *text) noexcept nogil:
+@cython.final
+cdef class _Findings:
+    """What `check` has found so far, and what kept it from noting a finding."""
+
+    cdef list found
+    cdef object error
+
+    def __cinit__(self):
+        self.found = []
+
+    cdef bint add(self, uint64_t page, const char *text):
+        try:
+            self.found.append((-1 if page == BKM_NO_PAGE else page, text.decode()))
+        except BaseException as error:
+            self.error = error
+            return False
+        return True
+
+
+cdef c_bool collect(void *context, uint64_t page, const char *text) noexcept nogil:
     with gil:
-        (<list>context).append((-1 if page == BKM_NO_PAGE else page, text.decode()))
+        return (<_Findings>context).add(page, text)
 
 
 def check(Reader reader not None):
-    cdef list findings = []
-    if not bkm_check(&reader.bolt, collect, <void *>findings):
-        raise MemoryError
-    return findings
+    cdef _Findings findings = _Findings()
+    cdef bint ok
+    reader.enter()
+    try:
+        with nogil:
+            ok = bkm_check(&reader.bolt, collect, <void *>findings)
+        if not ok:
+            raise reader.failure() if findings.error is None else findings.error
+    finally:
+        reader.leave()
+    return findings.found

@@ -12,6 +12,7 @@ typedef struct {
     bkm_report report;
     void *context;
     uint32_t findings;
+    bool stopped;
 } checker;
 
 /* What the walk of one bucket's tree has to agree on. */
@@ -22,11 +23,21 @@ typedef struct {
 
 static void found(checker *c, uint64_t page, const char *text)
 {
-    if (c->findings < MOST_FINDINGS)
-        c->report(c->context, page, text);
-    else if (c->findings == MOST_FINDINGS)
-        c->report(c->context, BKM_NO_PAGE, "more findings are left out");
-    c->findings += c->findings <= MOST_FINDINGS;
+    if (c->stopped || c->findings > MOST_FINDINGS)
+        return;
+    if (c->findings++ == MOST_FINDINGS) {
+        page = BKM_NO_PAGE;
+        text = "more findings are left out";
+    }
+    c->stopped = !c->report(c->context, page, text);
+}
+
+/* The rule that the reader found broken; an interrupt is none. */
+static void found_by_reader(checker *c, uint64_t page)
+{
+    if (c->bolt->rule == BKM_INTERRUPTED)
+        c->stopped = true;
+    found(c, page, bkm_rule_text(c->bolt->rule));
 }
 
 static bool test_and_set(uint8_t *bitmap, uint64_t page)
@@ -52,13 +63,13 @@ static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting);
 
 static void check_nested(checker *c, const bkm_page *page, int nesting)
 {
-    for (uint32_t i = 0; i < page->count; i++) {
+    for (uint32_t i = 0; i < page->count && !c->stopped; i++) {
         bkm_item item = bkm_leaf_item(page, i);
         if (!item.bucket)
             continue;
         bkm_bucket bucket;
         if (!bkm_bucket_decode(c->bolt, item.value, page->id, &bucket))
-            found(c, page->id, bkm_rule_text(c->bolt->rule));
+            found_by_reader(c, page->id);
         else if (nesting == BKM_MAX_NESTING)
             found(c, page->id, bkm_rule_text(BKM_NESTED_TOO_DEEP));
         else if (bucket.root)
@@ -75,7 +86,7 @@ static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key
     if (id < c->bolt->high_water && !use_pages(c, id, 1))
         return;
     if (!bkm_page_at(c->bolt, id, &page)) {
-        found(c, id, bkm_rule_text(c->bolt->rule));
+        found_by_reader(c, id);
         return;
     }
     if (!use_pages(c, id + 1, bkm_run_pages(page.data) - 1))
@@ -106,7 +117,7 @@ static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key
     }
     if (page.count < 2)
         found(c, id, "branch page with a single child");
-    for (uint32_t i = 0; i < page.count; i++)
+    for (uint32_t i = 0; i < page.count && !c->stopped; i++)
         check_tree(c, t, bkm_branch_child(&page, i), depth + 1, bkm_branch_key(&page, i),
                    i + 1 < page.count ? bkm_branch_key(&page, i + 1) : bound);
 }
@@ -189,9 +200,10 @@ bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context)
         if (bolt->freelist != BKM_NO_FREELIST)
             check_freelist(&c);
         check_bucket(&c, &root, 0);
-        check_accounts(&c);
+        if (!c.stopped)
+            check_accounts(&c);
     }
     free(c.used);
     free(c.free);
-    return ok;
+    return ok && !c.stopped;
 }

@@ -5,6 +5,7 @@
 static const char *const rule_texts[BKM_RULES] = {
     [BKM_OK] = "",
     [BKM_NO_MEMORY] = "out of memory",
+    [BKM_INTERRUPTED] = "interrupted",
     [BKM_TOO_SHORT] = "too short to be a bbolt file",
     [BKM_BAD_MAGIC] = "not a bbolt file (wrong magic number)",
     [BKM_BIG_ENDIAN] = "written on a big-endian machine, which is not supported",
@@ -37,6 +38,7 @@ static const char *const rule_texts[BKM_RULES] = {
     [BKM_NESTED_TOO_DEEP] = "buckets nested deeper than 64 levels",
     [BKM_FREELIST_OVERRUN] = "free list runs out of its pages",
     [BKM_FREELIST_BAD_ID] = "impossible page number in the free list",
+    [BKM_TOO_MANY_ROWS] = "more records, snapshots, blobs or leases than this program can handle",
 };
 
 const char *bkm_rule_text(bkm_rule rule)
@@ -225,8 +227,20 @@ static bkm_rule check_elements(const bkm_page *page, uint64_t bytes, bool is_inl
     return BKM_OK;
 }
 
+/* Everything that takes long comes by here. */
+static bool goes_on(bkm_bolt *bolt)
+{
+    enum { PAGES = 4096 };
+    if (++bolt->unasked < PAGES)
+        return true;
+    bolt->unasked = 0;
+    return !bolt->go_on || bolt->go_on(bolt->context) || bkm_bolt_fail(bolt, BKM_INTERRUPTED, BKM_NO_PAGE);
+}
+
 bool bkm_page_at(bkm_bolt *bolt, uint64_t id, bkm_page *page)
 {
+    if (!goes_on(bolt))
+        return false;
     if (id < 2 || id >= bolt->high_water)
         return bkm_bolt_fail(bolt, BKM_PAGE_OUT_OF_FILE, id);
     const uint8_t *data = bolt->data + id * bolt->page_size;

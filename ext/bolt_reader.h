@@ -15,6 +15,7 @@
 typedef enum {
     BKM_OK = 0,
     BKM_NO_MEMORY,
+    BKM_INTERRUPTED,
     BKM_TOO_SHORT,
     BKM_BAD_MAGIC,
     BKM_BIG_ENDIAN,
@@ -47,6 +48,7 @@ typedef enum {
     BKM_NESTED_TOO_DEEP,
     BKM_FREELIST_OVERRUN,
     BKM_FREELIST_BAD_ID,
+    BKM_TOO_MANY_ROWS,
     BKM_RULES
 } bkm_rule;
 
@@ -66,6 +68,11 @@ typedef struct {
 
     bkm_rule rule;        /* the last error */
     uint64_t rule_page;   /* BKM_NO_PAGE if the rule is about the file */
+
+    /* Asked once in a while as pages are read; false ends that with BKM_INTERRUPTED. NULL: nobody is asked. */
+    bool (*go_on)(void *context);
+    void *context;
+    uint32_t unasked;     /* pages that were looked at since */
 } bkm_bolt;
 
 /* A page whose header, element table and data have been checked. */

@@ -67,6 +67,8 @@ static bool scan_rows(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *
             bkm_bucket row;
             if (!bkm_bucket_decode(bolt, item.value, bkm_cursor_page(&cursor), &row))
                 return false;
+            if (table->rows == BKM_MAX_ROWS)
+                return bkm_bolt_fail(bolt, BKM_TOO_MANY_ROWS, bkm_cursor_page(&cursor));
             if (!add_row(table, item.key))
                 return bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
             for (size_t i = 0; i < table->column_count; i++) {

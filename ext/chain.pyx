@@ -5,6 +5,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stddef cimport size_t
 from libc.stdint cimport INT32_MAX, UINT32_MAX, int32_t, uint8_t
 from libc.stdlib cimport calloc, free
+
+from buildkit_migrate._native.guard cimport Guarded
 from sha256_kernel cimport bkm_sha256_kernel, bkm_span, select_kernel
 
 
@@ -78,7 +80,7 @@ cdef int fill(bkm_span *spans, list values) except -1:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Batch:
+cdef class Batch(Guarded):
     """Records packed once, for runs of the engine alone."""
 
     cdef bkm_chain_input input
@@ -94,8 +96,7 @@ cdef class Batch:
         cdef list skips = [] if skip is None else list(skip)
         cdef Py_ssize_t count = len(parent_list)
         cdef Py_ssize_t i
-        if self.held is not None:
-            raise TypeError("a batch is filled once")
+        self.begin()
         self.held = [list(diff_ids), list(blobs)]
         if given is not None:
             pairs = list(given)
@@ -132,6 +133,7 @@ cdef class Batch:
             self.input.given_chain = self.spans + 2 * count
             self.input.given_blob_chain = self.spans + 3 * count
         self.input.skip = NULL if skip is None else self.skip
+        self.leave()
 
     def __dealloc__(self):
         free(self.parent)
@@ -143,23 +145,28 @@ cdef class Batch:
     def run(self, unsigned threads=1):
         """Compute all ids, without the GIL."""
         cdef bkm_chain_status status
+        self.enter()
         with nogil:
             status = bkm_chain_run(&self.input, &self.output, self.kernel, threads)
+        self.leave()  # a run that fails changes nothing
         if status == BKM_CHAIN_NO_MEMORY:
             raise MemoryError
         if status == BKM_CHAIN_BAD_INPUT:
             raise ValueError("a parent is neither an index of a record nor -1 nor -2")
 
     def __len__(self):
+        self.idle()
         return self.input.count
 
     def states(self):
         """A byte for each record, its place in STATES, as the last run left it."""
+        self.idle()
         return PyBytes_FromStringAndSize(<const char *>self.output.state, self.input.count)
 
     def ids(self, Py_ssize_t record):
         """(chainID, blobChainID) of a record, as the last run left them."""
         cdef uint8_t space[BKM_ID_SIZE]
+        self.idle()
         if record < 0 or record >= <Py_ssize_t>self.input.count:
             raise IndexError("record index out of range")
         chain = text(bkm_chain_id(&self.input, &self.output, record, space))

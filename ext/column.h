@@ -4,6 +4,12 @@
 #define BKM_COLUMN_H
 
 #include <stddef.h>
+#include <stdint.h>
+
+/* Most rows of a table: rows refer to each other by numbers of 31 bits. A test sets it lower. */
+#ifndef BKM_MAX_ROWS
+#define BKM_MAX_ROWS ((size_t)INT32_MAX - 1)
+#endif
 
 /* Room for `count` elements of `size` bytes, aligned to a cache line at least; for free(). NULL when out of
  * memory. */

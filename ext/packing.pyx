@@ -26,6 +26,8 @@ from buildkit_migrate._native.bolt cimport (
     to_span,
 )
 
+from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
+
 from buildkit_migrate.errors import CorruptDatabaseError, StorageError
 
 
@@ -83,12 +85,13 @@ cdef inline bytes with_tag(bytes tag, bkm_span name):
 
 
 @cython.final
-cdef class Packer:
+cdef class Packer(Guarded):
     cdef Reader reader
     cdef uint8_t *visited
 
     def __cinit__(self, Reader reader not None):
         self.reader = reader
+        reader.idle()
         self.visited = bkm_bolt_bitmap(&reader.bolt)
         if self.visited == NULL:
             raise MemoryError
@@ -101,11 +104,13 @@ cdef class Packer:
             raise ValueError("the bucket belongs to another reader")
         if len(tag) != 1:
             raise ValueError("a tag is one byte")
+        if skip is not None and any([type(name) is not bytes for name in skip]):
+            raise TypeError("the names to skip are bytes")
         return _Batches(self, bucket, tag, skip)
 
 
 @cython.final
-cdef class _Batches:
+cdef class _Batches(GuardedIterator):
     """Iterator of `Packer.batches`."""
 
     cdef Packer packer
@@ -128,9 +133,6 @@ cdef class _Batches:
     def __dealloc__(self):
         free(self.group.data)
         free(self.node.data)
-
-    def __iter__(self):
-        return self
 
     cdef object failure(self, bkm_pack_status status):
         if status == BKM_PACK_READ:
@@ -182,7 +184,22 @@ cdef class _Batches:
             raise StorageError(f"{self.packer.reader.path}: too many long keys with one beginning")
         return self.group.size - before + name.size
 
-    def __next__(self):
+    cdef object step(self):
+        cdef Reader reader = self.packer.reader
+        reader.enter()
+        try:
+            self.packer.enter()
+            try:
+                batch = self.next_batch()
+            except BaseException:
+                self.packer.fail()  # pages count as visited that were read in part
+                raise
+            self.packer.leave()
+        finally:
+            reader.leave()
+        return batch or None
+
+    cdef list next_batch(self):
         cdef list batch = []
         cdef size_t size = 0
         cdef bkm_item item
@@ -200,8 +217,6 @@ cdef class _Batches:
             raise self.packer.reader.failure()
         if bkm_cursor_end(&self.cursor):
             self.end_group(batch)
-            if not batch:
-                raise StopIteration
         return batch
 
 
@@ -211,8 +226,14 @@ cdef object malformed(str path, bytes key):
 
 
 cdef int push_node(Builder builder, str path, bytes key, bkm_span name, bkm_span node) except -1:
-    cdef bkm_push_status status = bkm_push(builder.builder, name, node)
+    cdef bkm_push_status status
     cdef bkm_build_status built
+    builder.enter()
+    status = bkm_push(builder.builder, name, node)
+    if status == BKM_PUSH_MALFORMED:
+        builder.fail()  # the node may be there in part
+    else:
+        builder.leave()
     if status == BKM_PUSH_OK:
         return 0
     if status != BKM_PUSH_MALFORMED:
@@ -231,6 +252,8 @@ def push_all(Builder builder not None, pairs, bytes tag not None, str path=""):
     cdef bytes key, value
     for pair in pairs:
         key, value = pair
+        if key is None or value is None:
+            raise TypeError("keys and values are bytes, not None")
         if PyBytes_GET_SIZE(key) < 2 or not key.startswith(tag):
             return
         name = to_span(key)

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 from buildkit_migrate._native.bolt cimport Reader, bkm_bolt, bkm_span, c_bool, to_bytes, to_span
+from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
 from sha256_kernel cimport bkm_sha256_kernel, select_kernel
 
 import os
@@ -64,7 +65,7 @@ cdef extern from "survey.h" nogil:
         bkm_span *lease
         uint8_t *lease_expires
         uint8_t *lease_complete
-        uint32_t *lease_end
+        size_t *lease_end
         size_t resource_count
 
     bkm_bolt *bkm_survey_read(
@@ -148,6 +149,9 @@ cdef extern from "plan.h" nogil:
 cdef extern from "bolt_reader.h" nogil:
     int BKM_OK
 
+cdef extern from "column.h" nogil:
+    size_t BKM_MAX_ROWS
+
 cdef extern from "plan_edits.h" nogil:
     ctypedef struct bkm_operations:
         uint8_t *data
@@ -199,7 +203,7 @@ cdef dict REASONS = {
 
 
 @cython.final
-cdef class Records:
+cdef class Records(Guarded):
     cdef bkm_records records
     cdef readonly Reader reader
     cdef list owned  # the texts that do not lie in the file as they are
@@ -209,10 +213,14 @@ cdef class Records:
         cdef bint read
         self.reader = reader
         self.owned = []
-        with nogil:
-            read = bkm_records_read(&self.records, &reader.bolt)
-        if not read:
-            raise reader.failure()
+        reader.enter()
+        try:
+            with nogil:
+                read = bkm_records_read(&self.records, &reader.bolt)
+            if not read:
+                raise reader.failure()
+        finally:
+            reader.leave()
         for odd in range(self.records.odd_count):
             if not self.settle(odd):
                 raise MemoryError
@@ -256,12 +264,11 @@ cdef class Records:
 
 
 @cython.final
-cdef class Survey:
+cdef class Survey(Guarded):
     cdef bkm_survey survey
     cdef list owned  # what the spans point into
-    cdef bint is_filled
-    cdef readonly str snapshotter
-    cdef readonly str namespace
+    cdef str stated_snapshotter
+    cdef str stated_namespace
 
     def __init__(
         self,
@@ -272,20 +279,29 @@ cdef class Survey:
         str namespace not None="buildkit",
         expiring=(),
     ):
-        if self.owned is not None:
-            raise TypeError("a survey is filled once")
+        self.begin()
         self.owned = []
-        self.snapshotter = snapshotter
-        self.namespace = namespace
+        self.stated_snapshotter = snapshotter
+        self.stated_namespace = namespace
         by_name = {name: (kind, parent, root) for name, kind, parent, root in snapshots}
         self.fill_snapshots(sorted(by_name.items()))
         by_digest = {digest: (root, size) for digest, root, size in blobs}
         self.fill_blobs(sorted(by_digest.items()))
         self.fill_leases(dict(leases), frozenset(expiring))
-        self.is_filled = True
+        self.leave()
 
     def __dealloc__(self):
         bkm_survey_free(&self.survey)
+
+    @property
+    def snapshotter(self):
+        self.idle()
+        return self.stated_snapshotter
+
+    @property
+    def namespace(self):
+        self.idle()
+        return self.stated_namespace
 
     @staticmethod
     def offline(Reader metadata not None, Reader snapshots, str namespace not None, str snapshotter not None):
@@ -294,20 +310,31 @@ cdef class Survey:
         cdef bytes name = snapshotter.encode()
         cdef bkm_bolt *kinds = NULL if snapshots is None else &snapshots.bolt
         survey.owned = [metadata, snapshots]
-        survey.namespace = namespace
-        survey.snapshotter = snapshotter
+        survey.stated_namespace = namespace
+        survey.stated_snapshotter = snapshotter
         cdef bkm_span name_space_span = to_span(name_space)
         cdef bkm_span name_span = to_span(name)
         cdef bkm_bolt *failed
-        with nogil:
-            failed = bkm_survey_read(&survey.survey, &metadata.bolt, kinds, name_space_span, name_span)
-        if failed != NULL:
-            raise metadata.failure() if failed == &metadata.bolt else snapshots.failure()
-        survey.is_filled = True
+        cdef Reader second = None if snapshots is metadata else snapshots
+        metadata.enter()
+        try:
+            if second is not None:
+                second.enter()
+            with nogil:
+                failed = bkm_survey_read(&survey.survey, &metadata.bolt, kinds, name_space_span, name_span)
+            if second is not None:
+                second.leave()
+            if failed != NULL:
+                raise metadata.failure() if failed == &metadata.bolt else snapshots.failure()
+        finally:
+            metadata.leave()
+        survey.leave()
         return survey
 
     cdef bkm_span *pack(self, list values) except NULL:
         """The values one after the other in one block. ValueError for one that no file could hold."""
+        if <size_t>len(values) > BKM_MAX_ROWS:
+            raise ValueError(f"more than {BKM_MAX_ROWS} snapshots, blobs or leases are not supported")
         cdef bkm_span *spans = <bkm_span *>malloc((len(values) + 1) * sizeof(bkm_span))
         if spans == NULL:
             raise MemoryError
@@ -361,9 +388,9 @@ cdef class Survey:
         cdef size_t i
         cdef list ids = sorted(leases)
         cdef bytes resource
-        snapshot_type = f"snapshots/{self.snapshotter}"
+        snapshot_type = f"snapshots/{self.stated_snapshotter}"
         self.survey.lease = self.pack(ids)
-        self.survey.lease_end = <uint32_t *>calloc(len(ids) + 1, sizeof(uint32_t))
+        self.survey.lease_end = <size_t *>calloc(len(ids) + 1, sizeof(size_t))
         self.survey.lease_complete = <uint8_t *>calloc(len(ids) + 1, 1)
         self.survey.lease_expires = <uint8_t *>calloc(len(ids) + 1, 1)
         if (
@@ -380,23 +407,21 @@ cdef class Survey:
                 if kind != "content" and kind != snapshot_type:
                     continue
                 self.owned.append(resource)
-                if self.survey.resource_count == 0xFFFFFFFF:
-                    raise ValueError("leases with more than 4294967295 resources are not supported")
                 if not bkm_survey_add_resource(&self.survey, to_span(resource), kind == "content"):
                     raise MemoryError
-            self.survey.lease_end[i] = <uint32_t>self.survey.resource_count
+            self.survey.lease_end[i] = self.survey.resource_count
         return 0
 
 
 @cython.final
-cdef class Plan:
+cdef class Plan(Guarded):
     cdef bkm_plan plan
     cdef readonly Records records
     cdef readonly Survey survey
 
     def __cinit__(self, Records records not None, Survey survey not None, *, bint upstream_exact=False):
-        if not survey.is_filled:
-            raise TypeError("the survey was not initialised, or that failed")
+        records.idle()
+        survey.idle()
         cdef const bkm_sha256_kernel *kernel = select_kernel(None)
         cdef unsigned threads = len(os.sched_getaffinity(0))
         cdef bint made
@@ -586,32 +611,35 @@ cdef tuple sized(bytes stream, Py_ssize_t at):
 
 
 @cython.final
-cdef class _StoreEdits:
+cdef class _StoreEdits(GuardedIterator):
     cdef bkm_store_edits *edits
     cdef bkm_operations out
     cdef Plan plan
 
     def __cinit__(self, Plan plan not None):
+        cdef Reader reader = plan.records.reader
         self.plan = plan
-        self.edits = bkm_store_edits_new(&plan.plan, &plan.records.reader.bolt)
-        if self.edits == NULL:
-            raise MemoryError if plan.records.reader.bolt.rule == BKM_OK else plan.records.reader.failure()
+        reader.enter()
+        try:
+            with nogil:
+                self.edits = bkm_store_edits_new(&plan.plan, &reader.bolt)
+            if self.edits == NULL:
+                raise MemoryError if reader.bolt.rule == BKM_OK else reader.failure()
+        finally:
+            reader.leave()
 
     def __dealloc__(self):
         bkm_store_edits_free(self.edits)
         free(self.out.data)
 
-    def __iter__(self):
-        return self
-
-    def __next__(self):
+    cdef object step(self):
         with nogil:
             bkm_store_edits_fill(self.edits, &self.out)
         return chunk(&self.out, self.plan.records.reader)
 
 
 @cython.final
-cdef class _ContainerdEdits:
+cdef class _ContainerdEdits(GuardedIterator):
     cdef bkm_containerd_edits *edits
     cdef bkm_operations out
     cdef Plan plan
@@ -638,10 +666,7 @@ cdef class _ContainerdEdits:
         bkm_containerd_edits_free(self.edits)
         free(self.out.data)
 
-    def __iter__(self):
-        return self
-
-    def __next__(self):
+    cdef object step(self):
         with nogil:
             bkm_containerd_edits_fill(self.edits, &self.out)
         return chunk(&self.out, self.plan.records.reader)
@@ -657,5 +682,5 @@ cdef bytes chunk(const bkm_operations *out, Reader reader):
     if out.failed:
         raise MemoryError
     if out.size == 0:
-        raise StopIteration  # the end of the stream
+        return None  # the end of the stream
     return PyBytes_FromStringAndSize(<const char *>out.data, out.size)

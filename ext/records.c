@@ -194,7 +194,9 @@ static bool read_record(bkm_records *records, bkm_bolt *bolt, const bkm_item *it
 {
     bkm_bucket bucket;
     bkm_cursor cursor;
-    if (records->count == INT32_MAX - 1 || !add_record(records, item->key))
+    if (records->count == BKM_MAX_ROWS)
+        return bkm_bolt_fail(bolt, BKM_TOO_MANY_ROWS, page);
+    if (!add_record(records, item->key))
         return bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
     if (!bkm_bucket_decode(bolt, item->value, page, &bucket) || !bkm_cursor_first(&cursor, bolt, &bucket, visited))
         return false;

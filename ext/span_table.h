@@ -61,10 +61,13 @@ static inline void bkm_span_table_draw(bkm_span_table *table)
     table->secret[1] |= UINT64_C(1) << 63 | 1;
 }
 
-/* `keys` (all different, fewer than INT32_MAX) must stay. False when out of memory. */
+/* `keys` (all different, at most BKM_MAX_ROWS) must stay. False when there are more, or out of memory. */
 static inline bool bkm_span_table_make(bkm_span_table *table, const bkm_span *keys, size_t count)
 {
     size_t size = 16;
+    *table = (bkm_span_table){0};
+    if (count > BKM_MAX_ROWS)
+        return false;
     while (size < 2 * count)
         size *= 2;
     *table = (bkm_span_table){keys, bkm_column(size, sizeof(uint64_t)), size - 1, {0}};

@@ -229,7 +229,7 @@ static bool read_leases(bkm_survey *survey, bkm_bolt *metadata, bkm_span name_sp
             !read_resources(survey, metadata, &lease, content, 1, true) ||
             !read_resources(survey, metadata, &lease, snapshots, 2, false))
             return false;
-        survey->lease_end[i] = (uint32_t)survey->resource_count;
+        survey->lease_end[i] = survey->resource_count;
     }
     return true;
 }

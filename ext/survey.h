@@ -25,7 +25,7 @@ typedef struct {
     bkm_span *lease;
     uint8_t *lease_expires;  /* has the label containerd.io/gc.expire; NULL: none */
     uint8_t *lease_complete; /* has all that its record wants, without being listed here; NULL: none */
-    uint32_t *lease_end; /* the resources of lease i end before resource lease_end[i] */
+    size_t *lease_end; /* the resources of lease i end before resource lease_end[i] */
 
     size_t resource_count, resource_capacity;
     bkm_span *resource;

@@ -5,11 +5,12 @@
 
 #define NAME(text) {(const uint8_t *)(text), sizeof(text) - 1}
 
-static void count_finding(void *context, uint64_t page, const char *text)
+static bool count_finding(void *context, uint64_t page, const char *text)
 {
     BKM_DEMAND(text[0]);
     (void)page;
     ++*(size_t *)context;
+    return true;
 }
 
 /* Every key that a walk comes by is found by looking it up. `walked` counts the bytes, which can't be more

@@ -63,7 +63,7 @@ static bool write_image(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_
     return ok;
 }
 
-static void no_finding(void *context, uint64_t page, const char *text)
+static bool no_finding(void *context, uint64_t page, const char *text)
 {
     (void)context;
     fprintf(stderr, "what was written is not sound: page %lld: %s\n", (long long)page, text);

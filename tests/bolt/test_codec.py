@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -120,12 +121,15 @@ def test_a_malformed_stream_is_refused(stream: bytes) -> None:
 
 
 def test_an_error_of_the_stream_or_of_the_sink_comes_through() -> None:
-    def broken():
-        yield b""
+    def broken() -> Iterator[bytes]:
+        yield from encode({b"b": b"2"})
+        asked.append(True)
         raise KeyError("mine")
 
+    asked: list[bool] = []
     with pytest.raises(KeyError, match="mine"):
-        rewrite(Reader(file_of({b"a": b"1"})).root, Image().builder, (chunk for chunk in [*[], *broken()]))
+        rewrite(Reader(file_of({b"a": b"1"})).root, Image().builder, broken())
+    assert asked == [True]
 
     def full(_: memoryview) -> None:
         raise OSError(28, "No space left on device")
@@ -136,6 +140,13 @@ def test_an_error_of_the_stream_or_of_the_sink_comes_through() -> None:
         builder.finish()
     with pytest.raises(OSError, match="No space left"):
         builder.put(b"b", b"1")
+
+
+def test_an_empty_chunk_is_not_the_end_of_the_stream() -> None:
+    image = Image()
+    chunks = [b"", *encode({b"a": b"1"}), b"", b"", *encode({b"b": b"2"}), b""]
+    assert rewrite(None, image.builder, chunks) == 2
+    assert tree_of(Reader(image.finish()).root) == {b"a": b"1", b"b": b"2"}
 
 
 def test_builder_refuses_what_the_format_forbids() -> None:

@@ -3,6 +3,8 @@
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from buildkit_migrate._native.guard cimport Guarded
+
 
 cdef extern from "<stdbool.h>" nogil:
     ctypedef bint c_bool "bool"
@@ -41,6 +43,8 @@ cdef extern from "bolt_reader.h" nogil:
         bkm_rule other_meta
         bkm_rule rule
         uint64_t rule_page
+        c_bool (*go_on)(void *context)
+        void *context
 
     ctypedef struct bkm_bucket:
         uint64_t root
@@ -68,7 +72,7 @@ cdef extern from "bolt_builder.h" nogil:
     bkm_build_status bkm_builder_status(const bkm_builder *builder)
 
 
-cdef class Column:
+cdef class Column(Guarded):
     cdef bkm_span *spans      # malloc'ed, owned
     cdef Py_ssize_t count
     cdef object owner         # keeps the bytes behind the spans alive
@@ -77,16 +81,20 @@ cdef class Column:
     cdef Column adopt(bkm_span *spans, Py_ssize_t count, object owner)
 
 
-cdef class Reader:
+# Whatever may read pages asks whether the reader is idle, or enters it.
+cdef class Reader(Guarded):
     cdef bkm_bolt bolt
     cdef const unsigned char[::1] view
     cdef readonly str path
+    cdef object interrupt     # what a signal handler raised while pages were read
+
+    cdef bint handle_signals(self)
 
     # Makes the exception for the rule that `bolt` holds.
     cdef object failure(self)
 
 
-cdef class Bucket:
+cdef class Bucket(Guarded):
     cdef readonly Reader reader
     cdef bkm_bucket handle
 
@@ -95,7 +103,7 @@ cdef class _Block:
     cdef bkm_block block      # owned
 
 
-cdef class Builder:
+cdef class Builder(Guarded):
     cdef bkm_builder *builder
     cdef _Block block         # being filled
     cdef _Block other         # the one before

@@ -1,8 +1,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import final
 
+from buildkit_migrate._native.guard import Guarded
+
 @final
-class Column:
+class Column(Guarded):
     """Byte strings that lie in memory owned by somebody else; absent entries are None. Read-only."""
 
     def __len__(self) -> int: ...
@@ -10,11 +12,12 @@ class Column:
     def __iter__(self) -> Iterator[bytes | None]: ...
 
 @final
-class Reader:
+class Reader(Guarded):
     """A bbolt file in memory. Opening checks the meta pages; every other page is checked when it is read.
 
     `data` must stay as it is while the reader or anything made from it lives. Raises
-    `errors.CorruptDatabaseError` (spec bbolt-format, section 14).
+    `errors.CorruptDatabaseError` (spec bbolt-format, section 14). Whatever reads many pages handles signals now
+    and then, and raises what their handlers raise.
     """
 
     def __new__(cls, data: object, path: str = "") -> Reader: ...
@@ -37,7 +40,7 @@ class Reader:
     def root(self) -> Bucket: ...
 
 @final
-class Bucket:
+class Bucket(Guarded):
     """A bucket of a `Reader`; made from it, the root bucket.
 
     Raises `errors.CorruptDatabaseError` on any damaged page it meets.
@@ -56,14 +59,14 @@ class Bucket:
         """Keys in byte order from `start` on, each with its value or bucket."""
 
 @final
-class Builder:
+class Builder(Guarded):
     """Writes one bbolt file bottom-up and front to back (spec bbolt-format, section 13).
 
     `sink` is called with blocks of bytes, in order; the first block begins with two pages of zeros, the
     place of the meta pages that `finish` returns. The length of a block is a multiple of the page size, its
     address one of 4096; it stays as it is until the sink returns from the call with the next one. Keys come
     in byte order within a bucket; a violation raises ValueError. `fill` is the share of a page that is
-    filled, 0.5 to 1.0.
+    filled, 0.5 to 1.0. Once a call has failed, each later one raises the same.
     """
 
     def __new__(
@@ -79,11 +82,12 @@ def rewrite(source: Bucket | None, builder: Builder, edits: Iterable[bytes]) -> 
     """Copies the tree below `source` into `builder` with `edits` applied; returns the number of edits that
     changed something.
 
-    `edits`: chunks of whole operations, sorted (see `buildkit_migrate.bolt.edits`).
+    `edits`: chunks of whole operations, sorted (see `buildkit_migrate.bolt.edits`). What they raise, and what the
+    sink of `builder` raises, comes out unchanged. If it fails, the builder is of no more use (RuntimeError).
     """
 
 def scan(bucket: Bucket, paths: Sequence[tuple[bytes, ...]]) -> tuple[Column, list[Column]]:
     """Walks the rows (child buckets) of `bucket`: their names, and for each path the values found there."""
 
 def check(reader: Reader) -> list[tuple[int, str]]:
-    """Every broken rule as (page number or -1, text); empty if the file is sound."""
+    """Every broken rule as (page number or -1, text); empty if the file is sound. Runs without the GIL."""

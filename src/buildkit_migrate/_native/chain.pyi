@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import Final, final
 
+from buildkit_migrate._native.guard import Guarded
+
 STATES: Final[tuple[str, ...]]
 """What a record can end as (buildkit-metadata, section 4, pass 4).
 
@@ -11,7 +13,7 @@ there is no such record. "cycle": is its own ancestor. "blocked": needs a parent
 """
 
 @final
-class Batch:
+class Batch(Guarded):
     """Records packed once, for runs of the engine alone. The columns hold one value per record.
 
     ``parents``: index of the parent, -1 for none, -2 for one that has no record. ``diff_ids``, ``blobs``: b""

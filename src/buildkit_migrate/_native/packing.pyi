@@ -2,12 +2,13 @@ from collections.abc import Iterable, Iterator
 from typing import Final, final
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
+from buildkit_migrate._native.guard import Guarded
 
 LONG_KEY: Final[int]
 """Bytes of an LMDB key that stands for a group of long ones; other keys are shorter."""
 
 @final
-class Packer:
+class Packer(Guarded):
     """Turns buckets of a bolt file into entries of an LMDB store (docs/format.md).
 
     A packer reads each page once: a second visit raises `errors.CorruptDatabaseError`, as any damage does.

@@ -2,6 +2,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, final
 
 from buildkit_migrate._native.bolt import Reader
+from buildkit_migrate._native.guard import Guarded
 from buildkit_migrate.migration.model import Caution, PlainPlan, Problem, Resource
 
 class PlannedRecord(NamedTuple):
@@ -18,7 +19,7 @@ class PlannedRecord(NamedTuple):
     blob_chain_id: bytes
 
 @final
-class Records:
+class Records(Guarded):
     """The records of the v1 store in `reader`, as columns over its file; none if there is no `_main`.
 
     Raises `errors.CorruptDatabaseError`. Values that don't decode are problems of the plan, not errors.
@@ -32,7 +33,7 @@ class Records:
         """All ids, in byte order."""
 
 @final
-class Survey:
+class Survey(Guarded):
     """What the containerd services say, in any order.
 
     `snapshots`: name, kind (as `model.Kind`), parent ("" if none), whether it has the gc.root label; `blobs`:
@@ -63,7 +64,7 @@ class Survey:
     def namespace(self) -> str: ...
 
 @final
-class Plan:
+class Plan(Guarded):
     """All that a migration will do (spec buildkit-metadata, sections 4 and 5); equal to `reference.plan`.
 
     `upstream_exact`: without the sizes of blobs, which upstream does not write.

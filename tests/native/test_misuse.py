@@ -1,0 +1,436 @@
+"""Native objects that are used in a way they are not made for raise, and leave the process alive."""
+
+from __future__ import annotations
+
+import _thread
+import copy
+import operator
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from buildkit_migrate._native import chain, guard
+from buildkit_migrate._native.bolt import Bucket, Builder, Column, Reader, check, rewrite, scan
+from buildkit_migrate._native.packing import Packer, push, push_all
+from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate.bolt.edits import encode
+from buildkit_migrate.errors import CorruptDatabaseError
+from dicts import Image, Tree, file_of, tree_of
+
+RECORDS: Tree = {b"_main": {b"r%03d" % i: {b"k": b'{"value":1}'} for i in range(300)}}
+FILE = file_of(RECORDS, 1024)
+
+
+def plan() -> Plan:
+    return Plan(Records(Reader(FILE)), Survey("overlayfs", [(b"r000", 3, b"", False)], [], []))
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "Reader": lambda: Reader(FILE),
+    "Bucket": lambda: Bucket(Reader(FILE)),
+    "Bucket of a reader": lambda: Reader(FILE).root,
+    "items": lambda: Reader(FILE).root.items(),
+    "Column": lambda: scan(Reader(FILE).root, [])[0],
+    "Builder": lambda: Builder(bytearray().extend),
+    "Packer": lambda: Packer(Reader(FILE)),
+    "batches": lambda: Packer(reader := Reader(FILE)).batches(reader.root, b"t"),
+    "Records": lambda: Records(Reader(FILE)),
+    "Survey": lambda: Survey("overlayfs", [], [], []),
+    "Survey offline": lambda: Survey.offline(reader := Reader(FILE), reader, "buildkit", "overlayfs"),
+    "Plan": plan,
+    "store edits": lambda: plan().store_edits(),
+    "containerd edits": lambda: plan().containerd_edits(0),
+    "Batch": lambda: chain.Batch([-1], [b"d"], [b"b"]),
+}
+
+USES: dict[type, list[Callable[[Any], object]]] = {
+    Reader: [lambda it: it.root, check, Records, Packer, lambda it: Survey.offline(it, None, "n", "s")],
+    Bucket: [
+        lambda it: it.get(b"k"),
+        lambda it: it.bucket(b"k"),
+        lambda it: list(it.items()),
+        lambda it: scan(it, []),
+        lambda it: rewrite(it, Image().builder, []),
+    ],
+    Column: [len, list, lambda it: it[0]],
+    Builder: [
+        lambda it: it.put(b"k", b""),
+        lambda it: it.open_bucket(b"k"),
+        lambda it: it.close_bucket(),
+        lambda it: it.finish(),
+        lambda it: rewrite(None, it, []),
+        lambda it: push(it, b"k", b"\0"),
+        lambda it: push_all(it, [(b"tk", b"\0")], b"t"),
+    ],
+    Packer: [lambda it: list(it.batches(Reader(FILE).root, b"t"))],
+    Records: [len, lambda it: list(it.ids()), lambda it: Plan(it, Survey("s", [], [], []))],
+    Survey: [
+        lambda it: Plan(Records(Reader(FILE)), it),
+        lambda it: it.snapshotter,
+        lambda it: it.namespace,
+    ],
+    Plan: [lambda it: it.counts, lambda it: it.record(0), lambda it: it.store_edits()],
+    chain.Batch: [
+        lambda it: it.run(),
+        len,
+        lambda it: it.states(),
+        lambda it: it.ids(0),
+        lambda it: it.results(),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_an_object_is_initialised_once(name: str) -> None:
+    made = MADE[name]()
+    for arguments in ((), (None,), (FILE,), ("overlayfs", [], [], []), ([-1], [b"d"], [b"b"])):
+        with pytest.raises(TypeError):
+            made.__init__(*arguments)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_no_object_is_copied_or_pickled(name: str) -> None:
+    made = MADE[name]()
+    copies: list[Callable[[Any], object]] = [copy.copy, copy.deepcopy, operator.methodcaller("__reduce__")]
+    copies += [partial(pickle.dumps, protocol=protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for duplicate in copies:
+        with pytest.raises(TypeError):
+            duplicate(made)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_an_object_that_was_not_initialised_is_not_used(name: str) -> None:
+    kind = type(MADE[name]())
+    try:
+        empty = kind.__new__(kind)
+    except TypeError:
+        return
+    for use in [*USES.get(kind, []), *([next] if hasattr(kind, "__next__") else [])]:
+        with pytest.raises(TypeError, match="not initialised"):
+            use(empty)
+
+
+@pytest.mark.parametrize("kind", USES)
+def test_no_class_is_a_base(kind: type) -> None:
+    with pytest.raises(TypeError):
+        type("Derived", (kind,), {})
+
+
+def test_every_native_class_is_in_the_table() -> None:
+    modules = [sys.modules[name] for name in sys.modules if name.startswith("buildkit_migrate._native.")]
+    classes = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, guard.Guarded)
+    } - {guard.Guarded, guard.GuardedIterator}
+    made = {type(make()) for make in MADE.values()}
+    assert {kind for kind in classes if not kind.__name__.startswith("_")} <= {*made} & {*USES}
+    assert {kind for kind in classes if kind.__name__.startswith("_")} <= made
+    assert all(issubclass(kind, guard.Guarded) for kind in made)
+
+
+# --- Called from a callback, or by another thread during a call
+
+
+def elsewhere(call: Callable[[], object]) -> Callable[[], object]:
+    """The same call in another thread, with what it raises."""
+
+    def run() -> object:
+        outcome: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                call()
+            except BaseException as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        if outcome:
+            raise outcome[0]
+        return None
+
+    return run
+
+
+WAYS: dict[str, Callable[[Callable[[], object]], Callable[[], object]]] = {
+    "itself": lambda call: call,
+    "a thread": elsewhere,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("use", range(len(USES[Builder])))
+def test_a_builder_is_not_called_from_its_sink(way: str, use: int) -> None:
+    refused = []
+
+    def sink(block: memoryview) -> None:
+        try:
+            WAYS[way](lambda: USES[Builder][use](builder))()
+        except RuntimeError as error:
+            refused.append(str(error))
+        data.extend(block)
+
+    data = bytearray()
+    builder = Builder(sink, 1024)
+    values: Tree = {b"%06d" % i: b"v" * 900 for i in range(9000)}  # more than one block
+    for key, value in values.items():
+        assert isinstance(value, bytes)
+        builder.put(key, value)
+    metas = builder.finish()
+    data[: len(metas)] = metas
+    assert len(refused) > 1
+    assert all("in use" in text for text in refused)
+    assert tree_of(Reader(bytes(data)).root) == values
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("use", range(len(USES[Builder])))
+def test_a_builder_is_not_called_from_the_edits_of_its_rewrite(way: str, use: int) -> None:
+    def edits() -> Iterator[bytes]:
+        yield from encode({b"a": b"1"})
+        WAYS[way](lambda: USES[Builder][use](builder))()
+
+    builder = Image().builder
+    with pytest.raises(RuntimeError, match="Builder is in use"):
+        rewrite(None, builder, edits())
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("use", range(5))
+def test_a_reader_is_not_used_while_the_sink_of_its_rewrite_runs(way: str, use: int) -> None:
+    uses: list[Callable[[], object]] = [
+        lambda: reader.root.get(b"k"),
+        lambda: list(reader.root.items()),
+        lambda: check(reader),
+        lambda: Records(reader),
+        lambda: list(Packer(reader).batches(reader.root, b"t")),
+    ]
+    reader = Reader(file_of({b"%06d" % i: b"v" * 900 for i in range(9000)}, 1024))  # more than one block
+    builder = Builder(lambda _: WAYS[way](uses[use])())
+    with pytest.raises(RuntimeError, match="Reader is in use"):
+        rewrite(reader.root, builder, [])
+
+
+def test_edits_may_be_made_from_the_file_that_is_rewritten() -> None:
+    def edits() -> Iterator[bytes]:
+        yield from encode({b"_main": {id: None for id, _ in main.items()}})
+
+    main = (reader := Reader(FILE)).root.bucket(b"_main")
+    assert main is not None
+    image = Image()
+    assert rewrite(reader.root, image.builder, edits()) == 300
+    assert tree_of(Reader(image.finish()).root) == {b"_main": {}}
+    assert check(reader) == []
+
+
+@pytest.fixture(scope="module")
+def large_file() -> bytes:
+    """Of more pages in each bucket than are read between two looks at signals."""
+    rows: Tree = {b"r%06d" % i: {b"k": b"v" * 700} for i in range(6000)}
+    values: Tree = {b"v%06d" % i: b"v" * 700 for i in range(6000)}
+    return file_of({b"_main": rows, b"v1": {b"n": {b"content": {b"blob": rows}}}, b"values": values}, 1024)
+
+
+# Without a step in Python, where signals would be handled and other threads have their turn.
+LONG: dict[str, Callable[[Reader], Callable[[], object]]] = {
+    "check": lambda reader: partial(check, reader),
+    "scan": lambda reader: partial(scan, reader.root.bucket(b"_main"), [(b"k",)]),
+    "rewrite": lambda reader: partial(rewrite, reader.root, Builder(bytearray().extend), []),
+    "Records": lambda reader: partial(Records, reader),
+    "Survey": lambda reader: partial(Survey.offline, reader, None, "n", "overlayfs"),
+    "batches": lambda reader: partial(list, Packer(reader).batches(reader.root, b"t")),
+    "items": lambda reader: partial(list, reader.root.bucket(b"values").items()),  # type: ignore[union-attr]
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_an_interrupt_ends_a_long_call(name: str, large_file: bytes) -> None:
+    ended: list[bool] = []
+    reader = Reader(large_file)
+    calls = [_thread.interrupt_main, LONG[name](reader), partial(ended.append, True)]
+    with pytest.raises(KeyboardInterrupt):
+        list(map(operator.call, calls))
+    assert ended == []
+    LONG[name](reader)()  # it can still be read
+
+
+@pytest.mark.parametrize("name", ["check", "scan", "rewrite", "Records", "Survey"])
+def test_another_thread_runs_meanwhile_and_is_refused(name: str, large_file: bytes) -> None:
+    reader = Reader(large_file)
+    root = reader.root
+    refused, stop = threading.Event(), threading.Event()
+
+    def use() -> None:
+        while not stop.is_set():
+            try:
+                root.get(b"k")
+            except RuntimeError:
+                refused.set()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    try:
+        for _ in range(1000):
+            LONG[name](reader)()
+            if refused.is_set():
+                break
+    finally:
+        stop.set()
+        thread.join()
+    assert refused.is_set()
+
+
+def test_a_batch_is_not_used_while_it_runs() -> None:
+    count = 200_000
+    batch = chain.Batch(range(-1, count - 1), [b"d"] * count, [b"b"] * count)
+    refused, stop = threading.Event(), threading.Event()
+
+    def use() -> None:
+        while not stop.is_set():
+            try:
+                batch.ids(0)
+            except RuntimeError:
+                refused.set()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    try:
+        for _ in range(1000):
+            batch.run()
+            if refused.is_set():
+                break
+    finally:
+        stop.set()
+        thread.join()
+    assert refused.is_set()
+
+
+# --- After a failure
+
+
+def damaged(depth_of_leaf: int) -> bytes:
+    """A file in whose bucket a leaf other than the first is no page of a tree."""
+    data = bytearray(file_of({b"b": {b"%06d" % i: b"v" * 300 for i in range(depth_of_leaf)}}, 1024))
+    data[4 * 1024 + 8] = 0x10
+    return bytes(data)
+
+
+FAILING: dict[str, Callable[[], Iterator[object]]] = {
+    "items": lambda: Reader(damaged(200)).root.bucket(b"b").items(),  # type: ignore[union-attr]
+    "batches": lambda: Packer(reader := Reader(damaged(200))).batches(reader.root.bucket(b"b"), b"t"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_an_iterator_does_not_go_on_after_it_raised(name: str) -> None:
+    iterator = FAILING[name]()
+    with pytest.raises(CorruptDatabaseError):
+        for _ in iterator:
+            pass
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="failed before"):
+            next(iterator)
+
+
+@pytest.mark.parametrize("name", [name for name in MADE if hasattr(MADE[name](), "__next__")])
+def test_an_iterator_stays_at_its_end(name: str) -> None:
+    iterator = MADE[name]()
+    list(iterator)
+    assert list(iterator) == []
+    with pytest.raises(StopIteration):
+        next(iterator)
+
+
+def test_a_packer_is_of_no_use_after_a_batch_failed() -> None:
+    reader = Reader(damaged(200))
+    packer = Packer(reader)
+    with pytest.raises(CorruptDatabaseError):
+        list(packer.batches(reader.root, b"t"))
+    with pytest.raises(RuntimeError, match="failed before"):
+        list(packer.batches(reader.root, b"t"))
+
+
+def failing_edits() -> Iterator[bytes]:
+    yield from encode({b"a": b"1"})
+    raise KeyError("mine")
+
+
+@pytest.mark.parametrize("use", range(len(USES[Builder])))
+@pytest.mark.parametrize(
+    ("edits", "error"),
+    [
+        (failing_edits, KeyError),
+        (lambda: [*encode({b"a": b"1"}), b"\x09"], ValueError),
+        (lambda: [*encode({b"a": b"1"}), None], TypeError),
+    ],
+)
+def test_a_builder_is_of_no_use_after_a_rewrite_failed(
+    use: int, edits: Callable[[], Any], error: type[Exception]
+) -> None:
+    builder = Image().builder
+    with pytest.raises(error):
+        rewrite(None, builder, edits())
+    with pytest.raises(RuntimeError, match="failed before"):
+        USES[Builder][use](builder)
+
+
+def test_a_malformed_node_ends_its_builder() -> None:
+    builder = Image().builder
+    with pytest.raises(CorruptDatabaseError):
+        push(builder, b"k", b"\1" + bytes(8) + b"xyz")
+    with pytest.raises(RuntimeError, match="failed before"):
+        builder.finish()
+
+
+# --- Values of other types
+
+
+@pytest.mark.parametrize("chunk", [None, "text", 1, memoryview(b"\x04"), bytearray(b"\x04"), [b"\x04"]])
+def test_a_chunk_of_edits_is_bytes(chunk: object) -> None:
+    with pytest.raises(TypeError, match="a chunk of edits is bytes"):
+        rewrite(None, Image().builder, [chunk])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("edits", [None, 1, [1], b"\x04"])
+def test_edits_are_an_iterable_of_bytes(edits: object) -> None:
+    with pytest.raises(TypeError):
+        rewrite(None, Image().builder, edits)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pair", [(None, b"\0"), (b"tk", None), (b"tk",), "tk", (1, b""), ("tk", b"\0")])
+def test_entries_are_pairs_of_bytes(pair: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        push_all(Image().builder, [pair], b"t")  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("wrong", [None, "text", 1, memoryview(b"k")])
+def test_keys_and_steps_are_bytes(wrong: Any) -> None:
+    root = Reader(FILE).root
+    builder = Image().builder
+    calls: list[Callable[[], object]] = [
+        lambda: root.get(wrong),
+        lambda: root.bucket(wrong),
+        lambda: root.items(wrong),
+        lambda: scan(root, [(wrong,)]),
+        lambda: builder.put(wrong, b""),
+        lambda: builder.put(b"k", wrong),
+        lambda: builder.open_bucket(wrong),
+        lambda: push(builder, wrong, b"\0"),
+        lambda: push(builder, b"k", wrong),
+        lambda: Packer(root.reader).batches(root, wrong),
+        lambda: Packer(root.reader).batches(root, b"t", frozenset([wrong])),
+        lambda: chain.Batch([-1], [wrong], [b"b"]),
+        lambda: Survey("s", [(wrong, 3, b"", False)], [], []),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError):
+            call()
+    builder.finish()
