@@ -16,8 +16,8 @@ class Reader(Guarded):
     """A bbolt file in memory. Opening checks the meta pages; every other page is checked when it is read.
 
     `data` must stay as it is while the reader or anything made from it lives. Raises
-    `errors.CorruptDatabaseError` (spec bbolt-format, section 14). Whatever reads many pages handles signals now
-    and then, and raises what their handlers raise.
+    `errors.CorruptDatabaseError` (spec bbolt-format, section 14). Whatever reads many pages handles signals
+    now and then, and raises what their handlers raise.
     """
 
     def __new__(cls, data: object, path: str = "") -> Reader: ...
@@ -82,8 +82,9 @@ def rewrite(source: Bucket | None, builder: Builder, edits: Iterable[bytes]) -> 
     """Copies the tree below `source` into `builder` with `edits` applied; returns the number of edits that
     changed something.
 
-    `edits`: chunks of whole operations, sorted (see `buildkit_migrate.bolt.edits`). What they raise, and what the
-    sink of `builder` raises, comes out unchanged. If it fails, the builder is of no more use (RuntimeError).
+    `edits`: chunks of whole operations, sorted (see `buildkit_migrate.bolt.edits`). What they raise, and what
+    the sink of `builder` raises, comes out unchanged. If it fails, the builder is of no more use
+    (RuntimeError).
     """
 
 def scan(bucket: Bucket, paths: Sequence[tuple[bytes, ...]]) -> tuple[Column, list[Column]]:

@@ -3,8 +3,8 @@ from typing import Any, NoReturn, Self, SupportsIndex
 class Guarded:
     """A native object.
 
-    It refuses to be initialised twice, copied or pickled, or used before it is initialised (TypeError), and to
-    be used while a call of it runs, in another thread or from a callback, or after a call failed halfway
+    It refuses to be initialised twice, copied or pickled, or used before it is initialised (TypeError); and
+    to be used while a call of it runs, in another thread or from a callback, or after a call failed halfway
     (RuntimeError).
     """
 
