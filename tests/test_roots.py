@@ -16,8 +16,9 @@ import other_user
 from buildkit_migrate import (
     ensure_migrated,
     errors,
-    layout,
+    finding,
     migrate_root,
+    places,
     root_status,
     roots,
     undo_root,
@@ -27,6 +28,12 @@ from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.migration.report import Outcome
 from fixtures import bucket, buckets
 from ondisk import OnDisk
+
+
+@pytest.fixture(autouse=True)
+def no_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on the machine that the tests run on is none of theirs."""
+    monkeypatch.setattr(finding, "more_places", places.Places)
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def test_default_places(environ: dict[str, str], rootless: str | None) -> None:
 def test_the_message_says_why_there_is_no_rootless_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None, reason: str
 ) -> None:
-    monkeypatch.setattr(layout, "SYSTEM_ROOT", tmp_path / "missing")
+    monkeypatch.setattr(places, "SYSTEM_ROOT", tmp_path / "missing")
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     if home is None:
         monkeypatch.delenv("HOME")
@@ -79,28 +86,28 @@ def test_a_user_whom_the_system_does_not_know() -> None:
     environ = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_DATA_HOME")}
     result = other_user.run({"uid": 4_000_000, "gid": 4_000_000}, "status", environ=environ)
     assert "RuntimeError" not in result.stderr
-    if not layout.SYSTEM_ROOT.exists():
+    if not places.SYSTEM_ROOT.exists():
         assert result.returncode == 3
         assert "HOME is not set" in result.stderr
 
 
 def test_first_place_that_has_a_root(root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other" / "stuff").mkdir(parents=True)
-    places = [tmp_path / "missing", tmp_path / "other", root.root]
-    monkeypatch.setattr(layout, "default_places", lambda: places)
+    at = [tmp_path / "missing", tmp_path / "other", root.root]
+    monkeypatch.setattr(finding, "default_places", lambda: at)
     assert roots.find_root().path == root.root
-    places.pop()
+    at.pop()
     with pytest.raises(errors.RootNotFoundError) as caught:
         roots.find_root()
-    assert all(str(place) in str(caught.value) for place in places)
+    assert all(str(place) in str(caught.value) for place in at)
 
 
 def test_an_empty_place_hides_no_root(root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = [tmp_path / "empty", root.root]
-    places[0].mkdir()
-    monkeypatch.setattr(layout, "default_places", lambda: places)
+    at = [tmp_path / "empty", root.root]
+    at[0].mkdir()
+    monkeypatch.setattr(finding, "default_places", lambda: at)
     assert roots.find_root().path == root.root
-    places.pop()
+    at.pop()
     assert roots.find_root().workers == ()
 
 
@@ -170,7 +177,7 @@ def test_a_missing_root_may_be_fine(tmp_path: Path, function: Callable[..., obje
 
 
 def test_no_default_place_may_be_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "default_places", lambda: [tmp_path / "a", tmp_path / "b"])
+    monkeypatch.setattr(finding, "default_places", lambda: [tmp_path / "a", tmp_path / "b"])
     assert migrate_root(missing_ok=True) == []
     (tmp_path / "b").touch()
     with pytest.raises(errors.RootNotFoundError):

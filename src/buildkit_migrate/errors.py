@@ -43,9 +43,16 @@ class Error(Exception):
 
 
 class RootNotFoundError(Error):
-    """No BuildKit state directory or worker directory where one was expected."""
+    """No BuildKit state directory or worker directory where one was expected.
+
+    ``candidates``: paths of those that may be meant.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, hint: str = "", candidates: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.candidates = tuple(candidates)
 
 
 class BusyError(Error):

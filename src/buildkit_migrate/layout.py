@@ -1,4 +1,4 @@
-"""BuildKit's state directories and the worker directories in them, and where to find them.
+"""BuildKit's state directories, and the worker directories in them.
 
 Spec containerd-metadata-db, section 1.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.copies import original_of
-from buildkit_migrate.errors import RootNotFoundError, StorageError
+from buildkit_migrate.errors import RootNotFoundError
 from buildkit_migrate.names import is_identifier
-from buildkit_migrate.settings import ARGUMENT, DEFAULT
+from buildkit_migrate.settings import ARGUMENT
 from buildkit_migrate.storage import storage_errors
 
 __all__ = [
@@ -25,11 +25,9 @@ __all__ = [
     "Root",
     "Skipped",
     "Worker",
-    "default_places",
-    "find_root",
+    "root_at",
 ]
 
-SYSTEM_ROOT: Final = Path("/var/lib/buildkit")
 OCI_WORKER: Final = "runc"
 CONTAINERD_WORKER: Final = "containerd"
 
@@ -84,93 +82,11 @@ class Root:
     origin: str = ARGUMENT
 
 
-def default_places(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where BuildKit keeps its state when nothing else is configured, in order of preference.
+def root_at(path: Path) -> Root | None:
+    """The state or worker directory at ``path``, None if there is none. Raises StorageError.
 
-    That of a rootless daemon is left out if the environment does not tell it.
+    Raises RootNotFoundError if all that looks like a worker names no snapshotter that could be.
     """
-    rootless = _rootless_place(environ)
-    return [SYSTEM_ROOT, rootless] if isinstance(rootless, Path) else [SYSTEM_ROOT]
-
-
-def _rootless_place(environ: Mapping[str, str]) -> Path | str:
-    """As BuildKit finds it, which does not ask the user database; or why there is none.
-
-    A relative path is not used: it would be one below wherever the command happens to be run.
-    """
-    data_home, home = environ.get("XDG_DATA_HOME", "").split(":")[0], environ.get("HOME", "")
-    if data_home.startswith("/"):
-        return Path(data_home, "buildkit")
-    if home.startswith("/"):
-        return Path(home, ".local/share/buildkit")
-    why = f"{home!r}, not an absolute path" if home else "not set"
-    return f"no place of a rootless daemon: HOME is {why}"
-
-
-def find_root(path: str | os.PathLike[str] | None = None, *, missing_ok: bool = False) -> Root:
-    """The state or worker directory at ``path``, or at the first default place that has one.
-
-    ``missing_ok``: a directory that does not exist is a root without workers. Raises RootNotFoundError, which
-    says what was looked for, StorageError, and ValueError for an empty path.
-    """
-    if path is None:
-        return _at_default_places(missing_ok)
-    if not os.fspath(path):
-        raise ValueError("the root is empty: is a variable not set?")
-    place = Path(path)
-    root = _root_at(place)
-    if root is not None:
-        return root
-    if missing_ok and _is_missing(place):
-        return Root(place, place, ())
-    raise RootNotFoundError(
-        f"{path} is no BuildKit state directory (with runc-* or containerd-* directories in it) "
-        "and no such worker directory"
-    )
-
-
-def _at_default_places(missing_ok: bool) -> Root:
-    tried = []
-    without_workers = None
-    places = default_places()
-    for place in places:
-        try:
-            root = _root_at(place)
-        except StorageError as error:
-            tried.append(str(error))
-            continue
-        if root is None:
-            tried.append(f"{place}: no state directory")
-        elif root.workers:
-            return replace(root, origin=DEFAULT)
-        else:
-            # An empty system directory must not hide the root of a rootless daemon.
-            without_workers = without_workers or root
-    rootless = _rootless_place(os.environ)
-    if isinstance(rootless, str):
-        tried.append(rootless)
-    if without_workers is not None:
-        return without_workers
-    if missing_ok and all(map(_is_missing, places)):
-        return Root(places[0], places[0], ())
-    raise RootNotFoundError(
-        f"found no BuildKit state directory ({'; '.join(tried)})", hint="give the directory as an argument"
-    )
-
-
-def _is_missing(place: Path) -> bool:
-    """A link that leads nowhere is there: what it should lead to is perhaps not mounted."""
-    with storage_errors(place):
-        try:
-            place.lstat()
-        except FileNotFoundError:
-            return True
-        except NotADirectoryError:
-            pass
-    return False
-
-
-def _root_at(path: Path) -> Root | None:
     with storage_errors(path):
         try:
             names = sorted(entry.name for entry in os.scandir(path))

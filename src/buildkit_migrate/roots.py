@@ -11,7 +11,8 @@ from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.errors import Error, StorageError
-from buildkit_migrate.layout import Root, Skipped, Worker, default_places, find_root
+from buildkit_migrate.finding import Host, find_root, find_roots
+from buildkit_migrate.layout import Root, Skipped, Worker
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.journal import journal_path, read_state
 from buildkit_migrate.migration.kept import opened_kept
@@ -34,13 +35,16 @@ from buildkit_migrate.migration.verification import (
     verify_files,
 )
 from buildkit_migrate.opening import ContainerdPlace, Opener, about, foresee_files, lock_state
+from buildkit_migrate.places import default_places
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 
 __all__ = [
+    "Host",
     "Root",
     "Worker",
     "default_places",
     "find_root",
+    "find_roots",
     "migrate_root",
     "root_status",
     "undo_root",

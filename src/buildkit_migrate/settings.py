@@ -6,11 +6,12 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ARGUMENT", "DEFAULT", "DEFAULT_NAMESPACE", "Setting"]
+__all__ = ["ARGUMENT", "DEFAULT", "DEFAULT_NAMESPACE", "FOUND", "Setting"]
 
 ARGUMENT: Final = "argument"
 """Origin of what a function was given by its caller."""
 DEFAULT: Final = "default"
+FOUND: Final = "found on this host"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,160 @@
+"""Where people run BuildKit: its own places, volumes of buildx's builders, and Docker's builder.
+
+Lists of paths only; no directory is walked, and none is opened but to list its names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+__all__ = [
+    "SYSTEM_ROOT",
+    "Places",
+    "default_places",
+    "docker_builder",
+    "more_places",
+    "rootless_place",
+    "volumes",
+]
+
+SYSTEM_ROOT: Final = Path("/var/lib/buildkit")
+
+_DOCKER: Final = (Path("/var/lib/docker"), Path("/var/snap/docker/common/var-lib-docker"))
+_PODMAN: Final = Path("containers/storage/volumes")
+_OCI_SNAPSHOTTERS: Final = ("overlayfs", "native", "fuse-overlayfs", "stargz")
+
+
+def default_places(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where BuildKit keeps its state when nothing else is configured, in order of preference.
+
+    That of a rootless daemon is left out if the environment does not tell it.
+    """
+    rootless = rootless_place(environ)
+    return [SYSTEM_ROOT, rootless] if isinstance(rootless, Path) else [SYSTEM_ROOT]
+
+
+def rootless_place(environ: Mapping[str, str]) -> Path | str:
+    """As BuildKit finds it, which does not ask the user database; or why there is none.
+
+    A relative path is not used: it would be one below wherever the command happens to be run.
+    """
+    data_home, home = environ.get("XDG_DATA_HOME", "").split(":")[0], environ.get("HOME", "")
+    if data_home.startswith("/"):
+        return Path(data_home, "buildkit")
+    if home.startswith("/"):
+        return Path(home, ".local/share/buildkit")
+    why = f"{home!r}, not an absolute path" if home else "not set"
+    return f"no place of a rootless daemon: HOME is {why}"
+
+
+@dataclass
+class Places:
+    """``roots``: where a state directory may be. ``docker``: builders inside of Docker Engine that are there.
+
+    ``unreadable``: messages about directories that can't be listed.
+    """
+
+    roots: list[Path] = field(default_factory=list)
+    docker: list[Path] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def more_places(
+    environ: Mapping[str, str] = os.environ, top: Path = Path("/"), *, all_users: bool | None = None
+) -> Places:
+    """Those beside `default_places`; see the module.
+
+    ``top``: what paths of the host are below. ``all_users``: also those of rootless daemons of others; by
+    default if that is root, who may read them.
+    """
+    found = Places()
+    homes = []
+    rootless = rootless_place(environ)
+    if isinstance(rootless, Path):
+        homes.append(_below(top, rootless.parent))
+    if all_users or (all_users is None and os.geteuid() == 0):
+        others = [home / ".local/share" for home in _entries(top / "home", found)]
+        homes += [other for other in others if other not in homes]
+        found.roots += [other / "buildkit" for other in others]
+    for home in homes:
+        # rootless nerdctl has a BuildKit for each namespace
+        found.roots += [entry for entry in _entries(home, found) if entry.name.startswith("buildkit-")]
+    for data in _docker_data(environ, top, homes, found):
+        found.roots += volumes(data / "volumes", found)
+        if docker_builder(data / "buildkit"):
+            found.docker.append(data / "buildkit")
+    for storage in (_below(top, Path("/var/lib")), *homes):
+        found.roots += volumes(storage / _PODMAN, found)
+    return found
+
+
+def volumes(directory: Path, found: Places) -> Iterator[Path]:
+    """Volumes of the containers that buildx's builders are, and others with a worker in them."""
+    for volume in _entries(directory, found):
+        data = volume / "_data"
+        of_buildx = volume.name.startswith("buildx_buildkit_") and volume.name.endswith("_state")
+        if of_buildx or any(_is_dir(data / f"runc-{name}") for name in _OCI_SNAPSHOTTERS):
+            yield data
+
+
+def docker_builder(path: Path) -> bool:
+    """Whether it is the directory of the builder inside of Docker Engine: its records lie right in it."""
+    return any(
+        _exists(path / name) for name in ("snapshots.db", "metadata.db", "metadata_v2.db")
+    ) and _exists(path / "cache.db")
+
+
+def _docker_data(environ: Mapping[str, str], top: Path, homes: list[Path], found: Places) -> Iterator[Path]:
+    """Docker's data roots, each also for remapped users, without those that are named twice."""
+    config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", ""), ".config"))
+    roots = [_below(top, path) for path in _DOCKER] + [home / "docker" for home in homes]
+    for settings in (Path("/etc/docker/daemon.json"), Path(config, "docker/daemon.json")):
+        roots += [_below(top, path) for path in _configured(_below(top, settings))]
+    for root in dict.fromkeys(roots):
+        yield root
+        for entry in _entries(root, found):
+            uid, dot, gid = entry.name.partition(".")
+            if dot and uid.isdigit() and gid.isdigit():
+                yield entry
+
+
+def _configured(settings: Path) -> list[Path]:
+    try:
+        content = json.loads(settings.read_bytes()) if settings.is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        return []
+    values = (content.get(key) for key in ("data-root", "graph")) if isinstance(content, dict) else ()
+    return [Path(value) for value in values if isinstance(value, str) and value.startswith("/")]
+
+
+def _entries(directory: Path, found: Places) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        found.unreadable.append(f"{directory}: {error.strerror}")
+        return []
+
+
+def _below(top: Path, path: Path) -> Path:
+    return top / path.relative_to(path.anchor)
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False

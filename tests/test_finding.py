@@ -1,0 +1,198 @@
+"""Roots that nobody named, and paths that end a level too high or too low."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import ondisk
+from buildkit_migrate import errors, finding, places
+from buildkit_migrate.finding import find_root, find_roots
+from buildkit_migrate.places import more_places
+from ondisk import OnDisk
+
+VOLUME = "buildx_buildkit_builder0_state"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def directory(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+# --- Places
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "var/lib/docker",
+        "var/lib/docker/100000.100000",
+        "var/snap/docker/common/var-lib-docker",
+        "h/.local/share/docker",
+        "home/somebody/.local/share/docker",
+        "mnt/configured",
+        "mnt/of user",
+    ],
+)
+def test_volumes_of_docker(tmp_path: Path, data: str) -> None:
+    for settings, key, value in (
+        ("etc/docker", "data-root", "/mnt/configured"),
+        ("h/.config/docker", "graph", "/mnt/of user"),
+    ):
+        (directory(tmp_path / settings) / "daemon.json").write_text(json.dumps({key: value}))
+    volume = directory(tmp_path / data / "volumes" / VOLUME / "_data")
+    directory(tmp_path / data / "volumes" / "other" / "_data")
+    named = directory(tmp_path / data / "volumes" / "mine" / "_data" / "runc-overlayfs").parent
+    found = more_places({"HOME": "/h"}, tmp_path, all_users=True)
+    assert [path for path in found.roots if path.name == "_data"] == [volume, named]
+    assert found.unreadable == []
+
+
+@pytest.mark.parametrize("storage", ["var/lib/containers/storage", "h/.local/share/containers/storage"])
+def test_volumes_of_podman(tmp_path: Path, storage: str) -> None:
+    volume = directory(tmp_path / storage / "volumes" / VOLUME / "_data")
+    assert volume in more_places({"HOME": "/h"}, tmp_path, all_users=False).roots
+
+
+def test_other_users(tmp_path: Path) -> None:
+    directory(tmp_path / "home/somebody")
+    place = tmp_path / "home/somebody/.local/share/buildkit"
+    assert place in more_places({}, tmp_path, all_users=True).roots
+    assert place not in more_places({}, tmp_path, all_users=False).roots
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"data-root": 3}', '{"data-root": "relative"}', "[" * 100_000]
+)
+def test_odd_settings_of_docker(tmp_path: Path, content: str) -> None:
+    (directory(tmp_path / "etc/docker") / "daemon.json").write_text(content)
+    assert more_places({}, tmp_path, all_users=False) == places.Places()
+
+
+def test_settings_of_docker_that_are_no_file(tmp_path: Path) -> None:
+    os.mkfifo(directory(tmp_path / "etc/docker") / "daemon.json")
+    assert more_places({}, tmp_path, all_users=False) == places.Places()
+
+
+def test_the_builder_of_docker(tmp_path: Path) -> None:
+    builder = directory(tmp_path / "var/lib/docker/buildkit")
+    for name in ("cache.db", "metadata.db", "snapshots.db"):
+        (builder / name).touch()
+    assert more_places({}, tmp_path, all_users=False).docker == [builder]
+    for path in (builder, builder.parent):
+        with pytest.raises(errors.RootNotFoundError) as caught:
+            find_root(path)
+        assert "inside of Docker Engine" in caught.value.message + caught.value.hint
+
+
+# --- Roots
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host without any root, below this directory; it also is the home of a rootless daemon."""
+    top = directory(tmp_path / "host")
+    monkeypatch.setattr(finding, "more_places", lambda: more_places({"HOME": "/h"}, top, all_users=True))
+    monkeypatch.setattr(finding, "default_places", lambda: [top / "var/lib/buildkit"])
+    return top
+
+
+def put(root: OnDisk, place: Path) -> Path:
+    shutil.copytree(root.root, place)
+    return place
+
+
+def test_the_only_root_of_a_host(root: OnDisk, host: Path) -> None:
+    with pytest.raises(errors.RootNotFoundError):
+        find_root()
+    volume = put(root, host / "var/lib/docker/volumes" / VOLUME / "_data")
+    assert find_root().path == volume
+    directory(host / "var/lib/buildkit")  # an empty one hides nothing
+    assert find_root().path == volume
+
+
+def test_the_usual_place_comes_first(root: OnDisk, host: Path) -> None:
+    put(root, host / "var/lib/docker/volumes" / VOLUME / "_data")
+    usual = put(root, host / "var/lib/buildkit")
+    assert find_root().path == usual
+
+
+def test_several_roots(root: OnDisk, host: Path) -> None:
+    roots = [
+        put(root, host / "h/.local/share/docker/volumes" / VOLUME / "_data"),
+        put(root, host / "var/lib/docker/volumes" / VOLUME / "_data"),
+    ]
+    with pytest.raises(errors.RootNotFoundError) as caught:
+        find_root()
+    assert sorted(caught.value.candidates) == [str(path) for path in roots]
+    assert sorted(found.path for found in find_roots().roots) == roots
+
+
+def test_one_root_with_two_names(root: OnDisk, host: Path) -> None:
+    put(root, host / "mnt/docker/volumes" / VOLUME / "_data")
+    directory(host / "var/lib")
+    (host / "var/lib/docker").symlink_to(host / "mnt/docker")
+    (directory(host / "etc/docker") / "daemon.json").write_text('{"data-root": "/mnt/docker"}')
+    assert len(find_roots().roots) == 1
+
+
+def test_what_can_not_be_read_is_told(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = places.Places(unreadable=["/var/lib/docker/volumes: Permission denied"])
+    monkeypatch.setattr(finding, "more_places", lambda: found)
+    for missing_ok in (False, True):
+        with pytest.raises(errors.RootNotFoundError, match="docker/volumes: Permission denied"):
+            find_root(missing_ok=missing_ok)
+
+
+# --- A level too high or too low
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("v/volume", "v/volume/_data"),
+        ("v", "v/volume/_data"),
+        ("v/volume/_data/runc-overlayfs/snapshots", "v/volume/_data/runc-overlayfs"),
+        ("v/volume/_data/runc-overlayfs/metadata.db", "v/volume/_data/runc-overlayfs"),
+        ("v/volume/_data/runc-overlayfs/snapshots/metadata.db", "v/volume/_data/runc-overlayfs"),
+        ("v/volume/_data/executor", "v/volume/_data"),
+        ("v/volume/_data/cache.db", "v/volume/_data"),
+        ("lib", "lib/buildkit"),
+        ("new", "new/_data"),
+    ],
+)
+def test_what_was_meant(root: OnDisk, tmp_path: Path, given: str, meant: str) -> None:
+    volume = put(root, tmp_path / "v/volume/_data")
+    directory(volume / "executor" / "run")
+    (volume / "cache.db").touch()
+    put(root, tmp_path / "lib/buildkit")
+    directory(tmp_path / "lib/other")
+    directory(tmp_path / "new/_data")
+    with pytest.raises(errors.RootNotFoundError) as caught:
+        find_root(tmp_path / given)
+    assert [os.path.realpath(path) for path in caught.value.candidates] == [str(tmp_path / meant)]
+    assert str(tmp_path / meant) in caught.value.hint
+
+
+def test_several_may_be_meant(root: OnDisk, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        put(root, tmp_path / "roots" / name)
+    with pytest.raises(errors.RootNotFoundError) as caught:
+        find_root(tmp_path / "roots")
+    assert caught.value.candidates == (str(tmp_path / "roots/one"), str(tmp_path / "roots/two"))
+
+
+def test_what_does_not_exist_is_not_guessed(root: OnDisk) -> None:
+    """A slip in a name must not mean the directory above."""
+    with pytest.raises(errors.RootNotFoundError) as caught:
+        find_root(root.root / "runc-overlay")
+    assert caught.value.candidates == ()
