@@ -25,7 +25,8 @@ from buildkit_migrate.settings import Setting
 from buildkit_migrate.storage import storage_errors
 
 if TYPE_CHECKING:
-    from buildkit_migrate.containerd.live import Connection, LiveContainerd
+    from buildkit_migrate.containerd.connection import Connection
+    from buildkit_migrate.containerd.live import LiveContainerd
 
     AnyContainerd = OfflineContainerd | LiveContainerd
 
@@ -220,7 +221,8 @@ class Opener:
 
     def _live(self, snapshotter: str) -> LiveContainerd:
         # gRPC is loaded for those who need it.
-        from buildkit_migrate.containerd.live import Connection, LiveContainerd
+        from buildkit_migrate.containerd.connection import Connection
+        from buildkit_migrate.containerd.live import LiveContainerd
 
         if self._running is None:
             connection = Connection(self._place.connection, self._place.namespace.value, self._progress)

@@ -6,7 +6,6 @@ many at a time as were asked for. Facts: spec containerd-services, sections 3 to
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import json
@@ -18,15 +17,14 @@ from collections.abc import (
     Callable,
     Collection,
     Container,
-    Coroutine,
     Iterable,
     Iterator,
     Mapping,
 )
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from buildkit_migrate._native.plan import Plan, Records, Survey
-from buildkit_migrate.containerd.client import Client
+from buildkit_migrate.containerd.connection import Connection
 from buildkit_migrate.containerd.protocol import api_pb2 as api
 from buildkit_migrate.containerd.protocol.methods import (
     ADD_RESOURCE,
@@ -49,10 +47,10 @@ from buildkit_migrate.containerd.services import (
     Holding,
 )
 from buildkit_migrate.containerd.times import text_time
-from buildkit_migrate.errors import ContainerdCallError, ContainerdStateError, Error
+from buildkit_migrate.errors import ContainerdCallError, ContainerdStateError
 from buildkit_migrate.migration.model import Before, Blob, Kind, PlainState, Resource, Snapshot
 
-__all__ = ["Connection", "LiveContainerd"]
+__all__ = ["LiveContainerd"]
 
 _ROOT_LABEL_ONLY: Final = api.FieldMask(paths=[b"labels." + ROOT_LABEL])
 """An update with this mask sets this label, or removes it, and leaves the others alone (section 4)."""
@@ -72,77 +70,6 @@ _SNAPSHOTTERS: Final = (
     ),
 )
 """Where the snapshots of a cache may be that are not where they were looked for."""
-
-_TOLD_EVERY: Final = 100
-
-Result = TypeVar("Result")
-Item = TypeVar("Item")
-
-
-class Connection:
-    """A connection to a containerd and the event loop that its calls run in; a context manager.
-
-    Not for use inside of a running event loop: it blocks (``asyncio.to_thread`` is for that).
-    """
-
-    def __init__(
-        self, options: ConnectionOptions, namespace: str, progress: Callable[[str], object] | None = None
-    ) -> None:
-        """Raises ContainerdUnavailableError, ContainerdCallError."""
-        self.options = options
-        self._progress = progress or (lambda step: None)
-        self.client = Client(
-            options.address.removeprefix("unix://"),
-            namespace,
-            timeout=options.timeout,
-            connect_timeout=options.connect_timeout,
-        )
-        self._runner = asyncio.Runner()
-        try:
-            self.run(self.client.open())
-        except BaseException:
-            self._runner.close()
-            raise
-
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return self._runner.run(work)
-
-    def close(self) -> None:
-        try:
-            self.run(self.client.close())
-        finally:
-            self._runner.close()
-
-    def for_each(
-        self, step: str, count: int, items: Iterable[Item], work: Callable[[Item], Awaitable[None]]
-    ) -> None:
-        """As `concurrently`, for who is not in the event loop; tells how many of ``count`` are begun."""
-
-        def told() -> Iterator[Item]:
-            for number, item in enumerate(items):
-                if number % _TOLD_EVERY == 0:
-                    self._progress(f"{step}: {number} of {count}")
-                yield item
-
-        self.run(self.concurrently(told(), work))
-
-    async def concurrently(self, items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
-        """Does ``work`` for all items, as many at a time as the options say, begun in their order.
-
-        The first error ends it; no call is in flight when it returns.
-        """
-        rest = iter(items)
-
-        async def worker() -> None:
-            for item in rest:
-                await work(item)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self.options.concurrency):
-                    group.create_task(worker())
-        except* Error as errors:
-            raise errors.exceptions[0] from None
 
 
 class LiveContainerd:
@@ -193,6 +120,7 @@ class LiveContainerd:
             {lease.id: resources for lease, resources in leases if resources is not None},
             {name: label for name, _, _, label in snapshots if label},
             {digest: label for digest, label, _ in blobs if label},
+            {lease.id: labels for lease, _ in leases if EXPIRE_LABEL in (labels := _labels(lease))},
         )
         return Survey(
             self.name,
@@ -200,6 +128,7 @@ class LiveContainerd:
             ((digest, bool(label), size) for digest, label, size in blobs),
             ((lease.id, resources) for lease, resources in leases),
             self.connection.client.namespace,
+            self._before.expiring,
         )
 
     def before(self, plan: Plan) -> Before:
@@ -207,6 +136,7 @@ class LiveContainerd:
             self._before.leases,
             {name: self._before.snapshots[name] for name in plan.unlabel_snapshots()},
             {digest: self._before.blobs[digest] for digest in plan.unlabel_blobs()},
+            {id: self._before.expiring[id] for id in plan.kept_leases()},
         )
 
     def holdings(self, ids: Collection[bytes]) -> list[Holding]:
@@ -236,15 +166,16 @@ class LiveContainerd:
     def state(self, ids: Collection[bytes]) -> PlainState:
         snapshots = self._known_snapshots(len(ids))
         leases = self.connection.run(self.lease_manager.named_like(ids))
+        labelled = [(lease, _labels(lease)) for lease, _ in leases]
         return PlainState(
             self.name,
             {name: Snapshot(Kind(kind), parent, bool(label)) for name, kind, parent, label in snapshots},
             {digest: Blob(bool(label), size) for digest, label, size in self.connection.run(self._blobs())},
             {lease.id: set(resources or ()) for lease, resources in leases},
-            flat_leases={lease.id for lease, _ in leases if _value(FLAT_LABEL, lease.labels)},
             expiring_leases={
-                lease.id: expire for lease, _ in leases if (expire := _value(EXPIRE_LABEL, lease.labels))
+                lease.id: labels[EXPIRE_LABEL] for lease, labels in labelled if EXPIRE_LABEL in labels
             },
+            flat_leases={lease.id for lease, labels in labelled if labels.get(FLAT_LABEL)},
             # Without one containerd says what is year 1 for Go.
             undated_leases={lease.id for lease, _ in leases if lease.created_at.seconds <= 0},
         )
@@ -320,7 +251,11 @@ class LiveContainerd:
     def restore(self, ids: Collection[bytes], before: Before) -> None:
         self.snapshotter.restore_root_labels(before.snapshots, self.connection.run(self._snapshots()))
         self.content_store.restore_root_labels(before.blobs, self.connection.run(self._blobs()))
-        self.lease_manager.restore(ids, before.leases)
+        self.lease_manager.restore(ids, before)
+
+
+def _labels(lease: api.Lease) -> dict[bytes, bytes]:
+    return {label.key: label.value for label in lease.labels}
 
 
 def _value(key: bytes, labels: Iterable[api.Label]) -> bytes:
@@ -336,26 +271,49 @@ class _LiveService:
 
 class LiveLeaseManager(_LiveService):
     def ensure(self, plan: Plan, finished: Callable[[bytes], None]) -> None:
+        before = self.containerd.before(plan)
+
         async def ensure(lease: tuple[bytes, bool, frozenset[Resource]]) -> None:
-            await self._ensure(lease)
-            finished(lease[0])
+            id, create, resources = lease
+            if create:
+                await self._make(id, {FLAT_LABEL: text_time(time.time_ns())}, resources)
+            elif id in before.expiring:
+                labels = {key: value for key, value in before.expiring[id].items() if key != EXPIRE_LABEL}
+                await self._replace(id, labels, before.leases[id] | resources)
+            else:
+                await self._add(id, resources)
+            finished(id)
 
         self._connection.for_each("writing leases", plan.counts["kept"], plan.leases(), ensure)
 
-    async def _ensure(self, lease: tuple[bytes, bool, frozenset[Resource]]) -> None:
-        id, create, resources = lease
-        if create and not await self._create(id):
+    async def _replace(
+        self, id: bytes, labels: Mapping[bytes, bytes], resources: frozenset[Resource]
+    ) -> None:
+        """A lease's labels can't be changed, so it is deleted and made anew.
+
+        Meanwhile root labels hold what records need: they go after all leases, and come back before any.
+        """
+        await _unless_gone(self._client.call(DELETE_LEASE, api.DeleteLeaseRequest(id=id), id))
+        await self._make(id, labels, resources)
+
+    async def _make(self, id: bytes, labels: Mapping[bytes, bytes], resources: frozenset[Resource]) -> None:
+        if not await self._create(id, labels):
             # Made since the survey, or by a call whose answer was lost.
             resources -= await self._resources(id)
+        await self._add(id, resources)
+
+    async def _add(self, id: bytes, resources: frozenset[Resource]) -> None:
         for type_, name in sorted(resources):
             resource = api.Resource(id=name, type=type_.encode())
             await self._client.call(ADD_RESOURCE, api.LeaseResourceRequest(id=id, resource=resource), id)
 
-    async def _create(self, id: bytes) -> bool:
+    async def _create(self, id: bytes, labels: Mapping[bytes, bytes]) -> bool:
         """Whether it was made; False if it exists."""
-        flat = api.Label(key=FLAT_LABEL, value=text_time(time.time_ns()))
+        request = api.CreateLeaseRequest(
+            id=id, labels=[api.Label(key=key, value=value) for key, value in labels.items()]
+        )
         try:
-            await self._client.call(CREATE_LEASE, api.CreateLeaseRequest(id=id, labels=[flat]), id)
+            await self._client.call(CREATE_LEASE, request, id)
         except ContainerdCallError as error:
             if error.code == "ALREADY_EXISTS":
                 return False
@@ -371,14 +329,16 @@ class LiveLeaseManager(_LiveService):
     ) -> list[tuple[api.Lease, frozenset[Resource] | None]]:
         """The leases of these ids that exist, with their resources.
 
-        Those that are finished are not asked for their resources; they have None.
+        Those that are finished are not asked for their resources; they have None. One that would expire is
+        not finished.
         """
         existing = {lease.id: lease async for lease in self._with_heads_of(ids, "")}
         found: list[tuple[api.Lease, frozenset[Resource] | None]] = []
 
         async def ask(id: bytes) -> None:
+            is_finished = id in finished and EXPIRE_LABEL not in _labels(existing[id])
             try:
-                found.append((existing[id], None if id in finished else await self._resources(id)))
+                found.append((existing[id], None if is_finished else await self._resources(id)))
             except ContainerdCallError as error:
                 if error.code != "NOT_FOUND":
                     raise
@@ -386,20 +346,28 @@ class LiveLeaseManager(_LiveService):
         await self._connection.concurrently((id for id in ids if id in existing), ask)
         return found
 
-    def restore(self, ids: Collection[bytes], before: Mapping[bytes, frozenset[Resource]]) -> None:
-        leases = self._connection.run(self.named_like(ids, frozenset(ids) - before.keys()))
+    def restore(self, ids: Collection[bytes], before: Before) -> None:
+        existing = self._connection.run(self.named_like(ids, frozenset(ids) - before.leases.keys()))
+        leases = {lease.id: (_labels(lease), resources) for lease, resources in existing}
+        for id in before.expiring.keys() - leases.keys():
+            leases[id] = {}, frozenset()
 
-        async def restore(found: tuple[api.Lease, frozenset[Resource] | None]) -> None:
-            id, resources = found[0].id, found[1]
-            if resources is None:
+        async def restore(lease: tuple[bytes, tuple[dict[bytes, bytes], frozenset[Resource] | None]]) -> None:
+            id, (labels, resources) = lease
+            if id in before.expiring and EXPIRE_LABEL not in labels:
+                await self._replace(id, before.expiring[id], before.leases[id])
+            elif id in before.leases:
+                await self._take(id, (resources or frozenset()) - before.leases[id])
+            else:
                 await _unless_gone(self._client.call(DELETE_LEASE, api.DeleteLeaseRequest(id=id), id))
-                return
-            for type_, name in sorted(resources - before[id]):
-                resource = api.Resource(id=name, type=type_.encode())
-                request = api.LeaseResourceRequest(id=id, resource=resource)
-                await _unless_gone(self._client.call(DELETE_RESOURCE, request, id))
 
-        self._connection.for_each("deleting leases", len(leases), leases, restore)
+        self._connection.for_each("deleting leases", len(leases), leases.items(), restore)
+
+    async def _take(self, id: bytes, resources: frozenset[Resource]) -> None:
+        for type_, name in sorted(resources):
+            resource = api.Resource(id=name, type=type_.encode())
+            request = api.LeaseResourceRequest(id=id, resource=resource)
+            await _unless_gone(self._client.call(DELETE_RESOURCE, request, id))
 
     async def _with_heads_of(self, ids: Collection[bytes], prefix: str) -> AsyncIterator[api.Lease]:
         """Leases that have the first characters of any id that begins with ``prefix``.

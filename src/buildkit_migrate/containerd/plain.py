@@ -51,6 +51,11 @@ def read_before(metadata: Bucket, namespace: str, snapshotter: str, ids: Contain
         {id: frozenset(_resources(entry)) for id, entry in _rows(top, b"leases") if id in ids},
         dict(_labelled(top, b"snapshots", snapshotter.encode())),
         dict(_labelled(top, b"content", b"blob")),
+        {
+            id: {EXPIRE_LABEL: expire}
+            for id, entry in _rows(top, b"leases")
+            if id in ids and (expire := _label(entry, EXPIRE_LABEL)) is not None
+        },
     )
 
 
@@ -88,8 +93,11 @@ def edits_to_restore(
     leases: dict[bytes, Edits | None] = {}
     for id, entry in _rows(top, b"leases"):
         if id in before.leases:
-            if added := frozenset(_resources(entry)) - before.leases[id]:
-                leases[id] = _removals(added)
+            back = _removals(frozenset(_resources(entry)) - before.leases[id])
+            if id in before.expiring and not _has_label(entry, EXPIRE_LABEL):
+                back[b"labels"] = dict(before.expiring[id])
+            if back:
+                leases[id] = back
         elif id in ids:
             leases[id] = None
     if leases:
@@ -97,7 +105,7 @@ def edits_to_restore(
     return {b"v1": {namespace.encode(): edits}} if edits else {}
 
 
-def _removals(resources: Iterable[Resource]) -> Edits:
+def _removals(resources: Iterable[Resource]) -> dict[bytes, Any]:
     tree: dict[bytes, Any] = {}
     for kind, name in resources:
         at = tree

@@ -133,6 +133,7 @@ class Containerd(Protocol):
 
         First the labels of snapshots and blobs that still exist, so that nothing is unprotected; then leases
         named like a record that were not there, and the resources that those which were there have got.
+        Leases that would have expired will do so again.
         """
 
 
@@ -143,7 +144,7 @@ class Service(Protocol):
 
 class LeaseManager(Service, Protocol):
     def ensure(self, plan: Plan, finished: Callable[[bytes], None]) -> None:
-        """Creates the leases that are missing, and adds the resources that they lack.
+        """Creates the leases that are missing, adds the resources that they lack, and lets none expire.
 
         ``finished`` is told the id of each lease that has all of them now, durably.
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import struct
@@ -52,6 +53,7 @@ _FORMAT: Final = 2
 _KNOWN_FORMATS: Final = (1, _FORMAT)
 _STATE: Final = b"\0"
 _LEASE: Final = b"L"
+_EXPIRING: Final = b"X"
 _SNAPSHOT: Final = b"S"
 _BLOB: Final = b"B"
 _FINISHED: Final = b"F"
@@ -166,6 +168,7 @@ class Journal:
             *((_BLOB, [digest, value]) for digest, value in before.blobs.items()),
             *((_LEASE, _lease_fields(id, resources)) for id, resources in before.leases.items()),
             *((_SNAPSHOT, [name, value]) for name, value in before.snapshots.items()),
+            *((_EXPIRING, [id, *itertools.chain(*labels.items())]) for id, labels in before.expiring.items()),
         ]
         size = sum(sum(map(len, fields)) + _OVERHEAD for _, fields in entries)
         with contextlib.ExitStack() as failed:
@@ -253,6 +256,10 @@ class Journal:
             {fields[0]: _resources(fields[1:]) for fields in self._entries(_LEASE)},
             self._labels(_SNAPSHOT),
             self._labels(_BLOB),
+            {
+                fields[0]: dict(zip(fields[1::2], fields[2::2], strict=True))
+                for fields in self._entries(_EXPIRING)
+            },
         )
 
     def _labels(self, kind: bytes) -> dict[bytes, bytes]:

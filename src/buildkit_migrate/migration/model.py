@@ -146,8 +146,10 @@ class Before:
     """What a migration replaces: leases named like records that were there, and the labels that go.
 
     ``leases``: id to resources. ``snapshots``, ``blobs``: name or digest to the value of the gc.root label.
+    ``expiring``: id to all labels of those leases that have the gc.expire label, which goes.
     """
 
     leases: Mapping[bytes, frozenset[Resource]] = field(default_factory=dict)
     snapshots: Mapping[bytes, bytes] = field(default_factory=dict)
     blobs: Mapping[bytes, bytes] = field(default_factory=dict)
+    expiring: Mapping[bytes, Mapping[bytes, bytes]] = field(default_factory=dict)

@@ -1,0 +1,109 @@
+"""A lease of a running containerd that would expire: made anew without that, and with it again by undo."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+import containerd_daemon
+import grpc_proxy
+import ondisk
+from buildkit_migrate.containerd.live import LiveContainerd
+from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.migration.model import PlainState
+from fixtures import EXPIRE_LABEL, FLAT_LABEL, bucket, buckets
+from grpc_proxy import Proxy
+from live_root import Live
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing()),
+]
+
+FUTURE = "2100-01-01T00:00:00Z"
+
+
+def ids_of(live: Live) -> list[bytes]:
+    return sorted(buckets(bucket(ondisk.tree(live.root.v1), b"_main")))
+
+
+def leases(live: Live) -> PlainState:
+    with LiveContainerd.open(options=ConnectionOptions(live.daemon.address)) as containerd:
+        state = containerd.state(ids_of(live))
+    state.snapshots.clear()
+    state.blobs.clear()
+    return state
+
+
+@pytest.fixture
+def expiring(live: Live) -> bytes:
+    """The lease of the first record, with a resource that is the record's and one that is not."""
+    id = ids_of(live)[0]
+    live.daemon.create_lease(id.decode(), f"{EXPIRE_LABEL.decode()}={FUTURE}", f"{FLAT_LABEL.decode()}=then")
+    resources = frozenset(("snapshots/overlayfs", name) for name in (id, ids_of(live)[1]))
+    with LiveContainerd.open(options=ConnectionOptions(live.daemon.address)) as containerd:
+        containerd.connection.run(containerd.lease_manager._add(id, resources))
+    assert leases(live).expiring_leases == {id: FUTURE.encode()}
+    return id
+
+
+def undo(live: Live) -> None:
+    result = ondisk.run("undo", "--address", live.daemon.address, str(live.root.root))
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def check_kept(live: Live, id: bytes) -> None:
+    after = leases(live)
+    assert after.expiring_leases == {}
+    assert live.daemon.leases()[id.decode()] == {FLAT_LABEL.decode(): "then"}
+    assert ("snapshots/overlayfs", id) in after.leases[id]
+    assert live.verify().returncode == 0
+
+
+def test_there_and_back(live: Live, expiring: bytes) -> None:
+    before = leases(live)
+    with Proxy(live.daemon.address) as proxy:
+        assert live.migrate(address=proxy.address).returncode == 0
+        assert proxy.calls["Leases.Delete"] == 1
+    assert before.leases[expiring] <= leases(live).leases[expiring]
+    check_kept(live, expiring)
+    undo(live)
+    assert leases(live) == before
+
+
+def interrupted(live: Live) -> None:
+    """When the old lease is deleted and the new one not there yet."""
+    fault = grpc_proxy.nth("Leases.Create", {0}, grpc.StatusCode.INTERNAL)
+    with Proxy(live.daemon.address, fault) as proxy:
+        assert live.migrate("--concurrency", "1", address=proxy.address).returncode == 12
+        assert proxy.calls["Leases.Delete"] == 1
+
+
+def test_interrupted_and_back(live: Live, expiring: bytes) -> None:
+    before = leases(live)
+    interrupted(live)
+    assert expiring not in leases(live).leases
+    undo(live)
+    assert leases(live) == before
+
+
+def test_interrupted_and_on(live: Live, expiring: bytes) -> None:
+    before = leases(live)
+    interrupted(live)
+    live.daemon.collect_garbage()
+    assert live.migrate().returncode == 0
+    assert leases(live).expiring_leases == {}
+    assert live.verify().returncode == 0
+    undo(live)
+    assert leases(live) == before
+
+
+def test_interrupted_undo(live: Live, expiring: bytes) -> None:
+    before = leases(live)
+    assert live.migrate().returncode == 0
+    fault = grpc_proxy.nth("Leases.Create", {0}, grpc.StatusCode.INTERNAL)
+    with Proxy(live.daemon.address, fault) as proxy:
+        result = ondisk.run("undo", "--address", proxy.address, "--concurrency", "1", str(live.root.root))
+        assert result.returncode == 12
+    undo(live)
+    assert leases(live) == before

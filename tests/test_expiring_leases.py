@@ -1,0 +1,69 @@
+"""A lease named like a record that would expire: it must not any more, and will again after undo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import fixtures
+import ondisk
+from fixtures import EXPIRE_LABEL, FLAT_LABEL, Tree, bucket, buckets
+from ondisk import OnDisk
+
+LEASES = (b"v1", b"buildkit", b"leases")
+PAST = b"2020-01-01T00:00:00Z"
+
+
+def with_expiring(root: OnDisk, labels: Tree) -> tuple[bytes, bytes]:
+    """Two leases that expire: of a record, with half of what that needs, and of somebody else."""
+    id = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
+    lease: Tree = {
+        b"createdat": b"\x01\0\0\0\x0e\xd6" + bytes(7) + b"\xff\xff",
+        b"labels": labels,
+        b"content": {b"sha256:" + b"0" * 64: b""},
+    }
+    ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {id: lease, b"other": lease}}}})
+    return id, b"other"
+
+
+@pytest.mark.parametrize("with_flat", [False, True])
+@pytest.mark.parametrize("kind", ["oci", "containerd"])
+def test_offline(tmp_path: Path, kind: str, with_flat: bool) -> None:
+    root = ondisk.sample(tmp_path) if kind == "oci" else ondisk.sample_of_containerd(tmp_path)
+    labels: Tree = {EXPIRE_LABEL: PAST, **({FLAT_LABEL: b"x"} if with_flat else {})}
+    id, other = with_expiring(root, labels)
+    before = root.containerd.read_bytes()
+    root.migrate_here()
+    leases = bucket(ondisk.tree(root.containerd), *LEASES)
+    assert bucket(leases, id, b"labels") == ({FLAT_LABEL: b"x"} if with_flat else {})
+    assert ("content", b"sha256:" + b"0" * 64) in fixtures.leases_of(ondisk.tree(root.containerd))[id]
+    assert bucket(leases, other, b"labels") == labels
+    root.undo_here()
+    assert root.containerd.read_bytes() == before
+
+
+def test_undo_of_a_containerd_that_was_used_since(tmp_path: Path) -> None:
+    """Its database can't be put back as a whole, so the label is."""
+    root = ondisk.sample(tmp_path)
+    id, _ = with_expiring(root, {EXPIRE_LABEL: PAST})
+    before = ondisk.tree(root.containerd)
+    root.migrate_here()
+    ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"new": {}}}}})
+    assert ondisk.run("undo", "--force", str(root.root)).returncode == 0
+    lease = bucket(ondisk.tree(root.containerd), *LEASES, id)
+    assert bucket(lease, b"labels") == {EXPIRE_LABEL: PAST}
+    assert bucket(lease, b"content") == bucket(before, *LEASES, id, b"content")
+
+
+def test_a_lease_that_has_all_but_expires(tmp_path: Path) -> None:
+    root = ondisk.sample(tmp_path)
+    root.migrate_here()
+    root.v2.unlink()
+    id = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
+    labels = {b"labels": {EXPIRE_LABEL: PAST}}
+    ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {id: labels}}}})
+    for path in root.v2.with_name("metadata_v2.db.journal").iterdir():
+        path.unlink()
+    root.migrate_here()
+    assert EXPIRE_LABEL not in bucket(ondisk.tree(root.containerd), *LEASES, id, b"labels")
