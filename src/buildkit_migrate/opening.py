@@ -238,9 +238,11 @@ class Opener:
 
 def _hint_for_missing(worker: Worker, place: Place) -> str:
     if worker.kind == OCI_WORKER:
+        # The other database has one place only.
+        elsewhere = ", or see --snapshotter-root" if Path(place.containerd.value).exists() else ""
         return (
-            f"restore all of {worker.path} from one backup, or see --snapshotter-root; without the file the "
-            f"cache is lost, and moving {worker.v1.name} away begins with an empty one"
+            f"restore all of {worker.path} from one backup{elsewhere}; without the file the cache is lost, "
+            f"and moving {worker.v1.name} away begins with an empty one"
         )
     return (
         "give the root of the containerd that BuildKit used with --containerd-root, and its --snapshotter "
