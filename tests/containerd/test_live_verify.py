@@ -65,3 +65,17 @@ def test_state_is_that_of_the_files(live: Live) -> None:
     live.daemon.stop()
     with OfflineContainerd.open(live.root.containerd, live.root.snapshots) as stopped:
         assert stopped.state(ids) == state
+
+
+def test_leases_that_expire(live: Live) -> None:
+    assert live.migrate().returncode == 0
+    with Database.open(live.root.v1) as v1:
+        first, second, *_ = sorted(id.decode() for id in record_ids(BucketView(v1.root)))
+    for id, expire in ((first, "2100-01-01T00:00:00Z"), (second, "2101-01-01T00:00:00Z")):
+        live.daemon.ctr("leases", "delete", id)
+        live.daemon.create_lease(id, f"containerd.io/gc.expire={expire}")
+    result = live.verify()
+    assert result.returncode == 10
+    assert f"  lease-with-gc.expire: {first} (found 2100-01-01T00:00:00Z)\n" in result.stdout
+    assert f"  lease-with-gc.expire: {second} (found 2101-01-01T00:00:00Z)\n" in result.stdout
+    assert "lease-createdat" not in result.stdout

@@ -7,7 +7,7 @@ too. Nothing may differ but what the migration does: its leases, labels that go,
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Union
 
@@ -28,14 +28,15 @@ _Path = tuple[bytes, ...]
 
 
 class _Time(enum.Enum):
-    """Stands for a time of the migration, which nobody knows exactly."""
+    """Stands for a time of the migration, which nobody knows exactly, or for what nobody can know."""
 
     STORED = enum.auto()
     TEXT = enum.auto()
     TEXT_OR_NONE = enum.auto()
+    ANYTHING = enum.auto()
 
     def fits(self, found: bytes | Tree | None) -> bool:
-        if self is _Time.TEXT_OR_NONE and found is None:
+        if self is _Time.ANYTHING or (self is _Time.TEXT_OR_NONE and found is None):
             return True
         if not isinstance(found, bytes):
             return False
@@ -51,12 +52,13 @@ class Migrated:
     """A worker's part of the file.
 
     ``wanted``: a plan made without any lease, and as if all had the gc.root label: so it names all resources
-    that each lease must have, and all that must have no label.
+    that each lease must have, and all that must have no label. ``snapshots``: those that the plan knew.
     """
 
     namespace: bytes
     snapshotter: bytes
     wanted: PlainPlan
+    snapshots: Container[bytes]
 
 
 def rewrite_differences(
@@ -108,6 +110,11 @@ def _changes(before: Tree, migrated: Migrated) -> _Changes:
         changes[b"content"] = {b"blob": blobs}
     rows = descend(top, b"snapshots", migrated.snapshotter)
     snapshots = _unlabelled(rows, wanted.unlabel_snapshots, has_size=False)
+    # Whether it was a view, and so lost its label, only the snapshotter knew.
+    unknown = (name for name in rows if name not in migrated.snapshots)
+    for name in unknown:
+        if ROOT_LABEL in descend(rows, name, b"labels"):
+            snapshots[name] = {b"labels": {ROOT_LABEL: _Time.ANYTHING}, b"updatedat": _Time.ANYTHING}
     if snapshots:
         changes[b"snapshots"] = {migrated.snapshotter: snapshots}
     return changes
@@ -128,22 +135,26 @@ def _lease(before: bytes | Tree | None, resources: Iterable[Resource]) -> _Chang
         changes[b"createdat"] = _Time.STORED
         changes[b"labels"] = {FLAT_LABEL: _Time.TEXT}
         return changes
-    labels = descend(lease, b"labels")
-    # One that was there is taken over, so it must not expire, and may be made flat.
-    taken_over: dict[bytes, Any] = {EXPIRE_LABEL: None} if EXPIRE_LABEL in labels else {}
-    if b"labels" in lease and FLAT_LABEL not in labels:
-        taken_over[FLAT_LABEL] = _Time.TEXT_OR_NONE
-    if taken_over:
+    # One that was there is taken over, so it must not expire, and may be made flat. If another worker, which
+    # was planned at the same time, has made it, this one has made it once more, with other times.
+    if is_stored_time(_bytes(lease.get(b"createdat"))):
+        changes[b"createdat"] = _Time.STORED
+    if b"labels" in lease:
+        labels = descend(lease, b"labels")
+        taken_over: dict[bytes, Any] = {EXPIRE_LABEL: None} if EXPIRE_LABEL in labels else {}
+        taken_over[FLAT_LABEL] = _Time.TEXT if FLAT_LABEL in labels else _Time.TEXT_OR_NONE
         changes[b"labels"] = taken_over
     return changes
 
 
-def _unlabelled(rows: Tree, names: Iterable[bytes], *, has_size: bool) -> _Changes:
+def _unlabelled(rows: Tree, names: Iterable[bytes], *, has_size: bool) -> dict[bytes, _Changes]:
     """Those that had the label lose it, and get a new time (section 6)."""
-    changes = {}
+    changes: dict[bytes, _Changes] = {}
     for name in names:
         row = descend(rows, name)
         if ROOT_LABEL not in descend(row, b"labels"):
+            if is_stored_time(_bytes(row.get(b"updatedat"))):
+                changes[name] = {b"updatedat": _Time.STORED}  # again, for the same reason
             continue
         change: dict[bytes, Any] = {b"labels": {ROOT_LABEL: None}, b"updatedat": _Time.STORED}
         if b"createdat" not in row:
@@ -152,6 +163,10 @@ def _unlabelled(rows: Tree, names: Iterable[bytes], *, has_size: bool) -> _Chang
             change[b"size"] = _ZERO_SIZE
         changes[name] = change
     return changes
+
+
+def _bytes(value: bytes | Tree | None) -> bytes | None:
+    return value if isinstance(value, bytes) else None
 
 
 # --- Comparing
@@ -190,7 +205,7 @@ class _Comparison:
             expected: Tree = before if isinstance(before, Mapping) else {}
             if isinstance(after, Mapping):
                 yield from self.bucket(path, expected, after, change)
-            elif not self._is_known(path, expected, change):
+            elif after is not None or not self._is_known(path, expected, change):
                 yield _difference(path, expected, after)
         else:
             yield from self._same(path, change, after)
@@ -200,6 +215,8 @@ class _Comparison:
     ) -> Iterator[Difference]:
         if isinstance(expected, Mapping) and isinstance(after, Mapping):
             yield from self.bucket(path, expected, after, {})
+        elif isinstance(expected, Mapping) and after is None and self._is_known(path, expected, {}):
+            return
         elif expected != after:
             yield _difference(path, expected, after)
 

@@ -98,7 +98,7 @@ def verify(
     if files is not None:
         differences += rule_differences(files.metadata, files.snapshots, files.namespace, files.snapshotter)
         if files.before is not None:
-            migrated = Migrated(files.namespace, files.snapshotter, plan)
+            migrated = Migrated(files.namespace, files.snapshotter, plan, survey.snapshots)
             differences += best_explained(files.before, files.metadata, files.later, migrated, differences)
     return Findings(
         len(plan.records), tuple(plan.problems), tuple(differences), len(records), (), upstream_exact
