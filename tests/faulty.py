@@ -10,6 +10,7 @@ $FAULTY_LINKS: an errno name; the file system has no hard links, and each call f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -80,7 +81,8 @@ def main() -> int:
     try:
         return command(arguments)
     finally:
-        print(*made, file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(*made, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -394,6 +394,15 @@ def test_a_half_made_lock_file_is_not_left(root: OnDisk, monkeypatch: pytest.Mon
     assert not (root.root / "buildkitd.lock").exists()
 
 
+def test_the_lock_file_of_an_lmdb_store_is_for_its_owner(root: OnDisk) -> None:
+    """Whoever looked at the store first, such as root with a verification."""
+    assert other_user.run(DAEMON, "migrate", "--to-engine", "lmdb", str(root.root)).returncode == 0
+    assert other_user.run({}, "verify", str(root.root)).returncode == 0
+    (lock,) = root.worker.glob("*-lock")
+    assert owner(lock) == (1000, 1000, 0o600)
+    assert other_user.run(DAEMON, "verify", str(root.root)).returncode == 0
+
+
 # --- The rules, for all modes
 
 

@@ -118,6 +118,24 @@ def test_the_signals_of_a_terminal_that_goes_away(root: OnDisk) -> None:
     assert root.left_behind == []
 
 
+def test_the_terminal_goes_away(root: OnDisk) -> None:
+    """With a status line on it, which can't be written any more."""
+    call = fault_points.calls("migrate").index("write")
+    arguments = fault_points.arguments(call, "stop", "migrate", root)
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        try:
+            os.execv(arguments[0], arguments)
+        finally:
+            os._exit(1)
+    assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+    os.close(terminal)
+    os.kill(pid, signal.SIGCONT)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 129
+    assert root.left_behind == []
+    root.migrate_here()
+
+
 def test_nohup(root: OnDisk) -> None:
     call = fault_points.calls("migrate").index("write")
     status, _ = ended(root, call, "migrate", signal.SIGHUP, ignored=(signal.SIGHUP,))

@@ -15,7 +15,7 @@ from typing import Final, Self
 import lmdb
 
 from buildkit_migrate._native.packing import LONG_KEY, push, push_all, unpack, unpack_items
-from buildkit_migrate.bolt import Builder
+from buildkit_migrate.bolt import Builder, make_like
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, EditConflictError
 from buildkit_migrate.metadata.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
@@ -109,8 +109,12 @@ class LmdbStore(MetadataStore):
         """Raises BusyError, CorruptDatabaseError, StorageError (also if the file is missing)."""
         path = Path(os.path.realpath(path))
         check_file(path)
+        lock_file = path.with_name(f"{path.name}-lock")
+        is_new = not lock_file.exists()
         store = cls(path, open_environment(path, read_only=read_only), read_only=read_only)
         try:
+            if is_new and lock_file.exists():  # a file system that is mounted read-only has none
+                make_like(lock_file, path)  # who looks at a store must not keep its owner out
             _check_head(store._get(HEAD_KEY), path)
         except BaseException:
             store.close()
