@@ -231,7 +231,13 @@ def test_read_only_mount(root: OnDisk) -> None:
         remount = ["mount", "-o", "remount,bind,ro", str(root.root)]
         if subprocess.run(remount, capture_output=True, check=False).returncode != 0:
             pytest.skip("can't mount read-only here")
-        check_refused(root, {}, str(root.root), os.strerror(errno.EROFS))
+        before = ondisk.listing(root.root)
+        plan = other_user.run({}, "migrate", "--dry-run", str(root.root))
+        assert (plan.returncode, f"note: {root.worker}: mounted read-only" in plan.stdout) == (0, True)
+        refused = other_user.run({}, "migrate", str(root.root))
+        assert refused.returncode == 8
+        assert os.strerror(errno.EROFS) in refused.stderr
+        assert ondisk.listing(root.root) == before
         verify = other_user.run({}, "verify", str(root.root))
         assert verify.returncode == 10, verify.stderr  # not migrated; it needs to write nothing
     finally:

@@ -24,6 +24,7 @@ from buildkit_migrate.bolt.ownership import (
     changed_access,
     foresee,
     foresee_replaced,
+    is_read_only,
     model_for,
     usable_mode,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "encode",
     "foresee",
     "foresee_replaced",
+    "is_read_only",
     "keep",
     "lock",
     "make_directory",

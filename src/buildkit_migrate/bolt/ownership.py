@@ -19,7 +19,16 @@ from buildkit_migrate.bolt.access import Access, changes, keeps_out, packed, unp
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.storage import storage_errors
 
-__all__ = ["access_of", "changed_access", "dress", "foresee", "foresee_replaced", "model_for", "usable_mode"]
+__all__ = [
+    "access_of",
+    "changed_access",
+    "dress",
+    "foresee",
+    "foresee_replaced",
+    "is_read_only",
+    "model_for",
+    "usable_mode",
+]
 
 _ACL: Final = "system.posix_acl_access"
 
@@ -126,7 +135,8 @@ def _set_mode(fd: int, mode: int) -> None:
         os.fchmod(fd, mode)
     except OSError as error:
         # A file system without modes; what it shows instead must not be for more people.
-        if error.errno not in _NOT_ALLOWED or stat.S_IMODE(os.fstat(fd).st_mode) & 0o077 & ~mode:
+        shown = stat.S_IMODE(os.fstat(fd).st_mode)
+        if error.errno not in _NOT_ALLOWED or error.errno == errno.EACCES or shown & 0o077 & ~mode:
             raise
 
 
@@ -267,16 +277,21 @@ def foresee_replaced(path: Path) -> Access:
     return foresee(path, path, usable_mode(path))
 
 
-def _check_writable(directory: Path) -> None:
-    if os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        return
+def is_read_only(directory: Path) -> bool:
+    """Whether the directory is mounted so. Raises StorageError."""
     with storage_errors(directory):
-        read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
-    reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
-    raise StorageError(
-        f"{directory}: no file can be made here: {reason}",
-        hint="run the command as root, or as the owner of the files, where the root is mounted for writing",
-    )
+        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+
+
+def _check_writable(directory: Path) -> None:
+    """A mount for reading only is fine: one may look at a copy of a root, and the first write fails."""
+    if not is_read_only(directory) and not os.access(
+        directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+    ):
+        raise StorageError(
+            f"{directory}: no file can be made here: {os.strerror(errno.EACCES)}",
+            hint="run the command as root, or as the owner of the files",
+        )
 
 
 def _file_system(directory: Path) -> str:

@@ -22,6 +22,7 @@ from buildkit_migrate.bolt import (
     changed_access,
     foresee,
     foresee_replaced,
+    is_read_only,
     remove,
     usable_mode,
 )
@@ -200,12 +201,17 @@ class Migration:
             raise
 
     def _notes(self, outcome: Outcome) -> tuple[str, ...]:
-        """What is different about owners and modes, or would be."""
-        return tuple(
+        """What is different about owners and modes, or would be; and that nothing can be written."""
+        planned = outcome is Outcome.PLANNED
+        notes = [
             note
             for path, (wanted, foreseen) in self._models.items()
-            for note in changed_access(wanted, path, foreseen if outcome is Outcome.PLANNED else None)
-        )
+            for note in changed_access(wanted, path, foreseen if planned else None)
+        ]
+        directory = self._to_path.parent
+        if planned and is_read_only(directory):
+            notes.append(f"{directory}: mounted read-only, so that a migration will be refused")
+        return tuple(notes)
 
     def _interrupted(self, exclusive: bool) -> Journal | None:
         """The journal of a run that was interrupted, if this one can go on from there.
