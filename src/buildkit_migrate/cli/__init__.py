@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from buildkit_migrate import errors
+from buildkit_migrate.cli import output
 from buildkit_migrate.cli.signals import Ending, ending_cleanly
 
 __all__ = ["main"]
@@ -18,7 +19,6 @@ __all__ = ["main"]
 _COMMANDS: Final = ("migrate", "verify", "status", "undo", "convert", "bench")
 
 INTERRUPTED: Final = 130
-BROKEN_PIPE: Final = 141
 
 _EPILOG = """\
 exit codes:
@@ -40,7 +40,6 @@ exit codes:
   14   going back to v1 would lose what was done since
   129  ended by SIGHUP
   130  interrupted (Ctrl-C)
-  141  the reader of the output went away
   143  ended by SIGTERM
 """
 
@@ -55,12 +54,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see {self.prog} --help")
 
+    def _print_message(self, message: str, file: object = None) -> None:
+        """The help."""
+        output.emit([message.rstrip("\n")])
+
 
 class _PrintVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> NoReturn:
         from buildkit_migrate import __version__
 
-        print(f"{parser.prog} {__version__}")
+        output.emit([f"{parser.prog} {__version__}"])
         parser.exit()
 
 
@@ -74,7 +77,7 @@ class _PrintCompletion(argparse.Action):
     ) -> NoReturn:
         import shtab
 
-        print(shtab.complete(parser, values))
+        output.emit([shtab.complete(parser, values)])
         parser.exit()
 
 
@@ -89,24 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _replace_closed_streams()
     with ending_cleanly() as ending:
         try:
-            status = _run_for_readers(given, ending)
+            status = _run(given, ending)
         except BaseException:
             if not ending.number:
                 raise
         if not ending.number:
             return status
     sys.exit(ending.status)
-
-
-def _run_for_readers(given: list[str], ending: Ending) -> int:
-    try:
-        return _run(given, ending)
-    except BrokenPipeError:
-        # Who read our output has gone.
-        from buildkit_migrate.cli import render
-
-        render.abandon_output()
-        return BROKEN_PIPE
 
 
 def _replace_closed_streams() -> None:
@@ -121,8 +113,6 @@ def _run(given: list[str], ending: Ending) -> int:
         options = _make_parser().parse_args(given)
         with _last_words(given):
             status: int = _module(options.command).run(options)
-    except BrokenPipeError:
-        raise
     except KeyboardInterrupt:
         if ending.number:
             raise
@@ -146,7 +136,7 @@ def _last_words(given: Sequence[str]) -> Iterator[None]:
         "cut short by another process, or unreadable on its disk, while it was read", path="a database file"
     )
     error.hint = "make sure that nothing else works on the root, and run the command again"
-    document = render.json_text({"error": render.error_as_dict(error)}) if wants_json(given) else b""
+    document = output.json_text(_document(error, given)) if wants_json(given) else b""
     lines = "".join(f"{line}\n" for line in render.error_lines(error, verbose=False))
     bus_error.install(lines.encode(), document, error.exit_code)
     try:
@@ -190,12 +180,22 @@ def _fail(error: Exception, given: Sequence[str]) -> int:
     if "--debug" in given:
         import traceback
 
-        traceback.print_exception(error)
+        shown = "".join(traceback.format_exception(error))
+        output.tell(output.printable(line) for line in shown.splitlines())
     if wants_json(given):
-        render.emit_json({"error": render.error_as_dict(known)})
-    for line in render.error_lines(known, verbose="-v" in given or "--verbose" in given):
-        print(line, file=sys.stderr)
+        # If it can't be printed, the error counts that was there before.
+        with contextlib.suppress(errors.StorageError):
+            output.emit_json(_document(known, given))
+    output.tell(render.error_lines(known, verbose="-v" in given or "--verbose" in given))
     return known.exit_code
+
+
+def _document(error: errors.Error, given: Sequence[str]) -> dict[str, Any]:
+    """With the names of the command's other documents, if the command is one."""
+    from buildkit_migrate.cli import render
+
+    names = _module(given[0]).DOCUMENT if given and given[0] in _COMMANDS else {}
+    return {**names, "error": render.error_as_dict(error)}
 
 
 def wants_json(given: Sequence[str]) -> bool:

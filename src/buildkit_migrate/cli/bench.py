@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from buildkit_migrate.cli import options as shared
 
-__all__ = ["add_parser", "run"]
+__all__ = ["DOCUMENT", "add_parser", "run"]
+
+DOCUMENT: Final[Mapping[str, Any]] = {
+    "machine": None,
+    "shape": None,
+    "records": None,
+    "hash_blocks": None,
+    "nanoseconds_per_block": None,
+    "results": {},
+    "reference_over_dry_run": None,
+}
+"""What the JSON document of an error has beside it: the same names as that of a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
@@ -33,12 +45,9 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.bench.compare import compare
-    from buildkit_migrate.cli import render
+    from buildkit_migrate.cli import output, render
 
-    with shared.progress() as progress:
+    with output.progress() as progress:
         comparison = compare(options.records, progress or (lambda step: None))
-    if options.format == "json":
-        render.emit_json(comparison.as_dict())
-    else:
-        render.emit(render.comparison_lines(comparison))
+    output.answer(options, comparison.as_dict, lambda: render.comparison_lines(comparison))
     return 0

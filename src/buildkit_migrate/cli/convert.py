@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.choices import ENGINES
 from buildkit_migrate.cli.options import not_empty
 
-__all__ = ["add_parser", "run"]
+if TYPE_CHECKING:
+    from buildkit_migrate.metadata.convert import Conversion
+
+__all__ = ["DOCUMENT", "add_parser", "run"]
+
+DOCUMENT: Final[Mapping[str, Any]] = dict.fromkeys(
+    ("source", "target", "from_engine", "to_engine", "bytes", "seconds")
+)
+"""What the JSON document of an error has beside it: the same names as that of a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
@@ -39,27 +48,33 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0."""
-    from buildkit_migrate.cli import render
+    from buildkit_migrate.cli import output
     from buildkit_migrate.metadata.convert import convert
-    from buildkit_migrate.migration.report import named_text
 
     done = convert(Path(options.source), Path(options.target), options.to_engine)
-    if options.format == "json":
-        document: dict[str, Any] = {
-            **named_text("source", os.fsencode(done.source)),
-            **named_text("target", os.fsencode(done.target)),
-            "from_engine": done.from_engine,
-            "to_engine": done.to_engine,
-            "bytes": done.size,
-            "seconds": done.seconds,
-        }
-        render.emit_json(document)
-    else:
-        source, target = (render.printable(os.fsencode(path)) for path in (done.source, done.target))
-        render.emit(
-            [
-                f"{target}: {done.to_engine} store made from {source} ({done.from_engine}), "
-                f"{done.size} bytes ({done.seconds:.2f} s)"
-            ]
-        )
+    target = output.printable(os.fspath(done.target))
+    output.answer(options, lambda: _as_dict(done), lambda: _lines(done), done=f"{target} was written")
     return 0
+
+
+def _as_dict(done: Conversion) -> dict[str, Any]:
+    from buildkit_migrate.migration.report import named_text
+
+    return {
+        **named_text("source", done.source),
+        **named_text("target", done.target),
+        "from_engine": done.from_engine,
+        "to_engine": done.to_engine,
+        "bytes": done.size,
+        "seconds": done.seconds,
+    }
+
+
+def _lines(done: Conversion) -> Iterator[str]:
+    from buildkit_migrate.cli.output import printable
+
+    source, target = (printable(os.fspath(path)) for path in (done.source, done.target))
+    yield (
+        f"{target}: {done.to_engine} store made from {source} ({done.from_engine}), "
+        f"{done.size} bytes ({done.seconds:.2f} s)"
+    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from buildkit_migrate.choices import ON_BROKEN
 from buildkit_migrate.cli import options as common
 from buildkit_migrate.errors import BrokenRecordsError
 
-__all__ = ["add_parser", "run"]
+__all__ = ["DOCUMENT", "add_parser", "run"]
+
+DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "dry_run": None, "workers": []}
+"""What the JSON document of an error has beside it: the same names as that of a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
@@ -57,13 +60,13 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that of a refusal if a dry run shows that the migration would be refused."""
-    from buildkit_migrate.cli import UsageError, render
+    from buildkit_migrate.cli import UsageError, output, render
     from buildkit_migrate.roots import find_root, migrate_root
 
     if options.verify and options.to_engine != "bolt":
         raise UsageError("--verify is for bolt stores; verify an LMDB store with buildkit-migrate verify")
     root = find_root(options.root, missing_ok=options.missing_ok)
-    with common.progress() as progress:
+    with output.progress() as progress:
         reports = migrate_root(
             root,
             **common.containerd_arguments(options),
@@ -76,15 +79,18 @@ def run(options: argparse.Namespace) -> int:
             skip_unreachable=options.skip_unreachable,
             progress=progress,
         )
-    if options.format == "json":
-        render.emit_json(render.reports_as_dict(root.path, reports, options.dry_run, options.verbose))
-    else:
-        render.emit(render.report_lines(root.path, reports, options.verbose))
+    output.answer(
+        options,
+        lambda: render.reports_as_dict(root.path, reports, options.dry_run, options.verbose),
+        lambda: render.report_lines(root.path, reports, options.verbose),
+        done="" if options.dry_run else "the migration is done",
+    )
     refused = options.dry_run and options.on_broken == "fail" and any(report.problems for report in reports)
     if refused:
-        print(
-            "buildkit-migrate: a migration of this root will be refused because of its broken records; "
-            f"{BrokenRecordsError.hint}",
-            file=sys.stderr,
+        output.tell(
+            [
+                "buildkit-migrate: a migration of this root will be refused because of its broken records",
+                f"buildkit-migrate: hint: {BrokenRecordsError.hint}",
+            ]
         )
     return BrokenRecordsError.exit_code if refused else 0

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from buildkit_migrate.choices import ENGINES
@@ -23,7 +21,6 @@ __all__ = [
     "add_skip_unreachable",
     "containerd_arguments",
     "not_empty",
-    "progress",
     "whole_number",
 ]
 
@@ -47,14 +44,19 @@ def not_empty(text: str) -> str:
 
 def _address(address: str) -> str:
     if "://" in not_empty(address) and not address.startswith("unix://"):
-        raise argparse.ArgumentTypeError(f"{address!r} is no unix socket")
+        raise argparse.ArgumentTypeError(f"{address!r} is not a Unix socket: give its path, or unix://PATH")
     return address
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds < LONGEST_TIMEOUT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no reasonable number of seconds")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time: give seconds, more than 0 and less than {LONGEST_TIMEOUT:.0f}"
+        )
     return seconds
 
 
@@ -67,7 +69,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         except ValueError:
             number = least - 1
         if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"must be a number from {least} to {most}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
         return number
 
     return parse
@@ -75,7 +77,10 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 def _namespace(name: str) -> str:
     if len(not_empty(name)) > 76 or not _NAMESPACE.fullmatch(name):
-        raise argparse.ArgumentTypeError(f"{name!r} can't be the name of a containerd namespace")
+        raise argparse.ArgumentTypeError(
+            f"{name!r} can't be the name of a containerd namespace: it has letters and digits, with single "
+            "., _ or - between them, and 76 characters at most"
+        )
     return name
 
 
@@ -97,11 +102,11 @@ def add_missing_ok(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_containerd(parser: argparse.ArgumentParser) -> None:
-    workers = parser.add_argument_group(
-        "containerd workers",
-        "Directories named containerd-<snapshotter> need the containerd that BuildKit used.",
-    )
+def add_containerd(
+    parser: argparse.ArgumentParser,
+    description: str = "Directories named containerd-<snapshotter> need the containerd that BuildKit used.",
+) -> None:
+    workers = parser.add_argument_group("containerd workers", description)
     add = workers.add_argument
     address = add(
         "-a",
@@ -220,16 +225,3 @@ def _chosen(options: argparse.Namespace, name: str, check: Callable[[str], str])
         from buildkit_migrate.cli import UsageError
 
         raise UsageError(f"${variable}: {error}") from error
-
-
-@contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], object] | None]:
-    """A status line on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console(stderr=True).status("starting") as status:
-        yield lambda step: status.update(escape(step))

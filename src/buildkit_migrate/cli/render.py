@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from buildkit_migrate import errors
+from buildkit_migrate.cli.output import printable
 
 if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan, PlannedRecord
@@ -22,15 +21,10 @@ if TYPE_CHECKING:
     from buildkit_migrate.migration.verify import Difference
 
 __all__ = [
-    "abandon_output",
     "comparison_lines",
-    "emit",
-    "emit_json",
     "error_as_dict",
     "error_lines",
-    "json_text",
     "known_error",
-    "printable",
     "report_lines",
     "reports_as_dict",
     "results_as_dict",
@@ -44,55 +38,6 @@ _SHOWN: Final = 20
 
 _MAX_NAME: Final = 300
 """Characters of an id, key or path in a line about it."""
-
-
-# --- Output
-
-
-def emit(lines: Iterable[str]) -> None:
-    """Prints to stdout. Raises StorageError if the system refuses, BrokenPipeError if nobody reads."""
-    with _writing_output():
-        for line in lines:
-            sys.stdout.buffer.write(line.encode() + b"\n")
-        sys.stdout.buffer.flush()
-
-
-def emit_json(document: dict[str, Any]) -> None:
-    """Prints a document to stdout; raises as `emit` does."""
-    text = json_text(document)
-    with _writing_output():
-        sys.stdout.buffer.write(text)
-        sys.stdout.buffer.flush()
-
-
-def json_text(document: dict[str, Any]) -> bytes:
-    import orjson
-
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-@contextlib.contextmanager
-def _writing_output() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        abandon_output()
-        raise errors.StorageError(f"standard output: {error.strerror}") from error
-
-
-def abandon_output() -> None:
-    """Sends what is still to be printed nowhere, so that Python does not fail on it again when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-
-
-def printable(value: bytes) -> str:
-    """Text that is safe to print: bytes that are not UTF-8 and control characters are escaped."""
-    text = value.decode(errors="backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 # --- Errors
@@ -115,16 +60,21 @@ def error_as_dict(error: errors.Error) -> dict[str, Any]:
 
     document: dict[str, Any] = {
         "type": type(error).__name__,
-        **named_text("message", os.fsencode(error.message)),
-        "hint": error.hint,
+        **named_text("message", error.message),
+        **named_text("hint", error.hint),
         "exit_code": error.exit_code,
+        "method": None,
+        "code": None,
+        "subject": None,
+        "finished": [report.as_dict() for report in _reports(error)],
+        "reasons": [],
+        "problems": [],
+        "differences": [],
     }
     if isinstance(error, errors.ContainerdCallError):
         document |= {"method": error.method, "code": error.code, **named_text("subject", error.subject)}
-    if error.reports:
-        document["finished"] = [report.as_dict() for report in _reports(error)]
     if isinstance(error, errors.UndoRefusedError):
-        document["reasons"] = [printable(os.fsencode(reason)) for reason in error.reasons]
+        document["reasons"] = [printable(reason) for reason in error.reasons]
     if isinstance(error, errors.BrokenRecordsError):
         document["problems"] = [problem_as_dict(problem) for problem in _problems(error)]
     if isinstance(error, errors.DifferencesError):
@@ -148,14 +98,14 @@ def _differences(error: errors.DifferencesError) -> Sequence[Difference]:
 
 def error_lines(error: errors.Error, *, verbose: bool) -> Iterator[str]:
     for report in _reports(error):
-        yield f"buildkit-migrate: {printable(os.fsencode(report.worker))} was migrated before that"
-    yield f"buildkit-migrate: error: {printable(os.fsencode(error.message))}"
+        yield f"buildkit-migrate: {printable(os.fspath(report.worker))} was migrated before that"
+    yield f"buildkit-migrate: error: {printable(error.message)}"
     if isinstance(error, errors.BrokenRecordsError):
         yield from _shortened([_problem_line(problem) for problem in _problems(error)], verbose)
     if isinstance(error, errors.DifferencesError):
         yield from _shortened([_difference_line(difference) for difference in _differences(error)], verbose)
     if error.hint:
-        yield f"buildkit-migrate: hint: {error.hint}"
+        yield f"buildkit-migrate: hint: {printable(error.hint)}"
 
 
 # --- Reports
@@ -166,16 +116,15 @@ def reports_as_dict(root: Path, reports: Sequence[Report], dry_run: bool, verbos
 
     workers = []
     for report in reports:
-        worker = report.as_dict()
-        if verbose and report.plan is not None:
-            worker["records"] = [_record_as_dict(record) for record in _records(report.plan)]
-        workers.append(worker)
-    return {**named_text("root", os.fsencode(root)), "dry_run": dry_run, "workers": workers}
+        plan = report.plan if verbose else None
+        records = None if plan is None else [_record_as_dict(record) for record in _records(plan)]
+        workers.append({**report.as_dict(), "record_list": records})
+    return {**named_text("root", root), "dry_run": dry_run, "workers": workers}
 
 
 def report_lines(root: Path, reports: Sequence[Report], verbose: bool) -> Iterator[str]:
     if not reports:
-        yield f"{printable(os.fsencode(root))}: no workers, nothing to migrate"
+        yield f"{printable(os.fspath(root))}: no workers, nothing to migrate"
     for report in reports:
         yield from _report_lines(report, verbose)
 
@@ -183,7 +132,7 @@ def report_lines(root: Path, reports: Sequence[Report], verbose: bool) -> Iterat
 def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
     from buildkit_migrate.migration.report import Outcome
 
-    worker = printable(os.fsencode(report.worker))
+    worker = printable(os.fspath(report.worker))
     if report.outcome is Outcome.ALREADY_MIGRATED:
         yield f"{worker}: already migrated ({report.engine})"
         return
@@ -198,7 +147,7 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
         kind = f"{report.place.kind} worker" if report.place.kind else "services that were given"
         yield f"{worker}: {kind}"
         for name, setting in report.place.settings():
-            yield f"  {name}: {printable(os.fsencode(str(setting)))}"
+            yield f"  {name}: {printable(str(setting))}"
     if verbose:
         yield from _record_lines(report, done)
     counts = report.counts
@@ -234,23 +183,23 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
 
 def undone_lines(root: Path, results: Sequence[Undone]) -> Iterator[str]:
     if not results:
-        yield f"{printable(os.fsencode(root))}: no workers, nothing to undo"
+        yield f"{printable(os.fspath(root))}: no workers, nothing to undo"
     for result in results:
-        worker = printable(os.fsencode(result.worker))
+        worker = printable(os.fspath(result.worker))
         if result.outcome == "nothing-to-undo":
             yield f"{worker}: not migrated, nothing to undo"
         elif result.outcome == "skipped":
             yield f"{worker}: {_skipped(result.reason)}"
         else:
-            aside = "" if result.moved is None else f"; the v2 store is now {result.moved.name}"
+            aside = "" if result.moved is None else f"; the v2 store is now {printable(result.moved.name)}"
             yield f"{worker}: back to v1 ({result.seconds:.2f} s){aside}"
 
 
 def status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
     if not statuses:
-        yield f"{printable(os.fsencode(root))}: no workers"
+        yield f"{printable(os.fspath(root))}: no workers"
     for status in statuses:
-        worker = printable(os.fsencode(status.worker))
+        worker = printable(os.fspath(status.worker))
         if str(status.stage) == "skipped":
             yield f"{worker}: {_skipped(status.reason)}"
             continue
@@ -322,13 +271,12 @@ def _fields(record: PlannedRecord) -> dict[str, bytes]:
     }
 
 
-def _record_as_dict(record: PlannedRecord) -> dict[str, str | bool]:
+def _record_as_dict(record: PlannedRecord) -> dict[str, str | bool | None]:
     from buildkit_migrate.migration.report import named_text
 
-    fields: dict[str, str | bool] = {"dropped": record.dropped}
+    fields: dict[str, str | bool | None] = {"dropped": record.dropped}
     for name, value in _fields(record).items():
-        if name == "id" or not record.dropped:
-            fields |= named_text(name, value)
+        fields |= named_text(name, None if record.dropped and name != "id" else value)
     return fields
 
 
@@ -339,20 +287,20 @@ def results_as_dict(root: Path, results: Sequence[Verification | Undone | Status
     from buildkit_migrate.migration.report import named_text
 
     workers = [result.as_dict() for result in results]
-    return {**named_text("root", os.fsencode(root)), "workers": workers}
+    return {**named_text("root", root), "workers": workers}
 
 
 def verification_lines(root: Path, verifications: Sequence[Verification], verbose: bool) -> Iterator[str]:
     if not verifications:
-        yield f"{printable(os.fsencode(root))}: no workers, nothing to verify"
+        yield f"{printable(os.fspath(root))}: no workers, nothing to verify"
     for verification in verifications:
-        yield f"{printable(os.fsencode(verification.worker))}: {_verdict(verification)}"
+        yield f"{printable(os.fspath(verification.worker))}: {_verdict(verification)}"
         upstream_exact = verification.findings.upstream_exact
         if upstream_exact or (upstream_exact is False and not verification.findings.differences):
             yield _blob_sizes_line(upstream_exact)
         yield from map(_difference_line, verification.findings.differences)
         for text in verification.findings.unchecked:
-            yield f"  not checked: {printable(os.fsencode(text))}"
+            yield f"  not checked: {printable(text)}"
         if verbose and verification.findings.problems:
             yield "  broken in v1, and rightly left out or repaired:"
             yield from map(_problem_line, verification.findings.problems)
@@ -380,7 +328,7 @@ def _verdict(verification: Verification) -> str:
 
 
 def _skipped(reason: str) -> str:
-    return f"skipped: {printable(os.fsencode(reason))}"
+    return f"skipped: {printable(reason)}"
 
 
 def _difference_line(difference: Difference) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from buildkit_migrate.cli import options as shared
 
-__all__ = ["add_parser", "run"]
+__all__ = ["DOCUMENT", "add_parser", "run"]
+
+DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "workers": []}
+"""What the JSON document of an error has beside it: the same names as that of a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
@@ -32,19 +36,21 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0."""
-    from buildkit_migrate.cli import render
+    from buildkit_migrate.cli import output, render
     from buildkit_migrate.roots import find_root, undo_root
 
     root = find_root(options.root)
-    with shared.progress() as progress:
+    with output.progress() as progress:
         results = undo_root(
             root.path,
             **shared.containerd_arguments(options),
             force=options.force,
             progress=progress,
         )
-    if options.format == "json":
-        render.emit_json(render.results_as_dict(root.path, results))
-    else:
-        render.emit(render.undone_lines(root.path, results))
+    output.answer(
+        options,
+        lambda: render.results_as_dict(root.path, results),
+        lambda: render.undone_lines(root.path, results),
+        done="the root is back at v1",
+    )
     return 0

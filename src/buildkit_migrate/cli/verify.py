@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from buildkit_migrate.cli import options as shared
 from buildkit_migrate.errors import DifferencesError
 
-__all__ = ["add_parser", "run"]
+__all__ = ["DOCUMENT", "add_parser", "run"]
+
+DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "workers": []}
+"""What the JSON document of an error has beside it: the same names as that of a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
@@ -44,11 +48,11 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that of differences if there are any or a worker is not migrated."""
-    from buildkit_migrate.cli import render
+    from buildkit_migrate.cli import output, render
     from buildkit_migrate.roots import find_root, verify_root
 
     root = find_root(options.root, missing_ok=options.missing_ok)
-    with shared.progress() as progress:
+    with output.progress() as progress:
         verifications = verify_root(
             root.path,
             **shared.containerd_arguments(options),
@@ -57,8 +61,9 @@ def run(options: argparse.Namespace) -> int:
             skip_unreachable=options.skip_unreachable,
             progress=progress,
         )
-    if options.format == "json":
-        render.emit_json(render.results_as_dict(root.path, verifications))
-    else:
-        render.emit(render.verification_lines(root.path, verifications, options.verbose))
+    output.answer(
+        options,
+        lambda: render.results_as_dict(root.path, verifications),
+        lambda: render.verification_lines(root.path, verifications, options.verbose),
+    )
     return 0 if all(verification.is_good for verification in verifications) else DifferencesError.exit_code

@@ -5,7 +5,6 @@ A wrong namespace makes every record look broken; what is worked on, and why, be
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -49,7 +48,7 @@ class Place:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        document: dict[str, Any] = {"kind": self.kind}
+        document: dict[str, Any] = {"kind": self.kind, "root": None}
         for name, setting in self.settings():
-            document[name] = {**named_text("value", os.fsencode(setting.value)), "origin": setting.origin}
+            document[name] = {**named_text("value", setting.value), "origin": setting.origin}
         return document

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import enum
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.metadata.engines import Engine
@@ -17,7 +16,26 @@ from buildkit_migrate.migration.model import Caution, Problem
 if TYPE_CHECKING:
     from buildkit_migrate.migration.place import Place
 
-__all__ = ["Outcome", "Report", "named_text", "problem_as_dict", "reason_as_dict"]
+__all__ = ["COUNTS", "Outcome", "Report", "named_text", "problem_as_dict"]
+
+
+COUNTS: Final = (
+    "records",
+    "kept",
+    "dropped",
+    "committed",
+    "blobs",
+    "blob_sizes",
+    "chains",
+    "leases_to_create",
+    "resources_to_add",
+    "unlabel_snapshots",
+    "unlabel_blobs",
+    "views",
+    "labels_left_snapshots",
+    "labels_left_blobs",
+)
+"""What a plan counts."""
 
 
 class Outcome(enum.StrEnum):
@@ -59,41 +77,43 @@ class Report:
         return self.to_path.parent
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON. What is not UTF-8 is approximated, and given exactly under its name with ``_b64``."""
+        """For JSON. What is not UTF-8 is approximated, and given exactly under its name with ``_b64``.
+
+        All names are always there; what was not counted is None.
+        """
         return {
-            **named_text("worker", os.fsencode(self.worker)),
-            **named_text("from", os.fsencode(self.from_path)),
-            **named_text("to", os.fsencode(self.to_path)),
+            **named_text("worker", self.worker),
+            **named_text("from", self.from_path),
+            **named_text("to", self.to_path),
             "outcome": str(self.outcome),
             "engine": self.engine,
             "place": self.place.as_dict() if self.place else None,
-            "counts": dict(self.counts),
+            "records": self.counts.get("records"),
+            "counts": {**dict.fromkeys(COUNTS), **self.counts},
             "problems": [problem_as_dict(problem) for problem in self.problems],
             "cautions": [
                 {**named_text("record", record), "caution": str(caution)} for record, caution in self.cautions
             ],
             "notes": [os.fsencode(note).decode(errors="replace") for note in self.notes],
             "seconds": self.seconds,
-            **reason_as_dict(self.reason),
+            **named_text("reason", self.reason or None),
         }
 
 
-def reason_as_dict(reason: str) -> dict[str, str]:
-    """Why a worker was skipped; nothing if it was not."""
-    return named_text("reason", os.fsencode(reason)) if reason else {}
-
-
-def problem_as_dict(problem: Problem) -> dict[str, str]:
+def problem_as_dict(problem: Problem) -> dict[str, str | None]:
     return {
         **named_text("record", problem.record),
         "reason": str(problem.reason),
-        **(named_text("detail", problem.detail) if problem.detail else {}),
+        **named_text("detail", problem.detail or None),
     }
 
 
-def named_text(name: str, value: bytes) -> dict[str, str]:
+def named_text(name: str, value: bytes | str | Path | None) -> dict[str, str | None]:
     """``{name: text}``, and ``{name}_b64`` with the exact bytes if they are not UTF-8."""
+    if value is None:
+        return {name: None}
+    exact = value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")
     try:
-        return {name: value.decode()}
+        return {name: exact.decode()}
     except UnicodeDecodeError:
-        return {name: value.decode(errors="replace"), f"{name}_b64": base64.b64encode(value).decode()}
+        return {name: exact.decode(errors="replace"), f"{name}_b64": base64.b64encode(exact).decode()}

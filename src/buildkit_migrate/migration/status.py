@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration import journal
-from buildkit_migrate.migration.report import named_text, reason_as_dict
+from buildkit_migrate.migration.report import named_text
 from buildkit_migrate.migration.target import Target, target_at
 
 __all__ = ["Stage", "Status", "status"]
@@ -92,7 +91,9 @@ class Status:
     def as_dict(self) -> dict[str, Any]:
         """For JSON, in the form of `Report.as_dict`."""
         return {
-            **named_text("worker", os.fsencode(self.worker)),
+            **named_text("worker", self.worker),
+            **named_text("from", self.from_path),
+            **named_text("to", self.to_path),
             "stage": str(self.stage),
             "v1": self.has_v1,
             "v2": self.has_v2,
@@ -103,15 +104,15 @@ class Status:
             "upstream_exact": self.upstream_exact,
             "finished_leases": self.finished_leases,
             "can_undo": self.can_undo,
-            "next_step": self.next_step,
-            **reason_as_dict(self.reason),
+            **named_text("next_step", self.next_step),
+            **named_text("reason", self.reason or None),
         }
 
 
-def _named_texts(containerd: Mapping[str, str]) -> dict[str, str]:
-    named: dict[str, str] = {}
+def _named_texts(containerd: Mapping[str, str]) -> dict[str, str | None]:
+    named: dict[str, str | None] = {}
     for name, text in containerd.items():
-        named |= named_text(name, os.fsencode(text))
+        named |= named_text(name, text)
     return named
 
 

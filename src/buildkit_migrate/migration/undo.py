@@ -7,7 +7,6 @@ being taken apart; then the labels come back; only then the leases go. The v1 st
 from __future__ import annotations
 
 import enum
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from buildkit_migrate.errors import JournalError, UndoRefusedError
 from buildkit_migrate.metadata.engines import engine_of, open_store
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.journal import Journal, State
-from buildkit_migrate.migration.report import named_text, reason_as_dict
+from buildkit_migrate.migration.report import named_text
 
 __all__ = ["Undone", "UndoneOutcome", "undo"]
 
@@ -56,15 +55,14 @@ class Undone:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, in the form of `Report.as_dict`."""
-        moved = {} if self.moved is None else named_text("moved", os.fsencode(self.moved))
         return {
-            **named_text("worker", os.fsencode(self.worker)),
-            **named_text("from", os.fsencode(self.from_path)),
-            **named_text("to", os.fsencode(self.to_path)),
+            **named_text("worker", self.worker),
+            **named_text("from", self.from_path),
+            **named_text("to", self.to_path),
             "outcome": str(self.outcome),
-            **moved,
+            **named_text("moved", self.moved),
             "seconds": self.seconds,
-            **reason_as_dict(self.reason),
+            **named_text("reason", self.reason or None),
         }
 
 

@@ -19,7 +19,7 @@ from buildkit_migrate.migration.content import DIRECTORIES, blob_differences, di
 from buildkit_migrate.migration.findings import Difference, DifferenceKind, Findings
 from buildkit_migrate.migration.kept import Kept
 from buildkit_migrate.migration.model import Kind, PlainState
-from buildkit_migrate.migration.report import named_text, problem_as_dict, reason_as_dict
+from buildkit_migrate.migration.report import named_text, problem_as_dict
 from buildkit_migrate.migration.snapshot_rules import snapshot_numbers
 from buildkit_migrate.migration.verify import Files, needed_snapshots, record_ids, store_differences, verify
 
@@ -70,9 +70,9 @@ class Verification:
     def as_dict(self) -> dict[str, Any]:
         """For JSON, in the form of `Report.as_dict`."""
         return {
-            **named_text("worker", os.fsencode(self.worker)),
-            **named_text("from", os.fsencode(self.from_path)),
-            **named_text("to", os.fsencode(self.to_path)),
+            **named_text("worker", self.worker),
+            **named_text("from", self.from_path),
+            **named_text("to", self.to_path),
             "verdict": str(self.verdict),
             "upstream_exact": self.findings.upstream_exact,
             "records": self.findings.records,
@@ -82,21 +82,20 @@ class Verification:
             "differences": [difference_as_dict(difference) for difference in self.findings.differences],
             "unchecked": [os.fsencode(text).decode(errors="replace") for text in self.findings.unchecked],
             "seconds": self.seconds,
-            **reason_as_dict(self.reason),
+            **named_text("reason", self.reason or None),
         }
 
 
-def difference_as_dict(difference: Difference) -> dict[str, str]:
+def difference_as_dict(difference: Difference) -> dict[str, str | None]:
     texts = {
         "subject": difference.subject,
         "key": difference.key or None,
         "expected": difference.expected,
         "found": difference.found,
     }
-    document = {"kind": str(difference.kind)}
+    document: dict[str, str | None] = {"kind": str(difference.kind)}
     for name, text in texts.items():
-        if text is not None:
-            document |= named_text(name, text)
+        document |= named_text(name, text)
     return document
 
 

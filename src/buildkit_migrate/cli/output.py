@@ -1,0 +1,142 @@
+"""What goes to stdout, stderr and the terminal: nothing else of the package prints.
+
+The exit status is that of the work, whoever reads. So a reader that goes away ends the output and nothing
+else, and so does a stderr that takes no more; only a report that is lost on a stdout that can't be written
+(a full disk) is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TextIO, cast
+
+from buildkit_migrate.errors import StorageError
+
+__all__ = ["answer", "emit", "emit_json", "json_text", "printable", "progress", "tell"]
+
+
+def answer(
+    options: Namespace,
+    document: Callable[[], dict[str, Any]],
+    lines: Callable[[], Iterable[str]],
+    *,
+    done: str = "",
+) -> None:
+    """Prints the result of a command in the form that was asked for.
+
+    ``done``: what was changed by then. Raises StorageError, which says so, if the result can't be printed.
+    """
+    try:
+        if options.format == "json":
+            emit_json({**document(), "error": None})
+        else:
+            emit(lines())
+    except StorageError as error:
+        if not done:
+            raise
+        raise StorageError(
+            f"{done}, but the report could not be printed: {error.message}",
+            hint="buildkit-migrate status tells how far the root is",
+        ) from error
+
+
+def emit(lines: Iterable[str]) -> None:
+    """Prints to stdout; not to the end if nobody reads. Raises StorageError if the system refuses."""
+    with _writing_output():
+        for line in lines:
+            sys.stdout.buffer.write(line.encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def emit_json(document: dict[str, Any]) -> None:
+    """Prints a document to stdout, as `emit` does."""
+    text = json_text(document)
+    with _writing_output():
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+
+
+def json_text(document: dict[str, Any]) -> bytes:
+    import orjson
+
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+@contextlib.contextmanager
+def _writing_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        _abandon(sys.stdout)
+    except OSError as error:
+        _abandon(sys.stdout)
+        raise StorageError(f"standard output: {error.strerror}") from error
+
+
+def _abandon(stream: TextIO) -> None:
+    """Sends what is still to be printed nowhere, so that Python does not fail on it again when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Prints to stderr, if that can be."""
+    try:
+        for line in lines:
+            print(line, file=sys.stderr)
+    except OSError:
+        _abandon(sys.stderr)
+
+
+def printable(value: bytes | str) -> str:
+    """Text that is safe to print: bytes that are not UTF-8 and control characters are escaped.
+
+    In a str, as in a path, such a byte is a lone surrogate.
+    """
+    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str], object] | None]:
+    """A status line on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    # As Text: what looks like markup in a path is part of the path.
+    terminal = cast("TextIO", _Terminal(sys.stderr))
+    with Console(file=terminal).status("starting") as status:
+        yield lambda step: status.update(Text(printable(step)))
+
+
+class _Terminal:
+    """A stream that ignores that it can't be written: the work goes on when its terminal was closed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
