@@ -30,8 +30,8 @@ def failure(result: subprocess.CompletedProcess[str], status: int) -> dict[str, 
     """The error document, after the checks that hold for every failure with ``--format json``."""
     assert result.returncode == status, result.stderr
     document = json.loads(result.stdout)
-    assert set(document) == {"error"}
-    error = document["error"]
+    error = document.pop("error")
+    assert not any(document.values())  # names without content
     assert isinstance(error, dict)
     assert error["exit_code"] == status
     assert result.stderr.startswith("buildkit-migrate: error: ")
@@ -61,10 +61,10 @@ def test_json(root: OnDisk) -> None:
     (worker,) = document["workers"]
     assert (worker["worker"], worker["outcome"]) == (str(root.worker), "planned")
     assert worker["problems"] == worker["cautions"] == []
-    ids = [record["id"].encode() for record in worker["records"]]
+    ids = [record["id"].encode() for record in worker["record_list"]]
     assert ids == sorted(buckets(bucket(ondisk.tree(root.v1), b"_main")))
     assert worker["counts"]["records"] == worker["counts"]["kept"] == len(ids)
-    assert all(record["snapshot"] == record["id"] for record in worker["records"])
+    assert all(record["snapshot"] == record["id"] for record in worker["record_list"])
 
 
 def test_bytes_that_are_not_text_have_a_second_form(root: OnDisk) -> None:
@@ -72,7 +72,12 @@ def test_bytes_that_are_not_text_have_a_second_form(root: OnDisk) -> None:
     result = root.migrate("--format", "json", "--dry-run")
     assert result.returncode == 6
     (problem,) = json.loads(result.stdout)["workers"][0]["problems"]
-    assert problem == {"record": "\ufffd\x1b[31m", "record_b64": "/xtbMzFt", "reason": Reason.BAD_ID}
+    assert problem == {
+        "record": "\ufffd\x1b[31m",
+        "record_b64": "/xtbMzFt",
+        "reason": Reason.BAD_ID,
+        "detail": None,
+    }
     text = root.migrate("--dry-run").stdout
     assert "\\xff\\x1b[31m: id-not-utf8" in text
     assert "\x1b" not in text
@@ -96,48 +101,7 @@ def test_help_documents_every_exit_code(arguments: tuple[str, ...]) -> None:
         cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.Error)
     }
     classes -= {errors.Error, errors.NativeSelfTestError}
-    assert documented == {0, 1, 2, 129, 130, 141, 143} | {cls.exit_code for cls in classes}
-
-
-def test_reader_of_the_output_goes_away(root: OnDisk) -> None:
-    command = [sys.executable, "-m", "buildkit_migrate", "migrate", "--dry-run", "-v", str(root.root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 141
-
-
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_output_that_can_not_be_written(root: OnDisk, form: str) -> None:
-    with Path("/dev/full").open("w") as full:
-        result = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "buildkit_migrate",
-                "migrate",
-                "--format",
-                form,
-                "--dry-run",
-                str(root.root),
-            ],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert result.returncode == 8
-    assert result.stderr == "buildkit-migrate: error: standard output: No space left on device\n"
-
-
-def test_closed_output(root: OnDisk) -> None:
-    result = subprocess.run(
-        f"exec {sys.executable} -m buildkit_migrate migrate {root.root} <&- >&- 2>&-", shell=True, check=False
-    )
-    assert result.returncode == 0
-    assert ondisk.tree(root.v2)
+    assert documented == {0, 1, 2, 129, 130, 143} | {cls.exit_code for cls in classes}
 
 
 def test_progress_needs_a_terminal(root: OnDisk) -> None:
@@ -290,7 +254,7 @@ def test_broken_records_dropped(root: OnDisk) -> None:
     (worker,) = json.loads(result.stdout)["workers"]
     dropped = {problem["record"].encode() for problem in worker["problems"]}
     assert base in dropped
-    assert {record["id"].encode() for record in worker["records"] if record["dropped"]} == dropped
+    assert {record["id"].encode() for record in worker["record_list"] if record["dropped"]} == dropped
     assert worker["counts"]["dropped"] == len(dropped)
     v2 = ondisk.tree(root.v2)
     assert buckets(bucket(v2, b"_main")).keys() == before.keys() - dropped

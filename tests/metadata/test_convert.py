@@ -43,6 +43,7 @@ def test_there_and_back(root: OnDisk, tmp_path: Path) -> None:
     result = run("convert", "--format", "json", "--to-engine", "bolt", str(there), str(back))
     document = json.loads(result.stdout)
     assert document.pop("seconds") > 0
+    assert document.pop("error") is None
     assert document == {
         "source": str(there),
         "target": str(back),

@@ -1,0 +1,213 @@
+"""The documents of ``--format json``: every one of a command has the same names, errors included."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ondisk
+from buildkit_migrate.migration.report import COUNTS
+from ondisk import OnDisk, run
+
+Found = tuple[int, dict[str, Any]]
+
+
+def document(*arguments: str) -> Found:
+    result = run(*arguments, "--format", "json")
+    assert "Traceback" not in result.stderr
+    found = json.loads(result.stdout)
+    assert isinstance(found, dict)
+    return result.returncode, found
+
+
+def broken(root: OnDisk) -> None:
+    ondisk.edit(root.v1, {b"_main": {b"\xff": {}, b"bad": {b"key": b"{"}}})
+
+
+def migrations(directory: Path) -> Iterator[Found]:
+    root = ondisk.sample(directory)
+    at = str(root.root)
+    yield document("migrate", at, "--nonsense")
+    yield document("migrate", at, "--timeout", "soon")
+    yield document("migrate", str(directory / "missing"))
+    yield document("migrate", str(directory / "missing"), "--missing-ok")
+    yield document("migrate", at, "--dry-run")
+    yield document("migrate", at, "--dry-run", "-v")
+    yield document("migrate", at, "-v")
+    yield document("migrate", at)
+    yield document("migrate", at, "--to-engine", "lmdb")
+    root.v2.unlink()
+    root.v1.unlink()
+    yield document("migrate", at, "-v")
+
+    root = ondisk.sample(directory / "broken")
+    broken(root)
+    at = str(root.root)
+    yield document("migrate", at)
+    yield document("migrate", at, "--dry-run", "-v")
+    root.v1.chmod(0o600)
+    yield document("migrate", at, "--on-broken", "drop", "-v")
+
+    root = ondisk.sample(directory / "unreachable")
+    root.worker.rename(root.root / "containerd-overlayfs")
+    away = ("--address", str(directory / "nowhere"), "--connect-timeout", "0.1")
+    yield document("migrate", str(root.root), *away)
+    yield document("migrate", str(root.root), *away, "--skip-unreachable")
+
+
+def verifications(directory: Path) -> Iterator[Found]:
+    root = ondisk.sample(directory)
+    at = str(root.root)
+    yield document("verify", at, "--nonsense")
+    yield document("verify", str(directory / "missing"))
+    yield document("verify", at)
+    root.migrate_here()
+    yield document("verify", at)
+    ondisk.edit(root.v2, {b"_main": {b"new": {b"k": b"v"}}, b"\xfe": b"v"})
+    yield document("verify", at, "-v")
+    root.v1.unlink()
+    yield document("verify", at)
+    root = ondisk.sample(directory / "broken")
+    broken(root)
+    assert root.migrate("--on-broken", "drop").returncode == 0
+    yield document("verify", str(root.root))
+
+
+def statuses(directory: Path) -> Iterator[Found]:
+    root = ondisk.sample(directory)
+    at = str(root.root)
+    yield document("status", at, "--nonsense")
+    yield document("status", str(directory / "missing"))
+    yield document("status", str(directory / "missing"), "--missing-ok")
+    yield document("status", at)
+    root.migrate_here()
+    yield document("status", at)
+    yield document("status", at, "--to-engine", "lmdb")
+    root.v2.rename(root.v2.with_name("aside"))
+    yield document("status", at)
+    root.v2.write_bytes(b"garbage" * 1000)
+    yield document("status", at)
+
+
+def ways_back(directory: Path) -> Iterator[Found]:
+    root = ondisk.sample(directory)
+    at = str(root.root)
+    yield document("undo", at, "--nonsense")
+    yield document("undo", str(directory / "missing"))
+    yield document("undo", at)
+    root.migrate_here()
+    ondisk.edit(root.v2, {b"_main": {b"new": {}}})
+    yield document("undo", at)
+    yield document("undo", at, "--force")
+    root.v2.write_bytes(root.v1.read_bytes())
+    yield document("undo", at)
+
+
+def conversions(directory: Path) -> Iterator[Found]:
+    root = ondisk.sample(directory)
+    target = str(directory / "target")
+    yield document("convert", str(root.v1))
+    yield document("convert", str(root.v1), target)
+    yield document("convert", str(root.v1), target)
+    yield document("convert", str(directory), target)
+
+
+def benches(directory: Path) -> Iterator[Found]:
+    yield document("bench", "--records", "many")
+    yield document("bench", "--records", "100")
+
+
+COMMANDS: dict[str, Callable[[Path], Iterator[Found]]] = {
+    "migrate": migrations,
+    "verify": verifications,
+    "status": statuses,
+    "undo": ways_back,
+    "convert": conversions,
+    "bench": benches,
+}
+
+
+def walk(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    yield path, value
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from walk(inner, f"{path}.{name}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from walk(inner, f"{path}[]")
+
+
+def kind(value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number"
+    return type(value).__name__
+
+
+def names(found: dict[str, Any]) -> frozenset[str]:
+    """Those with a second form for bytes that are not text have that only then."""
+    return frozenset(name for name in found if not name.endswith("_b64"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_documents_of_a_command_have_the_same_names(tmp_path: Path, command: str) -> None:
+    seen: defaultdict[str, set[frozenset[str]]] = defaultdict(set)
+    kinds: defaultdict[str, set[str]] = defaultdict(set)
+    results = 0
+    for status, found in COMMANDS[command](tmp_path):
+        assert list(found)[-1] == "error"
+        if found["error"] is not None:
+            assert found["error"]["exit_code"] == status != 0
+            assert not any(value for name, value in found.items() if name != "error")
+        else:
+            results += 1
+        for path, value in walk(found):
+            # What a bench measured has a name for each stage.
+            if isinstance(value, dict) and path != ".results":
+                seen[path].add(names(value))
+            if value is not None:
+                kinds[path].add(kind(value))
+                if path.endswith(".records"):
+                    assert kind(value) == "number"
+    assert results > 0
+    assert {path: found for path, found in seen.items() if len(found) > 1} == {}
+    assert {path: found for path, found in kinds.items() if len(found) > 1} == {}
+
+
+def test_what_was_not_counted(tmp_path: Path) -> None:
+    root = ondisk.sample(tmp_path)
+    for counted in (True, False):
+        _, found = document("migrate", str(root.root))
+        (worker,) = found["workers"]
+        assert worker["counts"].keys() == set(COUNTS)
+        assert (worker["records"] is not None) == counted
+        assert worker["records"] == worker["counts"]["records"]
+        assert worker["record_list"] is None
+
+
+def test_all_that_is_counted_is_named(tmp_path: Path) -> None:
+    from buildkit_migrate import migrate_root
+
+    (report,) = migrate_root(ondisk.sample(tmp_path).root, dry_run=True)
+    assert report.counts.keys() == set(COUNTS)
+
+
+def test_a_command_that_there_is_not() -> None:
+    status, found = document("nonsense")
+    assert (status, set(found)) == (2, {"error"})
+
+
+@pytest.mark.parametrize("command", ["migrate", "verify", "status", "undo"])
+def test_the_same_options_suit_all_commands(tmp_path: Path, command: str) -> None:
+    """So that a script can keep them in one variable."""
+    root = ondisk.sample_of_containerd(tmp_path)
+    options = (
+        *("--address", "/nowhere", "--namespace", "buildkit", "--snapshotter", "overlayfs"),
+        *("--timeout", "1", "--connect-timeout", "1", "--concurrency", "2", "--offline", *root.options),
+    )
+    status, found = document(command, *options, str(root.root))
+    assert status == (10 if command == "verify" else 0), found

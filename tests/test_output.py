@@ -1,0 +1,280 @@
+"""What the command prints, and on what: readers that go away, full disks, terminals, odd names."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import ondisk
+from buildkit_migrate.cli.output import printable
+from ondisk import OnDisk
+
+COMMAND = (sys.executable, "-m", "buildkit_migrate")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def run_into(
+    stdout: int | None, stderr: int | None, *arguments: str, command: Sequence[str] = COMMAND
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*command, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if stdout is None else stdout,
+        stderr=subprocess.PIPE if stderr is None else stderr,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "500"},
+        timeout=120,
+        check=False,
+    )
+
+
+def unread() -> int:
+    """A pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def full() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def used(root: OnDisk) -> None:
+    root.migrate_here()
+    ondisk.edit(root.v2, {b"_main": {b"new": {}}})
+
+
+def broken(root: OnDisk) -> None:
+    ondisk.edit(root.v1, {b"_main": {b"bad": {b"key": b"{"}}})
+
+
+SITUATIONS: dict[str, tuple[Callable[[OnDisk], object], tuple[str, ...], int]] = {
+    "migrate": (lambda root: None, ("migrate",), 0),
+    "migrate, a line for each record": (lambda root: None, ("migrate", "-v"), 0),
+    "dry run": (lambda root: None, ("migrate", "--dry-run", "-v"), 0),
+    "dry run of what will be refused": (broken, ("migrate", "--dry-run"), 6),
+    "refused": (broken, ("migrate",), 6),
+    "verify": (OnDisk.migrate_here, ("verify",), 0),
+    "verify finds differences": (used, ("verify",), 10),
+    "verify what is not migrated": (lambda root: None, ("verify",), 10),
+    "status": (lambda root: None, ("status",), 0),
+    "undo": (OnDisk.migrate_here, ("undo",), 0),
+    "undo is refused": (used, ("undo",), 14),
+    "wrong usage": (lambda root: None, ("migrate", "--nonsense"), 2),
+    "help": (lambda root: None, ("--help",), 0),
+    "help of a command": (lambda root: None, ("migrate", "--help"), 0),
+    "completion": (lambda root: None, ("--print-completion", "bash"), 0),
+}
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_nobody_reads(root: OnDisk, situation: str, form: str) -> None:
+    """The exit status is that of the work: ``migrate | head -1`` has migrated the root."""
+    prepare, arguments, status = SITUATIONS[situation]
+    prepare(root)
+    given = (*arguments, "--format", form, str(root.root)) if arguments[0][0] != "-" else arguments
+    result = run_into(unread(), None, *given)
+    assert result.returncode == status, result.stderr
+    assert b"Traceback" not in result.stderr
+    assert b"Exception" not in result.stderr
+    assert b"Broken pipe" not in result.stderr
+    if (
+        arguments[0] == "migrate"
+        and "--dry-run" not in arguments
+        and status == 0
+        and "--help" not in arguments
+    ):
+        root.verify_here()
+
+
+@pytest.mark.parametrize("stream", [unread, full], ids=["unread", "full"])
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_nobody_reads_the_messages(root: OnDisk, situation: str, stream: Callable[[], int]) -> None:
+    prepare, arguments, status = SITUATIONS[situation]
+    prepare(root)
+    given = (*arguments, "--debug", str(root.root)) if arguments[0][0] != "-" else arguments
+    assert run_into(None, stream(), *given).returncode == status
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_a_report_that_can_not_be_printed(root: OnDisk, situation: str, form: str) -> None:
+    """A program that waits for a report has to learn that there is none; an error stays that error."""
+    prepare, arguments, status = SITUATIONS[situation]
+    prepare(root)
+    given = (*arguments, "--format", form, str(root.root)) if arguments[0][0] != "-" else arguments
+    result = run_into(full(), None, *given)
+    error = result.stderr.decode()
+    assert error.startswith("buildkit-migrate: error: ")
+    assert "Traceback" not in error
+    assert "Exception" not in error
+    has_failed = status in (2, 14) or (status == 6 and "--dry-run" not in arguments)
+    if has_failed:
+        assert result.returncode == status
+        assert "standard output" not in error
+        return
+    assert result.returncode == 8
+    assert "standard output: No space left on device" in error
+    if situation in ("migrate", "undo"):
+        done = {"migrate": "the migration is done", "undo": "the root is back at v1"}[situation]
+        assert f"error: {done}, but the report could not be printed: " in error
+        assert "buildkit-migrate status" in error
+    else:
+        assert ("could not be printed" in error) == situation.startswith("migrate")
+
+
+def test_a_converted_store_whose_report_can_not_be_printed(root: OnDisk, tmp_path: Path) -> None:
+    result = run_into(full(), None, "convert", str(root.v1), str(tmp_path / "target"))
+    assert result.returncode == 8
+    assert f"{tmp_path}/target was written, but".encode() in result.stderr
+    assert (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("command", ["migrate", "status"])
+def test_streams_that_are_closed(root: OnDisk, command: str) -> None:
+    """No database gets their descriptors."""
+    line = f"exec {' '.join(COMMAND)} {command} {root.root} <&- >&- 2>&-"
+    assert subprocess.run(line, shell=True, check=False).returncode == 0
+    if command == "migrate":
+        root.verify_here()
+
+
+def on_a_terminal(*arguments: str, command: Sequence[str] = COMMAND) -> tuple[int, bytes, bytes]:
+    """Exit status, what a terminal as stderr was sent, and stdout."""
+    terminal, child_side = os.openpty()
+    parts: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while part := os.read(terminal, 1 << 16):
+                parts.append(part)
+        except OSError:  # the end of a pseudo-terminal
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    result = run_into(None, child_side, *arguments, command=command)
+    os.close(child_side)
+    reader.join()
+    os.close(terminal)
+    return result.returncode, b"".join(parts), result.stdout
+
+
+def test_a_terminal_that_is_closed(root: OnDisk) -> None:
+    """As when an SSH session ends, and nohup keeps the command alive: the work is done nevertheless."""
+    terminal, child_side = os.openpty()
+    os.close(terminal)
+    result = run_into(None, child_side, "migrate", str(root.root))
+    os.close(child_side)
+    assert result.returncode == 0
+    root.verify_here()
+
+
+ESCAPED = rb"r\x1b]0;title\x07\x1b[31m\nbuildkit-migrate: injected\u202e[bold]:warning:\xff"
+HOSTILE = "r\x1b]0;title\x07\x1b[31m\nbuildkit-migrate: injected\u202e[bold]:warning:\udcff"
+
+
+@pytest.fixture
+def hostile(root: OnDisk) -> OnDisk:
+    moved = root.root.rename(root.root.with_name(HOSTILE))
+    return ondisk.oci(moved, "overlayfs")
+
+
+def assert_harmless(shown: bytes) -> None:
+    assert b"\x07" not in shown
+    assert b"\x1b]" not in shown
+    assert b"\x1b[31m" not in shown
+    assert "\u202e".encode() not in shown
+    assert not any(line.startswith(b"buildkit-migrate: injected") for line in shown.splitlines())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("migrate",), ("verify",), ("undo",), ("status",), ("migrate", "--dry-run")]
+)
+def test_names_on_a_terminal(hostile: OnDisk, arguments: tuple[str, ...]) -> None:
+    if arguments[0] in ("verify", "undo"):
+        hostile.migrate_here()
+    status, shown, out = on_a_terminal(*arguments, str(hostile.root))
+    assert status == 0
+    assert_harmless(shown + out)
+    assert ESCAPED in out
+
+
+def test_progress_on_a_terminal() -> None:
+    """A name is shown as it is, and not as markup or an emoji."""
+    code = f"from buildkit_migrate.cli.output import progress\nwith progress() as tell: tell({HOSTILE!r})"
+    status, shown, _ = on_a_terminal(code, command=(sys.executable, "-c"))
+    assert status == 0
+    assert_harmless(shown)
+    assert ESCAPED in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("migrate", HOSTILE),
+        ("migrate", f"--{HOSTILE}"),
+        ("migrate", "--on-broken", HOSTILE),
+        *(("migrate", f"--{option}", HOSTILE) for option in ("timeout", "concurrency", "namespace")),
+        ("migrate", "--address", f"x://{HOSTILE}"),
+        ("migrate", "--containerd-root", HOSTILE, "."),
+        (HOSTILE,),
+        ("convert", HOSTILE, HOSTILE),
+        ("convert", "runc-overlayfs/metadata.db", f"{HOSTILE}/{HOSTILE}"),
+        ("migrate", "--debug", HOSTILE),
+    ],
+)
+def test_names_in_errors(
+    hostile: OnDisk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(hostile.root)
+    if "--containerd-root" in arguments:
+        hostile.worker.rename("containerd-overlayfs")
+    status, shown, out = on_a_terminal(*arguments)
+    assert status != 0
+    assert_harmless(shown + out)
+    assert b"error: " in shown
+
+
+def test_names_in_hints(hostile: OnDisk) -> None:
+    hostile.migrate_here()
+    hostile.v2.write_bytes(b"garbage" * 1000)
+    (hostile.root / "runc-overlayfs" / "metadata_v2.db.journal" / "lock.mdb").unlink()
+    (hostile.root / "runc-overlayfs" / "metadata_v2.db.journal" / "lock.mdb").symlink_to("data.mdb")
+    for arguments in (("migrate",), ("undo",), ("status",)):
+        status, shown, out = on_a_terminal(*arguments, str(hostile.root))
+        assert status != 0
+        assert_harmless(shown + out)
+
+
+def test_json_of_names_that_are_no_text(hostile: OnDisk) -> None:
+    result = run_into(None, None, "migrate", "--format", "json", str(hostile.root))
+    document = json.loads(result.stdout)
+    assert document["root"].startswith("r\x1b]0;title") or str(hostile.root.parent) in document["root"]
+    assert os.fsencode(hostile.root) == base64.b64decode(document["root_b64"])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é", "plain é"),
+        (b"\xff\x1b", r"\xff\x1b"),
+        ("\udcff", r"\xff"),
+        ("\ud800", r"\ud800"),
+        ("a\nb\tc\u202e", r"a\nb\tc\u202e"),
+    ],
+)
+def test_printable(text: bytes | str, shown: str) -> None:
+    assert printable(text) == shown
