@@ -21,6 +21,8 @@ __all__ = ["COUNTS", "Outcome", "Report", "named_text", "problem_as_dict"]
 
 COUNTS: Final = (
     "records",
+    "snapshots_needed",
+    "snapshots_found",
     "kept",
     "dropped",
     "committed",
@@ -28,6 +30,7 @@ COUNTS: Final = (
     "blob_sizes",
     "chains",
     "leases_to_create",
+    "leases_to_keep",
     "resources_to_add",
     "unlabel_snapshots",
     "unlabel_blobs",
