@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
