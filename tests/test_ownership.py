@@ -17,8 +17,9 @@ import pytest
 
 import ondisk
 import other_user
-from buildkit_migrate.bolt import access, keep, ownership
+from buildkit_migrate.bolt import access, file, keep, ownership
 from buildkit_migrate.bolt.access import Access
+from buildkit_migrate.errors import StorageError
 from ondisk import OnDisk
 from other_user import CAP_CHOWN, CAP_FOWNER
 
@@ -398,6 +399,29 @@ def test_a_half_made_lock_file_is_not_left(root: OnDisk, monkeypatch: pytest.Mon
         root.migrate_here()
     assert ondisk.listing(root.worker) == before
     assert not (root.root / "buildkitd.lock").exists()
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["metadata_v2.db.tmp", ".journal", "lock.mdb", "data.mdb", "containerdmeta.db.tmp", ".before-v2.tmp"],
+)
+def test_nothing_half_made_is_left(root: OnDisk, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a file system refuses what was foreseen."""
+    real = file.dress
+
+    def dress(fd: int, path: Path, model: Path, mode: int) -> None:
+        if str(path).endswith(ending):
+            raise StorageError(f"{path}: refused")
+        real(fd, path, model, mode)
+
+    monkeypatch.setattr(file, "dress", dress)
+    monkeypatch.setattr(os, "link", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    before = ondisk.listing(root.worker)
+    with pytest.raises(StorageError, match="refused"):
+        root.migrate_here()
+    after = ondisk.listing(root.worker)
+    assert after.keys() == before.keys()
+    assert all(after[name] == before[name] for name in before if name != ".")  # its time of change
 
 
 def test_the_lock_file_of_an_lmdb_store_is_for_its_owner(root: OnDisk) -> None:
