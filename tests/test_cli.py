@@ -133,7 +133,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert "buildkit_migrate._native.bolt" not in sys.modules
 from buildkit_migrate.cli import main
 assert main(["migrate", sys.argv[1]]) == 0
-heavy.remove("argparse")
+heavy -= {"argparse", "lmdb"}  # the journal shows whether v1 is as it was when it was migrated
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, str(root.root)], check=True, stdout=subprocess.DEVNULL)

@@ -135,6 +135,7 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
     worker = printable(os.fspath(report.worker))
     if report.outcome is Outcome.ALREADY_MIGRATED:
         yield f"{worker}: already migrated ({report.engine})"
+        yield from _newer_lines(report.newer_in_v1)
         return
     if report.outcome is Outcome.SKIPPED:
         yield f"{worker}: {_skipped(report.reason)}"
@@ -215,7 +216,15 @@ def status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
         has_choice = status.state is not None or status.has_v1
         if has_choice and str(status.stage) in ("interrupted", "migrated"):
             yield _blob_sizes_line(status.upstream_exact)
+        yield from _newer_lines(status.newer_in_v1)
         yield f"  next: {status.next_step}"
+
+
+def _newer_lines(newer: int | None) -> Iterator[str]:
+    if newer:
+        from buildkit_migrate.migration.newer import what_newer_means
+
+        yield f"  warning: {what_newer_means(newer)}"
 
 
 def _blob_sizes_line(upstream_exact: bool | None) -> str:

@@ -13,6 +13,7 @@ __all__ = [
     "CHAIN_ID",
     "CHAIN_ID_INDEX",
     "COMMITTED",
+    "CREATED_AT",
     "DIFF_ID",
     "EQUAL_MUTABLE",
     "EXTERNAL_BUCKET",
@@ -39,6 +40,8 @@ MAX_KEY: Final = 32768
 # What v1 writes and the migration reads (section 2.1).
 EQUAL_MUTABLE: Final = b"cache.equalMutable"
 BLOB_MAPPING: Final = b"blobmapping.blob"
+
+CREATED_AT: Final = b"cache.createdAt"
 
 # What the migration adds (section 2.2).
 COMMITTED: Final = b"snapshot.committed"

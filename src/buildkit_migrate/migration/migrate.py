@@ -37,6 +37,7 @@ from buildkit_migrate.metadata.engines import Engine, write_store
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.belonging import check_belonging
 from buildkit_migrate.migration.journal import Journal, State
+from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.place import Place
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.target import target_at
@@ -111,14 +112,15 @@ def migrate_v2(
 def settled(from_path: Path, to_path: Path, engine: Engine | None = None) -> Report | None:
     """The report if there is nothing to do, None if there is a v1 store to migrate.
 
-    ``engine``: that the v2 store must have, None for any. Raises UnusableTargetError if what is at
-    ``to_path`` is another store or none; the reference takes that for migrated, and BuildKit then starts with
-    an empty cache or not at all. Raises StorageError.
+    ``engine``: that the v2 store must have, None for any, and then v1 is not looked into. Raises
+    UnusableTargetError if what is at ``to_path`` is another store or none; the reference takes that for
+    migrated, and BuildKit then starts with an empty cache or not at all. Raises StorageError.
     """
     target = target_at(to_path, engine)
     if target is not None:
         target.check()
-        return Report(from_path, to_path, Outcome.ALREADY_MIGRATED, engine=target.engine)
+        newer = None if engine is None else newer_records(from_path, to_path, target.engine)
+        return Report(from_path, to_path, Outcome.ALREADY_MIGRATED, engine=target.engine, newer_in_v1=newer)
     if not _exists(from_path):
         return Report(from_path, to_path, Outcome.NOTHING_TO_MIGRATE)
     return None

@@ -68,6 +68,8 @@ class Report:
     cautions: tuple[tuple[bytes, Caution], ...] = ()
     engine: Engine | None = None
     place: Place | None = None
+    newer_in_v1: int | None = None
+    """Of a store that is migrated already: records of v1 made since; None if that can't be told."""
     notes: tuple[str, ...] = ()
     """What is worth knowing about files: an owner or mode that could not be kept."""
     seconds: float = 0.0
@@ -92,6 +94,7 @@ class Report:
             "outcome": str(self.outcome),
             "engine": self.engine,
             "place": self.place.as_dict() if self.place else None,
+            "newer_in_v1": self.newer_in_v1,
             "records": self.counts.get("records"),
             "counts": {**dict.fromkeys(COUNTS), **self.counts},
             "problems": [problem_as_dict(problem) for problem in self.problems],

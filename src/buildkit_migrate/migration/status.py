@@ -10,6 +10,7 @@ from typing import Any
 
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration import journal
+from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.report import named_text
 from buildkit_migrate.migration.target import Target, target_at
 
@@ -45,7 +46,8 @@ class Status:
 
     ``target``: what lies at the v2 path, None if nothing does.
     ``finished_leases``: noted as written by a migration of a running containerd. ``reason``: why the worker
-    is skipped, "" if it is not.
+    is skipped, "" if it is not. ``newer_in_v1``: records of v1 made after the migration; None if that can't
+    be told.
     """
 
     from_path: Path
@@ -56,6 +58,7 @@ class Status:
     state: journal.State | None
     finished_leases: int = 0
     reason: str = ""
+    newer_in_v1: int | None = None
 
     @property
     def worker(self) -> Path:
@@ -102,6 +105,7 @@ class Status:
             "journal": self.state.phase if self.state else None,
             "containerd": _named_texts(self.state.containerd) if self.state else None,
             "upstream_exact": self.upstream_exact,
+            "newer_in_v1": self.newer_in_v1,
             "finished_leases": self.finished_leases,
             "can_undo": self.can_undo,
             **named_text("next_step", self.next_step),
@@ -137,4 +141,5 @@ def status(from_path: Path, to_path: Path, engine: Engine = "bolt") -> Status:
         stage = Stage.INTERRUPTED
     else:
         stage = Stage.NOT_MIGRATED if has_v1 else Stage.EMPTY
-    return Status(from_path, to_path, stage, has_v1, target, state, finished)
+    newer = newer_records(from_path, to_path, target.engine) if target and stage is Stage.MIGRATED else None
+    return Status(from_path, to_path, stage, has_v1, target, state, finished, newer_in_v1=newer)

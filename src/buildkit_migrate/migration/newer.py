@@ -1,0 +1,63 @@
+"""Records that v1 got after it was migrated: by a daemon that was put back for a while (up, back, up again).
+
+The migration is done once, so the later daemon never sees them; `status` and `migrate` say how many they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from buildkit_migrate.bolt import Bucket, Database, scan
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError, JournalError, StorageError
+from buildkit_migrate.metadata import gojson, keys
+from buildkit_migrate.metadata.engines import Engine
+from buildkit_migrate.migration import journal
+
+__all__ = ["newer_records", "what_newer_means"]
+
+
+def newer_records(v1: Path, v2: Path, engine: Engine | None) -> int | None:
+    """How many records of v1 were made after the migration and are not in v2; None if that can't be told.
+
+    It can't while a daemon has one of the stores locked, of a damaged store, and of one in LMDB, which nobody
+    can read without a file beside it. ``engine``: of v2. Where the journal shows that v1 is as it was, no
+    store is read; otherwise a shared lock is held meanwhile.
+    """
+    try:
+        state = journal.read_state(journal.journal_path(v2))
+        if not v1.exists() or (state is not None and journal.fingerprint(v1) == state.v1):
+            return 0
+        if engine != "bolt":
+            return None
+        with Database.open(v1) as old, Database.open(v2) as new:
+            return _count(old.root, new.root)
+    except (BusyError, CorruptDatabaseError, JournalError, StorageError):
+        return None
+
+
+def _count(v1: Bucket, v2: Bucket) -> int:
+    """What v2 lacks may also have been pruned there. Such a record was in v1 when that was migrated, so it is
+    not newer than all that both have, as far as one can tell; one without a time may be.
+    """
+    before, after = v1.bucket(keys.MAIN_BUCKET), v2.bucket(keys.MAIN_BUCKET)
+    if before is None:
+        return 0
+    ids, (created,) = scan(before, [(keys.CREATED_AT,)])
+    kept = set(scan(after, [])[0]) if after is not None else set()
+    missing = [index for index, id in enumerate(ids) if id not in kept]
+    if not missing:
+        return 0
+    times = [gojson.integer(stored) for stored in created]
+    gone = set(missing)
+    newest = max(
+        (time for index, time in enumerate(times) if index not in gone and time is not None), default=-1
+    )
+    return sum((time := times[index]) is None or time > newest for index in missing)
+
+
+def what_newer_means(newer: int) -> str:
+    """For people."""
+    return (
+        f"v1 has {newer} records that v2 does not have, made after the migration: they are not used. undo "
+        "--force and then migrate would bring them over; what was cached in v2 since is lost with that"
+    )

@@ -1,0 +1,108 @@
+"""Records that a daemon put into v1 after the migration: `status` and `migrate` say how many there are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ondisk
+from buildkit_migrate import migrate_root, root_status
+from fixtures import Tree, bucket, buckets
+from ondisk import OnDisk, run
+from test_locks import held
+
+LATER = b'{"value":9000000000000000000}'
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    root = ondisk.sample(tmp_path)
+    root.migrate_here()
+    return root
+
+
+def without_journal(root: OnDisk) -> None:
+    """As if BuildKit itself had migrated."""
+    journal = root.v2.with_name("metadata_v2.db.journal")
+    for path in journal.iterdir():
+        path.unlink()
+    journal.rmdir()
+
+
+def add(root: OnDisk, number: int, record: Tree) -> None:
+    ondisk.edit(root.v1, {b"_main": {b"new%d" % i: record for i in range(number)}})
+
+
+def told(root: OnDisk) -> int | None:
+    """By both commands, which agree, in both forms; nothing is changed."""
+    before = ondisk.listing(root.root, without=["lock.mdb"])
+    numbers = []
+    for command in ("status", "migrate"):
+        result = run(command, "--format", "json", str(root.root))
+        assert result.returncode == 0
+        (worker,) = json.loads(result.stdout)["workers"]
+        number = worker["newer_in_v1"]
+        text = run(command, str(root.root)).stdout
+        assert (f"warning: v1 has {number} records" in text) == bool(number)
+        numbers.append(number)
+    assert ondisk.listing(root.root, without=["lock.mdb"]) == before
+    assert numbers[0] == numbers[1]
+    assert numbers[0] is None or isinstance(numbers[0], int)
+    return numbers[0]
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_up_and_back_and_up_again(root: OnDisk, journal: bool) -> None:
+    if not journal:
+        without_journal(root)
+    assert told(root) == 0
+    add(root, 12, {b"cache.createdAt": LATER})
+    assert told(root) == 12
+
+
+@pytest.mark.parametrize("record", [{}, {b"cache.createdAt": b"{"}, {b"cache.createdAt": b""}])
+def test_records_without_a_time(root: OnDisk, record: Tree) -> None:
+    add(root, 3, record)
+    assert told(root) == 3
+
+
+def test_what_v2_has_pruned_is_not_newer(root: OnDisk) -> None:
+    """Nor is it if v1 was used since."""
+    records = buckets(bucket(ondisk.tree(root.v1), b"_main"))
+    pruned = sorted(records, key=lambda id: records[id][b"cache.createdAt"])[:200]
+    ondisk.edit(root.v2, {b"_main": dict.fromkeys(pruned)})
+    assert told(root) == 0
+    add(root, 1, {b"cache.createdAt": LATER})
+    assert told(root) == 1
+
+
+def test_an_unchanged_v1_is_not_read(root: OnDisk) -> None:
+    """The journal shows that it is as it was, also if a daemon has pruned all."""
+    ondisk.edit(root.v2, {b"_main": None})
+    assert told(root) == 0
+
+
+def test_a_store_in_use(root: OnDisk) -> None:
+    add(root, 2, {})
+    for path in (root.v1, root.v2):
+        with held(path):
+            assert told(root) is None
+    assert told(root) == 2
+
+
+def test_a_damaged_v1(root: OnDisk) -> None:
+    root.v1.write_bytes(b"text" * 4096)
+    assert told(root) is None
+
+
+def test_no_v1(root: OnDisk) -> None:
+    root.v1.unlink()
+    assert told(root) == 0
+
+
+def test_library(root: OnDisk) -> None:
+    add(root, 2, {})
+    assert [status.newer_in_v1 for status in root_status(root.root)] == [2]
+    assert [report.newer_in_v1 for report in migrate_root(root.root)] == [2]
