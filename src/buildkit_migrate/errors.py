@@ -45,10 +45,11 @@ class Error(Exception):
 class RootNotFoundError(Error):
     """No BuildKit state directory or worker directory where one was expected.
 
-    ``candidates``: paths of those that may be meant.
+    ``candidates``: paths of those that may be meant. ``command``: what each completes to a command line.
     """
 
     exit_code = 3
+    command = ""
 
     def __init__(self, message: str, *, hint: str = "", candidates: Sequence[str] = ()) -> None:
         super().__init__(message, hint=hint)

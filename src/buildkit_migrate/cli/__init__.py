@@ -25,7 +25,7 @@ exit codes:
   0    done, or nothing to do
   1    unexpected failure
   2    wrong usage
-  3    no BuildKit root found
+  3    no BuildKit root found, or several and no --all
   4    a daemon, or another migration, holds the root
   5    a database file is damaged
   6    broken records, and --on-broken fail

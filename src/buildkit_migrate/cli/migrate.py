@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.choices import ON_BROKEN
 from buildkit_migrate.cli import options as common
+from buildkit_migrate.cli import targets
 from buildkit_migrate.errors import BrokenRecordsError
+
+if TYPE_CHECKING:
+    from buildkit_migrate.layout import Root
+    from buildkit_migrate.migration.migrate import Progress
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
 DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "dry_run": None, "workers": []}
 """What the JSON document of an error has beside it: the same names as that of a result."""
+
+_REFUSED: Final = (
+    "buildkit-migrate: a migration of this root will be refused because of its broken records",
+    f"buildkit-migrate: hint: {BrokenRecordsError.hint}",
+)
 
 
 def add_parser(commands: Any, epilog: str) -> None:
@@ -26,6 +36,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         allow_abbrev=False,
     )
     common.add_root(parser)
+    targets.add_all(parser)
     common.add_missing_ok(parser)
     add = parser.add_argument
     add("--dry-run", action="store_true", help="print what would be done; change nothing")
@@ -60,13 +71,13 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that of a refusal if a dry run shows that the migration would be refused."""
-    from buildkit_migrate.cli import UsageError, output, render
-    from buildkit_migrate.roots import find_root, migrate_root
+    from buildkit_migrate.cli import UsageError, render
+    from buildkit_migrate.roots import migrate_root
 
     if options.verify and options.to_engine != "bolt":
         raise UsageError("--verify is for bolt stores; verify an LMDB store with buildkit-migrate verify")
-    root = find_root(options.root, missing_ok=options.missing_ok)
-    with output.progress() as progress:
+
+    def work(root: Root, progress: Progress | None) -> targets.Result:
         reports = migrate_root(
             root,
             **common.containerd_arguments(options),
@@ -79,18 +90,13 @@ def run(options: argparse.Namespace) -> int:
             skip_unreachable=options.skip_unreachable,
             progress=progress,
         )
-    output.answer(
-        options,
-        lambda: render.reports_as_dict(root.path, reports, options.dry_run, options.verbose),
-        lambda: render.report_lines(root.path, reports, options.verbose),
-        done="" if options.dry_run else "the migration is done",
-    )
-    refused = options.dry_run and options.on_broken == "fail" and any(report.problems for report in reports)
-    if refused:
-        output.tell(
-            [
-                "buildkit-migrate: a migration of this root will be refused because of its broken records",
-                f"buildkit-migrate: hint: {BrokenRecordsError.hint}",
-            ]
+        refused = options.dry_run and options.on_broken == "fail" and any(one.problems for one in reports)
+        return targets.Result(
+            lambda: render.reports_as_dict(root.path, reports, options.dry_run, options.verbose),
+            lambda: render.report_lines(root.path, reports, options.verbose),
+            BrokenRecordsError.exit_code if refused else 0,
+            _REFUSED if refused else (),
+            done="" if options.dry_run else "the migration is done",
         )
-    return BrokenRecordsError.exit_code if refused else 0
+
+    return targets.on_all(options, work) if options.all else targets.on_one(options, work)

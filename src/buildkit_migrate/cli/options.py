@@ -91,7 +91,8 @@ def add_root(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=not_empty,
         help="BuildKit's state directory, or one worker directory in it (default: /var/lib/buildkit, then "
-        "$XDG_DATA_HOME/buildkit or ~/.local/share/buildkit)",
+        "$XDG_DATA_HOME/buildkit or ~/.local/share/buildkit, else the only one elsewhere, such as a volume "
+        "of docker buildx)",
     )
     root.complete = _DIRECTORIES  # type: ignore[attr-defined]
 

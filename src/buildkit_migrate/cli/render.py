@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -28,6 +29,7 @@ __all__ = [
     "report_lines",
     "reports_as_dict",
     "results_as_dict",
+    "short_status_lines",
     "status_lines",
     "undone_lines",
     "verification_lines",
@@ -70,7 +72,10 @@ def error_as_dict(error: errors.Error) -> dict[str, Any]:
         "reasons": [],
         "problems": [],
         "differences": [],
+        "candidates": [],
     }
+    if isinstance(error, errors.RootNotFoundError):
+        document["candidates"] = [printable(path) for path in error.candidates]
     if isinstance(error, errors.ContainerdCallError):
         document |= {"method": error.method, "code": error.code, **named_text("subject", error.subject)}
     if isinstance(error, errors.UndoRefusedError):
@@ -104,6 +109,8 @@ def error_lines(error: errors.Error, *, verbose: bool) -> Iterator[str]:
         yield from _shortened([_problem_line(problem) for problem in _problems(error)], verbose)
     if isinstance(error, errors.DifferencesError):
         yield from _shortened([_difference_line(difference) for difference in _differences(error)], verbose)
+    if isinstance(error, errors.RootNotFoundError):
+        yield from (f"    {error.command}{printable(shlex.quote(path))}" for path in error.candidates)
     if error.hint:
         yield f"buildkit-migrate: hint: {printable(error.hint)}"
 
@@ -194,6 +201,12 @@ def undone_lines(root: Path, results: Sequence[Undone]) -> Iterator[str]:
         else:
             aside = "" if result.moved is None else f"; the v2 store is now {printable(result.moved.name)}"
             yield f"{worker}: back to v1 ({result.seconds:.2f} s){aside}"
+
+
+def short_status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
+    """One line for the root."""
+    workers = [f"{printable(status.worker.name)} {status.stage}" for status in statuses]
+    yield f"{printable(os.fspath(root))}: {', '.join(workers) or 'no workers'}"
 
 
 def status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
+from buildkit_migrate.cli import targets
 from buildkit_migrate.errors import UnusableTargetError
+
+if TYPE_CHECKING:
+    from buildkit_migrate.layout import Root
+    from buildkit_migrate.migration.migrate import Progress
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -20,12 +25,17 @@ def add_parser(commands: Any, epilog: str) -> None:
         "status",
         help="tell how far a root is",
         description="Tell which stores and journals a root has, and what the next step would be: from the\n"
-        "files alone, without asking a daemon, and without a change.",
+        "files alone, without asking a daemon, and without a change. Without ROOT, all roots that are\n"
+        "found on this host are listed, a line each.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     shared.add_root(parser)
+    targets.add_all(parser)
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="tell of each worker, not a line per root"
+    )
     shared.add_missing_ok(parser)
     shared.add_engine(parser, "the engine that a v2 store must have: bolt (default) is what BuildKit reads")
     shared.add_containerd(
@@ -36,15 +46,19 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that with which `migrate` refuses what lies at the v2 path of a worker."""
-    from buildkit_migrate.cli import output, render
-    from buildkit_migrate.roots import find_root, root_status
+    from buildkit_migrate.cli import render
+    from buildkit_migrate.roots import root_status
 
-    root = find_root(options.root, missing_ok=options.missing_ok)
-    statuses = root_status(root.path, missing_ok=options.missing_ok, engine=options.to_engine)
-    output.answer(
-        options,
-        lambda: render.results_as_dict(root.path, statuses),
-        lambda: render.status_lines(root.path, statuses),
-    )
-    unusable = any(status.target is not None and status.target.fault for status in statuses)
-    return UnusableTargetError.exit_code if unusable else 0
+    list_all = options.root is None or options.all
+    in_full = not list_all or options.verbose
+
+    def work(root: Root, progress: Progress | None) -> targets.Result:
+        statuses = root_status(root.path, missing_ok=options.missing_ok, engine=options.to_engine)
+        unusable = any(status.target is not None and status.target.fault for status in statuses)
+        return targets.Result(
+            lambda: render.results_as_dict(root.path, statuses),
+            lambda: (render.status_lines if in_full else render.short_status_lines)(root.path, statuses),
+            UnusableTargetError.exit_code if unusable else 0,
+        )
+
+    return targets.on_all(options, work, summary=False) if list_all else targets.on_one(options, work)

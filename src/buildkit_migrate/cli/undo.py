@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
+from buildkit_migrate.cli import targets
+
+if TYPE_CHECKING:
+    from buildkit_migrate.layout import Root
+    from buildkit_migrate.migration.migrate import Progress
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -36,21 +41,20 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0."""
-    from buildkit_migrate.cli import output, render
-    from buildkit_migrate.roots import find_root, undo_root
+    from buildkit_migrate.cli import render
+    from buildkit_migrate.roots import undo_root
 
-    root = find_root(options.root)
-    with output.progress() as progress:
+    def work(root: Root, progress: Progress | None) -> targets.Result:
         results = undo_root(
             root.path,
             **shared.containerd_arguments(options),
             force=options.force,
             progress=progress,
         )
-    output.answer(
-        options,
-        lambda: render.results_as_dict(root.path, results),
-        lambda: render.undone_lines(root.path, results),
-        done="the root is back at v1",
-    )
-    return 0
+        return targets.Result(
+            lambda: render.results_as_dict(root.path, results),
+            lambda: render.undone_lines(root.path, results),
+            done="the root is back at v1",
+        )
+
+    return targets.on_one(options, work)

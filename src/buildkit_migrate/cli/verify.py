@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
+from buildkit_migrate.cli import targets
 from buildkit_migrate.errors import DifferencesError
+
+if TYPE_CHECKING:
+    from buildkit_migrate.layout import Root
+    from buildkit_migrate.migration.migrate import Progress
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -28,6 +33,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         allow_abbrev=False,
     )
     shared.add_root(parser)
+    targets.add_all(parser)
     shared.add_missing_ok(parser)
     add = parser.add_argument
     add(
@@ -48,11 +54,10 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that of differences if there are any or a worker is not migrated."""
-    from buildkit_migrate.cli import output, render
-    from buildkit_migrate.roots import find_root, verify_root
+    from buildkit_migrate.cli import render
+    from buildkit_migrate.roots import verify_root
 
-    root = find_root(options.root, missing_ok=options.missing_ok)
-    with output.progress() as progress:
+    def work(root: Root, progress: Progress | None) -> targets.Result:
         verifications = verify_root(
             root.path,
             **shared.containerd_arguments(options),
@@ -61,9 +66,10 @@ def run(options: argparse.Namespace) -> int:
             skip_unreachable=options.skip_unreachable,
             progress=progress,
         )
-    output.answer(
-        options,
-        lambda: render.results_as_dict(root.path, verifications),
-        lambda: render.verification_lines(root.path, verifications, options.verbose),
-    )
-    return 0 if all(verification.is_good for verification in verifications) else DifferencesError.exit_code
+        return targets.Result(
+            lambda: render.results_as_dict(root.path, verifications),
+            lambda: render.verification_lines(root.path, verifications, options.verbose),
+            0 if all(one.is_good for one in verifications) else DifferencesError.exit_code,
+        )
+
+    return targets.on_all(options, work) if options.all else targets.on_one(options, work)

@@ -1,0 +1,173 @@
+"""Which root a command works on, and working on all that are found."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from buildkit_migrate import errors
+from buildkit_migrate.cli import output
+
+if TYPE_CHECKING:
+    from buildkit_migrate.finding import Host
+    from buildkit_migrate.layout import Root
+
+__all__ = ["Result", "Work", "add_all", "on_all", "on_one", "worst"]
+
+_FROM_BAD_TO_WORSE: Final = (0, 3, 4, 11, 12, 8, 14, 6, 9, 7, 13, 10, 5, 1)
+"""Exit statuses: what may be gone when the command is run again, what asks for a decision, what is damaged;
+one that is not listed is worse.
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of a command for one root. ``told``: lines for stderr. ``done``: as for `output.answer`."""
+
+    document: Callable[[], dict[str, Any]]
+    lines: Callable[[], Iterable[str]]
+    status: int = 0
+    told: Sequence[str] = ()
+    done: str = ""
+
+
+Work = Callable[["Root", Callable[[str], object] | None], Result]
+"""Called with the root and what progress is told to."""
+
+
+def add_all(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="all roots that are found on this host, each by itself; the exit status is the worst of theirs",
+    )
+
+
+def worst(statuses: Iterable[int]) -> int:
+    """The one of several exit statuses that is the command's; 0 if there are none."""
+    return max(statuses, key=_badness, default=0)
+
+
+def _badness(status: int) -> int:
+    return _FROM_BAD_TO_WORSE.index(status) if status in _FROM_BAD_TO_WORSE else len(_FROM_BAD_TO_WORSE)
+
+
+def on_one(options: Namespace, work: Work) -> int:
+    """Works on ROOT, or on the one that is found. Returns the exit status."""
+    root = _chosen(options)
+    with output.progress() as progress:
+        result = work(root, progress)
+    output.answer(options, result.document, result.lines, done=result.done)
+    output.tell(result.told)
+    return result.status
+
+
+def _chosen(options: Namespace) -> Root:
+    from buildkit_migrate.roots import find_root
+    from buildkit_migrate.settings import FOUND
+
+    missing_ok = getattr(options, "missing_ok", False)
+    try:
+        root = find_root(options.root, missing_ok=missing_ok)
+    except errors.RootNotFoundError as error:
+        if options.root is None or len(error.candidates) != 1:
+            error.command = f"buildkit-migrate {options.command} "
+            raise
+        root = find_root(error.candidates[0])
+        _note(f"{options.root} is not a BuildKit root, {root.path} is, and is taken")
+    if root.origin == FOUND:
+        _note(f"no root at the usual places; {root.path} is the only one on this host, and is taken")
+    return root
+
+
+def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
+    """Works on all roots of the host, whatever becomes of each. Returns the worst exit status.
+
+    ``summary``: a line about each at the end.
+    """
+    from buildkit_migrate.cli import UsageError
+    from buildkit_migrate.roots import find_root, find_roots
+
+    if options.root is not None:
+        raise UsageError("--all takes no ROOT")
+    host = find_roots()
+    # Without any, the error says where they were looked for.
+    roots = host.roots or (find_root(missing_ok=getattr(options, "missing_ok", False)),)
+    documents: list[dict[str, Any]] = []
+    lines: list[str] = []
+    statuses: list[int] = []
+    try:
+        for root in roots:
+            with output.progress() as progress:
+                status, document, printed = _one_of_all(root, work, progress, options)
+            statuses.append(status)
+            documents.append(document)
+            lines += printed
+    except BaseException:
+        if options.format == "text":
+            output.emit(lines)
+        raise
+    if summary:
+        lines += map(_summary, roots, statuses)
+    for message in host.unreadable:
+        _note(f"could not look everywhere: {message}")
+    output.answer(
+        options,
+        lambda: {**_named(host), "roots": documents},
+        lambda: (*lines, *_docker_lines(host)),
+        done="the work is done",
+    )
+    return worst(statuses)
+
+
+def _one_of_all(
+    root: Root, work: Work, progress: Callable[[str], object] | None, options: Namespace
+) -> tuple[int, dict[str, Any], list[str]]:
+    """Exit status, document and lines for stdout; what is for stderr is told at once."""
+    from buildkit_migrate.cli import render
+    from buildkit_migrate.migration.report import named_text
+
+    try:
+        result = work(root, progress)
+    except Exception as error:
+        if options.debug:
+            sys.excepthook(type(error), error, error.__traceback__)
+        known = render.known_error(error)
+        _note(f"{root.path}:")
+        output.tell(render.error_lines(known, verbose=getattr(options, "verbose", False)))
+        failed: dict[str, Any] = {
+            **named_text("root", os.fsencode(root.path)),
+            "workers": [],
+            "exit_code": known.exit_code,
+            "error": render.error_as_dict(known),
+        }
+        return known.exit_code, failed, []
+    output.tell(result.told)
+    lines = list(result.lines()) if options.format == "text" else []
+    document = {**result.document(), "exit_code": result.status, "error": None}
+    return result.status, document, lines
+
+
+def _summary(root: Root, status: int) -> str:
+    return f"{output.printable(str(root.path))}: " + ("done" if status == 0 else f"exit status {status}")
+
+
+def _named(host: Host) -> dict[str, Any]:
+    return {
+        "docker": [output.printable(str(path)) for path in host.docker],
+        "unreadable": [output.printable(message) for message in host.unreadable],
+    }
+
+
+def _docker_lines(host: Host) -> Iterator[str]:
+    from buildkit_migrate.finding import OF_DOCKER
+
+    return (f"{output.printable(str(path))} {OF_DOCKER}" for path in host.docker)
+
+
+def _note(text: str) -> None:
+    output.tell([f"buildkit-migrate: {output.printable(text)}"])

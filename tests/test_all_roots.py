@@ -1,0 +1,180 @@
+"""The command without ROOT: one root that is found, several, and all of them."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ondisk
+from buildkit_migrate import errors, places
+from buildkit_migrate.cli.targets import worst
+from ondisk import OnDisk
+
+
+class Host:
+    """A home below which the command finds roots, as of rootless Docker; it finds no others."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environ = {"HOME": str(home), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""}
+
+    def volume(self, name: str) -> OnDisk:
+        """A new root in the volume of a builder."""
+        data = self.home / ".local/share/docker/volumes" / f"buildx_buildkit_{name}_state" / "_data"
+        data.parent.mkdir(parents=True)
+        made = ondisk.sample(data.parent)
+        made.root.rename(data)
+        return ondisk.oci(data, made.snapshotter)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return ondisk.run(*arguments, **self.environ)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    found = places.more_places({})
+    if found.docker or any(path.exists() for path in (*found.roots, places.SYSTEM_ROOT)):
+        pytest.skip("this machine has roots of its own")
+    return Host(tmp_path / "home")
+
+
+def document(result: subprocess.CompletedProcess[str], status: int = 0) -> dict[str, Any]:
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    whole = json.loads(result.stdout)
+    assert isinstance(whole, dict)
+    return whole
+
+
+def test_none(host: Host) -> None:
+    for command in (("migrate",), ("migrate", "--all"), ("status",), ("verify", "--all"), ("undo",)):
+        assert host.run(*command).returncode == 3
+    for command in (("migrate",), ("migrate", "--all"), ("status",)):
+        assert host.run(*command, "--missing-ok").returncode == 0
+
+
+def test_the_only_one(host: Host) -> None:
+    root = host.volume("one")
+    result = host.run("migrate")
+    assert result.returncode == 0
+    assert f"{root.root} is the only one on this host, and is taken" in result.stderr
+    assert f"{root.worker}: migrated 287 of 287" in result.stdout
+
+
+def test_several_are_listed_with_their_commands(host: Host) -> None:
+    roots = [host.volume("a b"), host.volume("c")]
+    for command in ("migrate", "verify", "undo"):
+        result = host.run(command)
+        assert result.returncode == 3
+        for root in roots:
+            assert f"    buildkit-migrate {command} {shlex.quote(str(root.root))}\n" in result.stderr
+        assert "--all" in result.stderr
+    error = document(host.run("migrate", "--format", "json"), 3)["error"]
+    assert error["candidates"] == [str(root.root) for root in roots]
+    assert not any(root.v2.exists() for root in roots)
+
+
+def test_status_lists_all(host: Host) -> None:
+    roots = [host.volume("a"), host.volume("b")]
+    roots[1].migrate_here()
+    result = host.run("status")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        f"{roots[0].root}: runc-overlayfs not-migrated",
+        f"{roots[1].root}: runc-overlayfs migrated",
+    ]
+    assert "  next: migrate" in host.run("status", "-v").stdout
+    found = document(host.run("status", "--format", "json"))["roots"]
+    assert [root["root"] for root in found] == [str(root.root) for root in roots]
+    assert [root["workers"][0]["stage"] for root in found] == ["not-migrated", "migrated"]
+
+
+def test_status_names_the_builder_of_docker(host: Host) -> None:
+    host.volume("a")
+    builder = host.home / ".local/share/docker/buildkit"
+    builder.mkdir()
+    for name in ("cache.db", "metadata.db", "snapshots.db"):
+        (builder / name).touch()
+    assert f"{builder} is the builder inside of Docker Engine" in host.run("status").stdout
+    assert document(host.run("status", "--format", "json"))["docker"] == [str(builder)]
+
+
+def test_all(host: Host) -> None:
+    roots = [host.volume("a"), host.volume("b")]
+    planned = host.run("migrate", "--all", "--dry-run")
+    assert planned.returncode == 0
+    assert planned.stdout.count("would migrate 287 of 287") == 2
+    assert not any(root.v2.exists() for root in roots)
+    result = host.run("migrate", "--all")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-2:] == [f"{root.root}: done" for root in roots]
+    verified = document(host.run("verify", "--all", "--format", "json"))["roots"]
+    assert [root["workers"][0]["verdict"] for root in verified] == ["ok", "ok"]
+
+
+def test_one_fails(host: Host) -> None:
+    """The others are migrated all the same, and the worst exit status is the command's."""
+    busy, damaged, sound, plain = (host.volume(name) for name in "abcd")
+    damaged.containerd.write_bytes(bytes(damaged.containerd.stat().st_size))
+    with busy.v1.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        result = host.run("migrate", "--all", "--format", "json")
+    found = document(result, errors.CorruptDatabaseError.exit_code)["roots"]
+    assert [root["exit_code"] for root in found] == [4, 5, 0, 0]
+    assert [root["error"] and root["error"]["type"] for root in found] == [
+        "BusyError",
+        "CorruptDatabaseError",
+        None,
+        None,
+    ]
+    assert [root.v2.exists() for root in (busy, damaged, sound, plain)] == [False, False, True, True]
+    assert str(damaged.containerd) in result.stderr
+
+    again = host.run("migrate", "--all")
+    assert again.returncode == 5
+    assert again.stdout.splitlines()[-4:] == [
+        f"{busy.root}: done",
+        f"{damaged.root}: exit status 5",
+        f"{sound.root}: done",
+        f"{plain.root}: done",
+    ]
+
+
+def test_all_takes_no_root(host: Host) -> None:
+    root = host.volume("a")
+    assert host.run("migrate", "--all", str(root.root)).returncode == 2
+
+
+@pytest.mark.parametrize("given", ["..", "../..", "runc-overlayfs/snapshots", "runc-overlayfs/metadata.db"])
+def test_a_path_that_is_not_quite_it(host: Host, given: str) -> None:
+    root = host.volume("a")
+    path = f"{root.root}/{given}"
+    result = host.run("migrate", path)
+    assert result.returncode == 0, result.stderr
+    assert f"{path} is not a BuildKit root, " in result.stderr
+    assert root.v2.exists()
+
+
+def test_several_paths_are_near(host: Host) -> None:
+    roots = [host.volume("a"), host.volume("b")]
+    error = document(host.run("migrate", "--format", "json", str(roots[0].root.parents[1])), 3)["error"]
+    assert error["candidates"] == [str(root.root) for root in roots]
+
+
+def test_worst() -> None:
+    classes = [
+        cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.Error)
+    ]
+    statuses = {0, *(cls.exit_code for cls in classes)}
+    for one, other in itertools.permutations(statuses, 2):
+        assert worst([one, other]) == worst([other, one]) in {one, other}
+        assert worst([0, one, one]) == one
+    assert worst([]) == 0
+    assert worst([4, 5, 11]) == 5
