@@ -14,6 +14,7 @@ __all__ = [
     "DifferencesError",
     "EditConflictError",
     "Error",
+    "EventLoopError",
     "JournalError",
     "NativeSelfTestError",
     "RecordNotFoundError",
@@ -180,6 +181,12 @@ class ContainerdCallError(Error):
         self.code = code
         self.detail = detail
         self.subject = subject
+
+
+class EventLoopError(Error, RuntimeError):
+    """A running containerd was to be called inside of a running event loop, which that would block."""
+
+    hint = "await asyncio.to_thread(migrate_root, ...), or the function that you called, does it in a thread"
 
 
 class RecordNotFoundError(Error):

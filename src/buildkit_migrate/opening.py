@@ -16,7 +16,7 @@ from buildkit_migrate.containerd.offline import (
     OfflineContainerd,
     open_database,
 )
-from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import ContainerdStateError, ContainerdUnavailableError, Error, StorageError
 from buildkit_migrate.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
 from buildkit_migrate.migration.migrate import Progress, foresee_migration
@@ -88,12 +88,17 @@ def _is_unreachable(error: Error) -> bool:
 
 
 def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None:
-    """Writes nothing. Raises StorageError if a file that a migration makes can't be made as it must be."""
+    """Writes nothing. Raises StorageError if a file that a migration makes can't be made as it must be.
+
+    Raises EventLoopError if a running containerd can't be called here.
+    """
     path = root.state / LOCK_FILE
     if root.path == root.state and not os.path.lexists(path):
         foresee(path, *model_for(path, _any_store(root)))
     for worker in workers:
         place = opener.place(worker)
+        if not place.backend:
+            refuse_event_loop()
         database = Path(place.containerd.value) if place.backend else None
         with storage_errors(database or worker.path):
             there = database is not None and database.exists()  # if not, who opens it says so

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
-from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import Error, StorageError
 from buildkit_migrate.finding import Host, find_root, find_roots
-from buildkit_migrate.layout import Root, Skipped, Worker
+from buildkit_migrate.layout import CONTAINERD_WORKER, Root, Skipped, Worker
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.journal import journal_path, read_state
 from buildkit_migrate.migration.kept import opened_kept
@@ -207,6 +207,10 @@ def undo_root(
     root = find_root(path)
     place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     done = []
+    if place.root is None and any(
+        worker.kind == CONTAINERD_WORKER and worker.v2.exists() for worker in root.workers
+    ):
+        refuse_event_loop()  # before a file for the lock is made
     with contextlib.ExitStack() as state:
         lock_state(root, state, dry_run=False)
         # Of several that share a containerd's file the last one has to be taken back first.

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 from buildkit_migrate.containerd.client import Client
-from buildkit_migrate.containerd.services import ConnectionOptions
+from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import Error
 
 __all__ = ["Connection"]
@@ -27,7 +27,8 @@ class Connection:
     def __init__(
         self, options: ConnectionOptions, namespace: str, progress: Callable[[str], object] | None = None
     ) -> None:
-        """Raises ContainerdUnavailableError, ContainerdCallError."""
+        """Raises EventLoopError, ContainerdUnavailableError, ContainerdCallError."""
+        refuse_event_loop()
         self.options = options
         self._progress = progress or (lambda step: None)
         self.client = Client(
@@ -44,9 +45,15 @@ class Connection:
             raise
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            refuse_event_loop()
+        except BaseException:
+            work.close()  # it will never be awaited
+            raise
         return self._runner.run(work)
 
     def close(self) -> None:
+        refuse_event_loop()
         try:
             self.run(self.client.close())
         finally:

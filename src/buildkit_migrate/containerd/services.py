@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from buildkit_migrate.errors import EventLoopError
+
 if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan, Records, Survey
     from buildkit_migrate.migration.model import Before, PlainState
@@ -27,6 +29,7 @@ __all__ = [
     "LeaseManager",
     "Service",
     "Snapshotter",
+    "refuse_event_loop",
 ]
 
 
@@ -79,6 +82,17 @@ class Holding:
     namespace: str
     snapshotter: str
     named_like: int
+
+
+def refuse_event_loop() -> None:
+    """Raises EventLoopError inside of a running event loop."""
+    import asyncio  # not for those who work on files
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise EventLoopError("a running containerd can't be called inside of a running event loop")
 
 
 class Containerd(Protocol):

@@ -1,0 +1,117 @@
+"""Calls inside of a running event loop: refused before anything is changed, and without a warning."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import ondisk
+from buildkit_migrate import (
+    ensure_migrated,
+    errors,
+    migrate_root,
+    migrate_v2,
+    root_status,
+    undo_root,
+    verify_root,
+)
+from buildkit_migrate.containerd.connection import Connection
+from buildkit_migrate.containerd.live import LiveContainerd
+from buildkit_migrate.containerd.services import ConnectionOptions
+from ondisk import OnDisk
+
+NOWHERE = ConnectionOptions("/nowhere/containerd.sock", connect_timeout=0.1)
+
+
+def with_services(root: Path) -> None:
+    with LiveContainerd.open(options=NOWHERE) as services:
+        parts = services.content_store, services.snapshotter, services.lease_manager
+        migrate_v2(root / "metadata.db", root / "metadata_v2.db", *parts)
+
+
+CALLS: dict[str, Callable[[Path], object]] = {
+    "ensure_migrated": lambda root: ensure_migrated(root, containerd=NOWHERE),
+    "migrate_root": lambda root: migrate_root(root, containerd=NOWHERE),
+    "a dry run": lambda root: migrate_root(root, containerd=NOWHERE, dry_run=True),
+    "skipping": lambda root: migrate_root(root, containerd=NOWHERE, skip_unreachable=True),
+    "verify_root": lambda root: verify_root(root, containerd=NOWHERE),
+    "undo_root": lambda root: undo_root(root, containerd=NOWHERE),
+    "migrate_v2": with_services,
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample_of_containerd(tmp_path)
+
+
+def called_in_a_loop(call: Callable[[], object]) -> None:
+    async def main() -> None:
+        call()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", CALLS)
+def test_refused(root: OnDisk, name: str) -> None:
+    if name in ("verify_root", "undo_root"):
+        root.migrate_here()
+        (root.root / "buildkitd.lock").unlink()
+    before = ondisk.listing(root.root)
+    with pytest.raises(errors.EventLoopError, match="event loop") as raised:
+        called_in_a_loop(lambda: CALLS[name](root.root))
+    assert isinstance(raised.value, RuntimeError)
+    assert "asyncio.to_thread" in raised.value.hint
+    assert ondisk.listing(root.root) == before
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", CALLS)
+def test_a_thread_is_fine(root: OnDisk, name: str) -> None:
+    """As the hint says; there it is only that no containerd is at that place."""
+    if name in ("verify_root", "undo_root"):
+        root.migrate_here()
+
+    async def main() -> None:
+        await asyncio.to_thread(CALLS[name], root.root)
+
+    if name == "skipping":
+        asyncio.run(main())
+        return
+    with pytest.raises(errors.ContainerdUnavailableError):
+        asyncio.run(main())
+
+
+def test_what_needs_no_running_containerd(tmp_path: Path, root: OnDisk) -> None:
+    """It only blocks."""
+    oci = ondisk.sample(tmp_path / "oci")
+    called_in_a_loop(lambda: migrate_root(oci.root))
+    called_in_a_loop(lambda: verify_root(oci.root))
+    called_in_a_loop(lambda: undo_root(oci.root))
+    called_in_a_loop(lambda: undo_root(root.root, containerd=NOWHERE))
+    root.migrate_here()
+    called_in_a_loop(lambda: root_status(root.root))
+    assert migrate_root(root.root, containerd=NOWHERE)
+    called_in_a_loop(lambda: migrate_root(root.root, containerd=NOWHERE))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_connection_from_outside() -> None:
+    connection = Connection.__new__(Connection)
+    began = []
+
+    async def work() -> None:
+        began.append(True)
+
+    with pytest.raises(errors.EventLoopError):
+        called_in_a_loop(lambda: connection.run(work()))
+    gc.collect()  # a coroutine that is never awaited says so when it goes
+    assert began == []
