@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import ondisk
 from buildkit_migrate import migrate_root, verify_root
 from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.findings import DifferenceKind
 from buildkit_migrate.migration.kept import opened_kept
 from buildkit_migrate.migration.rewritten import Migrated, rewrite_differences
@@ -363,6 +364,16 @@ def test_time_of_a_label_that_leases_have(root: OnDisk) -> None:
     assert (found.kind, found.found) == (K.REST_TIME, b"yesterday")
 
 
+def test_a_long_name_is_shown_short(root: OnDisk) -> None:
+    name = b"n" * 30_000 + b"\xff"
+    Plants(root).edit_top({name: b"value"})
+    (worker,) = verify_root(root.root)
+    assert worker.findings.differences[0].subject == name
+    (line,) = [line for line in root.verify().stdout.splitlines() if "nnn" in line]
+    assert "... (30001 bytes)" in line
+    assert len(line) < 400
+
+
 def test_binary_is_shown_short(root: OnDisk) -> None:
     sample = Plants(root)
     sample.edit_blob({b"createdat": bytes(range(256)) * 1000})
@@ -491,6 +502,35 @@ def test_another_file_under_the_name_of_the_original(root: OnDisk) -> None:
     (worker,) = verify_root(root.root)
     assert worker.verdict is Verdict.OK
     assert "is not the file that was kept" in worker.findings.unchecked[0]
+
+
+@pytest.mark.parametrize("plant", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path)])
+@pytest.mark.parametrize("has_journal", [True, False])
+def test_no_file_under_the_name_of_the_original(
+    plant: Callable[[Path], object], has_journal: bool, root: OnDisk
+) -> None:
+    root.kept.unlink()
+    plant(root.kept)
+    if not has_journal:
+        shutil.rmtree(root.v2.with_name(root.v2.name + ".journal"))
+    (worker,) = verify_root(root.root)
+    assert worker.verdict is Verdict.OK
+    assert str(root.kept) in worker.findings.unchecked[0]
+
+
+def test_original_of_before_somebody_else_used_the_file(root: OnDisk) -> None:
+    """The run went on after a daemon may have used the root: what that has changed is no difference."""
+    found = journal.Journal.open(journal.journal_path(root.v2))
+    assert found is not None
+    with found:
+        found.update(used=True)
+    Plants(root).edit_top({b"v1": {b"k8s.io": {b"leases": {b"pod": None}}}})
+    (worker,) = verify_root(root.root)
+    assert worker.verdict is Verdict.OK
+    assert "between an interrupted migration and its end" in worker.findings.unchecked[0]
+    result = root.verify()
+    assert result.returncode == 0
+    assert f"  not checked: {worker.findings.unchecked[0]}\n" in result.stdout
 
 
 def test_without_a_journal_the_name_tells(root: OnDisk) -> None:

@@ -252,8 +252,8 @@ def _blob_sizes_line(upstream_exact: bool | None) -> str:
 
 
 def _problem_line(problem: Problem) -> str:
-    detail = f" ({printable(problem.detail)})" if problem.detail else ""
-    return f"    {printable(problem.record)}: {problem.reason}{detail}"
+    detail = f" ({_cut(problem.detail)})" if problem.detail else ""
+    return f"    {_cut(problem.record)}: {problem.reason}{detail}"
 
 
 def _shortened(lines: Sequence[str], verbose: bool) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,17 +49,31 @@ def opened_kept(state: State | None, database: Path, usual: Path) -> Iterator[Ke
 def _place(state: State | None, database: Path, usual: Path) -> tuple[Path | None, str]:
     """The kept file if it is there and is the one that was kept; else why not."""
     if state is None:
-        return (usual, "") if usual.exists() else (None, f"there is no {usual}")
+        return _if_file(usual)
     if not state.kept_path:
         return None, "it was migrated over a running containerd, so no original was kept"
     path = journal.kept_path(state, database)
     if state.used:
         return None, "it was used between an interrupted migration and its end"
-    if not path.exists():
+    found, why_not = _if_file(path)
+    if found is None:
+        return None, why_not
+    try:
+        if journal.fingerprint(found) == state.kept:
+            return found, ""
+    except StorageError as error:
+        return None, str(error)
+    return None, f"{path} is not the file that was kept"
+
+
+def _if_file(path: Path) -> tuple[Path | None, str]:
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
         return None, f"there is no {path}"
-    if journal.fingerprint(path) != state.kept:
-        return None, f"{path} is not the file that was kept"
-    return path, ""
+    except OSError as error:
+        return None, f"{path}: {error.strerror or error}"
+    return (path, "") if stat.S_ISREG(kind) else (None, f"{path} is not a regular file")
 
 
 def _sound(path: Path, held: contextlib.ExitStack) -> Database | None:
