@@ -125,7 +125,8 @@ def _at_known_places(missing_ok: bool) -> Root:
         tried.append(rootless)
     if without_workers is not None:
         return without_workers
-    if missing_ok and not host.unreadable and all(map(_is_missing, places)):
+    # Other people's directories, which a rootless daemon's user may not list, are not where its root is.
+    if missing_ok and all(map(_is_missing, places)):
         return Root(places[0], places[0], ())
     tried += [message for message in host.unreadable if message not in tried]
     tried += [f"{path} {OF_DOCKER}" for path in host.docker]
