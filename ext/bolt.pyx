@@ -17,6 +17,7 @@ cdef extern from "<stdlib.h>" nogil:
 
 cdef extern from "bolt_reader.h" nogil:
     bint bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
+    bint bkm_bolt_open_previous(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
     void bkm_bolt_close(bkm_bolt *bolt)
     const char *bkm_rule_text(bkm_rule rule)
     bkm_rule BKM_NO_MEMORY
@@ -127,13 +128,20 @@ cdef c_bool handle_signals(void *context) noexcept nogil:
 
 @cython.final
 cdef class Reader(Guarded):
-    def __cinit__(self, data, str path=""):
+    def __cinit__(self, data, str path="", bint previous=False):
         cdef const uint8_t *start = NULL
+        cdef uint64_t size
+        cdef bint opened
         self.path = path
         self.view = data
         if self.view.shape[0]:
             start = &self.view[0]
-        if not bkm_bolt_open(&self.bolt, start, <uint64_t>self.view.shape[0]):
+        size = <uint64_t>self.view.shape[0]
+        if previous:
+            opened = bkm_bolt_open_previous(&self.bolt, start, size)
+        else:
+            opened = bkm_bolt_open(&self.bolt, start, size)
+        if not opened:
             raise self.failure()
         self.bolt.go_on = handle_signals
         self.bolt.context = <void *>self

@@ -38,6 +38,7 @@ static const char *const rule_texts[BKM_RULES] = {
     [BKM_NESTED_TOO_DEEP] = "buckets nested deeper than 64 levels",
     [BKM_FREELIST_OVERRUN] = "free list runs out of its pages",
     [BKM_FREELIST_BAD_ID] = "impossible page number in the free list",
+    [BKM_NO_PREVIOUS] = "the transaction before the newest one is lost: a meta page is invalid",
     [BKM_TOO_MANY_ROWS] = "more records, snapshots, blobs or leases than this program can handle",
 };
 
@@ -109,7 +110,7 @@ static uint64_t find_second_meta(const bkm_bolt *bolt)
     return 0;
 }
 
-bool bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
+static bool open_transaction(bkm_bolt *bolt, const uint8_t *data, uint64_t size, bool previous)
 {
     memset(bolt, 0, sizeof *bolt);
     bolt->data = data;
@@ -126,8 +127,11 @@ bool bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
     if (second == BKM_OK && bkm_load32(data + second_offset + 24) != second_offset)
         return bkm_bolt_fail(bolt, first == BKM_OK ? BKM_PAGE_SIZES_DIFFER : BKM_BAD_PAGE_SIZE, 1);
 
+    if (previous && (first != BKM_OK || second != BKM_OK))
+        return bkm_bolt_fail(bolt, BKM_NO_PREVIOUS, first != BKM_OK ? 0 : 1);
     bool use_second = first != BKM_OK
         || (second == BKM_OK && bkm_load64(data + second_offset + 64) > bkm_load64(data + 64));
+    use_second = use_second != previous;
     const uint8_t *meta = data + (use_second ? second_offset : 0);
     uint64_t meta_page = use_second ? 1 : 0;
     bolt->other_meta = use_second ? first : second;
@@ -148,6 +152,16 @@ bool bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
         return bkm_bolt_fail(bolt, BKM_BAD_FREELIST_ID, meta_page);
     bolt->checked = bkm_bolt_bitmap(bolt);
     return bolt->checked != NULL;
+}
+
+bool bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
+{
+    return open_transaction(bolt, data, size, false);
+}
+
+bool bkm_bolt_open_previous(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
+{
+    return open_transaction(bolt, data, size, true);
 }
 
 void bkm_bolt_close(bkm_bolt *bolt)

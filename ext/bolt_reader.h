@@ -49,6 +49,7 @@ typedef enum {
     BKM_FREELIST_OVERRUN,
     BKM_FREELIST_BAD_ID,
     BKM_TOO_MANY_ROWS,
+    BKM_NO_PREVIOUS,
     BKM_RULES
 } bkm_rule;
 
@@ -112,6 +113,9 @@ typedef struct {
 
 /* Opens a file image. Returns false with bolt->rule set. */
 bool bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size);
+/* As it was before the newest transaction. What that has freed is still there: bbolt does not use it again
+ * before the next one. */
+bool bkm_bolt_open_previous(bkm_bolt *bolt, const uint8_t *data, uint64_t size);
 void bkm_bolt_close(bkm_bolt *bolt);
 
 bool bkm_bolt_fail(bkm_bolt *bolt, bkm_rule rule, uint64_t page);

@@ -65,6 +65,7 @@ def migrate_root(
     verify: bool = False,
     engine: Engine = "bolt",
     upstream_exact: bool = False,
+    previous_transaction: bool = False,
     missing_ok: bool = False,
     skip_unreachable: bool = False,
     progress: Progress | None = None,
@@ -72,11 +73,12 @@ def migrate_root(
     """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
 
     ``path``, ``missing_ok``: as for `find_root`, or what it found; ``verify``, ``engine``,
-    ``upstream_exact``: as for `migrate_v2`. Containerd workers need the containerd that BuildKit used:
-    running and reached as ``containerd`` says, or stopped, with its ``containerd_root``. ``namespace``:
-    BuildKit's in it; ``snapshotter``: by default the one in the directory's name. ``snapshotter_root``: the
-    directory with the snapshotter's ``metadata.db``, if that is not where it usually is; for one worker that
-    is worked on in files. A `Setting` also says who gave it.
+    ``upstream_exact``, ``previous_transaction``: as for `migrate_v2`. Containerd workers need the
+    containerd that BuildKit used: running and reached as ``containerd`` says, or stopped, with its
+    ``containerd_root``. ``namespace``: BuildKit's in it; ``snapshotter``: by default the one in the
+    directory's name. ``snapshotter_root``: the directory with the snapshotter's ``metadata.db``, if that
+    is not where it usually is; for one worker that is worked on in files. A `Setting` also says who gave
+    it.
     All workers are locked and planned before anything is written, so broken records in one leave all
     unchanged. A dry run creates no file and makes no call that changes anything.
     ``skip_unreachable``: workers whose containerd can't be reached are left as they are, and so reported.
@@ -102,6 +104,7 @@ def migrate_root(
                             exclusive=not dry_run,
                             engine=engine,
                             upstream_exact=upstream_exact,
+                            previous_transaction=previous_transaction,
                             progress=progress,
                         )
                     )
@@ -160,6 +163,7 @@ def _migration(
     exclusive: bool,
     engine: Engine,
     upstream_exact: bool,
+    previous_transaction: bool,
     progress: Progress | None,
 ) -> Migration:
     containerd = opener.containerd(worker)
@@ -172,6 +176,7 @@ def _migration(
         exclusive=exclusive,
         engine=engine,
         upstream_exact=upstream_exact,
+        previous_transaction=previous_transaction,
         place=opener.place(worker),
         progress=progress,
     )
@@ -291,8 +296,9 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
     started = time.perf_counter()
     if settled(worker.v1, worker.v2) is None:
         return Verification(worker.v1, worker.v2, Verdict.NOT_MIGRATED)
+    state = read_state(journal_path(worker.v2))
     try:
-        source = Database.open(worker.v1)
+        source = Database.open(worker.v1, previous=state is not None and state.previous)
     except StorageError as error:
         if error.missing:
             return Verification(worker.v1, worker.v2, Verdict.NOTHING_TO_VERIFY)
@@ -300,7 +306,6 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
     with source, opened_store(worker.v2) as (store, files), contextlib.ExitStack() as held:
         containerd = opener.containerd(worker)
         blobs = opener.content(worker) if content else None
-        state = read_state(journal_path(worker.v2))
         stopped = None
         if isinstance(containerd, OfflineContainerd):
             kept = held.enter_context(opened_kept(state, containerd.database, containerd.kept))

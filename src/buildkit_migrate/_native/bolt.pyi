@@ -15,12 +15,12 @@ class Column(Guarded):
 class Reader(Guarded):
     """A bbolt file in memory. Opening checks the meta pages; every other page is checked when it is read.
 
-    `data` must stay as it is while the reader or anything made from it lives. Raises
-    `errors.CorruptDatabaseError` (spec bbolt-format, section 14). Whatever reads many pages handles signals
-    now and then, and raises what their handlers raise.
+    `data` must stay as it is while the reader or anything made from it lives. `previous`: as it was before
+    the newest transaction. Raises `errors.CorruptDatabaseError` (spec bbolt-format, section 14). Whatever
+    reads many pages handles signals now and then, and raises what their handlers raise.
     """
 
-    def __new__(cls, data: object, path: str = "") -> Reader: ...
+    def __new__(cls, data: object, path: str = "", previous: bool = False) -> Reader: ...
     @property
     def path(self) -> str: ...
     @property

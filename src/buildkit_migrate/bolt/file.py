@@ -169,23 +169,26 @@ class Database:
     What was read from it stays usable after `close`, which ends the lock.
     """
 
-    def __init__(self, held: Lock) -> None:
-        """Takes over the lock, and releases it if the file can't be read."""
+    def __init__(self, held: Lock, *, previous: bool = False) -> None:
+        """Takes over the lock, and releases it if the file can't be read.
+
+        ``previous``: it is read as it was before its newest transaction.
+        """
         self._lock = held
         self.path = held.path
         try:
             with storage_errors(self.path):
                 self.size = os.fstat(held.fd).st_size
                 data = mmap.mmap(held.fd, self.size, access=mmap.ACCESS_READ) if self.size else _nothing()
-            self.reader = Reader(data, str(self.path))
+            self.reader = Reader(data, str(self.path), previous)
         except BaseException:
             held.release()
             raise
 
     @classmethod
-    def open(cls, path: Path, *, exclusive: bool = False) -> Self:
+    def open(cls, path: Path, *, exclusive: bool = False, previous: bool = False) -> Self:
         """Raises BusyError, CorruptDatabaseError, StorageError."""
-        return cls(lock(path, exclusive=exclusive))
+        return cls(lock(path, exclusive=exclusive), previous=previous)
 
     @property
     def root(self) -> Bucket:

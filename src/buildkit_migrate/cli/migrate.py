@@ -64,6 +64,11 @@ def add_parser(commands: Any, epilog: str) -> None:
         help="write exactly the bytes that BuildKit's own migration writes, so without the sizes of blobs: "
         "BuildKit v0.8 and later can't export images with these layers",
     )
+    add(
+        "--previous-transaction",
+        action="store_true",
+        help="a v1 store whose newest transaction is torn: migrate it as it was before that",
+    )
     common.add_containerd(parser)
     common.add_skip_unreachable(parser)
     common.add_output(parser)
@@ -86,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
             verify=options.verify,
             engine=options.to_engine,
             upstream_exact=options.upstream_exact,
+            previous_transaction=options.previous_transaction,
             missing_ok=options.missing_ok,
             skip_unreachable=options.skip_unreachable,
             progress=progress,

@@ -84,6 +84,7 @@ class State:
     before it is replaced; ``kept``, ``containerd_after``: fingerprints of that, and of the one in its place
     ("" before the write); all "" if containerd runs. ``v2``: fingerprint of the new store, "" until it is
     complete. ``used``: others may have used the database in its place before a run went on.
+    ``previous``: it was made of v1 as that was before its newest transaction.
     ``upstream_exact``: the new store has no sizes of blobs; before format 2 none had them.
     """
 
@@ -97,6 +98,7 @@ class State:
     v2: str = ""
     used: bool = False
     upstream_exact: bool = True
+    previous: bool = False
 
 
 def journal_path(v2: Path) -> Path:

@@ -39,6 +39,7 @@ from buildkit_migrate.migration.belonging import check_belonging
 from buildkit_migrate.migration.journal import Journal, State
 from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.place import Place
+from buildkit_migrate.migration.previous import check_going_back, previous_is_told
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.target import target_at
 from buildkit_migrate.storage import storage_errors
@@ -71,6 +72,7 @@ def migrate_v2(
     verify: bool = False,
     engine: Engine = "bolt",
     upstream_exact: bool = False,
+    previous_transaction: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Makes the v2 store at ``to_path`` from the v1 store at ``from_path``, and leases from root labels.
@@ -79,6 +81,7 @@ def migrate_v2(
     ``engine``: "bolt" is what BuildKit reads. ``verify``: the new store is computed again in plain Python
     before anything is changed; raises DifferencesError. ``upstream_exact``: exactly the bytes that BuildKit's
     own migration writes, so without the sizes of blobs, which exports need since v0.8.
+    ``previous_transaction``: v1 as it was before its newest transaction, which must be torn.
     A dry run reports broken records whatever ``on_broken`` says; otherwise "fail" raises BrokenRecordsError.
     Raises ValueError for a word that an option does not have; BusyError, CorruptDatabaseError,
     UnusableTargetError, ContainerdStateError, JournalError, StorageError, and those of a running containerd.
@@ -97,6 +100,7 @@ def migrate_v2(
         exclusive=not dry_run,
         engine=engine,
         upstream_exact=upstream_exact,
+        previous_transaction=previous_transaction,
         progress=progress,
     ) as migration:
         if dry_run:
@@ -164,6 +168,7 @@ class Migration:
         exclusive: bool = True,
         engine: Engine = "bolt",
         upstream_exact: bool = False,
+        previous_transaction: bool = False,
         place: Place | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -190,14 +195,19 @@ class Migration:
         self._is_writing = False
         self._digest = ""
         self._journal: Journal | None = None
-        self._source = Database.open(from_path, exclusive=exclusive)
+        self._previous = previous_transaction
+        with previous_is_told(from_path, previous=previous_transaction):
+            self._source = Database.open(from_path, exclusive=exclusive, previous=previous_transaction)
         try:
             # Only who holds the lock on v1 makes v2, so from here on this answer stays true.
             if settled(from_path, to_path) is not None:
                 raise BusyError(f"{from_path} was migrated by another process")
+            if previous_transaction:
+                check_going_back(from_path)
             self._models = foresee_migration(from_path, to_path, self._containerd.database)
             self._journal = self._interrupted(exclusive)
-            self.plan = self._make_plan()
+            with previous_is_told(from_path, previous=previous_transaction):
+                self.plan = self._make_plan()
         except BaseException:
             self.close()
             raise
@@ -235,6 +245,7 @@ class Migration:
             what
             for what, now, then in (
                 ("the store", journal.fingerprint(self._from_path), state.v1),
+                ("its transaction", self._previous, state.previous),
                 *(
                     (what, self._containerd.identity[what], state.containerd.get(what))
                     for what in ("mode", "namespace", "snapshotter")
@@ -301,7 +312,9 @@ class Migration:
                 digest.update(chunk)
                 yield chunk
 
-        self._store = write_store(self._engine, self._aside, self._source.root, edits(), like=self._from_path)
+        source = self._source.root
+        with previous_is_told(self._from_path, previous=self._previous):
+            self._store = write_store(self._engine, self._aside, source, edits(), like=self._from_path)
         self._digest = digest.hexdigest()
 
     def verify(self) -> None:
@@ -359,6 +372,7 @@ class Migration:
                 kept_path="" if kept is None else os.fsdecode(kept.absolute()),
                 kept=self._database_now(),
                 upstream_exact=self._upstream_exact,
+                previous=self._previous,
             )
             self._journal = Journal.create(
                 journal.journal_path(self._to_path), state, before, like=self._from_path

@@ -105,6 +105,7 @@ class Status:
             "journal": self.state.phase if self.state else None,
             "containerd": _named_texts(self.state.containerd) if self.state else None,
             "upstream_exact": self.upstream_exact,
+            "previous_transaction": self.state.previous if self.state else None,
             "newer_in_v1": self.newer_in_v1,
             "finished_leases": self.finished_leases,
             "can_undo": self.can_undo,

@@ -85,7 +85,9 @@ def undo(
     path = journal.journal_path(to_path)
     if not from_path.exists():
         raise JournalError(f"there is no way back to v1: {from_path} is gone", hint="keep the v2 store")
-    with Database.open(from_path, exclusive=True) as source:
+    state = journal.read_state(path)
+    previous = state is not None and state.previous
+    with Database.open(from_path, exclusive=True, previous=previous) as source:
         found = Journal.open(path)
         if found is None:
             if to_path.exists():

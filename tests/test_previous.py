@@ -1,0 +1,147 @@
+"""A v1 store whose newest transaction is torn: the one before is told, and migrated if that is asked for."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ondisk
+from buildkit_migrate import errors, migrate_root
+from buildkit_migrate.bolt import Reader, check
+from crafted import META, checksum
+from dicts import file_of
+from fixtures import bucket, buckets
+from ondisk import OnDisk, run
+
+PAGE = 4096
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def tear(root: OnDisk, *, cut: bool = False) -> bytes:
+    """A transaction whose meta page was written and whose only new page was not; returns what is in the file.
+
+    The new page is garbage, or not there at all (``cut``). The transaction before is the newest one of now.
+    """
+    data = bytearray(root.v1.read_bytes())
+    metas = {number: struct.unpack_from("<Q", data, number * PAGE + 64)[0] for number in (0, 1)}
+    newest = max(metas, key=lambda number: metas[number])
+    older = 1 - newest
+    # The older meta page becomes that of the torn transaction: one page more, which is its root.
+    meta = bytearray(data[newest * PAGE : newest * PAGE + PAGE])
+    (used,) = struct.unpack_from("<Q", meta, 56)
+    struct.pack_into("<Q", meta, 0, older)
+    struct.pack_into("<Q", meta, 32, used)
+    struct.pack_into("<Q", meta, 56, used + 1)
+    struct.pack_into("<Q", meta, 64, metas[newest] + 1)
+    assert struct.unpack_from("<H", meta, 8)[0] == META
+    struct.pack_into("<Q", meta, 72, checksum(bytes(meta[:80])))
+    data[older * PAGE : older * PAGE + PAGE] = meta
+    del data[used * PAGE :]
+    data += b"" if cut else b"\xff" * PAGE
+    root.v1.write_bytes(data)
+    return bytes(data)
+
+
+def refused(root: OnDisk, *options: str, command: str = "migrate") -> dict[str, Any]:
+    before = ondisk.listing(root.worker)
+    result = run(command, "--format", "json", *options, str(root.root))
+    assert (result.returncode, "Traceback" in result.stderr) == (5, False), result.stderr
+    assert ondisk.listing(root.worker) == before
+    error = json.loads(result.stdout)["error"]
+    assert isinstance(error, dict)
+    assert str(root.v1) in error["message"]
+    return error
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_the_error_says_so(root: OnDisk, cut: bool, options: tuple[str, ...]) -> None:
+    number = Reader(root.v1.read_bytes()).transaction
+    tear(root, cut=cut)
+    error = refused(root, *options)
+    assert f"the transaction before it ({number}) is whole" in error["message"]
+    assert "--previous-transaction" in error["hint"]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_there_and_back(root: OnDisk, tmp_path: Path, cut: bool) -> None:
+    (tmp_path / "twin").mkdir()
+    twin = ondisk.sample(tmp_path / "twin")
+    twin.migrate_here()
+    before = root.containerd.read_bytes()
+    torn = tear(root, cut=cut)
+    assert root.migrate("--previous-transaction", "--dry-run").returncode == 0
+    assert root.migrate("--previous-transaction", "--verify").returncode == 0
+    assert root.v1.read_bytes() == torn
+    assert ondisk.tree(root.v2) == ondisk.tree(twin.v2)
+    assert len(buckets(bucket(ondisk.tree(root.v2), b"_main"))) == 287
+    assert run("status", str(root.root)).returncode == 0
+    assert root.verify().returncode == 0
+    assert run("undo", str(root.root)).returncode == 0
+    assert (root.v1.read_bytes(), root.containerd.read_bytes()) == (torn, before)
+    assert not root.v2.exists()
+
+
+def test_a_whole_store_is_not_taken_back(root: OnDisk) -> None:
+    assert "nothing is torn" in refused(root, "--previous-transaction")["message"]
+    root.v1.write_bytes(b"")
+    assert "nothing is torn" in refused(root, "--previous-transaction")["message"]
+
+
+def test_neither_is_whole(root: OnDisk) -> None:
+    data = bytearray(tear(root))
+    data[2 * PAGE :] = b"\xff" * (len(data) - 2 * PAGE)
+    root.v1.write_bytes(data)
+    for options in ((), ("--previous-transaction",)):
+        error = refused(root, *options)
+        assert ") is whole" not in error["message"]
+        assert "--previous-transaction" not in error["hint"]
+
+
+def test_a_meta_page_is_lost(root: OnDisk) -> None:
+    """Then the newest transaction is the only one that there is."""
+    data = bytearray(tear(root))
+    metas = {number: struct.unpack_from("<Q", data, number * PAGE + 64)[0] for number in (0, 1)}
+    older = min(metas, key=lambda number: metas[number])
+    data[older * PAGE : older * PAGE + PAGE] = bytes(PAGE)
+    root.v1.write_bytes(data)
+    error = refused(root, "--previous-transaction")
+    assert "the transaction before the newest one is lost" in error["message"]
+
+
+def test_containerd_is_not_meant(root: OnDisk) -> None:
+    """Its database is rewritten, so nothing goes back there."""
+    torn = OnDisk(root.root, root.worker, root.containerd, root.snapshots, root.snapshotter)
+    sound = root.v1.read_bytes()
+    root.v1.write_bytes(root.containerd.read_bytes())
+    tear(torn)
+    root.containerd.write_bytes(root.v1.read_bytes())
+    root.v1.write_bytes(sound)
+    result = root.migrate()
+    assert result.returncode == 5
+    assert "--previous-transaction" not in result.stderr
+
+
+def test_reader() -> None:
+    data = file_of({b"_main": {}})
+    newest, before = Reader(data), Reader(data, "", True)
+    assert before.transaction == newest.transaction - 1
+    assert check(newest) == []
+    with pytest.raises(errors.CorruptDatabaseError):
+        Reader(b"", "", True)
+
+
+def test_library(root: OnDisk) -> None:
+    tear(root)
+    with pytest.raises(errors.CorruptDatabaseError, match="is whole"):
+        migrate_root(root.root)
+    (report,) = migrate_root(root.root, previous_transaction=True)
+    assert report.counts["records"] == 287
