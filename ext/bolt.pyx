@@ -42,7 +42,7 @@ cdef extern from "bolt_builder.h" nogil:
     bint bkm_builder_open(bkm_builder *builder, bkm_span key, uint64_t sequence)
     bint bkm_builder_put(bkm_builder *builder, bkm_span key, bkm_span value)
     bint bkm_builder_close(bkm_builder *builder)
-    bint bkm_builder_finish(bkm_builder *builder, uint8_t *metas)
+    bint bkm_builder_finish(bkm_builder *builder, uint8_t *metas, uint64_t transaction)
 
 cdef extern from "bolt_rewrite.h" nogil:
     ctypedef enum bkm_rewrite_status:
@@ -380,11 +380,13 @@ cdef class Builder(Guarded):
         finally:
             self.leave()
 
-    def finish(self):
+    def finish(self, uint64_t transaction=2):
+        if transaction < 2 or transaction == <uint64_t>-1:
+            raise ValueError("transaction must be from 2 to 2**64 - 2")
         cdef bytes metas = PyBytes_FromStringAndSize(NULL, 2 * <Py_ssize_t>self.page_size)
         self.enter()
         try:
-            if not bkm_builder_finish(self.builder, <uint8_t *><char *>metas):
+            if not bkm_builder_finish(self.builder, <uint8_t *><char *>metas, transaction):
                 raise self.failure()
         finally:
             self.leave()

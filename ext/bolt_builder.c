@@ -458,7 +458,7 @@ static void write_meta(const bkm_builder *builder, uint8_t *page, uint64_t numbe
     bkm_store64(page + 72, bkm_meta_checksum(page));
 }
 
-bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas)
+bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas, uint64_t transaction)
 {
     if (builder->status != BKM_BUILD_OK)
         return false;
@@ -468,9 +468,9 @@ bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas)
     if (!finish_bucket(builder, &builder->buckets[0], &root)
         || !new_run(builder, BKM_PAGE_FREELIST, 0, 0, &freelist) || !next_block(builder, 0))
         return false;
-    /* Transaction 2 is current; the next one, 3, goes to page 1 and leaves it alone (section 13). */
-    write_meta(builder, metas, 0, 2, root, freelist);
-    write_meta(builder, metas + builder->page_size, 1, 1, root, freelist);
+    /* A transaction goes to the page of its parity; the next one leaves the current one alone (section 13). */
+    for (uint64_t one = transaction - 1; one <= transaction; one++)
+        write_meta(builder, metas + (one & 1) * (size_t)builder->page_size, one & 1, one, root, freelist);
     builder->status = BKM_BUILD_FINISHED;
     return true;
 }

@@ -51,8 +51,8 @@ bool bkm_builder_put_inline(bkm_builder *builder, bkm_span key, bkm_span value);
 uint32_t bkm_builder_inline_limit(const bkm_builder *builder);
 
 /* Ends the file. `metas` receives pages 0 and 1 (2 * page_size bytes), which belong at offset 0; the sink
- * got zeros for them. */
-bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas);
+ * got zeros for them. `transaction`: the number of the current one, 2 or more and below UINT64_MAX. */
+bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas, uint64_t transaction);
 
 bkm_build_status bkm_builder_status(const bkm_builder *builder);
 

@@ -203,12 +203,12 @@ def timeless(containerd: Tree) -> Tree:
 
 
 def edit(path: Path, edits: Edits) -> None:
-    """Changes a database before the migration sees it."""
+    """Changes a database, as a transaction does."""
     with Database.open(path) as database:
         image = bytearray()
         builder = Builder(image.extend, database.reader.page_size)
         rewrite(database.root, builder, encode(edits))
-        metas = builder.finish()
+        metas = builder.finish(database.reader.transaction + 1)
         image[: len(metas)] = metas
     path.write_bytes(image)
 

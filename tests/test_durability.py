@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 
 import ondisk
-import plain_bbolt
-from fixtures import Tree, bucket
 from ondisk import OnDisk
 
 pytestmark = pytest.mark.real
@@ -135,15 +133,5 @@ def test_fault_in_the_journal(
     if command == "migrate":
         root.verify_here()
         root.undo_here()
-    # After a run that went on the old file is not put back, as somebody may have used the new one.
-    assert content(root.containerd.read_bytes()) == content(before[root.containerd])
+    assert root.containerd.read_bytes() == before[root.containerd]
     assert not root.v2.exists()
-
-
-def content(database: bytes) -> Tree:
-    """Without times, and without an empty bucket of leases."""
-    tree = ondisk.timeless(plain_bbolt.load(database))
-    namespace = bucket(tree, b"v1", b"buildkit")
-    if not bucket(namespace, b"leases"):
-        namespace.pop(b"leases", None)
-    return tree

@@ -74,7 +74,7 @@ class Recorded:
     def before(self, plan: Plan) -> Before:
         return Before()
 
-    def commit(self, *, keep: bool = True) -> None:
+    def commit(self, *, keep: bool = True, switching: Callable[[Path], None] | None = None) -> None:
         self.step("commit")
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:

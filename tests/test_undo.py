@@ -150,7 +150,7 @@ def test_refused_when_v2_was_used(root: OnDisk) -> None:
     result = undo(root)
     assert result.returncode == 14
     error = json.loads(result.stdout)["error"]
-    assert "1 records were added" in error["message"]
+    assert "1 record was added" in error["message"]
     assert len(error["reasons"]) == 1
     assert "--force" in error["hint"]
     assert databases(root) == after
@@ -159,12 +159,17 @@ def test_refused_when_v2_was_used(root: OnDisk) -> None:
     check_back(root, before)
 
 
-def test_refused_when_v1_was_used(root: OnDisk) -> None:
+def test_what_was_added_to_v1_stays(root: OnDisk) -> None:
+    """The old daemon was used once more: going back loses nothing."""
+    before = databases(root)
     assert root.migrate().returncode == 0
     add_record(root.v1)
+    used = root.v1.read_bytes()
     result = undo(root)
-    assert result.returncode == 14
-    assert f"{root.v1} was changed" in json.loads(result.stdout)["error"]["message"]
+    (worker,) = json.loads(result.stdout)["workers"]
+    assert (result.returncode, worker["losses"]) == (0, [])
+    assert f"{root.v1} was changed" in worker["changes"][0]
+    assert databases(root) == before | {root.v1: used}
 
 
 def test_forced_when_containerd_was_used(root: OnDisk) -> None:
@@ -179,8 +184,13 @@ def test_forced_when_containerd_was_used(root: OnDisk) -> None:
     )
     result = undo(root)
     assert result.returncode == 14
-    assert f"{root.containerd} was changed" in json.loads(result.stdout)["error"]["message"]
-    assert undo(root, "--force").returncode == 0
+    assert "1 blob of its records is gone" in json.loads(result.stdout)["error"]["message"]
+    forced = undo(root, "--force")
+    assert forced.returncode == 0
+    assert json.loads(forced.stdout)["workers"][0]["changes"] == [
+        f"{root.containerd}: blobs: 1 gone",
+        f"{root.containerd}: leases: 1 added",
+    ]
     after = ondisk.tree(root.containerd)
     assert bucket(after, b"v1", b"buildkit", b"leases").keys() == {b"others"}
     survey = fixtures.survey_of(before, ondisk.tree(root.snapshots), "overlayfs")
@@ -316,10 +326,10 @@ def test_a_path_that_is_no_utf8(tmp_path: Path) -> None:
         place = os.fsencode(root.containerd)
         assert base64.b64decode(stage(root, engine)["containerd"]["place_b64"]) == place
         # A use since is told, too.
-        ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": {}}}}})
+        ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {engine.encode(): {}}}}})
         result = undo(root)
-        assert result.returncode == 14, result.stderr
-        assert undo(root, "--force").returncode == 0
+        assert result.returncode == 0, result.stderr
+        assert "leases: 1 added" in json.loads(result.stdout)["workers"][0]["changes"][0]
         assert root.v1.read_bytes() == before[root.v1]
 
 
@@ -356,7 +366,7 @@ def test_status_without_v1(root: OnDisk) -> None:
     root.migrate_here()
     root.v1.unlink()
     assert stage(root)["can_undo"] is False
-    assert stage(root)["next_step"] == "nothing to do"
+    assert stage(root)["undo_obstacles"] == [f"{root.v1} is gone"]
 
 
 # Address space, and others who look meanwhile.

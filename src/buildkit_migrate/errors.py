@@ -194,7 +194,7 @@ class RecordNotFoundError(Error):
 
 
 class JournalError(Error):
-    """The journal of an earlier run stands in the way: it is of another plan, or can't be read."""
+    """The journal of an earlier run is of another plan or can't be read, or nothing leads back to v1."""
 
     exit_code = 13
 

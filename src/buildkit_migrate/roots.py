@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
-from buildkit_migrate.errors import Error, StorageError
+from buildkit_migrate.errors import Error, JournalError, StorageError
 from buildkit_migrate.finding import Host, find_root, find_roots
 from buildkit_migrate.layout import CONTAINERD_WORKER, Root, Skipped, Worker
 from buildkit_migrate.metadata.engines import Engine
@@ -26,7 +27,7 @@ from buildkit_migrate.migration.migrate import (
 )
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.status import Stage, Status, status
-from buildkit_migrate.migration.undo import Undone, UndoneOutcome, undo
+from buildkit_migrate.migration.undo import Undo, Undone, UndoneOutcome, refuse_losses
 from buildkit_migrate.migration.verification import (
     Stopped,
     Verdict,
@@ -202,39 +203,84 @@ def undo_root(
     snapshotter: str | Setting | None = None,
     snapshotter_root: StrPath | Setting | None = None,
     force: bool = False,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Undone]:
     """Takes the migration of each worker of a stopped BuildKit back; a result for each, sorted by directory.
 
-    Parameters and errors are those of `migrate_root` and `undo`. If one worker is refused, those before it in
-    reverse order are done, and running it again goes on.
+    All workers are locked and looked at before anything is changed: if one can't go back, or would lose what
+    was done since, none does. ``force``: go back whatever is lost. ``dry_run``: tells what would be done, and
+    why it would be refused, and changes nothing. Other parameters are those of `migrate_root`.
+    Raises UndoRefusedError with all that would be lost, JournalError if nothing leads back, BusyError,
+    StorageError, CorruptDatabaseError, and those of a containerd; ``reports`` of the error has the workers
+    that are back already.
     """
     root = find_root(path)
     place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
-    done = []
     if place.root is None and any(
         worker.kind == CONTAINERD_WORKER and worker.v2.exists() for worker in root.workers
     ):
         refuse_event_loop()  # before a file for the lock is made
-    with contextlib.ExitStack() as state:
-        lock_state(root, state, dry_run=False)
+    results: dict[Worker, Undone] = {}
+    undos: dict[Worker, Undo] = {}
+    obstacles: list[JournalError] = []
+    with contextlib.ExitStack() as held:
+        lock_state(root, held, dry_run=dry_run)
+        opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
+        coming: dict[Path, Database] = {}
         # Of several that share a containerd's file the last one has to be taken back first.
         for worker in reversed(root.workers):
             if not worker.v1.exists() and not worker.v2.exists():
                 continue
-            if not worker.v2.exists() and read_state(journal_path(worker.v2)) is None:
-                # Nobody has to start a containerd for that.
-                done.append(Undone(worker.v1, worker.v2, UndoneOutcome.NOTHING_TO_UNDO))
-                continue
-            with contextlib.ExitStack() as held:
-                opener = Opener(held, root, place, exclusive=True, progress=progress)
-                done.append(
-                    undo(worker.v1, worker.v2, opener.containerd(worker), force=force, progress=progress)
+            try:
+                if not worker.v2.exists() and read_state(journal_path(worker.v2)) is None:
+                    # Nobody has to start a containerd for that.
+                    results[worker] = Undone(worker.v1, worker.v2, UndoneOutcome.NOTHING_TO_UNDO)
+                    continue
+                found = opener.containerd(worker)
+                undos[worker] = undo = Undo(
+                    worker.v1,
+                    worker.v2,
+                    found,
+                    exclusive=not dry_run,
+                    force=force,
+                    coming=coming.get(found.database) if found.database is not None else None,
+                    progress=progress,
                 )
-    done += [
-        Undone(one.v1, one.v2, UndoneOutcome.SKIPPED, reason=one.reason) for one in reversed(root.skipped)
-    ]
-    return sorted(done, key=lambda undone: undone.worker)
+            except JournalError as error:
+                obstacles.append(error)
+                results[worker] = Undone(worker.v1, worker.v2, UndoneOutcome.PLANNED, obstacle=error)
+                continue
+            held.enter_context(undo)
+            if found.database is not None and undo.coming is not None:
+                coming[found.database] = undo.coming
+        if dry_run:
+            results |= {worker: undo.report() for worker, undo in undos.items()}
+        else:
+            _refuse(obstacles)
+            if not force:
+                refuse_losses(list(undos.values()))
+            _go_back(undos, results)
+    skipped = [Undone(one.v1, one.v2, UndoneOutcome.SKIPPED, reason=one.reason) for one in root.skipped]
+    return sorted([*results.values(), *skipped], key=lambda undone: undone.worker)
+
+
+def _refuse(obstacles: Sequence[JournalError]) -> None:
+    """Raises one error that says all of them."""
+    if obstacles:
+        hints = {error.hint for error in obstacles}
+        raise JournalError("; ".join(map(str, obstacles)), hint="; ".join(sorted(hints))) from obstacles[0]
+
+
+def _go_back(undos: Mapping[Worker, Undo], results: dict[Worker, Undone]) -> None:
+    finished: list[Undone] = []
+    for worker, undo in undos.items():
+        try:
+            results[worker] = undone = undo.carry_out()
+        except Error as error:
+            error.reports = tuple(finished)
+            raise
+        finished.append(undone)
 
 
 def root_status(

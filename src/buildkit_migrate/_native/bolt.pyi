@@ -75,8 +75,12 @@ class Builder(Guarded):
     def open_bucket(self, key: bytes, sequence: int = 0) -> None: ...
     def put(self, key: bytes, value: bytes) -> None: ...
     def close_bucket(self) -> None: ...
-    def finish(self) -> bytes:
-        """Ends the file; returns the bytes of pages 0 and 1, which belong at offset 0."""
+    def finish(self, transaction: int = 2) -> bytes:
+        """Ends the file; returns the bytes of pages 0 and 1, which belong at offset 0.
+
+        `transaction`: the number of the current one; a new file has 2, one that replaces another that of the
+        other and one more, so that nobody takes the one for the other.
+        """
 
 def rewrite(source: Bucket | None, builder: Builder, edits: Iterable[bytes]) -> int:
     """Copies the tree below `source` into `builder` with `edits` applied; returns the number of edits that

@@ -223,11 +223,18 @@ def _nothing() -> bytes:
 
 
 def write(
-    path: Path, *, mode: int, page_size: int, fill: Callable[[Builder], object], owner_of: Path | None = None
+    path: Path,
+    *,
+    mode: int,
+    page_size: int,
+    fill: Callable[[Builder], object],
+    owner_of: Path | None = None,
+    after: Reader | None = None,
 ) -> Database:
     """Writes a new database: ``fill`` pushes its content. Returns it after fsync, locked exclusively.
 
-    ``path`` and ``owner_of``: as for `create`. If anything fails the file is removed.
+    ``path`` and ``owner_of``: as for `create`. ``after``: of the database that it will replace; the number of
+    its transaction follows on that one's. If anything fails the file is removed.
     Raises StorageError and whatever ``fill`` raises.
     """
     with storage_errors(path):
@@ -237,7 +244,8 @@ def write(
             try:
                 builder = Builder(writer.put, page_size)
                 fill(builder)
-                metas = builder.finish()  # the last blocks go out here, before the meta pages
+                # The last blocks go out here, before the meta pages.
+                metas = builder.finish(_transaction_after(after))
                 writer.finish()
             finally:
                 writer.stop()
@@ -251,6 +259,11 @@ def write(
             finally:
                 held.release()
             raise
+
+
+def _transaction_after(before: Reader | None) -> int:
+    """2, the first one, starts again after the last one that there could be."""
+    return 2 if before is None or not 1 <= before.transaction < 2**64 - 2 else before.transaction + 1
 
 
 def create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:

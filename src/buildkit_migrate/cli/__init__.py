@@ -36,7 +36,8 @@ exit codes:
   10   a verification found differences, or a worker that is not migrated
   11   containerd does not answer, or does not let us in
   12   containerd refused a call
-  13   the journal of an earlier run is of another migration, missing, or can't be read
+  13   the journal of an earlier run is of another migration, missing, or can't be read;
+       nothing leads back to v1
   14   going back to v1 would lose what was done since
   129  ended by SIGHUP
   130  interrupted (Ctrl-C)

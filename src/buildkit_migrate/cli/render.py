@@ -89,8 +89,8 @@ def error_as_dict(error: errors.Error) -> dict[str, Any]:
     return document
 
 
-def _reports(error: errors.Error) -> Sequence[Report]:
-    return cast("Sequence[Report]", error.reports)
+def _reports(error: errors.Error) -> Sequence[Report | Undone]:
+    return cast("Sequence[Report | Undone]", error.reports)
 
 
 def _problems(error: errors.BrokenRecordsError) -> Sequence[Problem]:
@@ -103,7 +103,8 @@ def _differences(error: errors.DifferencesError) -> Sequence[Difference]:
 
 def error_lines(error: errors.Error, *, verbose: bool) -> Iterator[str]:
     for report in _reports(error):
-        yield f"buildkit-migrate: {printable(os.fspath(report.worker))} was migrated before that"
+        done = "is back at v1" if report.outcome == "undone" else "was migrated"
+        yield f"buildkit-migrate: {printable(os.fspath(report.worker))} {done} before that"
     yield f"buildkit-migrate: error: {printable(error.message)}"
     if isinstance(error, errors.BrokenRecordsError):
         yield from _shortened([_problem_line(problem) for problem in _problems(error)], verbose)
@@ -198,9 +199,38 @@ def undone_lines(root: Path, results: Sequence[Undone]) -> Iterator[str]:
             yield f"{worker}: not migrated, nothing to undo"
         elif result.outcome == "skipped":
             yield f"{worker}: {_skipped(result.reason)}"
+        elif result.outcome == "planned":
+            yield from _planned_undo_lines(worker, result)
         else:
             aside = "" if result.moved is None else f"; the v2 store is now {printable(result.moved.name)}"
             yield f"{worker}: back to v1 ({result.seconds:.2f} s){aside}"
+
+
+_DATABASE: Final = {
+    "nothing": "containerd's database is as it was before the migration",
+    "put-back": "the old database of containerd would take its place again",
+    "edit": "containerd would get back labels, and lose leases; what others did in it stays",
+}
+
+
+def _planned_undo_lines(worker: str, result: Undone) -> Iterator[str]:
+    if result.obstacle is not None:
+        yield f"{worker}: can't go back to v1"
+        yield f"  {printable(result.obstacle.message)}"
+        return
+    yield f"{worker}: would {'lose something by going' if result.losses else 'go'} back to v1"
+    if result.moved is not None:
+        yield f"  the v2 store would be moved to {printable(result.moved.name)}"
+    yield f"  {_DATABASE[result.database]}"
+    if counts := result.counts:
+        yield (
+            f"  leases deleted: {counts['leases']}; gc.root labels restored: {counts['snapshots']} "
+            f"snapshots, {counts['blobs']} blobs"
+        )
+    for title, lines in (("since the migration, no loss", result.changes), ("lost", result.losses)):
+        if lines:
+            yield f"  {title}:"
+            yield from (f"    {printable(line)}" for line in lines)
 
 
 def short_status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
@@ -230,7 +260,7 @@ def status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
         if has_choice and str(status.stage) in ("interrupted", "migrated"):
             yield _blob_sizes_line(status.upstream_exact)
         yield from _newer_lines(status.newer_in_v1)
-        yield f"  next: {status.next_step}"
+        yield f"  next: {printable(status.next_step)}"
 
 
 def _newer_lines(newer: int | None) -> Iterator[str]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
 from buildkit_migrate.cli import targets
+from buildkit_migrate.errors import UndoRefusedError
 
 if TYPE_CHECKING:
     from buildkit_migrate.layout import Root
     from buildkit_migrate.migration.migrate import Progress
+    from buildkit_migrate.migration.undo import Undone
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -33,14 +35,19 @@ def add_parser(commands: Any, epilog: str) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="even if a store or containerd was used since; what was cached since is lost for v1",
+        help="even if the v2 store or containerd was used since; what was cached since is lost for v1",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be done, what would be lost, and why it would be refused; change nothing",
     )
     shared.add_containerd(parser)
     shared.add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status: 0."""
+    """Exit status: 0, or that of a refusal if a dry run shows that there will be one."""
     from buildkit_migrate.cli import render
     from buildkit_migrate.roots import undo_root
 
@@ -49,12 +56,23 @@ def run(options: argparse.Namespace) -> int:
             root.path,
             **shared.containerd_arguments(options),
             force=options.force,
+            dry_run=options.dry_run,
             progress=progress,
         )
         return targets.Result(
             lambda: render.results_as_dict(root.path, results),
             lambda: render.undone_lines(root.path, results),
-            done="the root is back at v1",
+            _refusal(results, options.force) if options.dry_run else 0,
+            done="" if options.dry_run else "the root is back at v1",
         )
 
     return targets.on_one(options, work)
+
+
+def _refusal(results: Sequence[Undone], force: bool) -> int:
+    """The exit status of a refusal of the whole; 0 if there is none."""
+    obstacles = [result.exit_code for result in results if result.obstacle is not None]
+    if obstacles:
+        return obstacles[0]
+    losses = any(result.losses for result in results)
+    return UndoRefusedError.exit_code if losses and not force else 0

@@ -21,9 +21,11 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
+from pathlib import Path
 from typing import Final
 
 from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate.bolt import Database
 from buildkit_migrate.containerd.connection import Connection
 from buildkit_migrate.containerd.protocol import api_pb2 as api
 from buildkit_migrate.containerd.protocol.methods import (
@@ -110,6 +112,10 @@ class LiveContainerd:
 
     @property
     def kept(self) -> None:
+        return None
+
+    @property
+    def root(self) -> None:
         return None
 
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
@@ -245,8 +251,11 @@ class LiveContainerd:
             hint="give the containerd (--address), namespace and snapshotter that BuildKit used",
         )
 
-    def commit(self, *, keep: bool = True) -> None:
+    def commit(self, *, keep: bool = True, switching: Callable[[Path], None] | None = None) -> None:
         """Nothing is left to do: each call is durable when the daemon answers."""
+
+    def put_back(self, kept: Database) -> None:
+        raise ValueError("a running containerd keeps its database itself")
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:
         self.snapshotter.restore_root_labels(before.snapshots, self.connection.run(self._snapshots()))

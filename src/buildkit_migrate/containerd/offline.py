@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate._native.plan import Plan, Records, Survey
-from buildkit_migrate.bolt import Database, encode, keep, remove, rewrite, usable_mode, write
+from buildkit_migrate.bolt import Bucket, Database, encode, keep, remove, rewrite, usable_mode, write
 from buildkit_migrate.containerd.plain import edits_to_restore, holdings, read_state
 from buildkit_migrate.containerd.services import Holding
 from buildkit_migrate.errors import ContainerdStateError, StorageError
@@ -43,11 +43,16 @@ class MetadataDatabase:
                 hint="put the file itself in the place of the link",
             )
 
-    def rewrite(self, edits: Iterable[bytes], kept: Path | None = None) -> None:
+    def rewrite(
+        self,
+        edits: Iterable[bytes],
+        kept: Path | None = None,
+        switching: Callable[[Path], None] | None = None,
+    ) -> None:
         """Applies edits of the root bucket at once: the new file takes the place of the old one by a rename.
 
         The old one stays under the name ``kept``. Without edits nothing is written. The lock goes over to
-        the new file.
+        the new file, which ``switching`` is told right before.
         """
         rest = iter(edits)
         first = next(rest, None)
@@ -64,7 +69,10 @@ class MetadataDatabase:
                 page_size=source.reader.page_size,
                 fill=lambda builder: rewrite(source, builder, itertools.chain([first], rest)),
                 owner_of=self.path,
+                after=source.reader,
             )
+            if switching is not None:
+                switching(aside)
             if kept is not None:
                 keep(self.path, kept)
             new.rename(self.path)
@@ -75,8 +83,16 @@ class MetadataDatabase:
                 if new is not None:
                     new.close()
             raise
-        old, self.database = self.database, new
-        old.close()
+        self._go_over_to(new)
+
+    def put_back(self, kept: Database) -> None:
+        """The file takes the place of this one by a rename, and so does its lock, which must be exclusive."""
+        kept.rename(self.path)
+        self._go_over_to(kept)
+
+    def _go_over_to(self, new: Database) -> None:
+        replaced, self.database = self.database, new
+        replaced.close()
 
     def close(self) -> None:
         self.database.close()
@@ -164,6 +180,10 @@ class OfflineContainerd:
     def kept(self) -> Path:
         return self.database.with_name(self.database.name + self._kept_suffix)
 
+    @property
+    def root(self) -> Bucket:
+        return self._metadata.database.root
+
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
         metadata, snapshots = self.databases
         return Survey.offline(metadata.reader, snapshots.reader, self._namespace, self._snapshotter)
@@ -193,19 +213,21 @@ class OfflineContainerd:
     def ask(self, part: str, plan: Plan) -> None:
         self._asked[part] = plan
 
-    def commit(self, *, keep: bool = True) -> None:
+    def commit(self, *, keep: bool = True, switching: Callable[[Path], None] | None = None) -> None:
         """Writes what was asked for: as it is one rename, of all three services and for one plan."""
         plans = list(self._asked.values())
         if len(plans) != 3 or any(plan is not plans[0] for plan in plans):
             raise ValueError("leases and labels of one plan are written together or not at all")
-        self._metadata.rewrite(plans[0].containerd_edits(time.time_ns()), self.kept if keep else None)
+        edits = plans[0].containerd_edits(time.time_ns())
+        self._metadata.rewrite(edits, self.kept if keep else None, switching)
         self._asked.clear()
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:
-        root = self._metadata.database.root
-        self._metadata.rewrite(
-            encode(edits_to_restore(root, self._namespace, self._snapshotter, ids, before))
-        )
+        edits = edits_to_restore(self.root, self._namespace, self._snapshotter, ids, before)
+        self._metadata.rewrite(encode(edits))
+
+    def put_back(self, kept: Database) -> None:
+        self._metadata.put_back(kept)
 
 
 class _OfflineService:

@@ -15,7 +15,7 @@ from buildkit_migrate.containerd.services import EXPIRE_LABEL, FLAT_LABEL, ROOT_
 from buildkit_migrate.containerd.times import is_stored_time
 from buildkit_migrate.migration.model import Before, Blob, Kind, PlainState, Resource, Snapshot
 
-__all__ = ["blob_size", "edits_to_restore", "holdings", "read_before", "read_state"]
+__all__ = ["blob_size", "edits_to_restore", "existing", "holdings", "read_before", "read_state"]
 
 
 def read_state(metadata: Bucket, snapshots: Bucket, namespace: str, snapshotter: str) -> PlainState:
@@ -56,6 +56,15 @@ def read_before(metadata: Bucket, namespace: str, snapshotter: str, ids: Contain
             for id, entry in _rows(top, b"leases")
             if id in ids and (expire := _label(entry, EXPIRE_LABEL)) is not None
         },
+    )
+
+
+def existing(metadata: Bucket, namespace: str, snapshotter: str) -> tuple[set[bytes], set[bytes]]:
+    """Of the root bucket of containerd's database: names of all snapshots, digests of all blobs."""
+    top = metadata.bucket(b"v1", namespace.encode())
+    return (
+        {name for name, _ in _rows(top, b"snapshots", snapshotter.encode())},
+        {digest for digest, _ in _rows(top, b"content", b"blob")},
     )
 
 

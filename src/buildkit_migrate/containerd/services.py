@@ -15,6 +15,7 @@ from buildkit_migrate.errors import EventLoopError
 
 if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan, Records, Survey
+    from buildkit_migrate.bolt import Bucket, Database
     from buildkit_migrate.migration.model import Before, PlainState
 
 __all__ = [
@@ -109,6 +110,10 @@ class Containerd(Protocol):
     @property
     def kept(self) -> Path | None: ...
 
+    @property
+    def root(self) -> Bucket | None:
+        """Root bucket of `database` as it is now, None if there is no such file."""
+
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
         """What is there now; of leases, at least those named like a record.
 
@@ -136,10 +141,11 @@ class Containerd(Protocol):
     def check_is_known(self, records: int) -> None:
         """Raises ContainerdStateError if there are records, as `state` does for ids."""
 
-    def commit(self, *, keep: bool = True) -> None:
+    def commit(self, *, keep: bool = True, switching: Callable[[Path], None] | None = None) -> None:
         """Makes all that was asked of the services durable.
 
         ``keep``: a database that is replaced stays at `kept`; False if that has one of before already.
+        ``switching`` is told the new file right before it takes the place of `database`.
         """
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:
@@ -148,6 +154,12 @@ class Containerd(Protocol):
         First the labels of snapshots and blobs that still exist, so that nothing is unprotected; then leases
         named like a record that were not there, and the resources that those which were there have got.
         Leases that would have expired will do so again.
+        """
+
+    def put_back(self, kept: Database) -> None:
+        """Gives a database that was replaced its place again, durably, and takes over its exclusive lock.
+
+        Not for one without `database`.
         """
 
 

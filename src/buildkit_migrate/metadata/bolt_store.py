@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from buildkit_migrate.bolt import Bucket, Database, remove, rewrite, usable_mode, write
+from buildkit_migrate.bolt import Bucket, Database, Reader, remove, rewrite, usable_mode, write
 from buildkit_migrate.bolt.edits import Edits, encode
 from buildkit_migrate.errors import BusyError
 from buildkit_migrate.metadata.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
@@ -124,7 +124,7 @@ class BoltFileStore(BoltStore, MetadataStore):
         remove(aside)  # left by a process that was killed; nobody else writes it while we hold the lock
         new: Database | None = None
         try:
-            new = write_store(aside, self._root, encode(edits), like=path)
+            new = write_store(aside, self._root, encode(edits), like=path, after=self._root.reader)
             self._database.check_in_place()
             new.rename(path)
         except BaseException:
@@ -140,10 +140,13 @@ class BoltFileStore(BoltStore, MetadataStore):
         return self._root.bucket(EXTERNAL_BUCKET, id) is not None
 
 
-def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path) -> Database:
+def write_store(
+    path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path, after: Reader | None = None
+) -> Database:
     """Writes a new store: the one below ``source`` with ``edits`` applied, in one pass.
 
-    It is for those who work with the file ``like``. Returns it, locked.
+    It is for those who work with the file ``like``. ``after``: that of the store that it will replace, None
+    if it is another one. Returns it, locked.
     Raises StorageError (also if ``path`` exists) and CorruptDatabaseError.
     """
     return write(
@@ -152,4 +155,5 @@ def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Pat
         page_size=source.reader.page_size,
         fill=lambda builder: rewrite(source, builder, edits),
         owner_of=like,
+        after=after,
     )

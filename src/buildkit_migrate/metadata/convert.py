@@ -90,7 +90,7 @@ def _to_bolt(source: Path, aside: Path, target: Path) -> None:
 
     check_file(source, thorough=True)
     with (
-        LmdbStore.open(source, read_only=True) as store,
+        LmdbStore.look(source) as store,
         write(
             aside, mode=usable_mode(source), page_size=_PAGE_SIZE, fill=store.build, owner_of=source
         ) as new,

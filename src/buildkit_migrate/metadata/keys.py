@@ -27,6 +27,7 @@ __all__ = [
     "WRITTEN",
     "WRITTEN_BY_UPSTREAM",
     "index_key",
+    "is_of_v1",
     "record_of_index_key",
 ]
 
@@ -62,6 +63,28 @@ WRITTEN_BY_UPSTREAM: Final = frozenset(
 WRITTEN: Final = WRITTEN_BY_UPSTREAM | {BLOB_SIZE}
 """The keys that a migration adds to records."""
 
+_V1_KEYS: Final = frozenset(
+    {
+        EQUAL_MUTABLE,
+        BLOB_MAPPING,
+        b"snapshot.size",
+        b"cache.cachePolicy",
+        b"cache.createdAt",
+        b"cache.deleted",
+        b"cache.description",
+        b"cache.lastUsedAt",
+        b"cache.layerType",
+        b"cache.recordType",
+        b"cache.usageCount",
+        b"etag",
+        b"git-remote",
+        b"git-snapshot",
+        b"http.checksum",
+        b"http.modtime",
+    }
+)
+_V1_PREFIXES: Final = (b"local.sharedKey:", b"cache-dir:")
+
 CHAIN_ID_INDEX: Final = b"chainid:"
 BLOB_CHAIN_ID_INDEX: Final = b"blobchainid:"
 """An index is this prefix and then the value of the key."""
@@ -70,6 +93,11 @@ MEDIA_TYPE_DOCKER_GZIP: Final = b"application/vnd.docker.image.rootfs.diff.tar.g
 """Media type of every migrated blob, of OCI layers, too (section 4, pass 3)."""
 
 _SEPARATOR: Final = b"::"
+
+
+def is_of_v1(key: bytes) -> bool:
+    """Whether a daemon that works on a v1 store reads this key of a record."""
+    return key in _V1_KEYS or key.startswith(_V1_PREFIXES)
 
 
 def index_key(index: bytes, record: bytes) -> bytes:

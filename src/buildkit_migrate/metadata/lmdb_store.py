@@ -122,6 +122,25 @@ class LmdbStore(MetadataStore):
         return store
 
     @classmethod
+    @contextlib.contextmanager
+    def look(cls, path: Path) -> Iterator[Self]:
+        """Opens a store to read it once, and makes no lock file beside it.
+
+        Where there is none, nobody has the store open; if somebody opens it meanwhile, BusyError is raised at
+        the end. Otherwise raises as `open` does.
+        """
+        path = Path(os.path.realpath(path))
+        lock = path.with_name(path.name + "-lock")
+        check_file(path)
+        alone = not lock.exists()
+        environment = open_environment(path, read_only=True, alone=alone)
+        with contextlib.closing(cls(path, environment, read_only=True)) as store:
+            _check_head(store._get(HEAD_KEY), path)
+            yield store
+        if alone and lock.exists():
+            raise BusyError(f"{path} was opened by another process while it was read", hint="try again")
+
+    @classmethod
     def create(cls, path: Path) -> Self:
         """A new, empty store with mode 0600. Raises StorageError, also if ``path`` exists."""
         from buildkit_migrate.metadata.lmdb_bulk import write_empty

@@ -6,7 +6,6 @@ It lies in a directory beside the new store; docs/format.md describes its entrie
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -24,6 +23,7 @@ from buildkit_migrate.bolt import (
     sync_directory,
 )
 from buildkit_migrate.errors import CorruptDatabaseError, JournalError
+from buildkit_migrate.migration.fingerprint import fingerprint
 from buildkit_migrate.migration.model import Before, Resource
 from buildkit_migrate.storage import storage_errors
 
@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 __all__ = [
     "APPLIED",
     "APPLYING",
+    "EDIT",
+    "NOTHING",
+    "PUT_BACK",
     "UNDOING",
     "Journal",
     "State",
     "discard",
-    "fingerprint",
     "is_untouched",
     "journal_path",
     "kept_path",
@@ -49,6 +51,15 @@ APPLIED: Final = "applied"
 """Leases and labels are as planned; the switch is next, or was made."""
 UNDOING: Final = "undoing"
 
+NOTHING: Final = "nothing"
+"""A way back: containerd's database is as it was."""
+PUT_BACK: Final = "put-back"
+"""A way back: the kept database takes its place again."""
+EDIT: Final = "edit"
+"""A way back: labels are put into what is there, and leases taken out."""
+_WITHOUT_KEPT: Final = (NOTHING, PUT_BACK)
+"""Ways back after which the kept database may be missing."""
+
 _FORMAT: Final = 2
 _KNOWN_FORMATS: Final = (1, _FORMAT)
 _STATE: Final = b"\0"
@@ -58,6 +69,7 @@ _SNAPSHOT: Final = b"S"
 _BLOB: Final = b"B"
 _FINISHED: Final = b"F"
 
+_FINGERPRINTS: Final = ("v1", "kept", "containerd_after", "v2")
 _BATCH: Final = 96
 """Leases that may be written and not yet noted; each of them costs the next run one question."""
 
@@ -81,11 +93,13 @@ class State:
 
     ``v1``: fingerprint of the v1 store. ``plan``: digest of the edits that make the new store.
     ``containerd``: which one, see `Containerd.identity`. ``kept_path``: the name that its database gets
-    before it is replaced; ``kept``, ``containerd_after``: fingerprints of that, and of the one in its place
-    ("" before the write); all "" if containerd runs. ``v2``: fingerprint of the new store, "" until it is
-    complete. ``used``: others may have used the database in its place before a run went on.
+    before it is replaced; ``kept``: its fingerprint; ``kept_digest``: digest of all of it, "" if the run
+    did not come that far. ``containerd_after``: fingerprint of the database that takes its place, noted
+    right before that; "" until then. All of them are "" if containerd runs. ``v2``: fingerprint of the new
+    store, "" until it is complete. ``used``: others may have used the database in its place before a run
+    went on. ``upstream_exact``: the new store has no sizes of blobs; before format 2 none had them.
     ``previous``: it was made of v1 as that was before its newest transaction.
-    ``upstream_exact``: the new store has no sizes of blobs; before format 2 none had them.
+    ``way_back``: how an undo that was begun goes back, "" before that.
     """
 
     v1: str
@@ -94,30 +108,17 @@ class State:
     phase: str = APPLYING
     kept_path: str = ""
     kept: str = ""
+    kept_digest: str = ""
     containerd_after: str = ""
     v2: str = ""
     used: bool = False
     upstream_exact: bool = True
     previous: bool = False
+    way_back: str = ""
 
 
 def journal_path(v2: Path) -> Path:
     return v2.with_name(v2.name + ".journal")
-
-
-def fingerprint(path: Path) -> str:
-    """Tells whether a store is still the same: size, time of change, and the meta pages; "" if it is missing.
-
-    Every transaction changes the meta pages, every write the time. Raises StorageError.
-    """
-    with storage_errors(path):
-        try:
-            with path.open("rb") as file:
-                metas = file.read(2 * 65536)
-                info = os.fstat(file.fileno())
-        except FileNotFoundError:
-            return ""
-    return f"{info.st_size}:{info.st_mtime_ns}:{hashlib.sha256(metas).hexdigest()}"
 
 
 def kept_path(state: State, database: Path | None) -> Path:
@@ -129,20 +130,20 @@ def kept_path(state: State, database: Path | None) -> Path:
 def is_untouched(state: State, database: Path | None) -> bool:
     """Whether a database file is still that of before the migration, whoever has used it since.
 
-    It gets its second name right before it is replaced, and until then both are of one file.
+    It gets its second name right before it is replaced, and until then both are of one file; or they are
+    equal, if they were copied since.
     """
     if not state.kept_path:
         return False
-    if database is not None and fingerprint(database) == state.kept:
-        return True
-    if state.containerd_after:
-        return False
+    kept = kept_path(state, database)
     database = database or Path(state.containerd["place"])
+    now = fingerprint(database)
+    if now in ("", state.kept, state.containerd_after):
+        return now == state.kept != ""
     with storage_errors(database):
-        return database.exists() and all(
-            not kept.exists() or kept.samefile(database)
-            for kept in (kept_path(state, database), Path(state.kept_path))
-        )
+        if kept.exists():
+            return kept.samefile(database) or fingerprint(kept) == now
+    return state.phase == APPLYING or (state.phase == UNDOING and state.way_back in _WITHOUT_KEPT)
 
 
 class Journal:
@@ -399,9 +400,20 @@ def _decode(stored: bytes, path: Path) -> State:
                 f"{path}: a journal of a newer version",
                 hint="use the version of buildkit-migrate that made it",
             )
+        for name in _FINGERPRINTS:
+            fields[name] = _without_time(fields[name])
+        if fields["phase"] == UNDOING:
+            # Before there was this field: only a database that was put back, or not yet kept, is missing.
+            fields.setdefault("way_back", PUT_BACK)
         return State(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise JournalError(f"{path}: the journal's state can't be read", hint=_UNREADABLE) from error
+
+
+def _without_time(old: str) -> str:
+    """Fingerprints had a time of change between size and digest, which a copy does not keep."""
+    parts = old.split(":")
+    return ":".join((parts[0], parts[-1])) if len(parts) == 3 else old
 
 
 def _key(kind: bytes, number: int) -> bytes:

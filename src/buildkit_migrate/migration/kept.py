@@ -11,6 +11,7 @@ from pathlib import Path
 from buildkit_migrate.bolt import Database, check
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 from buildkit_migrate.migration import journal
+from buildkit_migrate.migration.fingerprint import fingerprint
 from buildkit_migrate.migration.journal import State
 from buildkit_migrate.storage import storage_errors
 
@@ -59,7 +60,7 @@ def _place(state: State | None, database: Path, usual: Path) -> tuple[Path | Non
     if found is None:
         return None, why_not
     try:
-        if journal.fingerprint(found) == state.kept:
+        if fingerprint(found) == state.kept:
             return found, ""
     except StorageError as error:
         return None, str(error)

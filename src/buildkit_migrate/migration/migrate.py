@@ -7,6 +7,7 @@ the job.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -36,6 +37,7 @@ from buildkit_migrate.errors import (
 from buildkit_migrate.metadata.engines import Engine, write_store
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.belonging import check_belonging
+from buildkit_migrate.migration.fingerprint import digesting, fingerprint
 from buildkit_migrate.migration.journal import Journal, State
 from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.place import Place
@@ -244,7 +246,7 @@ class Migration:
         changed = [
             what
             for what, now, then in (
-                ("the store", journal.fingerprint(self._from_path), state.v1),
+                ("the store", fingerprint(self._from_path), state.v1),
                 ("its transaction", self._previous, state.previous),
                 *(
                     (what, self._containerd.identity[what], state.containerd.get(what))
@@ -335,18 +337,24 @@ class Migration:
         goes_on = self._journal is not None
         written = self._note_what_will_be_replaced()
         self._progress("writing leases and labels")
-        try:
-            self._lease_manager.ensure(self.plan, written.lease_finished)
-            self._snapshotter.remove_root_labels(self.plan)
-            self._content_store.remove_root_labels(self.plan)
-            self._containerd.commit(keep=not goes_on)
-        except BaseException:
-            self._forget_what_was_not_begun(written)
-            raise
+        with self._digesting_old_database(written.state, goes_on) as kept_digest:
+            try:
+                self._lease_manager.ensure(self.plan, written.lease_finished)
+                self._snapshotter.remove_root_labels(self.plan)
+                self._content_store.remove_root_labels(self.plan)
+                self._containerd.commit(
+                    keep=not goes_on,
+                    # If this process ends right after the switch, undo still knows the file.
+                    switching=lambda new: written.update(containerd_after=fingerprint(new)),
+                )
+            except BaseException:
+                self._forget_what_was_not_begun(written)
+                raise
         written.update(
             phase=journal.APPLIED,
-            v2=journal.fingerprint(self._aside),
+            v2=fingerprint(self._aside),
             containerd_after=self._database_now(),
+            kept_digest=kept_digest(),
         )
         self._store.rename(self._to_path)
         return self.report(Outcome.MIGRATED)
@@ -366,7 +374,7 @@ class Migration:
             self._journal.add(before)
         else:
             state = State(
-                v1=journal.fingerprint(self._from_path),
+                v1=fingerprint(self._from_path),
                 plan=self._digest,
                 containerd=self._containerd.identity,
                 kept_path="" if kept is None else os.fsdecode(kept.absolute()),
@@ -379,6 +387,18 @@ class Migration:
             )
         return self._journal
 
+    @contextlib.contextmanager
+    def _digesting_old_database(self, state: State, goes_on: bool) -> Iterator[Callable[[], str]]:
+        old = self._containerd.database
+        if goes_on and old is not None:
+            old = journal.kept_path(state, old)
+        if old is None or state.kept_digest or fingerprint(old) != state.kept:
+            yield lambda: state.kept_digest
+        else:
+            # Its pages are read for the new one anyway.
+            with digesting(old) as digest:
+                yield digest
+
     def _forget_what_was_not_begun(self, written: Journal) -> None:
         """A file is replaced as a whole, so if it was not, there is nothing to go on from."""
         if self._containerd.database is not None and self._database_now() == written.state.kept:
@@ -388,7 +408,7 @@ class Migration:
 
     def _database_now(self) -> str:
         database = self._containerd.database
-        return "" if database is None else journal.fingerprint(database)
+        return "" if database is None else fingerprint(database)
 
     def close(self) -> None:
         """Ends the locks; a new store that was not put in use is removed."""

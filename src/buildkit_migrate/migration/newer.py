@@ -12,6 +12,7 @@ from buildkit_migrate.errors import BusyError, CorruptDatabaseError, JournalErro
 from buildkit_migrate.metadata import gojson, keys
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration import journal
+from buildkit_migrate.migration.fingerprint import fingerprint
 
 __all__ = ["newer_records", "what_newer_means"]
 
@@ -25,7 +26,7 @@ def newer_records(v1: Path, v2: Path, engine: Engine | None) -> int | None:
     """
     try:
         state = journal.read_state(journal.journal_path(v2))
-        if not v1.exists() or (state is not None and journal.fingerprint(v1) == state.v1):
+        if not v1.exists() or (state is not None and fingerprint(v1) == state.v1):
             return 0
         if engine != "bolt":
             return None

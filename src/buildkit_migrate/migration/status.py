@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.newer import newer_records
+from buildkit_migrate.migration.outlook import Outlook, outlook_of
 from buildkit_migrate.migration.report import named_text
 from buildkit_migrate.migration.target import Target, target_at
 
@@ -32,12 +33,13 @@ class Stage(enum.StrEnum):
 
 
 _NEXT = {
-    Stage.EMPTY: "nothing to do",
-    Stage.NOT_MIGRATED: "migrate",
-    Stage.INTERRUPTED: "migrate goes on; undo takes back what was done",
-    Stage.MIGRATED: "nothing to do",
-    Stage.UNDO_INTERRUPTED: "undo goes on",
+    Stage.EMPTY: ("nothing to do", ""),
+    Stage.NOT_MIGRATED: ("migrate", ""),
+    Stage.INTERRUPTED: ("migrate goes on", "undo takes back what was done"),
+    Stage.MIGRATED: ("nothing to do", "undo goes back to v1"),
+    Stage.UNDO_INTERRUPTED: ("", "undo goes on"),
 }
+"""What is next; and what leads back, if anything does."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Status:
     ``target``: what lies at the v2 path, None if nothing does.
     ``finished_leases``: noted as written by a migration of a running containerd. ``reason``: why the worker
     is skipped, "" if it is not. ``newer_in_v1``: records of v1 made after the migration; None if that can't
-    be told.
+    be told. ``outlook``: what the files tell of an undo.
     """
 
     from_path: Path
@@ -59,6 +61,7 @@ class Status:
     finished_leases: int = 0
     reason: str = ""
     newer_in_v1: int | None = None
+    outlook: Outlook = field(default=Outlook())
 
     @property
     def worker(self) -> Path:
@@ -77,8 +80,8 @@ class Status:
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a journal to go back with, and a store to go back to."""
-        return self.state is not None and self.has_v1
+        """Whether there is a journal to go back with, and all that it needs."""
+        return self.state is not None and not self.outlook.obstacles
 
     @property
     def next_step(self) -> str:
@@ -87,9 +90,17 @@ class Status:
             return self.target.hint
         if self.stage is Stage.SKIPPED:
             return "nothing to do"
-        if self.stage is Stage.MIGRATED and self.can_undo:
-            return "nothing to do; undo goes back to v1"
-        return _NEXT[self.stage]
+        first, way_back = _NEXT[self.stage]
+        if self.stage is Stage.INTERRUPTED and not self.outlook.goes_on:
+            first = f"{self.from_path} was changed, so migrate can't go on"
+        if self.state is None or not way_back:
+            return first
+        if self.outlook.obstacles:
+            way_back = f"undo can't go back to v1: {'; '.join(self.outlook.obstacles)}"
+        elif self.outlook.doubts:
+            doubts = "; ".join(self.outlook.doubts)
+            way_back = f"{doubts}: undo --dry-run tells whether going back to v1 loses anything"
+        return f"{first}; {way_back}" if first else way_back
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, in the form of `Report.as_dict`."""
@@ -109,9 +120,15 @@ class Status:
             "newer_in_v1": self.newer_in_v1,
             "finished_leases": self.finished_leases,
             "can_undo": self.can_undo,
+            "undo_obstacles": [_text(text) for text in self.outlook.obstacles],
+            "undo_doubts": [_text(text) for text in self.outlook.doubts],
             **named_text("next_step", self.next_step),
             **named_text("reason", self.reason or None),
         }
+
+
+def _text(text: str) -> str:
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _named_texts(containerd: Mapping[str, str]) -> dict[str, str | None]:
@@ -143,4 +160,7 @@ def status(from_path: Path, to_path: Path, engine: Engine = "bolt") -> Status:
     else:
         stage = Stage.NOT_MIGRATED if has_v1 else Stage.EMPTY
     newer = newer_records(from_path, to_path, target.engine) if target and stage is Stage.MIGRATED else None
-    return Status(from_path, to_path, stage, has_v1, target, state, finished, newer_in_v1=newer)
+    outlook = Outlook() if state is None else outlook_of(state, from_path, to_path)
+    return Status(
+        from_path, to_path, stage, has_v1, target, state, finished, newer_in_v1=newer, outlook=outlook
+    )

@@ -1,44 +1,59 @@
 """Back to v1: what a migration did to containerd is taken back, and the new store moved aside.
 
-The order protects the cache again: first the new store goes out of the way, so that no daemon uses what is
-being taken apart; then the labels come back; only then the leases go. The v1 store was never changed.
+All is looked at before anything is changed: what there is to take back, and what going back would lose. The
+order protects the cache again: first the new store goes out of the way, so that no daemon uses what is being
+taken apart; then the labels come back; only then the leases go. The v1 store is never changed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from buildkit_migrate._native.plan import Records
-from buildkit_migrate.bolt import Database, rename
-from buildkit_migrate.containerd.plain import read_before
+from buildkit_migrate.bolt import Bucket, BucketView, Database, check, remove, rename
+from buildkit_migrate.containerd.plain import existing, read_before
 from buildkit_migrate.containerd.services import Containerd
-from buildkit_migrate.errors import JournalError, UndoRefusedError
-from buildkit_migrate.metadata.engines import engine_of, open_store
+from buildkit_migrate.errors import CorruptDatabaseError, Error, JournalError, UndoRefusedError
+from buildkit_migrate.metadata.bolt_store import BoltStore
+from buildkit_migrate.metadata.engines import engine_of
+from buildkit_migrate.metadata.store import ReadableStore
 from buildkit_migrate.migration import journal
-from buildkit_migrate.migration.journal import Journal, State
+from buildkit_migrate.migration.changes import counted, database_changes, gone, store_changes, were
+from buildkit_migrate.migration.fingerprint import digest, fingerprint
+from buildkit_migrate.migration.journal import EDIT, NOTHING, PUT_BACK, Journal
+from buildkit_migrate.migration.model import Before
 from buildkit_migrate.migration.report import named_text
 
-__all__ = ["Undone", "UndoneOutcome", "undo"]
+__all__ = ["Undo", "Undone", "UndoneOutcome", "refuse_losses"]
 
 _MOVED_SUFFIX: Final = ".undone"
+_LOCK_SUFFIX: Final = "-lock"
+
+_NO_KEPT: Final = "put it back from a backup, or keep the v2 store"
 
 
 class UndoneOutcome(enum.StrEnum):
     UNDONE = "undone"
+    PLANNED = "planned"
+    """A dry run: nothing was changed."""
     NOTHING_TO_UNDO = "nothing-to-undo"
     SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
 class Undone:
-    """Of one store. ``moved``: where the new store lies now, None if there was none.
+    """Of one store. ``moved``: where the new store lies now, or would; None if there is none.
 
-    ``reason``: why it was skipped, "" if it was not.
+    ``database``: what happens to containerd's database (``nothing``, ``put-back`` or ``edit``), "" if there
+    is nothing to undo. ``changes``: what happened since the migration, and is no loss. ``losses``: what going
+    back loses. ``obstacle``: why there is no way back at all. ``counts``: of a dry run, leases that are
+    deleted and labels that come back. ``reason``: why it was skipped, "" if it was not.
     """
 
     from_path: Path
@@ -46,12 +61,24 @@ class Undone:
     outcome: UndoneOutcome
     moved: Path | None = None
     seconds: float = 0.0
+    database: str = ""
+    changes: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+    obstacle: Error | None = None
+    counts: dict[str, int] | None = None
     reason: str = ""
 
     @property
     def worker(self) -> Path:
         """The directory that the stores are in."""
         return self.to_path.parent
+
+    @property
+    def exit_code(self) -> int:
+        """That of a refusal, if an undo without ``force`` would be refused; otherwise 0."""
+        if self.obstacle is not None:
+            return self.obstacle.exit_code
+        return UndoRefusedError.exit_code if self.losses else 0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, in the form of `Report.as_dict`."""
@@ -61,120 +88,307 @@ class Undone:
             **named_text("to", self.to_path),
             "outcome": str(self.outcome),
             **named_text("moved", self.moved),
+            "database": self.database,
+            "changes": [_text(line) for line in self.changes],
+            "losses": [_text(line) for line in self.losses],
+            **named_text("obstacle", None if self.obstacle is None else self.obstacle.message),
+            "counts": self.counts,
+            "exit_code": self.exit_code,
             "seconds": self.seconds,
             **named_text("reason", self.reason or None),
         }
 
 
-def undo(
-    from_path: Path,
-    to_path: Path,
-    containerd: Containerd,
-    *,
-    force: bool = False,
-    progress: Callable[[str], object] | None = None,
-) -> Undone:
-    """Takes the migration of one store back, be it finished or not; may be repeated if it is interrupted.
-
-    ``force``: also if the new store, the v1 store or containerd's database were used since. Raises
-    UndoRefusedError, JournalError (no journal tells what was done), BusyError, StorageError,
-    CorruptDatabaseError, and the errors of the containerd.
-    """
-    started = time.perf_counter()
-    progress = progress or (lambda step: None)
-    path = journal.journal_path(to_path)
-    if not from_path.exists():
-        raise JournalError(f"there is no way back to v1: {from_path} is gone", hint="keep the v2 store")
-    state = journal.read_state(path)
-    previous = state is not None and state.previous
-    with Database.open(from_path, exclusive=True, previous=previous) as source:
-        found = Journal.open(path)
-        if found is None:
-            if to_path.exists():
-                raise JournalError(
-                    f"{to_path} has no journal: it was not made by this program, or the journal was removed",
-                    hint="without it nobody knows what containerd's state was before",
-                )
-            return Undone(from_path, to_path, UndoneOutcome.NOTHING_TO_UNDO)
-        with found:
-            _check_is_the_same(found.state, containerd)
-            if to_path.exists() and engine_of(to_path) == "bolt":
-                Database.open(to_path, exclusive=True).close()  # so that no daemon has it open
-            if not force:
-                _refuse_used(found.state, source, to_path, containerd)
-            ids = {*Records(source.reader).ids(), *found.finished_leases()}
-            if not force:
-                containerd.check_is_known(len(ids))
-            go_back = _way_back(found, containerd, ids)
-            found.update(phase=journal.UNDOING)
-            moved = _move_aside(to_path)
-            progress("restoring labels, then deleting leases")
-            go_back()
-    journal.discard(path)
-    return Undone(from_path, to_path, UndoneOutcome.UNDONE, moved, time.perf_counter() - started)
+def _text(line: str) -> str:
+    return line.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _check_is_the_same(state: State, containerd: Containerd) -> None:
-    """Another namespace or snapshotter has nothing that could be taken back: the journal would be lost."""
-    for what in ("namespace", "snapshotter"):
-        then, now = state.containerd.get(what), containerd.identity[what]
-        if now != then:
-            raise JournalError(
-                f"the migration was one of {what} {then}, not {now}", hint=f"give it with --{what} {then}"
-            )
-
-
-def _refuse_used(state: State, source: Database, to_path: Path, containerd: Containerd) -> None:
-    reasons: list[str] = []
-    if to_path.exists():
-        reasons += _uses_of_new_store(state, source, to_path)
-    if journal.fingerprint(source.path) != state.v1:
-        reasons.append(f"{source.path} was changed since")
-    database = containerd.database
-    known = (state.kept, state.containerd_after)  # the former if an undo was interrupted
-    if database is not None and state.containerd_after and journal.fingerprint(database) not in known:
-        reasons.append(f"{database} was changed since")
+def refuse_losses(undos: Sequence[Undo]) -> None:
+    """Raises UndoRefusedError, with all reasons, if going back would lose anything."""
+    reasons = [loss for undo in undos for loss in undo.losses]
     if reasons:
         raise UndoRefusedError(f"not going back to v1: {'; '.join(reasons)}", reasons)
 
 
-def _uses_of_new_store(state: State, source: Database, to_path: Path) -> Iterator[str]:
-    if journal.fingerprint(to_path) == state.v2:
-        return
-    before = set(Records(source.reader).ids())
-    with open_store(to_path, read_only=True) as store:
-        now = set(store.ids())
-    yield (
-        f"{to_path} was used since: {len(now - before)} records were added, {len(before - now)} are not in "
-        "it, others may have changed"
-    )
+class Undo:
+    """The way back of one store, be its migration finished or not; a context manager, which holds its locks.
 
+    Making one looks at everything and changes nothing. ``exclusive``: needed for `carry_out`. ``coming``:
+    what will be containerd's database when those that come first are back; None for the one in its place.
+    Raises JournalError if nothing leads back, BusyError, StorageError, CorruptDatabaseError, and the errors
+    of the containerd.
+    """
 
-def _move_aside(to_path: Path) -> Path | None:
-    if not to_path.exists():
-        return None
-    moved = to_path.with_name(to_path.name + _MOVED_SUFFIX)
-    number = 1
-    while moved.exists():
-        number += 1
-        moved = to_path.with_name(f"{to_path.name}{_MOVED_SUFFIX}.{number}")
-    rename(to_path, moved)
-    return moved
+    def __init__(
+        self,
+        from_path: Path,
+        to_path: Path,
+        containerd: Containerd,
+        *,
+        exclusive: bool = True,
+        force: bool = False,
+        coming: Database | None = None,
+        progress: Callable[[str], object] | None = None,
+    ) -> None:
+        self._started = time.perf_counter()
+        self._from_path = from_path
+        self._to_path = to_path
+        self._containerd = containerd
+        self._force = force
+        self._progress = progress or (lambda step: None)
+        self._before = Before()
+        self._kept: Database | None = None
+        self._way = NOTHING
+        self._losses: list[str] = []
+        self._changes: list[str] = []
+        with contextlib.ExitStack() as held:
+            self._source = held.enter_context(self._open_source(exclusive))
+            self._journal = held.enter_context(self._open_journal(exclusive))
+            self._state = self._journal.state
+            self._check_is_the_same()
+            self._look_at_new_store(held, exclusive)
+            self._ids = {*Records(self._source.reader).ids(), *self._journal.finished_leases()}
+            if not force:
+                containerd.check_is_known(len(self._ids))
+            if fingerprint(from_path) != self._state.v1:
+                self._changes.append(f"{from_path} was changed, and stays as it is")
+            self._look_at_containerd(held, coming, exclusive)
+            self.changes = tuple(self._changes)
+            # An undo that went on without the new store is decided: nothing more is lost by ending it.
+            begun = self._state.phase == journal.UNDOING and not to_path.exists()
+            self.losses = () if begun else tuple(self._losses)
+            self._held = held.pop_all()
 
+    # --- Looking
 
-def _way_back(found: Journal, containerd: Containerd, ids: set[bytes]) -> Callable[[], None]:
-    """What takes back what was done to containerd. All that it needs is found before anything is changed."""
-    state = found.state
-    if state.containerd["mode"] == "live":
-        before = found.before()
-        return lambda: containerd.restore(ids, before)
-    if state.kept == state.containerd_after or journal.is_untouched(state, containerd.database):
-        return lambda: None  # nothing was written, or it has been put back
-    database, kept = containerd.database, journal.kept_path(state, containerd.database)
-    if journal.fingerprint(kept) != state.kept:
-        raise JournalError(f"{kept} is missing, or is not the database as it was before the migration")
-    if database is not None and journal.fingerprint(database) == state.containerd_after and not state.used:
-        return lambda: rename(kept, database)
-    with Database.open(kept) as old:
-        before = read_before(old.root, state.containerd["namespace"], state.containerd["snapshotter"], ids)
-    return lambda: containerd.restore(ids, before)
+    def _open_source(self, exclusive: bool) -> Database:
+        if not self._from_path.exists():
+            raise JournalError(
+                f"there is no way back to v1: {self._from_path} is gone", hint="keep the v2 store"
+            )
+        state = journal.read_state(journal.journal_path(self._to_path))
+        previous = state is not None and state.previous
+        return Database.open(self._from_path, exclusive=exclusive, previous=previous)
+
+    def _open_journal(self, exclusive: bool) -> Journal:
+        found = Journal.open(journal.journal_path(self._to_path), read_only=not exclusive)
+        if found is None:
+            raise JournalError(
+                f"{self._to_path} has no journal: it was not made by this program, or the journal was "
+                "removed",
+                hint="without it nobody knows what containerd's state was before",
+            )
+        return found
+
+    def _check_is_the_same(self) -> None:
+        """Another namespace or snapshotter has nothing that could be taken back."""
+        for what in ("namespace", "snapshotter"):
+            then, now = self._state.containerd.get(what), self._containerd.identity[what]
+            if now != then:
+                raise JournalError(
+                    f"{self._to_path}: the migration was one of {what} {then}, not {now}",
+                    hint=f"give it with --{what} {then}",
+                )
+
+    def _look_at_new_store(self, held: contextlib.ExitStack, exclusive: bool) -> None:
+        path = self._to_path
+        if not path.exists():
+            return
+        try:
+            if engine_of(path) == "bolt":
+                # Kept open, so that no daemon opens it meanwhile.
+                store: ReadableStore = BoltStore(
+                    held.enter_context(Database.open(path, exclusive=exclusive)).root
+                )
+                self._compare_stores(store)
+            else:
+                from buildkit_migrate.metadata.lmdb_store import LmdbStore
+
+                with LmdbStore.look(path) as store:
+                    self._compare_stores(store)
+        except CorruptDatabaseError as error:
+            self._losses.append(f"{path} can't be read, so nobody knows what was added to it: {error.rule}")
+
+    def _compare_stores(self, store: ReadableStore) -> None:
+        path = self._to_path
+        if fingerprint(path) == self._state.v2:
+            return
+        found = store_changes(BoltStore(self._source.root), store)
+        if found.added:
+            self._losses.append(f"{path} was used since: {were(found.added, 'record')} added")
+        if found.changed:
+            self._losses.append(f"{path} was used since: {were(found.changed, 'record')} changed")
+        if found.missing:
+            self._changes.append(f"{path} lacks {counted(found.missing, 'record')} of v1")
+
+    def _look_at_containerd(
+        self, held: contextlib.ExitStack, coming: Database | None, exclusive: bool
+    ) -> None:
+        state, containerd = self._state, self._containerd
+        self._progress("looking at containerd")
+        if state.containerd["mode"] == "live":
+            self._way, self._before = EDIT, self._journal.before()
+            self._count_what_is_gone(*self._existing(containerd.root))
+            return
+        database = containerd.database
+        place = database if coming is None else coming.path
+        if state.kept == state.containerd_after or journal.is_untouched(state, place):
+            return  # nothing was written, or it has been put back
+        old, is_same = self._open_kept(held, exclusive)
+        self._kept = old
+        root = containerd.root if coming is None else coming.root
+        is_used = place is None or fingerprint(place) != state.containerd_after or state.used
+        if root is not None and (is_used or not is_same):
+            found = database_changes(BucketView(old.root), BucketView(root), *self._names(), self._ids)
+            self._changes += [f"{database}: {line}" for line in found.lines()]
+            self._way = PUT_BACK if found.are_harmless else EDIT
+        else:
+            self._way = EDIT if root is None else PUT_BACK
+        self._before = read_before(old.root, *self._names(), self._ids)
+        if self._way == EDIT or not is_same:
+            snapshots, blobs = self._existing(root)
+            if not is_same:
+                self._refuse_another_database(snapshots - self._existing(old.root)[0])
+            self._count_what_is_gone(snapshots, blobs)
+
+    def _names(self) -> tuple[str, str]:
+        return self._state.containerd["namespace"], self._state.containerd["snapshotter"]
+
+    def _existing(self, root: Bucket | None) -> tuple[set[bytes], set[bytes]]:
+        """The names of snapshots and blobs in a database; None: in a running containerd."""
+        if root is not None:
+            return existing(root, *self._names())
+        state = self._containerd.state(())
+        return set(state.snapshots), set(state.blobs)
+
+    def _open_kept(self, held: contextlib.ExitStack, exclusive: bool) -> tuple[Database, bool]:
+        """The old database, and whether it is as it was. If it is not, it may be taken by force, if sound."""
+        kept = journal.kept_path(self._state, self._containerd.database)
+        now = fingerprint(kept)
+        if not now:
+            raise JournalError(
+                f"there is no way back to v1: {kept}, the old database of containerd, is missing",
+                hint=_NO_KEPT,
+            )
+        known = self._state.kept_digest
+        is_same = now == self._state.kept and (not known or digest(kept) == known)
+        try:
+            old = held.enter_context(Database.open(kept, exclusive=exclusive))
+            damage = check(old.reader) if not known or not is_same else []
+        except CorruptDatabaseError as error:
+            damage = [(error.page, error.rule)]
+        if damage:
+            raise JournalError(
+                f"there is no way back to v1: {kept}, the old database of containerd, is damaged: "
+                f"{damage[0][1]}",
+                hint=_NO_KEPT,
+            )
+        if not is_same:
+            self._losses.append(f"{kept} is not as it was: what it says of containerd may be out of date")
+        return old, is_same
+
+    def _refuse_another_database(self, unknown: set[bytes]) -> None:
+        """``unknown``: the snapshots of now that the old database lacks; of v1's records it must have all."""
+        lacking = len(unknown & self._ids)
+        if lacking:
+            kept = journal.kept_path(self._state, self._containerd.database)
+            raise JournalError(
+                f"there is no way back to v1: {kept}, the old database of containerd, lacks "
+                f"{counted(lacking, 'snapshot')} of v1's records",
+                hint=_NO_KEPT,
+            )
+
+    def _count_what_is_gone(self, snapshots: set[bytes], blobs: set[bytes]) -> None:
+        lost = gone(self._before, snapshots, blobs, BoltStore(self._source.root))
+        for number, what in zip(lost, ("snapshot", "blob"), strict=True):
+            if number:
+                self._losses.append(
+                    f"{self._from_path}: {counted(number, what)} of its records "
+                    f"{'is' if number == 1 else 'are'} gone from containerd"
+                )
+
+    @property
+    def coming(self) -> Database | None:
+        """What will take the place of containerd's database; None if nothing does."""
+        return self._kept if self._way == PUT_BACK else None
+
+    # --- Telling and doing
+
+    def report(self) -> Undone:
+        """What would be done."""
+        moved = self._free_name() if self._to_path.exists() else None
+        counts = {"leases": 0, "snapshots": 0, "blobs": 0}
+        if self._way != NOTHING:
+            state = self._containerd.state(self._ids)
+            counts = {
+                "leases": sum(1 for id in state.leases if id in self._ids and id not in self._before.leases),
+                "snapshots": sum(
+                    1
+                    for name in self._before.snapshots
+                    if name in state.snapshots and not state.snapshots[name].root_label
+                ),
+                "blobs": sum(
+                    1
+                    for digest in self._before.blobs
+                    if digest in state.blobs and not state.blobs[digest].root_label
+                ),
+            }
+        return self._undone(UndoneOutcome.PLANNED, moved, counts)
+
+    def carry_out(self) -> Undone:
+        """Goes back, or goes on with it; may be interrupted, and then repeated."""
+        self._journal.update(phase=journal.UNDOING, way_back=self._way)
+        moved = self._move_aside()
+        self._progress("restoring labels, then deleting leases")
+        if self._way == PUT_BACK and self._kept is not None:
+            self._containerd.put_back(self._kept)
+        elif self._way == EDIT:
+            self._containerd.restore(self._ids, self._before)
+        self._journal.close()
+        journal.discard(self._journal.path)
+        return self._undone(UndoneOutcome.UNDONE, moved)
+
+    def _undone(
+        self, outcome: UndoneOutcome, moved: Path | None, counts: dict[str, int] | None = None
+    ) -> Undone:
+        return Undone(
+            self._from_path,
+            self._to_path,
+            outcome,
+            moved,
+            time.perf_counter() - self._started,
+            self._way,
+            self.changes,
+            self.losses,
+            counts=counts,
+        )
+
+    def _move_aside(self) -> Path | None:
+        """LMDB's lock file goes with the store, or is removed if that went before."""
+        lock = self._to_path.with_name(self._to_path.name + _LOCK_SUFFIX)
+        if not self._to_path.exists():
+            remove(lock)
+            return None
+        moved = self._free_name()
+        rename(self._to_path, moved)
+        if lock.exists():
+            rename(lock, moved.with_name(moved.name + _LOCK_SUFFIX))
+        return moved
+
+    def _free_name(self) -> Path:
+        moved = self._to_path.with_name(self._to_path.name + _MOVED_SUFFIX)
+        number = 1
+        while moved.exists():
+            number += 1
+            moved = self._to_path.with_name(f"{self._to_path.name}{_MOVED_SUFFIX}.{number}")
+        return moved
+
+    def close(self) -> None:
+        """Ends the locks."""
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

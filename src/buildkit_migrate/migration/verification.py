@@ -116,7 +116,7 @@ def opened_store(path: Path) -> Iterator[tuple[Bucket, tuple[Database, ...]]]:
     check_file(path, thorough=True)
     image = bytearray()
     builder = Builder(image.extend)
-    with contextlib.closing(LmdbStore.open(path, read_only=True)) as store:
+    with LmdbStore.look(path) as store:
         store.build(builder)
     metas = builder.finish()
     image[: len(metas)] = metas

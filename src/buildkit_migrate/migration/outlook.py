@@ -1,0 +1,59 @@
+"""What files tell of an undo before anybody asks for one: cheap, without locks, from fingerprints alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildkit_migrate.migration import journal
+from buildkit_migrate.migration.fingerprint import fingerprint
+from buildkit_migrate.migration.journal import State
+
+__all__ = ["Outlook", "outlook_of"]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """``obstacles``: why nothing leads back. ``doubts``: what an undo has to look at first, and may refuse.
+
+    ``goes_on``: whether an interrupted migration may go on; not if the v1 store was used since.
+    """
+
+    obstacles: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    goes_on: bool = True
+
+
+def outlook_of(state: State, from_path: Path, to_path: Path) -> Outlook:
+    """Raises StorageError."""
+    obstacles: list[str] = []
+    doubts: list[str] = []
+    now = fingerprint(from_path)
+    if not now:
+        obstacles.append(f"{from_path} is gone")
+    if state.kept_path:
+        _look_at_containerd(state, to_path, obstacles, doubts)
+    if fingerprint(to_path) not in ("", state.v2):
+        doubts.append(f"{to_path} was used since")
+    return Outlook(tuple(obstacles), tuple(doubts), now == state.v1)
+
+
+def _look_at_containerd(state: State, to_path: Path, obstacles: list[str], doubts: list[str]) -> None:
+    database = Path(state.containerd["place"])
+    beside = to_path.with_name(database.name)
+    if beside.exists():  # an OCI worker's own, which may have been moved with it
+        database = beside
+    now = fingerprint(database)
+    if not now:
+        doubts.append(f"{database} is not there")
+        return
+    if journal.is_untouched(state, database) or state.kept == state.containerd_after:
+        return
+    kept = journal.kept_path(state, database)
+    old = fingerprint(kept)
+    if not old:
+        obstacles.append(f"{kept} is missing")
+    elif old != state.kept:
+        doubts.append(f"{kept} is not as it was")
+    if now != state.containerd_after or state.used:
+        doubts.append(f"{database} was used since")

@@ -1,0 +1,366 @@
+"""Roots that were moved, used, or half way when they were: all of them lead back, or say why they do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fault_points
+import ondisk
+from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.errors import StorageError
+from buildkit_migrate.metadata.bolt_store import BoltFileStore
+from buildkit_migrate.metadata.gojson import Value
+from buildkit_migrate.migration import undo as undo_module
+from buildkit_migrate.migration.journal import Journal
+from buildkit_migrate.roots import root_status, undo_root
+from fault_points import calls
+from fixtures import bucket, buckets
+from ondisk import OnDisk
+
+MOVES: dict[str, Callable[[Path, Path], None]] = {
+    "tar": lambda source, target: tar(source, target),
+    "cp -r": lambda source, target: run("cp", "-r", str(source), str(target)),
+    "python": lambda source, target: shutil.copytree(source, target, copy_function=shutil.copy) and None,
+}
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+def tar(source: Path, target: Path) -> None:
+    """As an archive that keeps no times, with hard links as files of their own."""
+    target.mkdir()
+    pack = ["tar", "--hard-dereference", "--mtime=2001-01-01", "-cC", str(source), "."]
+    archive = subprocess.run(pack, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-xmC", str(target)], input=archive, check=True)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OnDisk:
+    return ondisk.sample(tmp_path)
+
+
+def databases(root: OnDisk) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (root.v1, root.containerd, root.snapshots)}
+
+
+def moved(root: OnDisk, how: str, into: Path) -> OnDisk:
+    MOVES[how](root.root, into)
+    shutil.rmtree(root.root)
+    return ondisk.oci(into, root.snapshotter)
+
+
+def undo(root: OnDisk, *arguments: str) -> tuple[int, dict[str, Any]]:
+    result = ondisk.run("undo", "--format", "json", *root.options, *arguments, str(root.root))
+    assert "Traceback" not in result.stderr
+    return result.returncode, json.loads(result.stdout)
+
+
+def next_step(root: OnDisk) -> str:
+    (status,) = root_status(root.root)
+    return status.next_step
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_a_moved_root_goes_back(root: OnDisk, how: str, tmp_path: Path) -> None:
+    before = databases(root)
+    root.migrate_here()
+    there = moved(root, how, tmp_path / "there")
+    assert "undo goes back to v1" in next_step(there)
+    assert undo(there)[0] == 0
+    assert databases(there) == before
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "call" in metafunc.fixturenames:
+        metafunc.parametrize("call", range(len(calls("migrate"))))
+
+
+def test_interrupted_moved_and_taken_back(call: int, root: OnDisk, tmp_path: Path) -> None:
+    """Byte for byte, wherever it was killed."""
+    before = databases(root)
+    assert fault_points.run(call, "kill", "migrate", root).returncode == -9
+    there = moved(root, "cp -r", tmp_path / "there")
+    goes_on = ondisk.oci(tmp_path / "goes-on", root.snapshotter)
+    run("cp", "-r", str(there.root), str(goes_on.root))
+    undo_root(there.root)
+    assert databases(there) == before
+    goes_on.migrate_here()
+    goes_on.verify_here()
+    undo_root(goes_on.root)
+    assert databases(goes_on) == before
+
+
+def test_undo_interrupted_and_moved(root: OnDisk, tmp_path: Path) -> None:
+    before = databases(root)
+    root.migrate_here()
+    for at, name in enumerate(calls("undo")):
+        if name not in ("rename", "unlink", "rmdir"):
+            continue
+        copy = ondisk.oci(tmp_path / f"copy{at}", root.snapshotter)
+        run("cp", "-r", str(root.root), str(copy.root))
+        assert fault_points.run(at, "kill", "undo", copy).returncode == -9
+        there = moved(copy, "cp -r", tmp_path / f"there{at}")
+        # The old daemon works as soon as the new store is out of the way.
+        if not there.v2.exists() and not there.kept.exists():
+            ondisk.edit(there.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": {b"a": b""}}}}})
+            used = databases(there)
+            undo_root(there.root)
+            assert databases(there) == used
+        else:
+            undo_root(there.root)
+            assert databases(there) == before
+
+
+def test_a_journal_of_the_version_before(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = databases(root)
+    root.migrate_here()
+    with Journal.open(root.v2.with_name(root.v2.name + ".journal")) as journal:  # type: ignore[union-attr]
+        from buildkit_migrate.migration import journal as module
+
+        def with_time(fingerprint: str) -> str:
+            return fingerprint.replace(":", ":1700000000000000000:")
+
+        old = {
+            name: with_time(getattr(journal.state, name)) for name in ("v1", "v2", "kept", "containerd_after")
+        }
+        fields = json.loads(module._encode(journal.state)) | old | {"format": 1}
+        for new in ("kept_digest", "way_back", "upstream_exact"):
+            del fields[new]
+        monkeypatch.setattr(module, "_encode", lambda state: json.dumps(fields).encode())
+        journal.update()
+    assert "undo goes back to v1" in next_step(root)
+    assert undo(root)[0] == 0
+    assert databases(root) == before
+
+
+# What was done since.
+
+VERSION: Edits = {b"v1": {b"version": b"\x08"}}
+
+
+def test_a_new_daemon_that_was_only_started(root: OnDisk) -> None:
+    """It raises the version of the schema, and makes transactions without a change."""
+    before = databases(root)
+    root.migrate_here()
+    ondisk.edit(root.containerd, VERSION)
+    ondisk.edit(root.v2, {b"_main": {}})
+    code, document = undo(root)
+    assert code == 0
+    assert document["workers"][0]["changes"] == [f"{root.containerd}: schema version 3 -> 4"]
+    assert databases(root) == before
+
+
+def test_what_others_did_in_containerd_stays(root: OnDisk) -> None:
+    root.migrate_here()
+    others: Edits = {b"v1": {b"version": b"\x08", b"k8s.io": {b"leases": {b"x": {b"createdat": b""}}}}}
+    ondisk.edit(root.containerd, others)
+    code, document = undo(root)
+    assert code == 0
+    assert document["workers"][0]["database"] == "edit"
+    tree = ondisk.tree(root.containerd)
+    assert b"x" in bucket(tree, b"v1", b"k8s.io", b"leases")
+    assert not bucket(tree, b"v1", b"buildkit", b"leases")
+
+
+def record_of(root: OnDisk, number: int = 0) -> bytes:
+    return sorted(buckets(bucket(ondisk.tree(root.v1), b"_main")))[number]
+
+
+def set_value(root: OnDisk, key: bytes) -> None:
+    with BoltFileStore.open(root.v2) as store, store.update(record_of(root)) as record:
+        record.set(key, Value(b"77"))
+
+
+def test_changed_records(root: OnDisk) -> None:
+    root.migrate_here()
+    set_value(root, b"cache.onlyInLaterVersions")
+    assert undo(root, "--dry-run")[0] == 0
+    set_value(root, b"cache.lastUsedAt")
+    code, document = undo(root)
+    assert code == 14
+    assert document["error"]["reasons"] == [f"{root.v2} was used since: 1 record was changed"]
+
+
+def test_a_pruned_record(root: OnDisk) -> None:
+    """Its snapshot is gone, so v1 would have a record that leads nowhere."""
+    root.migrate_here()
+    id = record_of(root)
+    with BoltFileStore.open(root.v2) as store:
+        store.clear(id)
+    code, document = undo(root, "--dry-run")
+    assert code == 0
+    assert document["workers"][0]["changes"] == [f"{root.v2} lacks 1 record of v1"]
+    ondisk.edit(
+        root.containerd,
+        {b"v1": {b"buildkit": {b"snapshots": {b"overlayfs": {id: None}}, b"leases": {id: None}}}},
+    )
+    code, document = undo(root)
+    assert code == 14
+    assert "1 snapshot of its records is gone" in document["error"]["message"]
+    assert undo(root, "--force")[0] == 0
+
+
+# The old database.
+
+
+def test_a_sound_old_database_is_taken_by_force(root: OnDisk) -> None:
+    root.migrate_here()
+    ondisk.edit(root.kept, {b"v1": {b"others": {b"a": b""}}})
+    assert "old database" not in next_step(root)
+    assert "undo --dry-run tells" in next_step(root)
+    code, document = undo(root)
+    assert code == 14
+    assert "is not as it was" in document["error"]["message"]
+    assert undo(root, "--force")[0] == 0
+    assert not bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"leases")
+
+
+def flipped(path: Path, at: int) -> None:
+    """Changes one byte, as a disk may do."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.unlink()
+    path.write_bytes(content)
+
+
+def test_each_byte_of_the_old_database_counts(root: OnDisk) -> None:
+    root.migrate_here()
+    label = b"containerd.io/gc.root20"  # and the rest of its time
+    flipped(root.kept, root.kept.read_bytes().rindex(label) + len(label))
+    code, _ = undo(root)
+    assert code == 14
+
+
+def test_of_another_root(root: OnDisk, tmp_path: Path) -> None:
+    """Force or not: it has nothing of this one."""
+    root.migrate_here()
+    root.kept.unlink()
+    ondisk.empty_database(root.kept)
+    for arguments in ((), ("--force",)):
+        code, document = undo(root, *arguments)
+        assert code == 13
+        assert "lacks" in document["error"]["message"]
+        assert "--force" not in document["error"]["hint"]
+    assert root.v2.exists()
+
+
+def test_a_damaged_old_database(root: OnDisk) -> None:
+    root.migrate_here()
+    root.kept.unlink()
+    root.kept.write_bytes(os.urandom(100_000))
+    for arguments in ((), ("--force",), ("--dry-run",)):
+        assert undo(root, *arguments)[0] == 13
+
+
+@pytest.mark.parametrize("what", ["kept", "v1"])
+def test_status_tells_that_nothing_leads_back(root: OnDisk, what: str) -> None:
+    root.migrate_here()
+    getattr(root, what).unlink()
+    (status,) = root_status(root.root)
+    assert not status.can_undo
+    assert "undo goes back" not in status.next_step
+    assert str(getattr(root, what)) in status.next_step
+    assert undo(root, "--force")[0] == 13
+
+
+def test_status_tells_that_somebody_used_it(root: OnDisk) -> None:
+    root.migrate_here()
+    set_value(root, b"cache.lastUsedAt")
+    assert "undo goes back" not in next_step(root)
+    assert f"{root.v2} was used since" in next_step(root)
+
+
+def test_a_dry_run_writes_nothing(root: OnDisk) -> None:
+    root.migrate_here()
+    before = ondisk.listing(root.root)
+    code, document = undo(root, "--dry-run")
+    assert code == 0
+    (worker,) = document["workers"]
+    assert worker["outcome"] == "planned"
+    assert worker["database"] == "put-back"
+    assert worker["counts"] == {"leases": 287, "snapshots": 367, "blobs": 130}
+    text = ondisk.run("undo", "--dry-run", str(root.root))
+    assert "would go back to v1" in text.stdout
+    assert "leases deleted: 287; gc.root labels restored: 367 snapshots, 130 blobs" in text.stdout
+    assert ondisk.listing(root.root) == before
+
+
+# Several workers.
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[OnDisk]:
+    """Two workers in one root."""
+    first = ondisk.sample(tmp_path)
+    shutil.copytree(first.worker, first.root / "runc-native")
+    second = ondisk.oci(first.root, "native")
+    ondisk.edit(second.containerd, renamed_snapshotter(second))
+    return [second, first]
+
+
+def renamed_snapshotter(root: OnDisk) -> Edits:
+    rows = bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"snapshots", b"overlayfs")
+    return {b"v1": {b"buildkit": {b"snapshots": {b"overlayfs": None, b"native": rows}}}}
+
+
+def test_all_are_looked_at_before_any_goes_back(two: list[OnDisk]) -> None:
+    two[0].migrate_here()
+    after = [databases(root) for root in two]
+    for root in two:
+        set_value(root, b"cache.lastUsedAt")
+    code, document = undo(two[0])
+    assert code == 14
+    assert len(document["error"]["reasons"]) == 2
+    assert [databases(root) for root in two] == after
+    two[0].kept.unlink()
+    code, document = undo(two[0], "--force")
+    assert code == 13
+    assert [databases(root) for root in two] == after
+    assert all(root.v2.exists() for root in two)
+    code, document = undo(two[0], "--dry-run", "--force")
+    assert code == 13
+    assert [worker["exit_code"] for worker in document["workers"]] == [13, 14]
+
+
+def test_which_are_back_when_one_fails(two: list[OnDisk], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [databases(root) for root in two]
+    two[0].migrate_here()
+    rename = undo_module.rename
+
+    def failing(path: Path, target: Path) -> None:
+        if path == two[0].v2:
+            raise StorageError(f"{path}: I/O error")
+        rename(path, target)
+
+    monkeypatch.setattr(undo_module, "rename", failing)
+    with pytest.raises(StorageError) as caught:
+        undo_root(two[0].root)
+    assert [report.worker for report in caught.value.reports] == [two[1].worker]  # type: ignore[attr-defined]
+    monkeypatch.undo()
+    undo_root(two[0].root)
+    assert [databases(root) for root in two] == before
+
+
+# LMDB's lock files.
+
+
+def test_no_lock_file_stays(root: OnDisk) -> None:
+    assert root.migrate("--to-engine", "lmdb").returncode == 0
+    lock = root.v2.with_name(root.v2.name + "-lock")
+    lock.write_bytes(b"")
+    assert undo(root)[0] == 0
+    assert not lock.exists()
+    lock = root.v2.with_name(root.v2.name + ".undone-lock")
+    lock.unlink()  # it went with the store
+    assert ondisk.run("convert", str(root.v2) + ".undone", str(root.root / "converted")).returncode == 0
+    assert not lock.exists()
