@@ -14,23 +14,26 @@ if TYPE_CHECKING:
     from buildkit_migrate.chain import ChainIds, chain_ids
     from buildkit_migrate.embed import ensure_migrated
     from buildkit_migrate.metadata.engines import open_store
+    from buildkit_migrate.migration.clean import Cleaned
     from buildkit_migrate.migration.migrate import migrate_v2
     from buildkit_migrate.migration.report import Report
     from buildkit_migrate.migration.status import Status
     from buildkit_migrate.migration.undo import Undone
     from buildkit_migrate.migration.verification import Verification
-    from buildkit_migrate.roots import migrate_root, root_status, undo_root, verify_root
+    from buildkit_migrate.roots import clean_root, migrate_root, root_status, undo_root, verify_root
 
     __version__: str
 
 __all__ = [
     "ChainIds",
+    "Cleaned",
     "Report",
     "Status",
     "Undone",
     "Verification",
     "__version__",
     "chain_ids",
+    "clean_root",
     "ensure_migrated",
     "errors",
     "migrate_root",
@@ -43,11 +46,13 @@ __all__ = [
 
 _HOMES = {
     "ChainIds": "buildkit_migrate.chain",
+    "Cleaned": "buildkit_migrate.migration.clean",
     "Report": "buildkit_migrate.migration.report",
     "Status": "buildkit_migrate.migration.status",
     "Undone": "buildkit_migrate.migration.undo",
     "Verification": "buildkit_migrate.migration.verification",
     "chain_ids": "buildkit_migrate.chain",
+    "clean_root": "buildkit_migrate.roots",
     "ensure_migrated": "buildkit_migrate.embed",
     "migrate_root": "buildkit_migrate.roots",
     "migrate_v2": "buildkit_migrate.migration.migrate",

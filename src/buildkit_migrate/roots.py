@@ -5,16 +5,24 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
-from buildkit_migrate.errors import Error, JournalError, StorageError
+from buildkit_migrate.errors import DifferencesError, Error, JournalError, StorageError
 from buildkit_migrate.finding import Host, find_root, find_roots
 from buildkit_migrate.layout import CONTAINERD_WORKER, Root, Skipped, Worker
 from buildkit_migrate.metadata.engines import Engine
+from buildkit_migrate.migration.clean import (
+    Cleaned,
+    CleanedOutcome,
+    faults,
+    leftovers,
+    remove_leftovers,
+)
 from buildkit_migrate.migration.journal import journal_path, read_state
 from buildkit_migrate.migration.kept import opened_kept
 from buildkit_migrate.migration.migrate import (
@@ -43,6 +51,7 @@ __all__ = [
     "Host",
     "Root",
     "Worker",
+    "clean_root",
     "default_places",
     "find_root",
     "find_roots",
@@ -265,11 +274,13 @@ def undo_root(
     return sorted([*results.values(), *skipped], key=lambda undone: undone.worker)
 
 
-def _refuse(obstacles: Sequence[JournalError]) -> None:
+def _refuse(errors: Sequence[JournalError | DifferencesError]) -> None:
     """Raises one error that says all of them."""
-    if obstacles:
-        hints = {error.hint for error in obstacles}
-        raise JournalError("; ".join(map(str, obstacles)), hint="; ".join(sorted(hints))) from obstacles[0]
+    if errors:
+        message = "; ".join(error.message for error in errors)
+        hint = "; ".join(sorted({error.hint for error in errors}))
+        interrupted = any(isinstance(error, JournalError) for error in errors)
+        raise JournalError(message, hint=hint) if interrupted else DifferencesError(message, (), hint=hint)
 
 
 def _go_back(undos: Mapping[Worker, Undo], results: dict[Worker, Undone]) -> None:
@@ -281,6 +292,53 @@ def _go_back(undos: Mapping[Worker, Undo], results: dict[Worker, Undone]) -> Non
             error.reports = tuple(finished)
             raise
         finished.append(undone)
+
+
+def clean_root(
+    path: StrPath | None = None,
+    *,
+    containerd_root: StrPath | Setting | None = None,
+    namespace: str | Setting = DEFAULT_NAMESPACE,
+    snapshotter: str | Setting | None = None,
+    snapshotter_root: StrPath | Setting | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> list[Cleaned]:
+    """Removes what the migration of a stopped BuildKit left for an undo; a result for each worker.
+
+    Old databases of containerd, journals, new stores that were moved aside, temporary files of killed runs,
+    lock files of stores that are gone. The v1 stores stay. After that there is no undo. All workers are
+    looked at before anything is removed: if the migration of one is not finished, or its v2 store or
+    containerd's databases are not sound, nothing is. Of containerd workers that is known, and their old
+    database removed, with ``containerd_root`` only. Other parameters are those of `migrate_root`.
+    Raises JournalError, DifferencesError (damage, or a worker that is not migrated), BusyError, StorageError,
+    CorruptDatabaseError, ContainerdStateError.
+    """
+    root = find_root(path)
+    place = _place(None, containerd_root, namespace, snapshotter, snapshotter_root)
+    results: dict[Worker, Cleaned] = {}
+    with contextlib.ExitStack() as held:
+        lock_state(root, held, dry_run=dry_run)
+        opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
+        for worker in root.workers:
+            stopped = opener.place(worker).backend and (worker.v1.exists() or worker.v2.exists())
+            found = opener.containerd(worker) if stopped else None
+            offline = found if isinstance(found, OfflineContainerd) else None
+            files = leftovers(worker.v2, offline.kept if offline else None)
+            if not files:
+                results[worker] = Cleaned(worker.path, CleanedOutcome.NOTHING_TO_CLEAN)
+                continue
+            databases = offline.databases if offline else ()
+            wrong = tuple(faults(worker.v2, databases, progress or (lambda step: None)))
+            results[worker] = Cleaned(worker.path, CleanedOutcome.PLANNED, files, wrong)
+        if not dry_run:
+            _refuse([fault for planned in results.values() for fault in planned.faults])
+            for worker, planned in results.items():
+                if planned.files:
+                    remove_leftovers(worker.v2, planned.files)
+                    results[worker] = replace(planned, outcome=CleanedOutcome.CLEANED)
+    skipped = [Cleaned(one.path, CleanedOutcome.SKIPPED, reason=one.reason) for one in root.skipped]
+    return sorted([*results.values(), *skipped], key=lambda cleaned: cleaned.worker)
 
 
 def root_status(

@@ -16,7 +16,7 @@ from buildkit_migrate.cli.signals import Ending, ending_cleanly
 
 __all__ = ["main"]
 
-_COMMANDS: Final = ("migrate", "verify", "status", "undo", "convert", "bench")
+_COMMANDS: Final = ("migrate", "verify", "status", "undo", "clean", "convert", "bench")
 
 INTERRUPTED: Final = 130
 
@@ -33,7 +33,8 @@ exit codes:
   8    the system refused to read or write (disk full, no permission, I/O error)
   9    what lies at metadata_v2.db is no metadata store, or not of the engine asked
        for; DST exists
-  10   a verification found differences, or a worker that is not migrated
+  10   a verification found differences, or a worker that is not migrated; clean found
+       damage, or such a worker
   11   containerd does not answer, or does not let us in
   12   containerd refused a call
   13   the journal of an earlier run is of another migration, missing, or can't be read;

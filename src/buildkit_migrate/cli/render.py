@@ -14,6 +14,7 @@ from buildkit_migrate.cli.output import printable
 if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan, PlannedRecord
     from buildkit_migrate.bench.compare import Comparison
+    from buildkit_migrate.migration.clean import Cleaned
     from buildkit_migrate.migration.model import Problem
     from buildkit_migrate.migration.report import Report
     from buildkit_migrate.migration.status import Status
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.migration.verify import Difference
 
 __all__ = [
+    "cleaned_lines",
     "comparison_lines",
     "error_as_dict",
     "error_lines",
@@ -233,6 +235,31 @@ def _planned_undo_lines(worker: str, result: Undone) -> Iterator[str]:
             yield from (f"    {printable(line)}" for line in lines)
 
 
+def cleaned_lines(root: Path, results: Sequence[Cleaned]) -> Iterator[str]:
+    if not results:
+        yield f"{printable(os.fspath(root))}: no workers, nothing to clean"
+    for result in results:
+        worker = printable(os.fspath(result.worker))
+        if result.outcome == "skipped":
+            yield f"{worker}: {_skipped(result.reason)}"
+        elif result.outcome == "nothing-to-clean":
+            yield f"{worker}: nothing to clean"
+        else:
+            yield from _cleaned_lines(worker, result)
+
+
+def _cleaned_lines(worker: str, result: Cleaned) -> Iterator[str]:
+    if result.outcome == "cleaned":
+        yield f"{worker}: {result.size:,} bytes removed; undo is not possible any more, metadata.db stays"
+    elif result.faults:
+        yield f"{worker}: nothing would be removed"
+        yield from (f"  {printable(fault.message)}" for fault in result.faults)
+    else:
+        yield f"{worker}: {result.size:,} bytes would be removed; after that, undo is not possible"
+    for path, size in result.files:
+        yield f"  {printable(os.fspath(path))} ({size:,} bytes)"
+
+
 def short_status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
     """One line for the root."""
     workers = [f"{printable(status.worker.name)} {status.stage}" for status in statuses]
@@ -335,7 +362,9 @@ def _record_as_dict(record: PlannedRecord) -> dict[str, str | bool | None]:
 # --- Verifications
 
 
-def results_as_dict(root: Path, results: Sequence[Verification | Undone | Status]) -> dict[str, Any]:
+def results_as_dict(
+    root: Path, results: Sequence[Verification | Undone | Status | Cleaned]
+) -> dict[str, Any]:
     from buildkit_migrate.migration.report import named_text
 
     workers = [result.as_dict() for result in results]

@@ -1,0 +1,164 @@
+"""What a finished migration leaves for an undo, removed: after that, nothing leads back.
+
+What goes and whether it may go is found before anything is removed. The v1 store is never among it.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from buildkit_migrate.bolt import Database, check, remove
+from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError, JournalError
+from buildkit_migrate.metadata.engines import engine_of
+from buildkit_migrate.migration import journal
+from buildkit_migrate.migration.report import named_text
+from buildkit_migrate.storage import storage_errors
+
+__all__ = ["Cleaned", "CleanedOutcome", "faults", "leftovers", "remove_leftovers"]
+
+_LEFT_IN_WORKER: Final = re.compile(
+    r"metadata_v2\.db\.undone(\.\d+)?(-lock)?"
+    r"|metadata_v2\.db\.tmp(\.bolt|-lock)?"
+    r"|metadata_v2\.db-lock"
+    r"|containerdmeta\.db\.tmp"
+    r"|containerdmeta\.db\.before-v2(\.tmp)?"
+)
+
+
+class CleanedOutcome(enum.StrEnum):
+    CLEANED = "cleaned"
+    PLANNED = "planned"
+    """A dry run: nothing was removed."""
+    NOTHING_TO_CLEAN = "nothing-to-clean"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Of one worker. ``files``: what was removed, or would be, with the bytes of each.
+
+    ``faults``: why a dry run shows that nothing would be removed. ``reason``: why the worker was skipped.
+    """
+
+    worker: Path
+    outcome: CleanedOutcome
+    files: tuple[tuple[Path, int], ...] = ()
+    faults: tuple[JournalError | DifferencesError, ...] = ()
+    reason: str = ""
+
+    @property
+    def size(self) -> int:
+        """In bytes, of all files."""
+        return sum(size for _, size in self.files)
+
+    @property
+    def exit_code(self) -> int:
+        return self.faults[0].exit_code if self.faults else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, in the form of `Report.as_dict`."""
+        return {
+            **named_text("worker", self.worker),
+            "outcome": str(self.outcome),
+            "files": [{**named_text("path", path), "bytes": size} for path, size in self.files],
+            "bytes": self.size,
+            "faults": [named_text("message", fault.message)["message"] for fault in self.faults],
+            "exit_code": self.exit_code,
+            **named_text("reason", self.reason or None),
+        }
+
+
+def leftovers(v2: Path, kept: Path | None) -> tuple[tuple[Path, int], ...]:
+    """The files that can go, and their sizes. ``kept``: that of a stopped containerd, which lies beside its
+    database. Raises StorageError.
+    """
+    places = [v2.with_name(name) for name in _names(v2.parent) if _LEFT_IN_WORKER.fullmatch(name)]
+    lock = v2.with_name(v2.name + "-lock")
+    if lock in places and v2.exists() and _is_lmdb(v2):
+        places.remove(lock)  # it belongs to the store that is in use
+    noted = journal.journal_path(v2)
+    places += [noted / name for name in (_names(noted) if noted.is_dir() and not noted.is_symlink() else ())]
+    if kept is not None and kept.parent != v2.parent:
+        places += [kept, kept.with_name(kept.name + ".tmp")]
+    return tuple((path, size) for path in places if (size := _size(path)) is not None)
+
+
+def _names(directory: Path) -> list[str]:
+    with storage_errors(directory):
+        return sorted(path.name for path in directory.iterdir())
+
+
+def _size(path: Path) -> int | None:
+    """None if it is no regular file."""
+    with storage_errors(path):
+        return path.lstat().st_size if path.is_file() and not path.is_symlink() else None
+
+
+def _is_lmdb(path: Path) -> bool:
+    try:
+        return engine_of(path) == "lmdb"
+    except CorruptDatabaseError:
+        return False
+
+
+def faults(
+    v2: Path, databases: Iterable[Database], progress: Callable[[str], object]
+) -> Iterator[JournalError | DifferencesError]:
+    """Why nothing may be removed yet: an interrupted migration, or a file that is not sound.
+
+    ``databases``: containerd's and the snapshotter's, if they can be read. Raises BusyError, StorageError.
+    """
+    try:
+        state = journal.read_state(journal.journal_path(v2))
+    except JournalError as error:
+        yield error
+        state = None
+    if state is not None and (state.phase == journal.UNDOING or not v2.exists()):
+        begun = "going back to v1" if state.phase == journal.UNDOING else "a migration"
+        yield JournalError(
+            f"{v2.parent}: {begun} was begun and interrupted",
+            hint="buildkit-migrate status tells how to finish it",
+        )
+        return
+    if not v2.exists():
+        yield DifferencesError(f"{v2.parent} is not migrated", (), hint="migrate it first")
+        return
+    for path, rule in (*_damage_of_store(v2, progress), *_damage(databases, progress)):
+        yield DifferencesError(f"{path} is damaged: {rule}", (), hint="keep what undo needs")
+
+
+def _damage_of_store(path: Path, progress: Callable[[str], object]) -> Iterator[tuple[Path, str]]:
+    try:
+        if engine_of(path) == "bolt":
+            with Database.open(path) as database:
+                yield from _damage([database], progress)
+        else:
+            from buildkit_migrate.metadata.lmdb_store import check_store
+
+            progress(f"checking {path}")
+            check_store(path)
+    except CorruptDatabaseError as error:
+        yield path, error.rule
+
+
+def _damage(databases: Iterable[Database], progress: Callable[[str], object]) -> Iterator[tuple[Path, str]]:
+    for database in databases:
+        progress(f"checking {database.path}")
+        found = check(database.reader)
+        if found:
+            yield database.path, found[0][1]
+
+
+def remove_leftovers(v2: Path, files: Iterable[tuple[Path, int]]) -> None:
+    """The journal goes first: without it nothing would use the rest. May be interrupted, and then repeated.
+
+    Raises StorageError.
+    """
+    journal.discard(journal.journal_path(v2))
+    for path, _ in files:
+        remove(path)
