@@ -2,7 +2,7 @@
 
 Each runs in a process of its own on the same synthetic root, and is set against copying the bytes that it
 reads and writes, with one fsync, and where it hashes against the blocks at the pace of the best kernel.
-fsyncs are counted where strace is installed. `reference.py` runs on the same root, if that is not too large
+fsyncs are counted where strace is installed. `oracle.py` runs on the same root, if that is not too large
 for it. ``--reference COMMAND`` races another migration: the command gets a copy of the v1 store and a world
 file, and prints how many seconds it took. The world file is JSON: what the containerd services answer, in
 ``snapshots`` (id, kind, parent, gcroot) and ``content`` (digest, gcroot), where what is empty is left out.

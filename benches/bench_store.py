@@ -19,11 +19,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from buildkit_migrate.bench.floors import copy_seconds
 from buildkit_migrate.bolt import Builder, write
-from buildkit_migrate.metadata.convert import convert
-from buildkit_migrate.metadata.engines import open_store
-from buildkit_migrate.metadata.gojson import Value, encode_value
-from buildkit_migrate.metadata.keys import MEDIA_TYPE_DOCKER_GZIP
-from buildkit_migrate.metadata.store import MetadataStore
+from buildkit_migrate.store.convert import convert
+from buildkit_migrate.store.engines import open_store
+from buildkit_migrate.store.interface import MetadataStore
+from buildkit_migrate.values.gojson import Value, encode_value
+from buildkit_migrate.values.keys import MEDIA_TYPE_DOCKER_GZIP
 from conftest import Report
 
 ENGINES = ("bolt", "lmdb")

@@ -12,10 +12,10 @@ from sha256_kernel cimport bkm_sha256_kernel, select_kernel
 import os
 from collections import namedtuple
 
-from buildkit_migrate.containerd.times import stored_time, text_time
+from buildkit_migrate.values.times import stored_time, text_time
 from buildkit_migrate.errors import CorruptDatabaseError
-from buildkit_migrate.metadata import gojson, keys
-from buildkit_migrate.migration.model import Caution, PlainPlan, Problem, Reason, RecordPlan
+from buildkit_migrate.values import gojson, keys
+from buildkit_migrate.model import Caution, PlainPlan, Problem, Reason, RecordPlan
 
 
 cdef extern from "records.h" nogil:

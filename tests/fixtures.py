@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import plain_bbolt
-from buildkit_migrate.migration.model import Blob, Kind, PlainRecords, PlainSurvey, Resource, Snapshot
+from buildkit_migrate.model import Blob, Kind, PlainRecords, PlainSurvey, Resource, Snapshot
 
 ROOT_LABEL = b"containerd.io/gc.root"
 FLAT_LABEL = b"containerd.io/gc.flat"

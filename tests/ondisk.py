@@ -18,10 +18,10 @@ import pytest
 
 import fixtures
 import plain_bbolt
+from buildkit_migrate.api import migrate_root, undo_root, verify_root
 from buildkit_migrate.bolt import Bucket, Builder, Database, Reader, check, encode, rewrite
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.migration.verification import Verdict
-from buildkit_migrate.roots import migrate_root, undo_root, verify_root
 from dicts import file_of
 from fixtures import FLAT_LABEL, Tree, bucket, buckets
 

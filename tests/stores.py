@@ -6,11 +6,11 @@ from pathlib import Path
 
 import trees
 from buildkit_migrate.bolt import Database
-from buildkit_migrate.metadata import lmdb_bulk
-from buildkit_migrate.metadata.bolt_store import BoltFileStore
-from buildkit_migrate.metadata.convert import convert
-from buildkit_migrate.metadata.engines import Engine, open_store
-from buildkit_migrate.metadata.store import MetadataStore
+from buildkit_migrate.store import lmdb_bulk
+from buildkit_migrate.store.bolt_store import BoltFileStore
+from buildkit_migrate.store.convert import convert
+from buildkit_migrate.store.engines import Engine, open_store
+from buildkit_migrate.store.interface import MetadataStore
 
 rows = trees.rows
 rows_of = trees.rows_of

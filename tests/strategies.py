@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from buildkit_migrate.metadata import gojson, keys
-from buildkit_migrate.migration.model import Blob, Kind, PlainRecords, PlainSurvey, Resource, Snapshot
+from buildkit_migrate.model import Blob, Kind, PlainRecords, PlainSurvey, Resource, Snapshot
+from buildkit_migrate.values import gojson, keys
 
 __all__ = ["decodable_values", "undecodable_values", "worlds"]
 

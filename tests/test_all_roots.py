@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import ondisk
-from buildkit_migrate import errors, places
+from buildkit_migrate import errors
 from buildkit_migrate.cli.targets import worst
+from buildkit_migrate.workspace import places
 from ondisk import OnDisk
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from buildkit_migrate import reference
 from buildkit_migrate._native.bolt import Bucket, check
 from buildkit_migrate.bench import synthetic
 from buildkit_migrate.bench.stages import STAGES
+from buildkit_migrate.migration import oracle
 from judge import Judge
 from trees import read
 
@@ -203,7 +203,7 @@ def test_hash_blocks_are_those_of_the_reference(root: Root, monkeypatch: pytest.
             messages.append(message)
         return hashlib.sha256(message)
 
-    monkeypatch.setattr(reference, "hashlib", SimpleNamespace(sha256=sha256))
+    monkeypatch.setattr(oracle, "hashlib", SimpleNamespace(sha256=sha256))
     with STAGES["reference"].ready(root.worker.parent) as work:
         work()
     assert len(messages) > RECORDS // 2

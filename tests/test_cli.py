@@ -16,7 +16,7 @@ import pytest
 
 import ondisk
 from buildkit_migrate import errors
-from buildkit_migrate.migration.model import Reason
+from buildkit_migrate.model import Reason
 from fixtures import bucket, buckets
 from ondisk import OnDisk, run
 
@@ -350,13 +350,13 @@ def test_debug_shows_the_traceback(root: OnDisk) -> None:
 def test_unexpected_error_asks_for_a_report(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from buildkit_migrate import roots
+    from buildkit_migrate import api
     from buildkit_migrate.cli import main
 
     def explode(path: object, **options: object) -> None:
         raise RuntimeError("inside")
 
-    monkeypatch.setattr(roots, "find_root", explode)
+    monkeypatch.setattr(api, "find_root", explode)
     assert main(["migrate"]) == 1
     shown = capfd.readouterr().err
     assert "unexpected RuntimeError: inside" in shown
@@ -365,13 +365,13 @@ def test_unexpected_error_asks_for_a_report(
 
 
 def test_interruption(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    from buildkit_migrate import roots
+    from buildkit_migrate import api
     from buildkit_migrate.cli import main
 
     def interrupt(path: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(roots, "find_root", interrupt)
+    monkeypatch.setattr(api, "find_root", interrupt)
     assert main(["migrate", "--format", "json"]) == 130
     shown = capfd.readouterr()
     assert json.loads(shown.out)["error"]["exit_code"] == 130
@@ -380,7 +380,7 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
 
 def test_termination(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop of the unit or container unwinds, so that temporary files go."""
-    from buildkit_migrate import roots
+    from buildkit_migrate import api
     from buildkit_migrate.cli import main
 
     unwound = []
@@ -392,7 +392,7 @@ def test_termination(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             unwound.append(True)
 
-    monkeypatch.setattr(roots, "find_root", terminate)
+    monkeypatch.setattr(api, "find_root", terminate)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         main(["migrate"])

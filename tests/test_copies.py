@@ -11,9 +11,9 @@ import pytest
 
 import ondisk
 from buildkit_migrate import ensure_migrated, errors, migrate_root, root_status, undo_root, verify_root
+from buildkit_migrate.api import find_root
 from buildkit_migrate.migration.report import Outcome
-from buildkit_migrate.names import KNOWN_SNAPSHOTTERS, copied_from, is_identifier
-from buildkit_migrate.roots import find_root
+from buildkit_migrate.workspace.names import KNOWN_SNAPSHOTTERS, copied_from, is_identifier
 from fixtures import bucket
 from ondisk import OnDisk
 
@@ -53,7 +53,7 @@ def test_a_copy_by_its_ending(snapshotter: str, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*KNOWN_SNAPSHOTTERS, "mine", "overlayfs-mine", "stargz2", "zfs-10", "oldest"]
+    "name", [*sorted(KNOWN_SNAPSHOTTERS), "mine", "overlayfs-mine", "stargz2", "zfs-10", "oldest"]
 )
 def test_no_copy_by_its_ending(name: str) -> None:
     assert copied_from(name, KNOWN_SNAPSHOTTERS - {name}) is None

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import ondisk
-from buildkit_migrate import errors, finding, places
-from buildkit_migrate.finding import find_root, find_roots
-from buildkit_migrate.places import more_places
+from buildkit_migrate import errors
+from buildkit_migrate.workspace import finding, places
+from buildkit_migrate.workspace.finding import find_root, find_roots
+from buildkit_migrate.workspace.places import more_places
 from ondisk import OnDisk
 
 VOLUME = "buildx_buildkit_builder0_state"

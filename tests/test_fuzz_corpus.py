@@ -14,8 +14,8 @@ import pytest
 from buildkit_migrate._native.bolt import Reader, check, rewrite, scan
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.errors import CorruptDatabaseError, EditConflictError, Error
-from buildkit_migrate.metadata import gojson
-from buildkit_migrate.metadata.bolt_store import BoltStore
+from buildkit_migrate.store.bolt_store import BoltStore
+from buildkit_migrate.values import gojson
 from dicts import Image, file_of, tree_of
 
 FUZZ = Path(__file__).parents[1] / "fuzz"

@@ -14,16 +14,10 @@ import ondisk
 from buildkit_migrate import errors, migrate_v2
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.containerd.offline import OfflineContainerd
-from buildkit_migrate.containerd.services import (
-    Containerd,
-    ContentStore,
-    Holding,
-    LeaseManager,
-    Snapshotter,
-)
+from buildkit_migrate.containerd.services import Containerd, ContentStore, Holding, LeaseManager, Snapshotter
 from buildkit_migrate.migration import migrate as migrate_module
-from buildkit_migrate.migration.model import Before, PlainState
 from buildkit_migrate.migration.report import Outcome
+from buildkit_migrate.model import Before, PlainState
 from ondisk import OnDisk
 
 

@@ -12,10 +12,10 @@ import pytest
 
 import fixtures
 import ondisk
-from buildkit_migrate import reference
 from buildkit_migrate.bolt import Database
+from buildkit_migrate.migration import oracle
 from fixtures import FLAT_LABEL, ROOT_LABEL, Tree, bucket, buckets
-from test_reference import migrated
+from test_oracle import migrated
 
 NAMESPACE = (b"v1", b"buildkit")
 RFC3339 = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{0,8}[1-9])?Z")
@@ -154,7 +154,7 @@ def test_sample_root_gives_what_the_model_says(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     metadata, containerd = ondisk.tree(root.v1), ondisk.tree(root.containerd)
     survey = fixtures.survey_of(containerd, ondisk.tree(root.snapshots), root.snapshotter)
-    plan = reference.plan(fixtures.records_of(metadata), survey)
+    plan = oracle.plan(fixtures.records_of(metadata), survey)
     assert plan.records
     assert plan.problems == []
 

@@ -14,8 +14,8 @@ from buildkit_migrate import ensure_migrated, migrate_root, migrate_v2
 from buildkit_migrate.choices import ENGINES, ON_BROKEN
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
-from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration.migrate import OnBroken
+from buildkit_migrate.store.engines import Engine
 from ondisk import OnDisk
 
 

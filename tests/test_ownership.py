@@ -17,9 +17,10 @@ import pytest
 
 import ondisk
 import other_user
-from buildkit_migrate.bolt import access, file, keep, ownership
-from buildkit_migrate.bolt.access import Access
+from buildkit_migrate.bolt import file, keep
 from buildkit_migrate.errors import StorageError
+from buildkit_migrate.files import access, ownership
+from buildkit_migrate.files.access import Access
 from ondisk import OnDisk
 from other_user import CAP_CHOWN, CAP_FOWNER
 

@@ -13,19 +13,10 @@ import pytest
 import fixtures
 import ondisk
 import other_user
-from buildkit_migrate import (
-    ensure_migrated,
-    errors,
-    finding,
-    migrate_root,
-    places,
-    root_status,
-    roots,
-    undo_root,
-    verify_root,
-)
+from buildkit_migrate import api, ensure_migrated, errors, migrate_root, root_status, undo_root, verify_root
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.migration.report import Outcome
+from buildkit_migrate.workspace import finding, places
 from fixtures import bucket, buckets
 from ondisk import OnDisk
 
@@ -62,7 +53,7 @@ def root(tmp_path: Path) -> OnDisk:
 )
 def test_default_places(environ: dict[str, str], rootless: str | None) -> None:
     expected = [Path("/var/lib/buildkit"), *([] if rootless is None else [Path(rootless)])]
-    assert roots.default_places(environ) == expected
+    assert api.default_places(environ) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +69,7 @@ def test_the_message_says_why_there_is_no_rootless_place(
     else:
         monkeypatch.setenv("HOME", home)
     with pytest.raises(errors.RootNotFoundError, match=reason):
-        roots.find_root()
+        api.find_root()
 
 
 def test_a_user_whom_the_system_does_not_know() -> None:
@@ -95,10 +86,10 @@ def test_first_place_that_has_a_root(root: OnDisk, tmp_path: Path, monkeypatch: 
     (tmp_path / "other" / "stuff").mkdir(parents=True)
     at = [tmp_path / "missing", tmp_path / "other", root.root]
     monkeypatch.setattr(finding, "default_places", lambda: at)
-    assert roots.find_root().path == root.root
+    assert api.find_root().path == root.root
     at.pop()
     with pytest.raises(errors.RootNotFoundError) as caught:
-        roots.find_root()
+        api.find_root()
     assert all(str(place) in str(caught.value) for place in at)
 
 
@@ -106,39 +97,39 @@ def test_an_empty_place_hides_no_root(root: OnDisk, tmp_path: Path, monkeypatch:
     at = [tmp_path / "empty", root.root]
     at[0].mkdir()
     monkeypatch.setattr(finding, "default_places", lambda: at)
-    assert roots.find_root().path == root.root
+    assert api.find_root().path == root.root
     at.pop()
-    assert roots.find_root().workers == ()
+    assert api.find_root().workers == ()
 
 
 def test_worker_directory_alone(root: OnDisk) -> None:
-    found = roots.find_root(root.worker)
+    found = api.find_root(root.worker)
     assert found.state == root.root
     assert [(worker.kind, worker.snapshotter) for worker in found.workers] == [("runc", "overlayfs")]
 
 
 def test_worker_directory_by_a_link(root: OnDisk, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root.worker)
-    assert roots.find_root(tmp_path / "link").state == root.root
+    assert api.find_root(tmp_path / "link").state == root.root
 
 
 @pytest.mark.parametrize("name", ["runc", "runc-", "runcoverlayfs", "docker-overlayfs", "executor"])
 def test_other_names_are_no_workers(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(errors.RootNotFoundError):
-        roots.find_root(tmp_path)
+        api.find_root(tmp_path)
 
 
 def test_the_layout_of_docker_is_not_taken_for_an_empty_root(tmp_path: Path) -> None:
     for name in ("cache.db", "metadata.db", "snapshots.db"):
         (tmp_path / name).touch()
     with pytest.raises(errors.RootNotFoundError):
-        roots.find_root(tmp_path)
+        api.find_root(tmp_path)
 
 
 def test_snapshotter_with_a_dash(tmp_path: Path) -> None:
     (tmp_path / "runc-fuse-overlayfs").mkdir()
-    assert roots.find_root(tmp_path).workers[0].snapshotter == "fuse-overlayfs"
+    assert api.find_root(tmp_path).workers[0].snapshotter == "fuse-overlayfs"
 
 
 @pytest.mark.parametrize("names", [[], ["lost+found"], ["buildkitd.lock"], ["cache.db", "tmp"]])

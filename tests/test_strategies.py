@@ -6,9 +6,9 @@ from collections import Counter
 
 from hypothesis import HealthCheck, Phase, given, settings
 
-from buildkit_migrate import reference
-from buildkit_migrate.metadata import gojson, keys
-from buildkit_migrate.migration.model import Caution, PlainPlan, PlainRecords, PlainSurvey, Reason
+from buildkit_migrate.migration import oracle
+from buildkit_migrate.model import Caution, PlainPlan, PlainRecords, PlainSurvey, Reason
+from buildkit_migrate.values import gojson, keys
 from strategies import decodable_values, undecodable_values, worlds
 
 COUNTED = settings(
@@ -27,7 +27,7 @@ def test_worlds_have_every_reason_and_caution_often() -> None:
     @given(worlds())
     def count(world: tuple[PlainRecords, PlainSurvey]) -> None:
         records, survey = world
-        examples.update(_what_is_in(records, survey, reference.plan(records, survey)))
+        examples.update(_what_is_in(records, survey, oracle.plan(records, survey)))
 
     count()
     wanted = {*Reason, *Caution, *FURTHER}

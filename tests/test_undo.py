@@ -17,13 +17,13 @@ import pytest
 import fault_points
 import fixtures
 import ondisk
+from buildkit_migrate.api import migrate_root, root_status, undo_root
 from buildkit_migrate.errors import BusyError
-from buildkit_migrate.metadata.bolt_store import BoltFileStore
-from buildkit_migrate.metadata.gojson import Value
 from buildkit_migrate.migration.journal import Journal, State, read_state
-from buildkit_migrate.migration.model import Before
 from buildkit_migrate.migration.status import Stage
-from buildkit_migrate.roots import migrate_root, root_status, undo_root
+from buildkit_migrate.model import Before
+from buildkit_migrate.store.bolt_store import BoltFileStore
+from buildkit_migrate.values.gojson import Value
 from fault_points import calls
 from fixtures import ROOT_LABEL, Tree, bucket, buckets
 from ondisk import OnDisk

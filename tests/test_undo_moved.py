@@ -14,13 +14,13 @@ import pytest
 
 import fault_points
 import ondisk
+from buildkit_migrate.api import root_status, undo_root
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import StorageError
-from buildkit_migrate.metadata.bolt_store import BoltFileStore
-from buildkit_migrate.metadata.gojson import Value
 from buildkit_migrate.migration import undo as undo_module
 from buildkit_migrate.migration.journal import Journal
-from buildkit_migrate.roots import root_status, undo_root
+from buildkit_migrate.store.bolt_store import BoltFileStore
+from buildkit_migrate.values.gojson import Value
 from fault_points import calls
 from fixtures import bucket, buckets
 from ondisk import OnDisk

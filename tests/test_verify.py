@@ -8,23 +8,15 @@ from dataclasses import replace
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from buildkit_migrate import reference
 from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.bolt import BucketView
-from buildkit_migrate.metadata import gojson, keys
+from buildkit_migrate.migration import oracle
 from buildkit_migrate.migration.belonging import is_wrong_place
 from buildkit_migrate.migration.findings import Difference, DifferenceKind
-from buildkit_migrate.migration.model import (
-    Kind,
-    PlainPlan,
-    PlainRecords,
-    PlainState,
-    PlainSurvey,
-    Reason,
-    Snapshot,
-)
 from buildkit_migrate.migration.verify import store_differences, verify
+from buildkit_migrate.model import Kind, PlainPlan, PlainRecords, PlainState, PlainSurvey, Reason, Snapshot
+from buildkit_migrate.values import gojson, keys
 from dicts import edited, file_of
 from fixtures import Tree, bucket
 from strategies import worlds
@@ -114,7 +106,7 @@ def test_a_migrated_store_verifies(store: Store, upstream_exact: bool) -> None:
     v1, v2, state = migrated(content, survey, upstream_exact=upstream_exact)
     findings = verify(BucketView(v1.root), v2, state, upstream_exact=upstream_exact)
     assert findings.differences == ()
-    plan = reference.plan(_records(content), survey, upstream_exact=upstream_exact)
+    plan = oracle.plan(_records(content), survey, upstream_exact=upstream_exact)
     assert findings.records == len(plan.records)
     assert findings.problems == tuple(plan.problems)
     assert findings.upstream_exact == upstream_exact
@@ -149,7 +141,7 @@ def test_sizes_of_blobs_that_containerd_has_lost(store: Store, data: st.DataObje
     assert verify(content, v2, state, upstream_exact=False).differences == ()
     for digest, blob in survey.blobs.items():
         state.blobs[digest] = replace(state.blobs[digest], size=(blob.size or 1) % 2**62 + 1)
-    plan = reference.plan(_records(content), survey)
+    plan = oracle.plan(_records(content), survey)
     with_blob = {id for id, record in plan.records.items() if keys.BLOB in record.puts}
     found = verify(content, v2, state, upstream_exact=False).differences
     assert {difference.subject for difference in found} == with_blob
@@ -199,7 +191,7 @@ def _paths(tree: Tree, *above: bytes) -> list[tuple[bytes, ...]]:
 def test_nothing_that_records_need_can_be_lost_in_containerd(store: Store, data: st.DataObject) -> None:
     content, survey = store
     _, v2, state = migrated(content, survey)
-    plan = reference.plan(_records(content), survey)
+    plan = oracle.plan(_records(content), survey)
     assume(plan.records)
     id = data.draw(st.sampled_from(sorted(plan.records)))
     record = plan.records[id]

@@ -16,10 +16,10 @@ import pytest
 import fixtures
 import ondisk
 from buildkit_migrate import errors, verify_root
-from buildkit_migrate.containerd.numbers import unsigned
 from buildkit_migrate.migration import content
 from buildkit_migrate.migration.findings import Difference, DifferenceKind
-from buildkit_migrate.migration.model import Blob, Kind
+from buildkit_migrate.model import Blob, Kind
+from buildkit_migrate.values.numbers import unsigned
 from fixtures import bucket, buckets
 from ondisk import OnDisk
 

@@ -20,10 +20,10 @@ from buildkit_migrate.bolt import Database, check
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.cli import render
 from buildkit_migrate.containerd.offline import OfflineContainerd
-from buildkit_migrate.metadata.lmdb_store import LmdbStore
-from buildkit_migrate.migration.model import Kind
 from buildkit_migrate.migration.verification import Verdict, verify_new_store
 from buildkit_migrate.migration.verify import DifferenceKind
+from buildkit_migrate.model import Kind
+from buildkit_migrate.store.lmdb_store import LmdbStore
 from dicts import file_of
 from fixtures import FLAT_LABEL, ROOT_LABEL, bucket, buckets
 from ondisk import OnDisk

@@ -11,16 +11,16 @@ TYPE_CHECKING = False  # typing's own would have to be imported
 if TYPE_CHECKING:
     from typing import Any
 
+    from buildkit_migrate.api import clean_root, migrate_root, root_status, undo_root, verify_root
     from buildkit_migrate.chain import ChainIds, chain_ids
     from buildkit_migrate.embed import ensure_migrated
-    from buildkit_migrate.metadata.engines import open_store
     from buildkit_migrate.migration.clean import Cleaned
     from buildkit_migrate.migration.migrate import migrate_v2
     from buildkit_migrate.migration.report import Report
     from buildkit_migrate.migration.status import Status
     from buildkit_migrate.migration.undo import Undone
     from buildkit_migrate.migration.verification import Verification
-    from buildkit_migrate.roots import clean_root, migrate_root, root_status, undo_root, verify_root
+    from buildkit_migrate.store.engines import open_store
 
     __version__: str
 
@@ -52,14 +52,14 @@ _HOMES = {
     "Undone": "buildkit_migrate.migration.undo",
     "Verification": "buildkit_migrate.migration.verification",
     "chain_ids": "buildkit_migrate.chain",
-    "clean_root": "buildkit_migrate.roots",
+    "clean_root": "buildkit_migrate.api",
     "ensure_migrated": "buildkit_migrate.embed",
-    "migrate_root": "buildkit_migrate.roots",
+    "migrate_root": "buildkit_migrate.api",
     "migrate_v2": "buildkit_migrate.migration.migrate",
-    "open_store": "buildkit_migrate.metadata.engines",
-    "root_status": "buildkit_migrate.roots",
-    "undo_root": "buildkit_migrate.roots",
-    "verify_root": "buildkit_migrate.roots",
+    "open_store": "buildkit_migrate.store.engines",
+    "root_status": "buildkit_migrate.api",
+    "undo_root": "buildkit_migrate.api",
+    "verify_root": "buildkit_migrate.api",
 }
 
 

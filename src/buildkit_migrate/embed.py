@@ -2,7 +2,7 @@
 
 import os
 
-from buildkit_migrate.names import KNOWN_SNAPSHOTTERS, copied_from
+from buildkit_migrate.workspace.names import KNOWN_SNAPSHOTTERS, copied_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def ensure_migrated(root: "str | os.PathLike[str]", **options: "Any") -> "list[R
         check_options(**{name: options[name] for name in names if name in options})
     if _is_settled(path, _MAGICS.get(options.get("engine", "bolt"))):
         return []
-    from buildkit_migrate.roots import migrate_root
+    from buildkit_migrate.api import migrate_root
 
     return migrate_root(root, **options)
 

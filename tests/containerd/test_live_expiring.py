@@ -10,7 +10,7 @@ import grpc_proxy
 import ondisk
 from buildkit_migrate.containerd.live import LiveContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
-from buildkit_migrate.migration.model import PlainState
+from buildkit_migrate.model import PlainState
 from fixtures import EXPIRE_LABEL, FLAT_LABEL, bucket, buckets
 from grpc_proxy import Proxy
 from live_root import Live

@@ -17,7 +17,7 @@ import ondisk
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.containerd.live import LiveContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
-from buildkit_migrate.migration.model import Kind, PlainState
+from buildkit_migrate.model import Kind, PlainState
 from fixtures import Tree, bucket, buckets
 from grpc_proxy import Proxy
 from live_root import Expected, Live, error_of

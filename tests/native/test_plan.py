@@ -12,13 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fixtures
-from buildkit_migrate import reference
 from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.containerd.plain import read_state
 from buildkit_migrate.errors import CorruptDatabaseError
-from buildkit_migrate.metadata import gojson, keys
-from buildkit_migrate.migration.model import (
+from buildkit_migrate.migration import oracle
+from buildkit_migrate.model import (
     Blob,
     Caution,
     Kind,
@@ -29,6 +28,7 @@ from buildkit_migrate.migration.model import (
     Reason,
     Snapshot,
 )
+from buildkit_migrate.values import gojson, keys
 from dicts import edited, file_of
 from fixtures import EXPIRE_LABEL, Tree, bucket
 from strategies import worlds
@@ -71,7 +71,7 @@ def native_plan(store: Tree, survey: PlainSurvey, *, upstream_exact: bool = Fals
 def test_equals_the_reference_model(world: tuple[PlainRecords, PlainSurvey], upstream_exact: bool) -> None:
     records, survey = world
     native = native_plan(store_of(records), survey, upstream_exact=upstream_exact)
-    assert native.plain() == reference.plan(records, survey, upstream_exact=upstream_exact)
+    assert native.plain() == oracle.plan(records, survey, upstream_exact=upstream_exact)
 
 
 CANONICAL = [
@@ -102,17 +102,17 @@ def almost_canonical(draw: st.DrawFn) -> bytes:
 def test_values_are_read_as_go_reads_them(key: bytes, value: bytes) -> None:
     records: PlainRecords = {b"a": {key: value, keys.BLOB: b'{"value":"sha256:%b"}' % (b"0" * 64)}}
     survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)}, {b"sha256:1": Blob()})
-    assert native_plan(store_of(records), survey).plain() == reference.plan(records, survey)
+    assert native_plan(store_of(records), survey).plain() == oracle.plan(records, survey)
 
 
 @pytest.mark.parametrize("name", fixtures.REAL_ROOTS)
 def test_real_root(name: str) -> None:
     root = fixtures.real_root(name)
     plan = native_plan(root.metadata, root.survey, upstream_exact=True)
-    assert plan.plain() == reference.plan(root.records, root.survey, upstream_exact=True)
+    assert plan.plain() == oracle.plan(root.records, root.survey, upstream_exact=True)
     assert edited(plan.records.reader, plan.store_edits()) == root.metadata_v2
     ours = native_plan(root.metadata, root.survey)
-    assert ours.plain() == reference.plan(root.records, root.survey)
+    assert ours.plain() == oracle.plan(root.records, root.survey)
     with_sizes = fixtures.with_blob_sizes(root.metadata_v2, root.survey)
     assert edited(ours.records.reader, ours.store_edits()) == with_sizes
 
@@ -122,10 +122,10 @@ def test_synthetic_store(name: str) -> None:
     store = fixtures.synthetic_store(name)
     data = gzip.decompress((fixtures.directory() / "synthetic" / name / "metadata.db.gz").read_bytes())
     plan = Plan(Records(Reader(data)), native_survey(store.survey), upstream_exact=True)
-    assert plan.plain() == reference.plan(store.records, store.survey, upstream_exact=True)
+    assert plan.plain() == oracle.plan(store.records, store.survey, upstream_exact=True)
     assert edited(plan.records.reader, plan.store_edits()) == store.metadata_v2
     ours = Plan(Records(Reader(data)), native_survey(store.survey))
-    assert ours.plain() == reference.plan(store.records, store.survey)
+    assert ours.plain() == oracle.plan(store.records, store.survey)
     with_sizes = fixtures.with_blob_sizes(store.metadata_v2, store.survey)
     assert edited(ours.records.reader, ours.store_edits()) == with_sizes
 
@@ -205,7 +205,7 @@ def test_index_keys_of_odd_texts_come_in_order() -> None:
             records[id] = {keys.BLOB_MAPPING: mapping}
     survey = PlainSurvey("s", {id: Snapshot(Kind.COMMITTED) for id in records}, {digest: Blob(True)})
     plan = native_plan(store_of(records), survey)
-    plain = reference.plan(records, survey)
+    plain = oracle.plan(records, survey)
     assert plan.plain() == plain
     assert edited(plan.records.reader, plan.store_edits()) == after_migration(store_of(records), plain)
 
@@ -246,7 +246,7 @@ def test_streams_of_many_chunks() -> None:
     chunks = list(plan.store_edits())
     assert len(chunks) > 2
     assert edited(plan.records.reader, chunks) == after_migration(
-        store_of(records), reference.plan(records, survey)
+        store_of(records), oracle.plan(records, survey)
     )
     assert len(list(plan.containerd_edits(NOW))) > 2
 
@@ -372,7 +372,7 @@ def test_offline_survey_and_containerd_edits(world: tuple[PlainRecords, PlainSur
     containerd, backend = databases_of(survey)
     metadata = Reader(file_of(containerd))
     offline = Survey.offline(metadata, Reader(file_of(backend)), "buildkit", survey.snapshotter)
-    expected = reference.plan(records, survey)
+    expected = oracle.plan(records, survey)
     plan = Plan(Records(Reader(file_of(store_of(records)))), offline)
     assert plan.plain() == expected
     snapshotter = survey.snapshotter.encode()
@@ -487,7 +487,7 @@ def _has_equal_mutable(values: Mapping[bytes, bytes | None]) -> bool:
 @given(worlds(max_records=10))
 def test_counts(world: tuple[PlainRecords, PlainSurvey]) -> None:
     records, survey = world
-    plain = reference.plan(records, survey)
+    plain = oracle.plan(records, survey)
     kept = plain.records.values()
     needing = {id for id, values in records.items() if not _has_equal_mutable(values)}
     left = {name for name, s in survey.snapshots.items() if s.root_label} - plain.unlabel_snapshots

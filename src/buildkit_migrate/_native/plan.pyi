@@ -3,7 +3,7 @@ from typing import NamedTuple, final
 
 from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate._native.guard import Guarded
-from buildkit_migrate.migration.model import Caution, PlainPlan, Problem, Resource
+from buildkit_migrate.model import Caution, PlainPlan, Problem, Resource
 
 class PlannedRecord(NamedTuple):
     """One record after the migration, "" where it has no such value. Of a dropped one, only `id` counts."""

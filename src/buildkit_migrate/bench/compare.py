@@ -17,7 +17,7 @@ from buildkit_migrate.bench.results import Result, machine, set_against_floor
 from buildkit_migrate.bench.stages import STAGES
 from buildkit_migrate.bench.synthetic import Stats, generate
 from buildkit_migrate.errors import StorageError
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.files.errors import storage_errors
 
 __all__ = ["REFERENCE_RECORDS", "Comparison", "compare"]
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate import reference
 from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate.api import migrate_root
 from buildkit_migrate.bench.synthetic import CONTAINERD, DATABASES, SNAPSHOTTER, V1, WORKER
 from buildkit_migrate.bolt import BucketView, Database
 from buildkit_migrate.containerd.offline import MetadataDatabase
 from buildkit_migrate.containerd.plain import read_state
-from buildkit_migrate.metadata import bolt_store
+from buildkit_migrate.migration import oracle
 from buildkit_migrate.migration.verify import plain_records
-from buildkit_migrate.roots import migrate_root
+from buildkit_migrate.store import bolt_store
 
 __all__ = ["STAGES", "Stage", "Work"]
 
@@ -121,7 +121,7 @@ def _reference(root: Path) -> Iterator[Work]:
 
         def work() -> None:
             survey = read_state(inputs.containerd.root, inputs.snapshots.root, "buildkit", SNAPSHOTTER)
-            reference.plan(plain_records(BucketView(inputs.v1.root)), survey)
+            oracle.plan(plain_records(BucketView(inputs.v1.root)), survey)
 
         yield work
 

@@ -1,7 +1,6 @@
 """bbolt database files: reading, bulk writing, locks and atomic replacement."""
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Column, Reader, check, rewrite, scan
-from buildkit_migrate.bolt.access import Access
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.bolt.file import (
     Database,
@@ -19,7 +18,9 @@ from buildkit_migrate.bolt.file import (
     sync_directory,
     write,
 )
-from buildkit_migrate.bolt.ownership import (
+from buildkit_migrate.bolt.tree import BucketView, Tree
+from buildkit_migrate.files.access import Access
+from buildkit_migrate.files.ownership import (
     access_of,
     changed_access,
     foresee,
@@ -28,7 +29,6 @@ from buildkit_migrate.bolt.ownership import (
     model_for,
     usable_mode,
 )
-from buildkit_migrate.bolt.tree import BucketView, Tree
 
 __all__ = [
     "Access",

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
-from buildkit_migrate.bolt.blocks import Writer, copy, write_all
-from buildkit_migrate.bolt.ownership import dress, model_for
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.files.blocks import Writer, copy, write_all
+from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.ownership import dress, model_for
 
 __all__ = [
     "Database",

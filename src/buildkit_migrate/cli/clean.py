@@ -10,8 +10,8 @@ from buildkit_migrate.cli import options as shared
 from buildkit_migrate.cli import targets
 
 if TYPE_CHECKING:
-    from buildkit_migrate.layout import Root
     from buildkit_migrate.migration.migrate import Progress
+    from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -39,8 +39,8 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that of a refusal if a dry run shows that there will be one."""
+    from buildkit_migrate.api import clean_root
     from buildkit_migrate.cli import render
-    from buildkit_migrate.roots import clean_root
 
     place = shared.containerd_arguments(options)
     del place["containerd"]  # a running one is not asked

@@ -12,7 +12,7 @@ from buildkit_migrate.choices import ENGINES
 from buildkit_migrate.cli.options import not_empty
 
 if TYPE_CHECKING:
-    from buildkit_migrate.metadata.convert import Conversion
+    from buildkit_migrate.store.convert import Conversion
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -49,7 +49,7 @@ def add_parser(commands: Any, epilog: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0."""
     from buildkit_migrate.cli import output
-    from buildkit_migrate.metadata.convert import convert
+    from buildkit_migrate.store.convert import convert
 
     done = convert(Path(options.source), Path(options.target), options.to_engine)
     target = output.printable(os.fspath(done.target))

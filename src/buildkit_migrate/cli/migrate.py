@@ -12,8 +12,8 @@ from buildkit_migrate.cli import targets
 from buildkit_migrate.errors import BrokenRecordsError
 
 if TYPE_CHECKING:
-    from buildkit_migrate.layout import Root
     from buildkit_migrate.migration.migrate import Progress
+    from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -76,8 +76,8 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that of a refusal if a dry run shows that the migration would be refused."""
+    from buildkit_migrate.api import migrate_root
     from buildkit_migrate.cli import UsageError, render
-    from buildkit_migrate.roots import migrate_root
 
     if options.verify and options.to_engine != "bolt":
         raise UsageError("--verify is for bolt stores; verify an LMDB store with buildkit-migrate verify")

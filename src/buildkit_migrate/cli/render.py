@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan, PlannedRecord
     from buildkit_migrate.bench.compare import Comparison
     from buildkit_migrate.migration.clean import Cleaned
-    from buildkit_migrate.migration.model import Problem
     from buildkit_migrate.migration.report import Report
     from buildkit_migrate.migration.status import Status
     from buildkit_migrate.migration.undo import Undone
     from buildkit_migrate.migration.verification import Verification
     from buildkit_migrate.migration.verify import Difference
+    from buildkit_migrate.model import Problem
 
 __all__ = [
     "cleaned_lines",

@@ -11,8 +11,8 @@ from buildkit_migrate.cli import targets
 from buildkit_migrate.errors import UnusableTargetError
 
 if TYPE_CHECKING:
-    from buildkit_migrate.layout import Root
     from buildkit_migrate.migration.migrate import Progress
+    from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -46,8 +46,8 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that with which `migrate` refuses what lies at the v2 path of a worker."""
+    from buildkit_migrate.api import root_status
     from buildkit_migrate.cli import render
-    from buildkit_migrate.roots import root_status
 
     list_all = options.root is None or options.all
     in_full = not list_all or options.verbose

@@ -13,8 +13,8 @@ from buildkit_migrate import errors
 from buildkit_migrate.cli import output
 
 if TYPE_CHECKING:
-    from buildkit_migrate.finding import Host
-    from buildkit_migrate.layout import Root
+    from buildkit_migrate.workspace.finding import Host
+    from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["Result", "Work", "add_all", "on_all", "on_one", "worst"]
 
@@ -67,7 +67,7 @@ def on_one(options: Namespace, work: Work) -> int:
 
 
 def _chosen(options: Namespace) -> Root:
-    from buildkit_migrate.roots import find_root
+    from buildkit_migrate.api import find_root
     from buildkit_migrate.settings import FOUND
 
     missing_ok = getattr(options, "missing_ok", False)
@@ -89,8 +89,8 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
 
     ``summary``: a line about each at the end.
     """
+    from buildkit_migrate.api import find_root, find_roots
     from buildkit_migrate.cli import UsageError
-    from buildkit_migrate.roots import find_root, find_roots
 
     if options.root is not None:
         raise UsageError("--all takes no ROOT")
@@ -164,7 +164,7 @@ def _named(host: Host) -> dict[str, Any]:
 
 
 def _docker_lines(host: Host) -> Iterator[str]:
-    from buildkit_migrate.finding import OF_DOCKER
+    from buildkit_migrate.workspace.finding import OF_DOCKER
 
     return (f"{output.printable(str(path))} {OF_DOCKER}" for path in host.docker)
 

@@ -11,9 +11,9 @@ from buildkit_migrate.cli import targets
 from buildkit_migrate.errors import UndoRefusedError
 
 if TYPE_CHECKING:
-    from buildkit_migrate.layout import Root
     from buildkit_migrate.migration.migrate import Progress
     from buildkit_migrate.migration.undo import Undone
+    from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -48,8 +48,8 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that of a refusal if a dry run shows that there will be one."""
+    from buildkit_migrate.api import undo_root
     from buildkit_migrate.cli import render
-    from buildkit_migrate.roots import undo_root
 
     def work(root: Root, progress: Progress | None) -> targets.Result:
         results = undo_root(

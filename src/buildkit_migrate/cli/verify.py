@@ -11,8 +11,8 @@ from buildkit_migrate.cli import targets
 from buildkit_migrate.errors import DifferencesError
 
 if TYPE_CHECKING:
-    from buildkit_migrate.layout import Root
     from buildkit_migrate.migration.migrate import Progress
+    from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -54,8 +54,8 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that of differences if there are any or a worker is not migrated."""
+    from buildkit_migrate.api import verify_root
     from buildkit_migrate.cli import render
-    from buildkit_migrate.roots import verify_root
 
     def work(root: Root, progress: Progress | None) -> targets.Result:
         verifications = verify_root(

@@ -48,9 +48,9 @@ from buildkit_migrate.containerd.services import (
     ConnectionOptions,
     Holding,
 )
-from buildkit_migrate.containerd.times import text_time
 from buildkit_migrate.errors import ContainerdCallError, ContainerdStateError
-from buildkit_migrate.migration.model import Before, Blob, Kind, PlainState, Resource, Snapshot
+from buildkit_migrate.model import Before, Blob, Kind, PlainState, Resource, Snapshot
+from buildkit_migrate.values.times import text_time
 
 __all__ = ["LiveContainerd"]
 

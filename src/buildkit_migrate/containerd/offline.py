@@ -19,7 +19,7 @@ from buildkit_migrate.bolt import Bucket, Database, encode, keep, remove, rewrit
 from buildkit_migrate.containerd.plain import edits_to_restore, holdings, read_state
 from buildkit_migrate.containerd.services import Holding
 from buildkit_migrate.errors import ContainerdStateError, StorageError
-from buildkit_migrate.migration.model import Before, PlainState
+from buildkit_migrate.model import Before, PlainState
 
 __all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.bolt.edits import Edits
-from buildkit_migrate.containerd.numbers import signed
 from buildkit_migrate.containerd.services import EXPIRE_LABEL, FLAT_LABEL, ROOT_LABEL, Holding
-from buildkit_migrate.containerd.times import is_stored_time
-from buildkit_migrate.migration.model import Before, Blob, Kind, PlainState, Resource, Snapshot
+from buildkit_migrate.model import Before, Blob, Kind, PlainState, Resource, Snapshot
+from buildkit_migrate.values.numbers import signed
+from buildkit_migrate.values.times import is_stored_time
 
 __all__ = ["blob_size", "edits_to_restore", "existing", "holdings", "read_before", "read_state"]
 

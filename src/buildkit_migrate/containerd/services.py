@@ -16,7 +16,7 @@ from buildkit_migrate.errors import EventLoopError
 if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan, Records, Survey
     from buildkit_migrate.bolt import Bucket, Database
-    from buildkit_migrate.migration.model import Before, PlainState
+    from buildkit_migrate.model import Before, PlainState
 
 __all__ = [
     "EXPIRE_LABEL",

@@ -14,9 +14,9 @@ from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.containerd.services import Containerd, Holding
 from buildkit_migrate.errors import ContainerdStateError, Error
-from buildkit_migrate.migration.place import Place
 from buildkit_migrate.migration.target import foreign_buckets
 from buildkit_migrate.settings import Setting
+from buildkit_migrate.workspace.place import Place
 
 __all__ = ["check_belonging", "is_wrong_place"]
 

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from buildkit_migrate.bolt.tree import Tree
 from buildkit_migrate.containerd.services import ROOT_LABEL
-from buildkit_migrate.metadata import gojson, keys
-from buildkit_migrate.metadata.store import ReadableStore
-from buildkit_migrate.migration.model import Before
+from buildkit_migrate.model import Before
+from buildkit_migrate.store.interface import ReadableStore
+from buildkit_migrate.values import gojson, keys
 
 __all__ = ["DatabaseChanges", "StoreChanges", "counted", "database_changes", "gone", "store_changes", "were"]
 

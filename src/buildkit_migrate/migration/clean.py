@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from buildkit_migrate.bolt import Database, check, remove
 from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError, JournalError
-from buildkit_migrate.metadata.engines import engine_of
+from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.report import named_text
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.store.engines import engine_of
 
 __all__ = ["Cleaned", "CleanedOutcome", "faults", "leftovers", "remove_leftovers"]
 
@@ -138,7 +138,7 @@ def _damage_of_store(path: Path, progress: Callable[[str], object]) -> Iterator[
             with Database.open(path) as database:
                 yield from _damage([database], progress)
         else:
-            from buildkit_migrate.metadata.lmdb_store import check_store
+            from buildkit_migrate.store.lmdb_store import check_store
 
             progress(f"checking {path}")
             check_store(path)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration.findings import Difference, DifferenceKind
-from buildkit_migrate.migration.model import Blob
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.model import Blob
 
 __all__ = ["DIRECTORIES", "blob_differences", "directory_differences"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from buildkit_migrate.bolt.tree import Tree
-from buildkit_migrate.migration.model import Problem
+from buildkit_migrate.model import Problem
 
 __all__ = ["Difference", "DifferenceKind", "Findings", "shown"]
 

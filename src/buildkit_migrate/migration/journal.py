@@ -15,17 +15,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from buildkit_migrate.bolt import (
-    discard_directory,
-    make_directory,
-    make_like,
-    reserve,
-    sync_directory,
-)
+from buildkit_migrate.bolt import discard_directory, make_directory, make_like, reserve, sync_directory
 from buildkit_migrate.errors import CorruptDatabaseError, JournalError
+from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration.fingerprint import fingerprint
-from buildkit_migrate.migration.model import Before, Resource
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.model import Before, Resource
 
 if TYPE_CHECKING:
     import lmdb
@@ -338,7 +332,7 @@ def discard(path: Path) -> None:
 def _open(path: Path, *, map_size: int, create: bool = False) -> lmdb.Environment:
     import lmdb
 
-    from buildkit_migrate.metadata.lmdb_file import check_file
+    from buildkit_migrate.lmdb.file import check_file
 
     with _errors(path):
         if not create:
@@ -348,7 +342,7 @@ def _open(path: Path, *, map_size: int, create: bool = False) -> lmdb.Environmen
 
 
 def _snapshot(path: Path) -> lmdb.Environment:
-    from buildkit_migrate.metadata.lmdb_file import snapshot
+    from buildkit_migrate.lmdb.file import snapshot
 
     with _errors(path):
         return snapshot(path / _DATA)
@@ -375,7 +369,7 @@ def _write(
 def _errors(path: Path) -> Iterator[None]:
     import lmdb
 
-    from buildkit_migrate.metadata.lmdb_file import translated
+    from buildkit_migrate.lmdb.file import translated
 
     try:
         yield

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from buildkit_migrate.bolt import Database, check
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
+from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.fingerprint import fingerprint
 from buildkit_migrate.migration.journal import State
-from buildkit_migrate.storage import storage_errors
 
 __all__ = ["Kept", "opened_kept"]
 

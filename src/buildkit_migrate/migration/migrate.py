@@ -29,25 +29,21 @@ from buildkit_migrate.bolt import (
 )
 from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
-from buildkit_migrate.errors import (
-    BrokenRecordsError,
-    BusyError,
-    JournalError,
-)
-from buildkit_migrate.metadata.engines import Engine, write_store
+from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
+from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.belonging import check_belonging
 from buildkit_migrate.migration.fingerprint import digesting, fingerprint
 from buildkit_migrate.migration.journal import Journal, State
 from buildkit_migrate.migration.newer import newer_records
-from buildkit_migrate.migration.place import Place
 from buildkit_migrate.migration.previous import check_going_back, previous_is_told
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.target import target_at
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.store.engines import Engine, write_store
+from buildkit_migrate.workspace.place import Place
 
 if TYPE_CHECKING:
-    from buildkit_migrate.metadata.lmdb_bulk import NewStore
+    from buildkit_migrate.store.lmdb_bulk import NewStore
 
 __all__ = ["Migration", "OnBroken", "Progress", "migrate_v2", "refuse_broken", "settled"]
 

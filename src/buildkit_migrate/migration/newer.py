@@ -9,10 +9,10 @@ from pathlib import Path
 
 from buildkit_migrate.bolt import Bucket, Database, scan
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, JournalError, StorageError
-from buildkit_migrate.metadata import gojson, keys
-from buildkit_migrate.metadata.engines import Engine
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.fingerprint import fingerprint
+from buildkit_migrate.store.engines import Engine
+from buildkit_migrate.values import gojson, keys
 
 __all__ = ["newer_records", "what_newer_means"]
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from buildkit_migrate.bolt import Reader, check, readable
 from buildkit_migrate.errors import CorruptDatabaseError
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.files.errors import storage_errors
 
 __all__ = ["check_going_back", "previous_is_told"]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate._native.plan import Plan
-from buildkit_migrate.metadata.engines import Engine
-from buildkit_migrate.migration.model import Caution, Problem
+from buildkit_migrate.model import Caution, Problem
+from buildkit_migrate.store.engines import Engine
 
 if TYPE_CHECKING:
-    from buildkit_migrate.migration.place import Place
+    from buildkit_migrate.workspace.place import Place
 
 __all__ = ["COUNTS", "Outcome", "Report", "named_text", "problem_as_dict"]
 

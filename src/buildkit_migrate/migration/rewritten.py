@@ -13,10 +13,10 @@ from typing import Any, Final, Union
 
 from buildkit_migrate.bolt.tree import Tree, sequence_of
 from buildkit_migrate.containerd.services import EXPIRE_LABEL, FLAT_LABEL, ROOT_LABEL
-from buildkit_migrate.containerd.times import is_stored_time, nanoseconds
 from buildkit_migrate.migration.findings import Difference, DifferenceKind, shown
-from buildkit_migrate.migration.model import PlainPlan, Resource
 from buildkit_migrate.migration.snapshot_rules import descend
+from buildkit_migrate.model import PlainPlan, Resource
+from buildkit_migrate.values.times import is_stored_time, nanoseconds
 
 __all__ = ["Migrated", "best_explained", "rewrite_differences"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from buildkit_migrate.bolt.tree import Tree, sequence_of
-from buildkit_migrate.containerd.numbers import signed, stored_unsigned, unsigned
 from buildkit_migrate.migration.findings import Difference, DifferenceKind, shown
-from buildkit_migrate.migration.model import Kind
+from buildkit_migrate.model import Kind
+from buildkit_migrate.values.numbers import signed, stored_unsigned, unsigned
 
 __all__ = ["descend", "rule_differences", "snapshot_numbers"]
 

@@ -11,9 +11,9 @@ from typing import Final
 
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, UnusableTargetError
-from buildkit_migrate.metadata import keys
-from buildkit_migrate.metadata.engines import Engine, engine_of
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.store.engines import Engine, engine_of
+from buildkit_migrate.values import keys
 
 __all__ = ["Target", "foreign_buckets", "target_at"]
 
@@ -87,7 +87,7 @@ def _fault(path: Path, engine: Engine) -> str:
     try:
         if engine == "bolt":
             return _fault_of_bolt(path)
-        from buildkit_migrate.metadata.lmdb_store import check_store
+        from buildkit_migrate.store.lmdb_store import check_store
 
         check_store(path)
     except BusyError:

@@ -20,15 +20,15 @@ from buildkit_migrate.bolt import Bucket, BucketView, Database, check, remove, r
 from buildkit_migrate.containerd.plain import existing, read_before
 from buildkit_migrate.containerd.services import Containerd
 from buildkit_migrate.errors import CorruptDatabaseError, Error, JournalError, UndoRefusedError
-from buildkit_migrate.metadata.bolt_store import BoltStore
-from buildkit_migrate.metadata.engines import engine_of
-from buildkit_migrate.metadata.store import ReadableStore
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.changes import counted, database_changes, gone, store_changes, were
 from buildkit_migrate.migration.fingerprint import digest, fingerprint
 from buildkit_migrate.migration.journal import EDIT, NOTHING, PUT_BACK, Journal
-from buildkit_migrate.migration.model import Before
 from buildkit_migrate.migration.report import named_text
+from buildkit_migrate.model import Before
+from buildkit_migrate.store.bolt_store import BoltStore
+from buildkit_migrate.store.engines import engine_of
+from buildkit_migrate.store.interface import ReadableStore
 
 __all__ = ["Undo", "Undone", "UndoneOutcome", "refuse_losses"]
 
@@ -202,7 +202,7 @@ class Undo:
                 )
                 self._compare_stores(store)
             else:
-                from buildkit_migrate.metadata.lmdb_store import LmdbStore
+                from buildkit_migrate.store.lmdb_store import LmdbStore
 
                 with LmdbStore.look(path) as store:
                     self._compare_stores(store)

@@ -14,14 +14,14 @@ from typing import Any
 from buildkit_migrate.bolt import Bucket, BucketView, Builder, Database, Reader, Tree, check
 from buildkit_migrate.containerd.services import Containerd
 from buildkit_migrate.errors import DifferencesError
-from buildkit_migrate.metadata.engines import engine_of
 from buildkit_migrate.migration.content import DIRECTORIES, blob_differences, directory_differences
 from buildkit_migrate.migration.findings import Difference, DifferenceKind, Findings
 from buildkit_migrate.migration.kept import Kept
-from buildkit_migrate.migration.model import Kind, PlainState
 from buildkit_migrate.migration.report import named_text, problem_as_dict
 from buildkit_migrate.migration.snapshot_rules import snapshot_numbers
 from buildkit_migrate.migration.verify import Files, needed_snapshots, record_ids, store_differences, verify
+from buildkit_migrate.model import Kind, PlainState
+from buildkit_migrate.store.engines import engine_of
 
 __all__ = [
     "Stopped",
@@ -110,8 +110,8 @@ def opened_store(path: Path) -> Iterator[tuple[Bucket, tuple[Database, ...]]]:
         with Database.open(path) as database:
             yield database.root, (database,)
         return
-    from buildkit_migrate.metadata.lmdb_file import check_file
-    from buildkit_migrate.metadata.lmdb_store import LmdbStore
+    from buildkit_migrate.lmdb.file import check_file
+    from buildkit_migrate.store.lmdb_store import LmdbStore
 
     check_file(path, thorough=True)
     image = bytearray()

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from buildkit_migrate import reference
 from buildkit_migrate.bolt.tree import Tree
-from buildkit_migrate.containerd.times import nanoseconds
-from buildkit_migrate.metadata import gojson, keys
+from buildkit_migrate.migration import oracle
 from buildkit_migrate.migration.belonging import is_wrong_place
 from buildkit_migrate.migration.findings import Difference, DifferenceKind, Findings, shown
-from buildkit_migrate.migration.model import (
+from buildkit_migrate.migration.rewritten import Migrated, best_explained
+from buildkit_migrate.migration.snapshot_rules import rule_differences
+from buildkit_migrate.model import (
     Blob,
     Kind,
     PlainPlan,
@@ -31,8 +31,8 @@ from buildkit_migrate.migration.model import (
     Reason,
     Snapshot,
 )
-from buildkit_migrate.migration.rewritten import Migrated, best_explained
-from buildkit_migrate.migration.snapshot_rules import rule_differences
+from buildkit_migrate.values import gojson, keys
+from buildkit_migrate.values.times import nanoseconds
 
 __all__ = [
     "Difference",
@@ -86,7 +86,7 @@ def verify(
     if upstream_exact is None:
         upstream_exact = not _has_blob_sizes(records, after)
     survey, gone = _before_losses(records, after, state)
-    plan = reference.plan(records, _all_to_do(survey), upstream_exact=upstream_exact)
+    plan = oracle.plan(records, _all_to_do(survey), upstream_exact=upstream_exact)
     differences = [
         *_wrong_place(records, survey),
         *_compare_stores(v1, v2, plan),
@@ -121,7 +121,7 @@ def store_differences(
     v1: Tree, v2: Tree, survey: PlainSurvey, *, upstream_exact: bool = False
 ) -> Iterator[Difference]:
     """Differences of a new store alone, with the survey that it was made with."""
-    return _compare_stores(v1, v2, reference.plan(plain_records(v1), survey, upstream_exact=upstream_exact))
+    return _compare_stores(v1, v2, oracle.plan(plain_records(v1), survey, upstream_exact=upstream_exact))
 
 
 def record_ids(store: Tree) -> list[bytes]:

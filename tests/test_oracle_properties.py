@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from hypothesis import given
 
-from buildkit_migrate import reference
-from buildkit_migrate.metadata import gojson, keys
-from buildkit_migrate.migration.model import Caution, PlainPlan, PlainRecords, PlainSurvey, Reason
+from buildkit_migrate.migration import oracle
+from buildkit_migrate.model import Caution, PlainPlan, PlainRecords, PlainSurvey, Reason
+from buildkit_migrate.values import gojson, keys
 from strategies import worlds
 
 World = tuple[PlainRecords, PlainSurvey]
@@ -18,7 +18,7 @@ World = tuple[PlainRecords, PlainSurvey]
 @given(worlds())
 def test_each_record_is_kept_or_has_one_problem(world: World) -> None:
     records, survey = world
-    plan = reference.plan(records, survey)
+    plan = oracle.plan(records, survey)
     named = [problem.record for problem in plan.problems]
     assert named == sorted(set(named))
     dropped = {problem.record for problem in plan.problems if problem.reason is not Reason.REPAIRED}
@@ -30,13 +30,13 @@ def test_each_record_is_kept_or_has_one_problem(world: World) -> None:
 @given(worlds())
 def test_plan_does_not_depend_on_the_order_of_records(world: World) -> None:
     records, survey = world
-    assert reference.plan(dict(reversed(list(records.items()))), survey) == reference.plan(records, survey)
+    assert oracle.plan(dict(reversed(list(records.items()))), survey) == oracle.plan(records, survey)
 
 
 @given(worlds())
 def test_kept_records_depend_on_kept_records_only(world: World) -> None:
     records, survey = world
-    plan = reference.plan(records, survey)
+    plan = oracle.plan(records, survey)
     for id, record in _after(records, plan).items():
         for link in (keys.PARENT, keys.EQUAL_MUTABLE):
             target = gojson.string(record.get(link))
@@ -47,7 +47,7 @@ def test_kept_records_depend_on_kept_records_only(world: World) -> None:
 @given(worlds())
 def test_chain_ids_are_those_of_the_recursive_rule(world: World) -> None:
     records, survey = world
-    plan = reference.plan(records, survey)
+    plan = oracle.plan(records, survey)
     after = _after(records, plan)
 
     def chain(id: bytes) -> tuple[bytes, bytes]:
@@ -82,7 +82,7 @@ def test_chain_ids_are_those_of_the_recursive_rule(world: World) -> None:
 @given(worlds())
 def test_planning_the_result_again_changes_nothing(world: World) -> None:
     records, survey = world
-    plan = reference.plan(records, survey)
+    plan = oracle.plan(records, survey)
     after = _after(records, plan)
     leases = {id: set(resources) for id, resources in survey.leases.items()}
     for id, record in plan.records.items():
@@ -99,7 +99,7 @@ def test_planning_the_result_again_changes_nothing(world: World) -> None:
             for digest, blob in survey.blobs.items()
         },
     )
-    again = reference.plan(after, survey_after)
+    again = oracle.plan(after, survey_after)
     assert again.problems == []
     assert again.cautions == plan.cautions
     assert not any(

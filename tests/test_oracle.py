@@ -10,9 +10,8 @@ from dataclasses import replace
 import pytest
 
 import fixtures
-from buildkit_migrate import reference
-from buildkit_migrate.metadata import gojson, keys
-from buildkit_migrate.migration.model import (
+from buildkit_migrate.migration import oracle
+from buildkit_migrate.model import (
     Blob,
     Caution,
     Kind,
@@ -25,6 +24,7 @@ from buildkit_migrate.migration.model import (
     Resource,
     Snapshot,
 )
+from buildkit_migrate.values import gojson, keys
 from fixtures import Tree
 
 # --- The reference's own results
@@ -51,11 +51,11 @@ def but_for_blob_sizes(plan: PlainPlan) -> PlainPlan:
 @pytest.mark.parametrize("name", fixtures.REAL_ROOTS)
 def test_real_root(name: str) -> None:
     root = fixtures.real_root(name)
-    plan = reference.plan(root.records, root.survey, upstream_exact=True)
+    plan = oracle.plan(root.records, root.survey, upstream_exact=True)
     assert plan.problems == []
     assert plan.cautions == set()
     assert migrated(root.metadata, plan) == root.metadata_v2
-    with_sizes = reference.plan(root.records, root.survey)
+    with_sizes = oracle.plan(root.records, root.survey)
     assert migrated(root.metadata, with_sizes) == fixtures.with_blob_sizes(root.metadata_v2, root.survey)
     assert but_for_blob_sizes(with_sizes) == plan
 
@@ -87,10 +87,10 @@ def _labelled_blobs(survey: PlainSurvey) -> set[bytes]:
 @pytest.mark.parametrize("name", fixtures.SYNTHETIC_STORES)
 def test_synthetic_store(name: str) -> None:
     store = fixtures.synthetic_store(name)
-    plan = reference.plan(store.records, store.survey, upstream_exact=True)
+    plan = oracle.plan(store.records, store.survey, upstream_exact=True)
     assert plan.problems == []
     assert migrated(store.metadata, plan) == store.metadata_v2
-    with_sizes = reference.plan(store.records, store.survey)
+    with_sizes = oracle.plan(store.records, store.survey)
     assert migrated(store.metadata, with_sizes) == fixtures.with_blob_sizes(store.metadata_v2, store.survey)
     assert but_for_blob_sizes(with_sizes) == plan
 
@@ -156,7 +156,7 @@ def planned(
 ) -> PlainPlan:
     blobs = {BLOB: Blob(True, 11), BLOB_2: Blob(True, 22)} if blobs is None else blobs
     survey = PlainSurvey("overlayfs", snapshots, blobs, leases or {})
-    return reference.plan(records, survey, upstream_exact=upstream_exact)
+    return oracle.plan(records, survey, upstream_exact=upstream_exact)
 
 
 def puts(plan: PlainPlan, id: bytes) -> dict[bytes, bytes]:

@@ -11,7 +11,7 @@ import pytest
 import ondisk
 import stores
 from buildkit_migrate.bolt import Database
-from buildkit_migrate.metadata.engines import Engine, engine_of, open_store
+from buildkit_migrate.store.engines import Engine, engine_of, open_store
 from ondisk import OnDisk, run
 from trees import Tree, rows
 

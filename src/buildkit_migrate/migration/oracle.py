@@ -12,8 +12,7 @@ import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
-from buildkit_migrate.metadata import gojson, keys
-from buildkit_migrate.migration.model import (
+from buildkit_migrate.model import (
     Caution,
     Kind,
     PlainPlan,
@@ -24,6 +23,7 @@ from buildkit_migrate.migration.model import (
     RecordPlan,
     Resource,
 )
+from buildkit_migrate.values import gojson, keys
 
 __all__ = ["plan"]
 

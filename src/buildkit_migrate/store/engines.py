@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from buildkit_migrate.bolt import Bucket, Database, readable
 from buildkit_migrate.choices import ENGINES, check_choice
 from buildkit_migrate.errors import CorruptDatabaseError
-from buildkit_migrate.metadata import bolt_store
+from buildkit_migrate.store import bolt_store
 
 if TYPE_CHECKING:
-    from buildkit_migrate.metadata.lmdb_bulk import NewStore
-    from buildkit_migrate.metadata.lmdb_store import LmdbStore
-    from buildkit_migrate.metadata.store import MetadataStore
+    from buildkit_migrate.store.interface import MetadataStore
+    from buildkit_migrate.store.lmdb_bulk import NewStore
+    from buildkit_migrate.store.lmdb_store import LmdbStore
 
 __all__ = ["LMDB_MAGIC", "Engine", "engine_of", "open_store", "write_store"]
 
@@ -69,7 +69,7 @@ def open_store(
 def _store_class(engine: Engine) -> type[bolt_store.BoltFileStore | LmdbStore]:
     if engine == "bolt":
         return bolt_store.BoltFileStore
-    from buildkit_migrate.metadata.lmdb_store import LmdbStore
+    from buildkit_migrate.store.lmdb_store import LmdbStore
 
     return LmdbStore
 
@@ -84,6 +84,6 @@ def write_store(
     check_choice("engine", engine, ENGINES)
     if engine == "bolt":
         return bolt_store.write_store(path, source, edits, like=like)
-    from buildkit_migrate.metadata import lmdb_bulk
+    from buildkit_migrate.store import lmdb_bulk
 
     return lmdb_bulk.write_store(path, source, edits, like=like)

@@ -11,8 +11,8 @@ from typing import Final, Self
 from buildkit_migrate.bolt import Bucket, Database, Reader, remove, rewrite, usable_mode, write
 from buildkit_migrate.bolt.edits import Edits, encode
 from buildkit_migrate.errors import BusyError
-from buildkit_migrate.metadata.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
-from buildkit_migrate.metadata.store import MetadataStore, ReadableStore, Stored
+from buildkit_migrate.store.interface import MetadataStore, ReadableStore, Stored
+from buildkit_migrate.values.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
 
 __all__ = ["STORE_MODE", "BoltFileStore", "BoltStore", "write_store"]
 

@@ -18,9 +18,9 @@ from buildkit_migrate._native.packing import LONG_KEY, push, push_all, unpack, u
 from buildkit_migrate.bolt import Builder, make_like
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, EditConflictError
-from buildkit_migrate.metadata.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
-from buildkit_migrate.metadata.lmdb_file import LEAST_MAP, check_file, lmdb_errors, translated
-from buildkit_migrate.metadata.store import MetadataStore, Stored
+from buildkit_migrate.lmdb.file import LEAST_MAP, check_file, lmdb_errors, translated
+from buildkit_migrate.store.interface import MetadataStore, Stored
+from buildkit_migrate.values.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
 
 __all__ = ["HEAD", "HEAD_KEY", "OTHER", "TAGS", "LmdbStore", "check_store", "open_environment"]
 
@@ -143,7 +143,7 @@ class LmdbStore(MetadataStore):
     @classmethod
     def create(cls, path: Path) -> Self:
         """A new, empty store with mode 0600. Raises StorageError, also if ``path`` exists."""
-        from buildkit_migrate.metadata.lmdb_bulk import write_empty
+        from buildkit_migrate.store.lmdb_bulk import write_empty
 
         path = Path(os.path.realpath(path))
         write_empty(path)

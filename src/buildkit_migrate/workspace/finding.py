@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.errors import RootNotFoundError, StorageError
-from buildkit_migrate.layout import Root, root_at
-from buildkit_migrate.places import (
+from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.settings import DEFAULT, FOUND
+from buildkit_migrate.workspace.layout import Root, root_at
+from buildkit_migrate.workspace.places import (
     Places,
     default_places,
     docker_builder,
@@ -19,8 +21,6 @@ from buildkit_migrate.places import (
     rootless_place,
     volumes,
 )
-from buildkit_migrate.settings import DEFAULT, FOUND
-from buildkit_migrate.storage import storage_errors
 
 __all__ = ["OF_DOCKER", "Host", "find_root", "find_roots"]
 

@@ -13,10 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import stores
 from buildkit_migrate.errors import BrokenRecordsError, EditConflictError
-from buildkit_migrate.metadata import gojson
-from buildkit_migrate.metadata.engines import open_store
-from buildkit_migrate.metadata.gojson import Value, encode_value
-from buildkit_migrate.metadata.store import MetadataStore, RecordUpdate
+from buildkit_migrate.store.engines import open_store
+from buildkit_migrate.store.interface import MetadataStore, RecordUpdate
+from buildkit_migrate.values import gojson
+from buildkit_migrate.values.gojson import Value, encode_value
 from trees import Tree
 
 IDS = [b"r", b"sha256:abc", b"stray", *(b"x" * n for n in (508, 509, 510, 511, 600)), b"x" * 600 + b"1"]

@@ -10,16 +10,9 @@ import lmdb
 
 from buildkit_migrate._native.packing import Packer
 from buildkit_migrate.bolt import Bucket, Lock, create, remove, rename, usable_mode
-from buildkit_migrate.metadata import bolt_store
-from buildkit_migrate.metadata.lmdb_file import lmdb_errors
-from buildkit_migrate.metadata.lmdb_store import (
-    HEAD,
-    HEAD_KEY,
-    OTHER,
-    STORE_MODE,
-    TAGS,
-    open_environment,
-)
+from buildkit_migrate.lmdb.file import lmdb_errors
+from buildkit_migrate.store import bolt_store
+from buildkit_migrate.store.lmdb_store import HEAD, HEAD_KEY, OTHER, STORE_MODE, TAGS, open_environment
 
 __all__ = ["NewStore", "load", "write_empty", "write_store"]
 

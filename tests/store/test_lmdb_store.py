@@ -20,12 +20,12 @@ import stores
 from buildkit_migrate._native.packing import Packer, check_lmdb, push, unpack, unpack_items
 from buildkit_migrate.bolt import Builder, Database
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
-from buildkit_migrate.metadata import lmdb_bulk
-from buildkit_migrate.metadata.convert import convert
-from buildkit_migrate.metadata.engines import open_store
-from buildkit_migrate.metadata.gojson import Value, encode_value
-from buildkit_migrate.metadata.lmdb_file import check_file
-from buildkit_migrate.metadata.lmdb_store import LmdbStore
+from buildkit_migrate.lmdb.file import check_file
+from buildkit_migrate.store import lmdb_bulk
+from buildkit_migrate.store.convert import convert
+from buildkit_migrate.store.engines import open_store
+from buildkit_migrate.store.lmdb_store import LmdbStore
+from buildkit_migrate.values.gojson import Value, encode_value
 from trees import Tree, rows
 
 SMALL = Tree({b"_main": Tree({b"r%03d" % n: Tree({b"k": encode_value(n)}) for n in range(300)})})
@@ -122,8 +122,8 @@ def test_two_processes_write(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from buildkit_migrate.metadata.engines import open_store
-from buildkit_migrate.metadata.gojson import Value
+from buildkit_migrate.store.engines import open_store
+from buildkit_migrate.values.gojson import Value
 store = open_store(Path(sys.argv[1]))
 with store.update(b"r000") as record:
     record.set(b"k", Value.of(b"never"))
@@ -237,7 +237,7 @@ FUZZ = """
 import random, sys
 from pathlib import Path
 from buildkit_migrate.errors import Error
-from buildkit_migrate.metadata.convert import convert
+from buildkit_migrate.store.convert import convert
 good = Path(sys.argv[1]).read_bytes()
 path, target = Path(sys.argv[1] + ".bad"), Path(sys.argv[1] + ".bolt")
 rnd = random.Random(int(sys.argv[2]))

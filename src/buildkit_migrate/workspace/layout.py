@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.copies import original_of
 from buildkit_migrate.errors import RootNotFoundError
-from buildkit_migrate.names import is_identifier
+from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.settings import ARGUMENT
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.workspace.copies import original_of
+from buildkit_migrate.workspace.names import is_identifier
 
 __all__ = [
     "CONTAINERD_WORKER",

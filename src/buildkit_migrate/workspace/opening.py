@@ -18,11 +18,11 @@ from buildkit_migrate.containerd.offline import (
 )
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import ContainerdStateError, ContainerdUnavailableError, Error, StorageError
-from buildkit_migrate.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
+from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration.migrate import Progress, foresee_migration
-from buildkit_migrate.migration.place import Place
 from buildkit_migrate.settings import Setting
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
+from buildkit_migrate.workspace.place import Place
 
 if TYPE_CHECKING:
     from buildkit_migrate.containerd.connection import Connection

@@ -18,10 +18,10 @@ from buildkit_migrate.errors import (
     RecordNotFoundError,
     StorageError,
 )
-from buildkit_migrate.metadata.convert import convert
-from buildkit_migrate.metadata.engines import Engine, engine_of, open_store, write_store
-from buildkit_migrate.metadata.gojson import Value, encode_value
-from buildkit_migrate.metadata.store import Item, MetadataStore
+from buildkit_migrate.store.convert import convert
+from buildkit_migrate.store.engines import Engine, engine_of, open_store, write_store
+from buildkit_migrate.store.interface import Item, MetadataStore
+from buildkit_migrate.values.gojson import Value, encode_value
 from trees import Tree
 
 INDEX = b"the::index"

@@ -13,39 +13,20 @@ from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import DifferencesError, Error, JournalError, StorageError
-from buildkit_migrate.finding import Host, find_root, find_roots
-from buildkit_migrate.layout import CONTAINERD_WORKER, Root, Skipped, Worker
-from buildkit_migrate.metadata.engines import Engine
-from buildkit_migrate.migration.clean import (
-    Cleaned,
-    CleanedOutcome,
-    faults,
-    leftovers,
-    remove_leftovers,
-)
+from buildkit_migrate.migration.clean import Cleaned, CleanedOutcome, faults, leftovers, remove_leftovers
 from buildkit_migrate.migration.journal import journal_path, read_state
 from buildkit_migrate.migration.kept import opened_kept
-from buildkit_migrate.migration.migrate import (
-    Migration,
-    OnBroken,
-    Progress,
-    StrPath,
-    refuse_broken,
-    settled,
-)
+from buildkit_migrate.migration.migrate import Migration, OnBroken, Progress, StrPath, refuse_broken, settled
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.status import Stage, Status, status
 from buildkit_migrate.migration.undo import Undo, Undone, UndoneOutcome, refuse_losses
-from buildkit_migrate.migration.verification import (
-    Stopped,
-    Verdict,
-    Verification,
-    opened_store,
-    verify_files,
-)
-from buildkit_migrate.opening import ContainerdPlace, Opener, about, foresee_files, lock_state
-from buildkit_migrate.places import default_places
+from buildkit_migrate.migration.verification import Stopped, Verdict, Verification, opened_store, verify_files
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
+from buildkit_migrate.store.engines import Engine
+from buildkit_migrate.workspace.finding import Host, find_root, find_roots
+from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, Root, Skipped, Worker
+from buildkit_migrate.workspace.opening import ContainerdPlace, Opener, about, foresee_files, lock_state
+from buildkit_migrate.workspace.places import default_places
 
 __all__ = [
     "Host",

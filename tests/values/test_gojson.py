@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildkit_migrate.metadata import gojson
+from buildkit_migrate.values import gojson
 
 DEEPEST = gojson.MAX_NESTING
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.bolt.access import Access, changes, keeps_out, packed, unpacked, without_acl
 from buildkit_migrate.errors import StorageError
-from buildkit_migrate.storage import storage_errors
+from buildkit_migrate.files.access import Access, changes, keeps_out, packed, unpacked, without_acl
+from buildkit_migrate.files.errors import storage_errors
 
 __all__ = [
     "access_of",

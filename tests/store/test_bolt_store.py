@@ -10,9 +10,9 @@ import ondisk
 from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate.bolt import Database, encode
 from buildkit_migrate.errors import BrokenRecordsError
-from buildkit_migrate.metadata.bolt_store import BoltStore, write_store
-from buildkit_migrate.metadata.gojson import Value, encode_value
-from buildkit_migrate.metadata.store import Item, ReadableStore
+from buildkit_migrate.store.bolt_store import BoltStore, write_store
+from buildkit_migrate.store.interface import Item, ReadableStore
+from buildkit_migrate.values.gojson import Value, encode_value
 from dicts import file_of
 from fixtures import Tree
 

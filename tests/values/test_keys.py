@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildkit_migrate.metadata import keys
+from buildkit_migrate.values import keys
 
 
 def test_index_key_as_buildkit_writes_it() -> None:

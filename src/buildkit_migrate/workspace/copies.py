@@ -10,7 +10,7 @@ from typing import Final
 
 from buildkit_migrate.bolt import BucketView, Database
 from buildkit_migrate.errors import BusyError, Error
-from buildkit_migrate.names import KNOWN_SNAPSHOTTERS, copied_from
+from buildkit_migrate.workspace.names import KNOWN_SNAPSHOTTERS, copied_from
 
 __all__ = ["original_of"]
 

@@ -13,9 +13,9 @@ from typing import Self, TypeVar
 
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BrokenRecordsError, RecordNotFoundError
-from buildkit_migrate.metadata import gojson
-from buildkit_migrate.metadata.gojson import Value
-from buildkit_migrate.metadata.keys import (
+from buildkit_migrate.values import gojson
+from buildkit_migrate.values.gojson import Value
+from buildkit_migrate.values.keys import (
     EXTERNAL_BUCKET,
     INDEX_BUCKET,
     MAIN_BUCKET,

@@ -11,7 +11,7 @@ from pathlib import Path
 from buildkit_migrate.bolt import Database, lock, remove, usable_mode, write
 from buildkit_migrate.choices import ENGINES, check_choice
 from buildkit_migrate.errors import BusyError, StorageError, UnusableTargetError
-from buildkit_migrate.metadata.engines import Engine, engine_of
+from buildkit_migrate.store.engines import Engine, engine_of
 
 __all__ = ["Conversion", "convert"]
 
@@ -78,15 +78,15 @@ def _remove_abandoned(aside: Path) -> None:
 
 
 def _to_lmdb(source: Path, aside: Path, target: Path) -> None:
-    from buildkit_migrate.metadata import lmdb_bulk
+    from buildkit_migrate.store import lmdb_bulk
 
     with Database.open(source) as database, lmdb_bulk.load(aside, database.root, owner_of=source) as new:
         new.rename(target)
 
 
 def _to_bolt(source: Path, aside: Path, target: Path) -> None:
-    from buildkit_migrate.metadata.lmdb_file import check_file
-    from buildkit_migrate.metadata.lmdb_store import LmdbStore
+    from buildkit_migrate.lmdb.file import check_file
+    from buildkit_migrate.store.lmdb_store import LmdbStore
 
     check_file(source, thorough=True)
     with (

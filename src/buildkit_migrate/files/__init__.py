@@ -1,0 +1,1 @@
+"""Durable files: locks, who may use a new file, writing aside and switching."""

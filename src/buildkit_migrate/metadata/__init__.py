@@ -1,1 +1,0 @@
-"""BuildKit's record metadata: keys, values, and the stores that hold them."""

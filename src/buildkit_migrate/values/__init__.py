@@ -1,0 +1,1 @@
+"""Record keys, Go-equal JSON, times: values as they are stored."""

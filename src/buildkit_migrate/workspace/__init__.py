@@ -1,0 +1,1 @@
+"""Finding BuildKit's state directories; locking and opening their stores."""
