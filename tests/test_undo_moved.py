@@ -295,6 +295,50 @@ def test_a_dry_run_writes_nothing(root: OnDisk) -> None:
     assert ondisk.listing(root.root) == before
 
 
+# What status promises, undo keeps; what a dry run tells of --force, --force does.
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def made_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE: dict[str, Callable[[OnDisk], object]] = {
+    "old database, beyond its meta pages": lambda root: flipped(root.kept, -1),
+    "old database, a directory": lambda root: made_a_directory(root.kept),
+    "v1, garbage": lambda root: root.v1.write_bytes(os.urandom(8192)),
+    "v1, empty": lambda root: emptied(root.v1),
+    "containerd's, empty": lambda root: emptied(root.containerd),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_status_and_dry_run_promise_nothing_that_undo_refuses(root: OnDisk, what: str) -> None:
+    root.migrate_here()
+    DAMAGE[what](root)
+    assert "undo goes back" not in next_step(root)
+    code, document = undo(root)
+    assert code != 0
+    assert "remove the cache" not in document["error"]["hint"]
+    assert undo(root, "--dry-run")[0] == code
+    foreseen = undo(root, "--dry-run", "--force")[0]
+    assert undo(root, "--force")[0] == foreseen
+
+
+def test_records_that_v1_lost(root: OnDisk) -> None:
+    """Going back would give an empty cache."""
+    root.migrate_here()
+    emptied(root.v1)
+    code, document = undo(root)
+    assert code == 14
+    assert f"{root.v1} was changed since, and lacks 287 records of {root.v2}" in document["error"]["message"]
+    assert root.v2.exists()
+
+
 # Several workers.
 
 

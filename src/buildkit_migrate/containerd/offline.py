@@ -201,7 +201,8 @@ class OfflineContainerd:
         if records and metadata.root.bucket(*self._snapshots_bucket()) is None:
             raise ContainerdStateError(
                 f"{metadata.path} has no snapshots of {self._snapshotter} in namespace {self._namespace}",
-                hint="give the containerd root and the namespace that BuildKit used",
+                hint="if that is not where BuildKit had them, give the containerd root and the namespace that it "
+                "used; otherwise restore the file from a backup",
             )
 
     def _snapshots_bucket(self) -> tuple[bytes, ...]:

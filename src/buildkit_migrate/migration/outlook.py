@@ -1,12 +1,13 @@
-"""What files tell of an undo before anybody asks for one: cheap, without locks, from fingerprints alone."""
+"""What files tell of an undo before anybody asks for one: without locks, and without looking into a store."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.migration import journal
-from buildkit_migrate.migration.fingerprint import fingerprint
+from buildkit_migrate.migration.fingerprint import digest, fingerprint
 from buildkit_migrate.migration.journal import State
 
 __all__ = ["Outlook", "outlook_of"]
@@ -31,6 +32,8 @@ def outlook_of(state: State, from_path: Path, to_path: Path) -> Outlook:
     now = fingerprint(from_path)
     if not now:
         obstacles.append(f"{from_path} is gone")
+    elif now != state.v1:
+        doubts.append(f"{from_path} was changed since")
     if state.kept_path:
         _look_at_containerd(state, to_path, obstacles, doubts)
     if fingerprint(to_path) not in ("", state.v2):
@@ -50,10 +53,14 @@ def _look_at_containerd(state: State, to_path: Path, obstacles: list[str], doubt
     if journal.is_untouched(state, database) or state.kept == state.containerd_after:
         return
     kept = journal.kept_path(state, database)
-    old = fingerprint(kept)
+    try:
+        old = fingerprint(kept)
+    except CorruptDatabaseError as error:
+        obstacles.append(str(error))
+        return
     if not old:
         obstacles.append(f"{kept} is missing")
-    elif old != state.kept:
+    elif old != state.kept or (state.kept_digest and digest(kept) != state.kept_digest):
         doubts.append(f"{kept} is not as it was")
     if now != state.containerd_after or state.used:
         doubts.append(f"{database} was used since")

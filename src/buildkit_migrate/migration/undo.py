@@ -19,7 +19,13 @@ from buildkit_migrate._native.plan import Records
 from buildkit_migrate.bolt import Bucket, BucketView, Database, check, remove, rename
 from buildkit_migrate.containerd.plain import existing, read_before
 from buildkit_migrate.containerd.services import Containerd
-from buildkit_migrate.errors import CorruptDatabaseError, Error, JournalError, UndoRefusedError
+from buildkit_migrate.errors import (
+    ContainerdStateError,
+    CorruptDatabaseError,
+    Error,
+    JournalError,
+    UndoRefusedError,
+)
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.changes import counted, database_changes, gone, store_changes, were
 from buildkit_migrate.migration.fingerprint import digest, fingerprint
@@ -103,6 +109,13 @@ def _text(line: str) -> str:
     return line.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+def _damaged(kept: Path, rule: str) -> JournalError:
+    return JournalError(
+        f"there is no way back to v1: {kept}, the old database of containerd, is damaged: {rule}",
+        hint=_NO_KEPT,
+    )
+
+
 def refuse_losses(undos: Sequence[Undo]) -> None:
     """Raises UndoRefusedError, with all reasons, if going back would lose anything."""
     reasons = [loss for undo in undos for loss in undo.losses]
@@ -168,7 +181,11 @@ class Undo:
             )
         state = journal.read_state(journal.journal_path(self._to_path))
         previous = state is not None and state.previous
-        return Database.open(self._from_path, exclusive=exclusive, previous=previous)
+        try:
+            return Database.open(self._from_path, exclusive=exclusive, previous=previous)
+        except CorruptDatabaseError as error:
+            error.hint = _NO_KEPT
+            raise
 
     def _open_journal(self, exclusive: bool) -> Journal:
         found = Journal.open(journal.journal_path(self._to_path), read_only=not exclusive)
@@ -211,12 +228,18 @@ class Undo:
 
     def _compare_stores(self, store: ReadableStore) -> None:
         path = self._to_path
-        if fingerprint(path) == self._state.v2:
+        v2_is_used = fingerprint(path) != self._state.v2
+        v1_is_used = fingerprint(self._from_path) != self._state.v1
+        if not v1_is_used and not v2_is_used:
             return
         found = store_changes(BoltStore(self._source.root), store)
-        if found.added:
+        if found.added and v1_is_used:
+            self._losses.append(
+                f"{self._from_path} was changed since, and lacks {counted(found.added, 'record')} of {path}"
+            )
+        elif found.added:
             self._losses.append(f"{path} was used since: {were(found.added, 'record')} added")
-        if found.changed:
+        if found.changed and v2_is_used:
             self._losses.append(f"{path} was used since: {were(found.changed, 'record')} changed")
         if found.missing:
             self._changes.append(f"{path} lacks {counted(found.missing, 'record')} of v1")
@@ -264,25 +287,21 @@ class Undo:
     def _open_kept(self, held: contextlib.ExitStack, exclusive: bool) -> tuple[Database, bool]:
         """The old database, and whether it is as it was. If it is not, it may be taken by force, if sound."""
         kept = journal.kept_path(self._state, self._containerd.database)
-        now = fingerprint(kept)
-        if not now:
-            raise JournalError(
-                f"there is no way back to v1: {kept}, the old database of containerd, is missing",
-                hint=_NO_KEPT,
-            )
         known = self._state.kept_digest
-        is_same = now == self._state.kept and (not known or digest(kept) == known)
         try:
+            now = fingerprint(kept)
+            if not now:
+                raise JournalError(
+                    f"there is no way back to v1: {kept}, the old database of containerd, is missing",
+                    hint=_NO_KEPT,
+                )
+            is_same = now == self._state.kept and (not known or digest(kept) == known)
             old = held.enter_context(Database.open(kept, exclusive=exclusive))
             damage = check(old.reader) if not known or not is_same else []
         except CorruptDatabaseError as error:
-            damage = [(error.page, error.rule)]
+            raise _damaged(kept, error.rule) from error
         if damage:
-            raise JournalError(
-                f"there is no way back to v1: {kept}, the old database of containerd, is damaged: "
-                f"{damage[0][1]}",
-                hint=_NO_KEPT,
-            )
+            raise _damaged(kept, damage[0][1])
         if not is_same:
             self._losses.append(f"{kept} is not as it was: what it says of containerd may be out of date")
         return old, is_same
@@ -319,21 +338,26 @@ class Undo:
         moved = self._free_name() if self._to_path.exists() else None
         counts = {"leases": 0, "snapshots": 0, "blobs": 0}
         if self._way != NOTHING:
-            state = self._containerd.state(self._ids)
-            counts = {
-                "leases": sum(1 for id in state.leases if id in self._ids and id not in self._before.leases),
-                "snapshots": sum(
-                    1
-                    for name in self._before.snapshots
-                    if name in state.snapshots and not state.snapshots[name].root_label
-                ),
-                "blobs": sum(
-                    1
-                    for digest in self._before.blobs
-                    if digest in state.blobs and not state.blobs[digest].root_label
-                ),
-            }
+            # One who knows none of the snapshots has nothing of ours; `force` takes it as it is.
+            with contextlib.suppress(ContainerdStateError):
+                counts = self._counts()
         return self._undone(UndoneOutcome.PLANNED, moved, counts)
+
+    def _counts(self) -> dict[str, int]:
+        state = self._containerd.state(self._ids)
+        return {
+            "leases": sum(1 for id in state.leases if id in self._ids and id not in self._before.leases),
+            "snapshots": sum(
+                1
+                for name in self._before.snapshots
+                if name in state.snapshots and not state.snapshots[name].root_label
+            ),
+            "blobs": sum(
+                1
+                for digest in self._before.blobs
+                if digest in state.blobs and not state.blobs[digest].root_label
+            ),
+        }
 
     def carry_out(self) -> Undone:
         """Goes back, or goes on with it; may be interrupted, and then repeated."""
