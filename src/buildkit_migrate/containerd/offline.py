@@ -201,7 +201,7 @@ class OfflineContainerd:
         if records and metadata.root.bucket(*self._snapshots_bucket()) is None:
             raise ContainerdStateError(
                 f"{metadata.path} has no snapshots of {self._snapshotter} in namespace {self._namespace}",
-                hint="if that is not where BuildKit had them, give the containerd root and the namespace that it "
+                hint="if that is the wrong place, give the containerd root and the namespace that BuildKit "
                 "used; otherwise restore the file from a backup",
             )
 
