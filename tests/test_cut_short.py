@@ -17,7 +17,7 @@ from ondisk import OnDisk
 COMMAND = """
 import contextlib, os, sys
 from buildkit_migrate import cli
-from buildkit_migrate.cli import options
+from buildkit_migrate.cli import output
 
 moment, victim, *arguments = sys.argv[1:]
 
@@ -25,7 +25,7 @@ moment, victim, *arguments = sys.argv[1:]
 def progress():
     yield lambda step: os.truncate(victim, 4096) if step.startswith(moment) else None
 
-options.progress = progress
+output.progress = progress
 sys.exit(cli.main(arguments))
 """
 
