@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,23 @@ def strace(command: str, root: OnDisk, *options: str) -> tuple[subprocess.Comple
         timeout=120,
         check=False,
     )
-    return result, [line.partition(" ")[2].strip() for line in trace.read_text().splitlines()]
+    return result, whole_calls(trace.read_text().splitlines())
+
+
+def whole_calls(lines: Iterable[str]) -> list[str]:
+    """Without process ids; a call that another thread's came between stands where it ended."""
+    begun: dict[str, str] = {}
+    calls = []
+    for line in lines:
+        thread, _, call = line.partition(" ")
+        call = call.strip()
+        if call.endswith("<unfinished ...>"):
+            begun[thread] = call.removesuffix("<unfinished ...>").strip()
+            continue
+        if call.startswith("<... "):
+            call = f"{begun.pop(thread, '')}{call.partition('resumed>')[2]}"
+        calls.append(call)
+    return calls
 
 
 def synced(calls: list[str], path: Path) -> bool:
