@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+import containerd_daemon
 import fault_points
+import fixtures
 import ondisk
+import plain_bbolt
 from buildkit_migrate.api import root_status, undo_root
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import StorageError
@@ -22,7 +25,7 @@ from buildkit_migrate.migration.journal import Journal
 from buildkit_migrate.store.bolt_store import BoltFileStore
 from buildkit_migrate.values.gojson import Value
 from fault_points import calls
-from fixtures import bucket, buckets
+from fixtures import Tree, bucket, buckets
 from ondisk import OnDisk
 
 MOVES: dict[str, Callable[[Path, Path], None]] = {
@@ -393,6 +396,63 @@ def test_which_are_back_when_one_fails(two: list[OnDisk], monkeypatch: pytest.Mo
     monkeypatch.undo()
     undo_root(two[0].root)
     assert [databases(root) for root in two] == before
+
+
+def test_two_workers_of_one_stopped_containerd(tmp_path: Path) -> None:
+    """Each replaced the same file: the last one goes back first, in the plan as in the doing."""
+    first = ondisk.sample_of_containerd(tmp_path)
+    shutil.copytree(first.worker, first.root / "containerd-native")
+    top = (b"v1", b"buildkit", b"snapshots")
+    rows = bucket(ondisk.tree(first.containerd), *top, b"overlayfs")
+    ondisk.edit(first.containerd, {b"v1": {b"buildkit": {b"snapshots": {b"native": rows}}}})
+    backend = first.snapshots.parent.with_name("io.containerd.snapshotter.v1.native")
+    shutil.copytree(first.snapshots.parent, backend)
+    before = databases(first)
+    first.migrate_here()
+    code, document = undo(first, "--dry-run")
+    assert code == 0
+    assert [worker["database"] for worker in document["workers"]] == ["put-back", "put-back"]
+    assert undo(first)[0] == 0
+    assert databases(first) == before
+    first.migrate_here()
+    ondisk.edit(first.containerd, {b"v1": {b"k8s.io": {b"leases": {b"x": {b"createdat": b""}}}}})
+    code, document = undo(first)
+    assert (code, document["workers"][0]["database"]) == (0, "edit")
+    tree = ondisk.tree(first.containerd)
+    assert not bucket(tree, b"v1", b"buildkit", b"leases")
+    assert b"x" in bucket(tree, b"v1", b"k8s.io", b"leases")
+    assert labels_in(bucket(tree, *top)) == labels_in(bucket(plain_bbolt.load(before["meta.db"]), *top))
+
+
+def labels_in(snapshots: Tree) -> dict[tuple[bytes, bytes], object]:
+    """The labels of all snapshots."""
+    return {
+        (snapshotter, name): bucket(row, b"labels")
+        for snapshotter, rows in buckets(snapshots).items()
+        for name, row in buckets(rows).items()
+    }
+
+
+@pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing())
+def test_a_real_containerd_was_only_started(tmp_path: Path) -> None:
+    """It raises the version and collects leaked views; nothing that v1 needs is lost."""
+    root = ondisk.sample_of_containerd(tmp_path)
+    before = labels_of(root)
+    root.migrate_here()
+    with containerd_daemon.Containerd(tmp_path / "ctd" / "root"):
+        pass
+    assert "undo --dry-run tells" in next_step(root)
+    code, document = undo(root)
+    assert code == 0, document
+    assert fixtures.leases_of(ondisk.tree(root.containerd)) == {}
+    after = labels_of(root)
+    assert after.items() <= before.items()
+    assert {id for id in buckets(bucket(ondisk.tree(root.v1), b"_main")) if id in before} <= after.keys()
+
+
+def labels_of(root: OnDisk) -> dict[bytes, bool]:
+    survey = fixtures.survey_of(ondisk.tree(root.containerd), ondisk.tree(root.snapshots), root.snapshotter)
+    return {name: snapshot.root_label for name, snapshot in survey.snapshots.items()}
 
 
 # LMDB's lock files.
