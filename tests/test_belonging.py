@@ -242,8 +242,8 @@ NO_STORES: dict[str, tuple[bytes, str]] = {
     "no records": (file_of({b"_main": {}, b"_index": {b"k": b""}}), "has no records"),
     "no record bucket": (file_of({b"_main": {b"key": b"value"}}), "has no records"),
     "only an index": (file_of({b"_index": {b"k": b""}, b"_external": {}}), "has no records"),
-    "cache.db": (file_of({b"_result": {}, b"_links": {}}), "no metadata store: it has _links, _result"),
-    "history.db": (file_of({b"_records": {}}), "no metadata store: it has _records and no _main"),
+    "cache.db": (file_of({b"_result": {}, b"_links": {}}), "not a metadata store: it has _links, _result"),
+    "history.db": (file_of({b"_records": {}}), "not a metadata store: it has _records and no _main"),
 }
 
 
@@ -264,7 +264,7 @@ def test_nothing_to_migrate_and_much_to_lose(kind: str, name: str, request: pyte
 
 def test_the_database_of_containerd_by_mistake(oci: OnDisk) -> None:
     shutil.copy(oci.containerd, oci.v1)
-    assert "no metadata store: it has v1 and no _main" in refused(oci)["message"]
+    assert "not a metadata store: it has v1 and no _main" in refused(oci)["message"]
 
 
 def unrooted(root: OnDisk) -> None:

@@ -246,7 +246,7 @@ def test_interrupted_migration_taken_back(root: OnDisk) -> None:
     add_record(root.v1)
     refused = root.migrate("--format", "json")
     assert refused.returncode == 13
-    assert "the store changed since" in json.loads(refused.stdout)["error"]["message"]
+    assert "the v1 store was changed since" in json.loads(refused.stdout)["error"]["message"]
     assert undo(root, "--force").returncode == 0
     assert root.containerd.read_bytes() == before[root.containerd]
     assert root.migrate("--on-broken", "drop").returncode == 0  # the new record has no snapshot

@@ -18,6 +18,7 @@ from typing import Final, Self
 
 from buildkit_migrate._native.bolt import Bucket, Builder, Reader
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
+from buildkit_migrate.files import holders
 from buildkit_migrate.files.blocks import Writer, copy, write_all
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.ownership import dress, model_for
@@ -42,6 +43,13 @@ __all__ = [
 DEFAULT_PAGE_SIZE: Final = 4096
 
 _NOT_WRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ETXTBSY)
+_KINDS: Final = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
@@ -52,12 +60,14 @@ class Lock:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self.fd = fd
+        holders.note(fd)
 
     def release(self) -> None:
         """Unlocks and closes the file; a second call does nothing."""
         if self.fd >= 0:
             # Closing alone would not do: a mapping of the file holds a duplicate of the descriptor. If it
             # can't be unlocked all is done nevertheless, and the end of the process unlocks it.
+            holders.forget(self.fd)
             with contextlib.suppress(OSError):
                 fcntl.flock(self.fd, fcntl.LOCK_UN)
             os.close(self.fd)
@@ -118,11 +128,24 @@ def _open_to_lock(path: Path, exclusive: bool, flags: int) -> int:
 
 def _open_regular(path: Path, flags: int = 0) -> int:
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
-    fd = os.open(path, os.O_CLOEXEC | os.O_NONBLOCK | flags)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        fd = os.open(path, os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.EISDIR):  # a socket, a directory
+            raise
+        raise _not_regular(path, path.stat().st_mode) from error
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
         os.close(fd)
-        raise CorruptDatabaseError("not a regular file", path=str(path))
+        raise _not_regular(path, mode)
     return fd
+
+
+def _not_regular(path: Path, mode: int) -> CorruptDatabaseError:
+    kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+    error = CorruptDatabaseError(f"{kind}, not a regular file", path=str(path))
+    error.hint = f"check the path; if it is right, put the database file in the place of {kind}"
+    return error
 
 
 def _create(path: Path, like: Path | None) -> None:
@@ -141,7 +164,7 @@ def _create(path: Path, like: Path | None) -> None:
 
 def _check_in_place(fd: int, path: Path) -> None:
     if not os.path.samestat(os.fstat(fd), path.stat()):
-        raise BusyError(f"{path} was replaced by another process")
+        raise BusyError(f"{path} was replaced by another process", hint="run the command again")
 
 
 def _flock(fd: int, path: Path, *, exclusive: bool) -> None:
@@ -149,7 +172,11 @@ def _flock(fd: int, path: Path, *, exclusive: bool) -> None:
         fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno == errno.EWOULDBLOCK:
-            raise BusyError(f"{path} is in use by another process") from error
+            holder = holders.holder_of(fd)
+            own = "close what has it open, or wait for the thread that works with it"
+            raise BusyError(
+                f"{path} is in use by {holder}", hint=own if holder == "this process" else None
+            ) from error
         if error.errno == errno.EBADF:
             raise StorageError(
                 f"{path} may not be opened for writing, and its file system locks no other files",

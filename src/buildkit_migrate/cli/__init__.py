@@ -31,7 +31,7 @@ exit codes:
   6    broken records, and --on-broken fail
   7    containerd's state for a worker is missing, or is not that of its v1 store
   8    the system refused to read or write (disk full, no permission, I/O error)
-  9    what lies at metadata_v2.db is no metadata store, or not of the engine asked
+  9    what lies at metadata_v2.db is not a metadata store, or not of the engine asked
        for; DST exists
   10   a verification found differences, or a worker that is not migrated; clean found
        damage, or such a worker

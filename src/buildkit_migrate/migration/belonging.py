@@ -57,7 +57,7 @@ def _check_nothing_is_orphaned(source: Database, plan: Plan, place: Place) -> No
     if not (foreign or snapshots or blobs):
         return
     names = ", ".join(name.decode(errors="backslashreplace") for name in foreign[:3])
-    what = f"is no metadata store: it has {names} and no _main" if foreign else "has no records"
+    what = f"is not a metadata store: it has {names} and no _main" if foreign else "has no records"
     raise ContainerdStateError(
         f"{source.path} {what}; but {_asked(place)} has {snapshots} snapshots and {blobs} blobs with the "
         "gc.root label, which are held for records; nothing was changed",

@@ -38,6 +38,7 @@ from buildkit_migrate.migration.journal import Journal, State
 from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.previous import check_going_back, previous_is_told
 from buildkit_migrate.migration.report import Outcome, Report
+from buildkit_migrate.migration.resuming import check_is_the_same
 from buildkit_migrate.migration.target import target_at
 from buildkit_migrate.store.engines import Engine, write_store
 from buildkit_migrate.workspace.place import Place
@@ -199,7 +200,10 @@ class Migration:
         try:
             # Only who holds the lock on v1 makes v2, so from here on this answer stays true.
             if settled(from_path, to_path) is not None:
-                raise BusyError(f"{from_path} was migrated by another process")
+                raise BusyError(
+                    f"{from_path} was migrated by another process just now",
+                    hint="buildkit-migrate status tells how far the root is",
+                )
             if previous_transaction:
                 check_going_back(from_path)
             self._models = foresee_migration(from_path, to_path, self._containerd.database)
@@ -239,31 +243,14 @@ class Migration:
             )
         if journal.is_untouched(state, self._containerd.database):
             return None  # nothing was done yet; another journal takes its place
-        changed = [
-            what
-            for what, now, then in (
-                ("the store", fingerprint(self._from_path), state.v1),
-                ("its transaction", self._previous, state.previous),
-                *(
-                    (what, self._containerd.identity[what], state.containerd.get(what))
-                    for what in ("mode", "namespace", "snapshotter")
-                ),
-            )
-            if now != then
-        ]
-        if changed:
-            raise JournalError(
-                f"{self._from_path}: a migration was interrupted, and is not the same as this one: "
-                f"{', '.join(changed)} changed since",
-                hint="take back what it did with buildkit-migrate undo; after that, migrate again",
-            )
-        if state.upstream_exact != self._upstream_exact:
-            then, now = ("with", "without") if state.upstream_exact else ("without", "with")
-            raise JournalError(
-                f"{self._from_path}: a migration was interrupted that was begun {then} --upstream-exact"
-                f"{', or by an older version' if state.upstream_exact else ''}; this one is {now} it",
-                hint=f"run it again {then} --upstream-exact, or take it back with buildkit-migrate undo",
-            )
+        check_is_the_same(
+            state,
+            self._from_path,
+            is_changed=fingerprint(self._from_path) != state.v1,
+            containerd=self._containerd.identity,
+            upstream_exact=self._upstream_exact,
+            previous=self._previous,
+        )
         return Journal.open(path) if exclusive else None
 
     def _make_plan(self) -> Plan:
@@ -272,7 +259,9 @@ class Migration:
         finished: frozenset[bytes] = frozenset()
         if self._journal is not None and self._journal.state.phase == journal.APPLYING:
             finished = self._journal.finished_leases()
-        self._progress("asking containerd")
+        identity = self._containerd.identity
+        doing = "asking" if identity["mode"] == "live" else "reading"
+        self._progress(f"{doing} {identity.get('place', 'containerd')}")
         survey = self._containerd.survey(records, finished)
         self._progress("planning")
         plan = Plan(records, survey, upstream_exact=self._upstream_exact)

@@ -50,7 +50,7 @@ def target_at(path: Path, wanted: Engine | None) -> Target | None:
         engine = engine_of(path)
         fault = _fault(path, engine)
     except CorruptDatabaseError as error:
-        engine, fault = None, f"is no readable metadata store: {error.rule}"
+        engine, fault = None, f"is not a readable metadata store: {error.rule}"
     if fault:
         return Target(path, None, fault, _MOVE_AWAY)
     if wanted is None or engine == wanted:
@@ -66,7 +66,7 @@ def target_at(path: Path, wanted: Engine | None) -> Target | None:
 
 
 def foreign_buckets(database: Database) -> list[bytes]:
-    """What a bolt file has at its top level if that shows that it is no metadata store; [] if it may be one.
+    """What a bolt file has at its top level if that shows that it is not a store; [] if it may be one.
 
     A store that never had a record has nothing there.
     """
@@ -100,7 +100,7 @@ def _fault_of_bolt(path: Path) -> str:
         if not database.size:
             return "is empty (0 bytes)"
         if foreign := foreign_buckets(database):
-            return f"is no metadata store: it has {_listed(foreign)} and no _main"
+            return f"is not a metadata store: it has {_listed(foreign)} and no _main"
     return ""
 
 

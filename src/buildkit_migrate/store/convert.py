@@ -10,12 +10,13 @@ from pathlib import Path
 
 from buildkit_migrate.bolt import Database, lock, remove, usable_mode, write
 from buildkit_migrate.choices import ENGINES, check_choice
-from buildkit_migrate.errors import BusyError, StorageError, UnusableTargetError
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError, UnusableTargetError
 from buildkit_migrate.store.engines import Engine, engine_of
 
 __all__ = ["Conversion", "convert"]
 
 _PAGE_SIZE = 4096
+_STORES = ("metadata_v2.db", "metadata.db")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def convert(
         check_choice("to_engine", to_engine, ENGINES)
     source, target = Path(source), Path(target)
     began = time.perf_counter()
+    _check_is_a_file(source)
     from_engine = engine_of(source)
     if to_engine is None:
         to_engine = "lmdb" if from_engine == "bolt" else "bolt"
@@ -65,6 +67,16 @@ def convert(
         raise
     size = target.stat().st_size
     return Conversion(source, target, from_engine, to_engine, size, time.perf_counter() - began)
+
+
+def _check_is_a_file(source: Path) -> None:
+    """Raises CorruptDatabaseError, which names the store that may be meant, if it is a directory."""
+    if source.is_dir():
+        found = (path for name in _STORES for path in (source / name, *sorted(source.glob(f"*/{name}"))))
+        store = next(filter(Path.is_file, found), source / _STORES[0])
+        error = CorruptDatabaseError("a directory, not a regular file", path=str(source))
+        error.hint = f"give the file of a store, such as {store}"
+        raise error
 
 
 def _remove_abandoned(aside: Path) -> None:

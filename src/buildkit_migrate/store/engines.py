@@ -44,7 +44,9 @@ def engine_of(path: Path) -> Engine:
     # A bolt file of the other byte order is refused by its reader, with a message of its own.
     if _BOLT_MAGIC in magics or magics[0] == _BIG_ENDIAN_BOLT_MAGIC:
         return "bolt"
-    raise CorruptDatabaseError("neither a bbolt nor an LMDB file", path=str(path))
+    error = CorruptDatabaseError("neither a bbolt nor an LMDB file", path=str(path))
+    error.hint = "check the path; if it is that of a store, restore the file from a backup"
+    raise error
 
 
 def open_store(

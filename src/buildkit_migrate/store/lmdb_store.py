@@ -81,7 +81,7 @@ def check_store(path: Path) -> None:
 
 def _check_head(head: bytes | None, path: Path) -> None:
     if head != HEAD:
-        raise CorruptDatabaseError("an LMDB file, but no metadata store of this format", path=str(path))
+        raise CorruptDatabaseError("an LMDB file, but not a metadata store of this format", path=str(path))
 
 
 class LmdbStore(MetadataStore):

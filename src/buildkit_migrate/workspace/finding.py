@@ -86,8 +86,8 @@ def find_root(path: str | os.PathLike[str] | None = None, *, missing_ok: bool = 
     if not near and docker_builder(place / "buildkit"):
         hint = f"{place / 'buildkit'} {OF_DOCKER}"
     raise RootNotFoundError(
-        f"{path} is no BuildKit state directory (with runc-* or containerd-* directories in it) "
-        "and no such worker directory",
+        f"{path} is not a BuildKit state directory (with runc-* or containerd-* directories in it) "
+        "or such a worker directory",
         hint=hint,
         candidates=near,
     )

@@ -133,7 +133,7 @@ def _named_worker(path: Path) -> Worker:
 
 
 def _names_no_snapshotter(path: Path) -> RootNotFoundError:
-    return RootNotFoundError(f"{os.fsencode(path)!r} names no snapshotter that containerd could have")
+    return RootNotFoundError(f"{path} names no snapshotter that containerd could have")
 
 
 def _is_state_without_workers(names: set[str]) -> bool:

@@ -17,7 +17,13 @@ from buildkit_migrate.containerd.offline import (
     open_database,
 )
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
-from buildkit_migrate.errors import ContainerdStateError, ContainerdUnavailableError, Error, StorageError
+from buildkit_migrate.errors import (
+    BusyError,
+    ContainerdStateError,
+    ContainerdUnavailableError,
+    Error,
+    StorageError,
+)
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration.migrate import Progress, foresee_migration
 from buildkit_migrate.settings import Setting
@@ -36,6 +42,10 @@ OCI_NAMESPACE: Final = "buildkit"
 """The OCI worker's namespace can't be configured."""
 
 _SKIP_HINT: Final = "--skip-unreachable leaves this worker as it is and goes on with the others"
+_STOP_CONTAINERD: Final = (
+    "stop containerd (and any other buildkit-migrate) and run the command again; or leave --offline and "
+    "--containerd-root out: a running containerd is asked over its socket"
+)
 _SNAPSHOTS: Final = "snapshots/metadata.db"
 _METADATA: Final = "io.containerd.metadata.v1.bolt/meta.db"
 
@@ -222,6 +232,10 @@ class Opener:
             )
         except ContainerdStateError as error:
             error.hint = error.hint or _hint_for_missing(worker, place)
+            raise
+        except BusyError as error:
+            if worker.kind == CONTAINERD_WORKER and error.hint == BusyError.hint:
+                error.hint = _STOP_CONTAINERD
             raise
 
     def _live(self, snapshotter: str) -> LiveContainerd:

@@ -1,0 +1,77 @@
+"""Whether a migration may go on where another one was interrupted; why not, and what to do then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from buildkit_migrate.errors import JournalError
+from buildkit_migrate.migration.journal import State
+
+__all__ = ["check_is_the_same"]
+
+_UNDO = "take back what it did with buildkit-migrate undo"
+
+
+def check_is_the_same(
+    state: State,
+    from_path: Path,
+    *,
+    is_changed: bool,
+    containerd: Mapping[str, str],
+    upstream_exact: bool,
+    previous: bool,
+) -> None:
+    """Raises JournalError unless the run that left this state did what this one is to do.
+
+    ``is_changed``: the v1 store is not as it was. ``containerd``: see `Containerd.identity`.
+    ``previous``: see `State`.
+    """
+    reasons, options = [], []
+    if is_changed:
+        reasons.append("the v1 store was changed since")
+    for reason, option in _differences(state.containerd, containerd):
+        reasons.append(reason)
+        options.append(option)
+    older = ", or by an older version" if state.upstream_exact else ""
+    for option, did, does, also in (
+        ("--upstream-exact", state.upstream_exact, upstream_exact, older),
+        ("--previous-transaction", state.previous, previous, ""),
+    ):
+        if did != does:
+            then, now = ("with", "without") if did else ("without", "with")
+            reasons.append(f"it was begun {then} {option}{also}; this one is {now} it")
+            options.append(f"{then} {option}")
+    if reasons:
+        again = "" if is_changed else f"run it again {' and '.join(options)}, or "
+        raise JournalError(
+            f"{from_path}: a migration was interrupted, and this one can't go on from there: "
+            f"{'; '.join(reasons)}",
+            hint=f"{again}{_UNDO}; after that, migrate again",
+        )
+
+
+def _differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What differs, and the options that this run would have to have."""
+    modes = then.get("mode"), now["mode"]
+    if modes == ("live", "offline"):
+        yield (
+            "it was begun over a running containerd, and this one works offline, in files",
+            f"without --offline and --containerd-root, over the running containerd ({then.get('place')})",
+        )
+    elif modes == ("offline", "live"):
+        yield (
+            "it was begun offline, in the files of a stopped containerd, and this one is over a running one",
+            f"with --containerd-root {_root_of(then.get('place', ''))}, containerd stopped",
+        )
+    for what in ("namespace", "snapshotter"):
+        if then.get(what) != now[what]:
+            yield (
+                f"it was begun in the {what} {then.get(what)}, and this one is in {now[what]}",
+                f"with --{what} {then.get(what)}",
+            )
+
+
+def _root_of(database: str) -> Path:
+    """The root of the containerd with this database, ``<root>/io.containerd.metadata.v1.bolt/meta.db``."""
+    return Path(database).parent.parent
