@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import ondisk
+from buildkit_migrate.cli import _COMMANDS
 from buildkit_migrate.migration.report import COUNTS
 from ondisk import OnDisk, run
 
@@ -103,9 +104,21 @@ def ways_back(directory: Path) -> Iterator[Found]:
     root.migrate_here()
     ondisk.edit(root.v2, {b"_main": {b"new": {}}})
     yield document("undo", at)
+    yield document("undo", at, "--dry-run")
     yield document("undo", at, "--force")
     root.v2.write_bytes(root.v1.read_bytes())
     yield document("undo", at)
+
+
+def cleanings(directory: Path) -> Iterator[Found]:
+    root = ondisk.sample(directory)
+    at = str(root.root)
+    yield document("clean", at, "--nonsense")
+    yield document("clean", at)
+    root.migrate_here()
+    yield document("clean", at, "--dry-run")
+    yield document("clean", at)
+    yield document("clean", at)
 
 
 def conversions(directory: Path) -> Iterator[Found]:
@@ -127,6 +140,7 @@ COMMANDS: dict[str, Callable[[Path], Iterator[Found]]] = {
     "verify": verifications,
     "status": statuses,
     "undo": ways_back,
+    "clean": cleanings,
     "convert": conversions,
     "bench": benches,
 }
@@ -153,6 +167,10 @@ def names(found: dict[str, Any]) -> frozenset[str]:
     return frozenset(name for name in found if not name.endswith("_b64"))
 
 
+def test_every_command_is_tried() -> None:
+    assert set(COMMANDS) == set(_COMMANDS)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_documents_of_a_command_have_the_same_names(tmp_path: Path, command: str) -> None:
     seen: defaultdict[str, set[frozenset[str]]] = defaultdict(set)
@@ -160,6 +178,7 @@ def test_documents_of_a_command_have_the_same_names(tmp_path: Path, command: str
     results = 0
     for status, found in COMMANDS[command](tmp_path):
         assert list(found)[-1] == "error"
+        # A dry run that shows a refusal has a result, and the exit status that the refusal will have.
         if found["error"] is not None:
             assert found["error"]["exit_code"] == status != 0
             assert not any(value for name, value in found.items() if name != "error")

@@ -180,22 +180,13 @@ def _fail(error: Exception, given: Sequence[str]) -> int:
 
     known = render.known_error(error)
     if "--debug" in given:
-        output.tell(_traceback_lines(error))
+        output.tell(output.traceback_lines(error))
     if wants_json(given):
         # If it can't be printed, the error counts that was there before.
         with contextlib.suppress(errors.StorageError):
             output.emit_json(_document(known, given))
     output.tell(render.error_lines(known, verbose="-v" in given or "--verbose" in given))
     return known.exit_code
-
-
-def _traceback_lines(error: Exception) -> Iterator[str]:
-    import traceback
-
-    for part in traceback.format_exception(error):
-        # A place in the code has two lines. A message is one, whatever is in it.
-        lines = part.splitlines() if part.startswith(" ") else [part.strip("\n")]
-        yield from map(output.printable, lines)
 
 
 def _document(error: errors.Error, given: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 
 from buildkit_migrate.errors import StorageError
 
-__all__ = ["answer", "emit", "emit_json", "json_text", "printable", "progress", "tell"]
+__all__ = ["answer", "emit", "emit_json", "json_text", "printable", "progress", "tell", "traceback_lines"]
 
 
 def answer(
@@ -106,6 +106,16 @@ def _escaped(char: str) -> str:
     if "\udc80" <= char <= "\udcff":
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode()
+
+
+def traceback_lines(error: Exception) -> Iterator[str]:
+    """Where an error came from, safe to print."""
+    import traceback
+
+    for part in traceback.format_exception(error):
+        # A place in the code has two lines. A message is one, whatever is in it.
+        lines = part.splitlines() if part.startswith(" ") else [part.strip("\n")]
+        yield from map(printable, lines)
 
 
 @contextlib.contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -128,6 +126,8 @@ def _one_of_all(
     root: Root, work: Work, progress: Callable[[str], object] | None, options: Namespace
 ) -> tuple[int, dict[str, Any], list[str]]:
     """Exit status, document and lines for stdout; what is for stderr is told at once."""
+    from importlib import import_module
+
     from buildkit_migrate.cli import render
     from buildkit_migrate.migration.report import named_text
 
@@ -135,13 +135,13 @@ def _one_of_all(
         result = work(root, progress)
     except Exception as error:
         if options.debug:
-            sys.excepthook(type(error), error, error.__traceback__)
+            output.tell(output.traceback_lines(error))
         known = render.known_error(error)
         _note(f"{root.path}:")
         output.tell(render.error_lines(known, verbose=getattr(options, "verbose", False)))
         failed: dict[str, Any] = {
-            **named_text("root", os.fsencode(root.path)),
-            "workers": [],
+            **import_module(f"buildkit_migrate.cli.{options.command}").DOCUMENT,
+            **named_text("root", root.path),
             "exit_code": known.exit_code,
             "error": render.error_as_dict(known),
         }
