@@ -157,7 +157,7 @@ def test_what_is_not_a_regular_file(root: OnDisk, monkeypatch: pytest.MonkeyPatc
     if kind != "a device":
         made(path, kind)
     error = error_of("convert", str(path), "target", status=5)
-    assert f"{path}: {kind}, not a regular file" in error["message"]
+    assert f"{path}: not a regular file ({kind})" in error["message"]
     assert "backup" not in error["hint"]
     with pytest.raises(errors.CorruptDatabaseError, match=kind):
         open_store(path)
@@ -165,7 +165,7 @@ def test_what_is_not_a_regular_file(root: OnDisk, monkeypatch: pytest.MonkeyPatc
         root.containerd.unlink()
         made(root.containerd, kind)
         error = error_of("migrate", str(root.root), status=5)
-        assert f"{root.containerd}: {kind}, not a regular file" in error["message"]
+        assert f"{root.containerd}: not a regular file ({kind})" in error["message"]
         assert "backup" not in error["hint"]
 
 

@@ -143,7 +143,7 @@ def _open_regular(path: Path, flags: int = 0) -> int:
 
 def _not_regular(path: Path, mode: int) -> CorruptDatabaseError:
     kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-    error = CorruptDatabaseError(f"{kind}, not a regular file", path=str(path))
+    error = CorruptDatabaseError("not a regular file", path=str(path), detail=kind)
     error.hint = f"check the path; if it is right, put the database file in the place of {kind}"
     return error
 
