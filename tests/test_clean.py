@@ -65,7 +65,7 @@ def test_text(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     root.migrate_here()
     dry = ondisk.run("clean", "--dry-run", str(root.root))
-    assert "would be removed; after that, undo is not possible" in dry.stdout
+    assert "would be removed; after that, nothing is left to undo" in dry.stdout
     assert str(root.kept) in dry.stdout
     assert "metadata.db stays" in ondisk.run("clean", str(root.root)).stdout
     assert "nothing to clean" in ondisk.run("clean", str(root.root)).stdout
@@ -90,13 +90,33 @@ def test_not_of_an_interrupted_root(tmp_path: Path) -> None:
     assert root.kept.exists()
 
 
-def test_not_of_a_root_that_went_back(root: OnDisk) -> None:
-    """The store that was moved aside may be all that is left of what was cached since."""
+def test_of_a_root_that_went_back(root: OnDisk) -> None:
+    """What was moved aside goes, what a killed run left, too; old databases stay."""
+    before = names(root)
     root.migrate_here()
     root.undo_here()
-    code, document = clean(root)
+    for stale in ("metadata_v2.db.tmp", "metadata_v2.db-lock"):
+        root.worker.joinpath(stale).write_bytes(b"stale")
+    root.kept.write_bytes(b"kept")
+    lock, kept = (
+        str(path.relative_to(root.root.parent)) for path in (root.root / "buildkitd.lock", root.kept)
+    )
+    assert clean(root)[0] == 0
+    assert names(root) == before | {lock, kept}
+    root.migrate_here()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_not_of_a_root_whose_v1_store_is_gone(root: OnDisk, damaged: bool) -> None:
+    """The store that was moved aside is all that is left."""
+    root.migrate_here()
+    root.undo_here()
+    if damaged:
+        root.v1.write_bytes(b"v1" * 4096)
+    else:
+        root.v1.unlink()
+    code, _ = clean(root)
     assert code == 10
-    assert "is not migrated" in document["error"]["message"]
     assert root.v2.with_name("metadata_v2.db.undone").exists()
 
 

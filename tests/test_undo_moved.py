@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,19 @@ def test_records_that_v1_lost(root: OnDisk) -> None:
     assert root.v2.exists()
 
 
+def test_status_while_others_migrate_and_undo(root: OnDisk) -> None:
+    def work() -> None:
+        for _ in range(10):
+            root.migrate_here()
+            undo_root(root.root)
+
+    with ThreadPoolExecutor(1) as thread:
+        working = thread.submit(work)
+        while not working.done():
+            root_status(root.root)
+        working.result()
+
+
 # Several workers.
 
 
@@ -468,3 +482,17 @@ def test_no_lock_file_stays(root: OnDisk) -> None:
     lock.unlink()  # it went with the store
     assert ondisk.run("convert", str(root.v2) + ".undone", str(root.root / "converted")).returncode == 0
     assert not lock.exists()
+
+
+def test_a_containerd_that_is_gone_is_named_with_its_worker(tmp_path: Path) -> None:
+    root = ondisk.sample_of_containerd(tmp_path)
+    root.migrate_here()
+    shutil.copytree(ondisk.sample(tmp_path / "other").worker, root.root / "runc-overlayfs")
+    result = ondisk.run(
+        *("undo", "--format", "json", "--address", "/nowhere", "--connect-timeout", "0.1", str(root.root))
+    )
+    assert result.returncode == 11
+    error = json.loads(result.stdout)["error"]
+    assert str(root.worker) in error["message"]
+    assert "the directory of another worker as ROOT" in error["hint"]
+    assert undo(ondisk.oci(root.root / "runc-overlayfs", "overlayfs"))[0] == 0

@@ -25,7 +25,14 @@ from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.workspace.finding import Host, find_root, find_roots
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, Root, Skipped, Worker
-from buildkit_migrate.workspace.opening import ContainerdPlace, Opener, about, foresee_files, lock_state
+from buildkit_migrate.workspace.opening import (
+    ONE_BY_ONE,
+    ContainerdPlace,
+    Opener,
+    about,
+    foresee_files,
+    lock_state,
+)
 from buildkit_migrate.workspace.places import default_places
 
 __all__ = [
@@ -227,16 +234,17 @@ def undo_root(
                     # Nobody has to start a containerd for that.
                     results[worker] = Undone(worker.v1, worker.v2, UndoneOutcome.NOTHING_TO_UNDO)
                     continue
-                found = opener.containerd(worker)
-                undos[worker] = undo = Undo(
-                    worker.v1,
-                    worker.v2,
-                    found,
-                    exclusive=not dry_run,
-                    force=force,
-                    coming=coming.get(found.database) if found.database is not None else None,
-                    progress=progress,
-                )
+                with about(worker, root, False, ONE_BY_ONE):
+                    found = opener.containerd(worker)
+                    undos[worker] = undo = Undo(
+                        worker.v1,
+                        worker.v2,
+                        found,
+                        exclusive=not dry_run,
+                        force=force,
+                        coming=coming.get(found.database) if found.database is not None else None,
+                        progress=progress,
+                    )
             except JournalError as error:
                 obstacles.append(error)
                 results[worker] = Undone(worker.v1, worker.v2, UndoneOutcome.PLANNED, obstacle=error)
@@ -289,10 +297,11 @@ def clean_root(
 
     Old databases of containerd, journals, new stores that were moved aside, temporary files of killed runs,
     lock files of stores that are gone. The v1 stores stay. After that there is no undo. All workers are
-    looked at before anything is removed: if the migration of one is not finished, or its v2 store or
-    containerd's databases are not sound, nothing is. Of containerd workers that is known, and their old
+    looked at before anything is removed: if a migration or an undo of one is not finished, or the store in
+    use or containerd's databases are not sound, nothing is. Of a worker that went back to v1 old databases
+    stay. Of containerd workers that is known, and their old
     database removed, with ``containerd_root`` only. Other parameters are those of `migrate_root`.
-    Raises JournalError, DifferencesError (damage, or a worker that is not migrated), BusyError, StorageError,
+    Raises JournalError, DifferencesError (damage, or a worker without a store), BusyError, StorageError,
     CorruptDatabaseError, ContainerdStateError.
     """
     root = find_root(path)
@@ -310,7 +319,7 @@ def clean_root(
                 results[worker] = Cleaned(worker.path, CleanedOutcome.NOTHING_TO_CLEAN)
                 continue
             databases = offline.databases if offline else ()
-            wrong = tuple(faults(worker.v2, databases, progress or (lambda step: None)))
+            wrong = tuple(faults(worker.v1, worker.v2, databases, progress or (lambda step: None)))
             results[worker] = Cleaned(worker.path, CleanedOutcome.PLANNED, files, wrong)
         if not dry_run:
             _refuse([fault for planned in results.values() for fault in planned.faults])

@@ -34,7 +34,7 @@ exit codes:
   9    what lies at metadata_v2.db is not a metadata store, or not of the engine asked
        for; DST exists
   10   a verification found differences, or a worker that is not migrated; clean found
-       damage, or such a worker
+       damage, or a worker without a store
   11   containerd does not answer, or does not let us in
   12   containerd refused a call
   13   the journal of an earlier run is of another migration, missing, or can't be read;

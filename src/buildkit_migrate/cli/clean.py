@@ -25,8 +25,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         help="remove what only an undo needs",
         description="Remove what a finished migration left for an undo: old databases of containerd,\n"
         "journals, v2 stores that were moved aside, and temporary files. metadata.db stays. After that\n"
-        "there is no undo. Nothing is removed unless the migration of all workers is finished and\n"
-        "their files are sound. Of containerd workers the old database goes with --offline only.",
+        "there is no undo. Nothing is removed unless the migration or undo of all workers is finished\n"
+        "and their files are sound. Of containerd workers the old database goes with --offline only.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -250,12 +250,12 @@ def cleaned_lines(root: Path, results: Sequence[Cleaned]) -> Iterator[str]:
 
 def _cleaned_lines(worker: str, result: Cleaned) -> Iterator[str]:
     if result.outcome == "cleaned":
-        yield f"{worker}: {result.size:,} bytes removed; undo is not possible any more, metadata.db stays"
+        yield f"{worker}: {result.size:,} bytes removed; metadata.db stays; nothing is left to undo"
     elif result.faults:
         yield f"{worker}: nothing would be removed"
         yield from (f"  {printable(fault.message)}" for fault in result.faults)
     else:
-        yield f"{worker}: {result.size:,} bytes would be removed; after that, undo is not possible"
+        yield f"{worker}: {result.size:,} bytes would be removed; after that, nothing is left to undo"
     for path, size in result.files:
         yield f"  {printable(os.fspath(path))} ({size:,} bytes)"
 

@@ -75,7 +75,7 @@ class Cleaned:
 
 def leftovers(v2: Path, kept: Path | None) -> tuple[tuple[Path, int], ...]:
     """The files that can go, and their sizes. ``kept``: that of a stopped containerd, which lies beside its
-    database. Raises StorageError.
+    database. Where there is no new store, old databases stay. Raises StorageError.
     """
     places = [v2.with_name(name) for name in _names(v2.parent) if _LEFT_IN_WORKER.fullmatch(name)]
     lock = v2.with_name(v2.name + "-lock")
@@ -85,6 +85,8 @@ def leftovers(v2: Path, kept: Path | None) -> tuple[tuple[Path, int], ...]:
     places += [noted / name for name in (_names(noted) if noted.is_dir() and not noted.is_symlink() else ())]
     if kept is not None and kept.parent != v2.parent:
         places += [kept, kept.with_name(kept.name + ".tmp")]
+    if not v2.exists():
+        places = [path for path in places if path.suffix == ".tmp" or ".before-v2" not in path.name]
     return tuple((path, size) for path in places if (size := _size(path)) is not None)
 
 
@@ -107,11 +109,12 @@ def _is_lmdb(path: Path) -> bool:
 
 
 def faults(
-    v2: Path, databases: Iterable[Database], progress: Callable[[str], object]
+    v1: Path, v2: Path, databases: Iterable[Database], progress: Callable[[str], object]
 ) -> Iterator[JournalError | DifferencesError]:
     """Why nothing may be removed yet: an interrupted migration, or a file that is not sound.
 
-    ``databases``: containerd's and the snapshotter's, if they can be read. Raises BusyError, StorageError.
+    The store in use is the new one, or the old one after an undo. ``databases``: containerd's and the
+    snapshotter's, if they can be read. Raises BusyError, StorageError.
     """
     try:
         state = journal.read_state(journal.journal_path(v2))
@@ -125,10 +128,13 @@ def faults(
             hint="buildkit-migrate status tells how to finish it",
         )
         return
-    if not v2.exists():
-        yield DifferencesError(f"{v2.parent} is not migrated", (), hint="migrate it first")
+    store = v2 if v2.exists() else v1
+    if not store.exists():
+        yield DifferencesError(
+            f"{v2.parent} has neither {v1.name} nor {v2.name}", (), hint="put one of them back"
+        )
         return
-    for path, rule in (*_damage_of_store(v2, progress), *_damage(databases, progress)):
+    for path, rule in (*_damage_of_store(store, progress), *_damage(databases, progress)):
         yield DifferencesError(f"{path} is damaged: {rule}", (), hint="keep what undo needs")
 
 

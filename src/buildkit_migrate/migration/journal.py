@@ -134,9 +134,8 @@ def is_untouched(state: State, database: Path | None) -> bool:
     now = fingerprint(database)
     if now in ("", state.kept, state.containerd_after):
         return now == state.kept != ""
-    with storage_errors(database):
-        if kept.exists():
-            return kept.samefile(database) or fingerprint(kept) == now
+    with storage_errors(database), contextlib.suppress(FileNotFoundError):
+        return kept.samefile(database) or fingerprint(kept) == now
     return state.phase == APPLYING or (state.phase == UNDOING and state.way_back in _WITHOUT_KEPT)
 
 

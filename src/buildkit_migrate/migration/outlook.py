@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildkit_migrate.errors import CorruptDatabaseError
+from buildkit_migrate.errors import CorruptDatabaseError, StorageError
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.fingerprint import digest, fingerprint
 from buildkit_migrate.migration.journal import State
@@ -55,12 +55,17 @@ def _look_at_containerd(state: State, to_path: Path, obstacles: list[str], doubt
     kept = journal.kept_path(state, database)
     try:
         old = fingerprint(kept)
+        whole = digest(kept) if old and state.kept_digest else ""
     except CorruptDatabaseError as error:
         obstacles.append(str(error))
         return
+    except StorageError as error:
+        if not error.missing:
+            raise
+        old = ""  # an undo has put it back at this moment
     if not old:
         obstacles.append(f"{kept} is missing")
-    elif old != state.kept or (state.kept_digest and digest(kept) != state.kept_digest):
+    elif old != state.kept or whole != state.kept_digest:
         doubts.append(f"{kept} is not as it was")
     if now != state.containerd_after or state.used:
         doubts.append(f"{database} was used since")

@@ -36,12 +36,21 @@ if TYPE_CHECKING:
 
     AnyContainerd = OfflineContainerd | LiveContainerd
 
-__all__ = ["ContainerdPlace", "Opener", "about", "foresee_files", "lock_state"]
+__all__ = [
+    "ONE_BY_ONE",
+    "SKIP_UNREACHABLE",
+    "ContainerdPlace",
+    "Opener",
+    "about",
+    "foresee_files",
+    "lock_state",
+]
 
 OCI_NAMESPACE: Final = "buildkit"
 """The OCI worker's namespace can't be configured."""
 
-_SKIP_HINT: Final = "--skip-unreachable leaves this worker as it is and goes on with the others"
+SKIP_UNREACHABLE: Final = "--skip-unreachable leaves this worker as it is and goes on with the others"
+ONE_BY_ONE: Final = "with the directory of another worker as ROOT this one stays as it is"
 _STOP_CONTAINERD: Final = (
     "stop containerd (and any other buildkit-migrate) and run the command again; or leave --offline and "
     "--containerd-root out: a running containerd is asked over its socket"
@@ -66,10 +75,13 @@ def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None
 
 
 @contextlib.contextmanager
-def about(worker: Worker, root: Root, skip_unreachable: bool) -> Iterator[list[str]]:
+def about(
+    worker: Worker, root: Root, skip_unreachable: bool, without_it: str = SKIP_UNREACHABLE
+) -> Iterator[list[str]]:
     """Errors name the worker's directory. Gives a list that is empty unless the worker is to be skipped.
 
     That is so if ``skip_unreachable`` and its containerd can't be reached; the list has the reason then.
+    ``without_it``: a hint at how to go on with the others.
     """
     reasons: list[str] = []
     try:
@@ -80,7 +92,7 @@ def about(worker: Worker, root: Root, skip_unreachable: bool) -> Iterator[list[s
             reasons.append(error.message)
             return
         if unreachable and len(root.workers) > 1:
-            error.hint = "; ".join(filter(None, (error.hint, _SKIP_HINT)))
+            error.hint = "; ".join(filter(None, (error.hint, without_it)))
         if worker.kind == OCI_WORKER and isinstance(error, ContainerdStateError) and len(root.workers) > 1:
             copy = f"if {worker.path} is a copy, or not in use, move it out of the root"
             error.hint = "; ".join(filter(None, (copy, error.hint)))
