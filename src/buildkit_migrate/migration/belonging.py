@@ -58,9 +58,12 @@ def _check_nothing_is_orphaned(source: Database, plan: Plan, place: Place) -> No
         return
     names = ", ".join(name.decode(errors="backslashreplace") for name in foreign[:3])
     what = f"is not a metadata store: it has {names} and no _main" if foreign else "has no records"
+    held = (
+        f"; but {_asked(place)} has {snapshots} snapshots and {blobs} blobs with the gc.root label, which are "
+        "held for records"
+    )
     raise ContainerdStateError(
-        f"{source.path} {what}; but {_asked(place)} has {snapshots} snapshots and {blobs} blobs with the "
-        "gc.root label, which are held for records; nothing was changed",
+        f"{source.path} {what}{held if snapshots or blobs else ''}; nothing was changed",
         hint=f"restore {source.path.name} from a backup; if this BuildKit has never built anything, and they "
         "are another's, move it away: there is nothing in it to migrate",
     )
