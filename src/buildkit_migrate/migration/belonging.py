@@ -59,8 +59,8 @@ def _check_nothing_is_orphaned(source: Database, plan: Plan, place: Place) -> No
     names = ", ".join(name.decode(errors="backslashreplace") for name in foreign[:3])
     what = f"is not a metadata store: it has {names} and no _main" if foreign else "has no records"
     held = (
-        f"; but {_asked(place)} has {snapshots} snapshots and {blobs} blobs with the gc.root label, which are "
-        "held for records"
+        f"; but {_asked(place)} has {snapshots} snapshots and {blobs} blobs with the gc.root label, which "
+        "are held for records"
     )
     raise ContainerdStateError(
         f"{source.path} {what}{held if snapshots or blobs else ''}; nothing was changed",
