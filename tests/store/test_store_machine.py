@@ -32,24 +32,29 @@ values = st.builds(
 )
 ids, keys, names = st.sampled_from(IDS), st.sampled_from(KEYS), st.sampled_from(NAMES)
 data = st.binary(max_size=9)
+sequences = st.integers(1, 9)  # never 0, which a bucket that was made anew has
+seldom = st.sampled_from([True, *[False] * 7])
 
 
 @st.composite
 def trees(draw: st.DrawFn) -> Tree:
     """A store, sound or not, with things in it that BuildKit would not put there."""
-    node = st.sampled_from(STORED) | st.builds(Tree)
-    record = st.builds(Tree, st.dictionaries(keys, node, max_size=3), st.integers(0, 3))
+    node = st.sampled_from(STORED) | st.builds(Tree, sequence=sequences)
+    record = st.builds(Tree, st.dictionaries(keys, node, max_size=3), sequences)
     tree = Tree()
-    if draw(st.booleans()):
-        tree.items[b"_main"] = Tree(
-            dict(draw(st.dictionaries(ids, record | st.just(b"plain"), max_size=4))), 5
-        )
+    if not draw(seldom):
+        plain_or_record = record | record | st.just(b"plain")
+        main = draw(st.dictionaries(ids, plain_or_record, min_size=2, max_size=6))
+        tree.items[b"_main"] = Tree(dict(main), draw(sequences))
     if draw(st.booleans()):
         index_keys = st.builds(lambda index, id: index + b"::" + id, st.sampled_from(INDEXES), ids)
-        tree.items[b"_index"] = Tree(dict.fromkeys(draw(st.lists(index_keys | ids, max_size=5)), b""))
+        index = dict.fromkeys(draw(st.lists(index_keys | ids, max_size=5)), b"")
+        tree.items[b"_index"] = Tree(dict(index), draw(sequences))
     if draw(st.booleans()):
-        external = st.dictionaries(names, data, max_size=2).map(lambda items: Tree(dict(items)))
-        tree.items[b"_external"] = Tree(dict(draw(st.dictionaries(ids, external | data, max_size=3))))
+        external = st.builds(Tree, st.dictionaries(names, data, max_size=2), sequences)
+        tree.items[b"_external"] = Tree(
+            dict(draw(st.dictionaries(ids, external | data, max_size=3))), draw(sequences)
+        )
     tree.items |= draw(
         st.dictionaries(st.sampled_from([b"A", b"_j", b"_z", b"z" * 600]), record | data, max_size=2)
     )

@@ -20,7 +20,7 @@ from buildkit_migrate.errors import (
 )
 from buildkit_migrate.store.convert import convert
 from buildkit_migrate.store.engines import Engine, engine_of, open_store, write_store
-from buildkit_migrate.store.interface import Item, MetadataStore
+from buildkit_migrate.store.interface import Item, MetadataStore, RecordUpdate
 from buildkit_migrate.values.gojson import Value, encode_value
 from trees import Tree
 
@@ -502,6 +502,50 @@ def test_all_else_in_the_file_stays(engine: Engine, tmp_path: Path) -> None:
     with open_store(path) as store, store.update(b"r1") as record:
         record.set(b"a", Value.of(1))
     assert stores.content(path) == list(stores.rows(TREE))
+
+
+@pytest.mark.parametrize("id", [b"r", b"x" * 600])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store, id: _update(store, id, lambda record: record.set(b"a", Value(b"2"))),
+        lambda store, id: _update(store, id, lambda record: record.set(b"new", Value(b"2", b"index"))),
+        lambda store, id: _update(store, id, lambda record: record.clear(b"a")),
+        lambda store, id: _update(store, id, lambda record: record.clear_index(b"index")),
+        lambda store, id: _update(store, id, lambda record: record.set_external(b"name", b"new")),
+        lambda store, id: store.get_and_set(id, b"a", lambda _: Value(b"2")),
+        lambda store, id: store.set_external(id, b"name", b"new"),
+        lambda store, id: store.clear_index(id, b"index"),
+        lambda store, id: store.clear(b"other"),
+    ],
+)
+def test_no_change_loses_the_sequence_of_a_bucket(
+    engine: Engine, tmp_path: Path, change: Callable[[MetadataStore, bytes], object], id: bytes
+) -> None:
+    record = Tree({b"a": encode_value(1), b"nested": Tree({b"k": b"v"}, 2)}, 3)
+    tree = Tree(
+        {
+            b"_main": Tree({id: record, b"other": Tree({}, 4)}, 5),
+            b"_index": Tree({b"index::" + id: b"", b"index::z": b""}, 6),
+            b"_external": Tree({id: Tree({b"name": b"old"}, 7), b"other": Tree({}, 8)}, 9),
+            b"foreign": Tree({}, 10),
+        }
+    )
+    path = stores.make(tmp_path, engine, tree)
+    with open_store(path) as store:
+        change(store, id)
+    before, after = list(stores.rows(tree)), stores.content(path)
+    assert after != before
+    left = {where for where, *_ in after}
+    assert [row for row in after if row[1] is None] == [
+        row for row in before if row[1] is None and row[0] in left
+    ]
+    assert {where for where, *_ in before} - left <= {(b"_main", b"other"), (b"_external", b"other")}
+
+
+def _update(store: MetadataStore, id: bytes, change: Callable[[RecordUpdate], object]) -> None:
+    with store.update(id) as record:
+        change(record)
 
 
 def test_what_is_no_store(tmp_path: Path) -> None:
