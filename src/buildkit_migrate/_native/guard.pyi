@@ -1,5 +1,8 @@
 from typing import Any, NoReturn, Self, SupportsIndex
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Guarded:
     """A native object.
 
