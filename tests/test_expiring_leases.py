@@ -35,6 +35,7 @@ def test_offline(tmp_path: Path, kind: str, with_flat: bool) -> None:
     id, other = with_expiring(root, labels)
     before = root.containerd.read_bytes()
     root.migrate_here()
+    root.verify_here()
     leases = bucket(ondisk.tree(root.containerd), *LEASES)
     assert bucket(leases, id, b"labels") == ({FLAT_LABEL: b"x"} if with_flat else {})
     assert ("content", b"sha256:" + b"0" * 64) in fixtures.leases_of(ondisk.tree(root.containerd))[id]

@@ -14,7 +14,7 @@ from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import DifferencesError, Error, JournalError, StorageError
 from buildkit_migrate.migration.clean import Cleaned, CleanedOutcome, faults, leftovers, remove_leftovers
-from buildkit_migrate.migration.journal import journal_path, read_state
+from buildkit_migrate.migration.journal import journal_path, leases_before, read_state
 from buildkit_migrate.migration.kept import opened_kept
 from buildkit_migrate.migration.migrate import Migration, OnBroken, Progress, StrPath, refuse_broken, settled
 from buildkit_migrate.migration.report import Outcome, Report
@@ -416,6 +416,7 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
             (source, *files),
             progress,
             upstream_exact=None if state is None else state.upstream_exact,
+            leases_before=leases_before(journal_path(worker.v2)),
             stopped=stopped,
         )
     verdict = Verdict.DIFFERENT if findings.differences else Verdict.OK

@@ -71,6 +71,15 @@ def test_there_and_back(live: Live, expiring: bytes) -> None:
     assert leases(live) == before
 
 
+def test_one_that_is_not_flat(live: Live) -> None:
+    """It stays so, and that is no difference."""
+    id = ids_of(live)[0]
+    live.daemon.create_lease(id.decode(), f"{EXPIRE_LABEL.decode()}={FUTURE}")
+    assert live.migrate().returncode == 0
+    assert live.daemon.leases()[id.decode()] == {}
+    assert live.verify().returncode == 0
+
+
 def interrupted(live: Live) -> None:
     """When the old lease is deleted and the new one not there yet."""
     fault = grpc_proxy.nth("Leases.Create", {0}, grpc.StatusCode.INTERNAL)

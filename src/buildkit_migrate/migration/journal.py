@@ -37,6 +37,7 @@ __all__ = [
     "is_untouched",
     "journal_path",
     "kept_path",
+    "leases_before",
     "read_state",
 ]
 
@@ -302,6 +303,18 @@ def read_state(path: Path) -> State | None:
         return None
     with contextlib.closing(_snapshot(path)) as environment:
         return _state_in(environment, path)
+
+
+def leases_before(path: Path) -> frozenset[bytes]:
+    """The leases that a migration of a running containerd found, as far as the journal at ``path`` knows.
+
+    Others may have it open. Raises JournalError, StorageError.
+    """
+    found = Journal.open(path, read_only=True)
+    if found is None:
+        return frozenset()
+    with found:
+        return frozenset(found.before().leases)
 
 
 def _is_there(path: Path) -> bool:

@@ -142,7 +142,9 @@ def _lease(before: bytes | Tree | None, resources: Iterable[Resource]) -> _Chang
     if b"labels" in lease:
         labels = descend(lease, b"labels")
         taken_over: dict[bytes, Any] = {EXPIRE_LABEL: None} if EXPIRE_LABEL in labels else {}
-        taken_over[FLAT_LABEL] = _Time.TEXT if FLAT_LABEL in labels else _Time.TEXT_OR_NONE
+        flat = _bytes(labels.get(FLAT_LABEL))
+        if flat is None or nanoseconds(flat) is not None:
+            taken_over[FLAT_LABEL] = _Time.TEXT_OR_NONE if flat is None else _Time.TEXT
         changes[b"labels"] = taken_over
     return changes
 

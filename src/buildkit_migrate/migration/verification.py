@@ -6,7 +6,7 @@ import contextlib
 import enum
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,13 @@ def verify_files(
     progress: Callable[[str], object],
     *,
     upstream_exact: bool | None = None,
+    leases_before: Collection[bytes] = (),
     stopped: Stopped | None = None,
 ) -> Findings:
     """Compares a migrated store, and containerd, with v1; ``stopped``: its files, if it does not run.
 
     ``upstream_exact``: whether it was a migration without sizes of blobs; None to tell from the store.
+    ``leases_before``: those that a migration of a running containerd found.
     ``databases``: all bolt files in question. If any is damaged, what is in it is not looked at.
     Raises ContainerdStateError, StorageError.
     """
@@ -149,7 +151,15 @@ def verify_files(
     state = containerd.state(record_ids(before))
     progress(f"comparing {v2.reader.path}")
     files = None if stopped is None else stopped.trees()
-    findings = verify(before, after, state, files, upstream_exact=upstream_exact, now=time.time_ns())
+    findings = verify(
+        before,
+        after,
+        state,
+        files,
+        upstream_exact=upstream_exact,
+        leases_before=leases_before,
+        now=time.time_ns(),
+    )
     if stopped is None or files is None:
         return findings
     differences, unchecked = list(findings.differences), []

@@ -11,7 +11,7 @@ there.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +20,7 @@ from buildkit_migrate.migration import oracle
 from buildkit_migrate.migration.belonging import is_wrong_place
 from buildkit_migrate.migration.findings import Difference, DifferenceKind, Findings, shown
 from buildkit_migrate.migration.rewritten import Migrated, best_explained
-from buildkit_migrate.migration.snapshot_rules import rule_differences
+from buildkit_migrate.migration.snapshot_rules import descend, rule_differences
 from buildkit_migrate.model import (
     Blob,
     Kind,
@@ -72,6 +72,7 @@ def verify(
     files: Files | None = None,
     *,
     upstream_exact: bool | None = None,
+    leases_before: Collection[bytes] = (),
     now: int = 0,
 ) -> Findings:
     """All differences between a migrated store, with what containerd has now, and what must be there.
@@ -79,7 +80,8 @@ def verify(
     ``v1``, ``v2``: the root buckets. What a daemon has changed in them since the migration is different, too.
     ``files``: what ``state`` was read from, None if containerd runs. ``upstream_exact``: whether it was a
     migration without sizes of blobs. If nobody knows (None), it was if no record has a size that it would
-    have got otherwise. ``now``: nanoseconds since 1970.
+    have got otherwise. ``leases_before``: those that a migration of a running containerd
+    found; they need not be flat, as it leaves them what they are. ``now``: nanoseconds since 1970.
     """
     records = plain_records(v1)
     after = _bucket(v2, keys.MAIN_BUCKET)
@@ -92,7 +94,7 @@ def verify(
         *_compare_stores(v1, v2, plan),
         *gone,
         *_missing_ancestors(survey),
-        *_lease_differences(plan, state, now),
+        *_lease_differences(plan, state, {*leases_before, *_leases_before(files)}, now),
         *_labels_left(plan, state),
     ]
     if files is not None:
@@ -401,12 +403,21 @@ def _missing_ancestors(survey: PlainSurvey) -> Iterator[Difference]:
             yield Difference(DifferenceKind.SNAPSHOT_MISSING, parent, name)
 
 
-def _lease_differences(plan: PlainPlan, state: PlainState, now: int) -> Iterator[Difference]:
+def _leases_before(files: Files | None) -> Iterable[bytes]:
+    if files is None or files.before is None:
+        return ()
+    return descend(files.before, b"v1", files.namespace, b"leases")
+
+
+def _lease_differences(
+    plan: PlainPlan, state: PlainState, taken_over: Collection[bytes], now: int
+) -> Iterator[Difference]:
+    """``taken_over``: leases that were there before, and are no more flat than they were."""
     for id, record in plan.records.items():
         if id not in state.leases:
             yield Difference(DifferenceKind.LEASE_MISSING, id)
             continue
-        if id not in state.flat_leases:
+        if id not in state.flat_leases and id not in taken_over:
             yield Difference(DifferenceKind.LEASE_NOT_FLAT, id)
         if id in state.expiring_leases:
             expire = state.expiring_leases[id]
