@@ -235,7 +235,7 @@ def test_edits_may_be_made_from_the_file_that_is_rewritten() -> None:
 @pytest.fixture(scope="module")
 def large_file() -> bytes:
     """Of more pages in each bucket than are read between two looks at signals."""
-    rows: Tree = {b"r%06d" % i: {b"k": b"v" * 700} for i in range(6000)}
+    rows: Tree = {b"r%06d" % i: {b"k": b'{"value":"%b"}' % (b"v" * 700)} for i in range(6000)}
     values: Tree = {b"v%06d" % i: b"v" * 700 for i in range(6000)}
     return file_of({b"_main": rows, b"v1": {b"n": {b"content": {b"blob": rows}}}, b"values": values}, 1024)
 
