@@ -205,3 +205,10 @@ def test_undo_asks_the_wrong_containerd(live: Live) -> None:
     assert live.root.v2.exists()
     run(live, "undo")
     assert live.daemon.leases() == {}
+
+
+def test_status_does_not_ask_containerd_and_says_so(live: Live) -> None:
+    assert live.migrate().returncode == 0
+    told = ondisk.run("status", str(live.root.root)).stdout
+    assert "undo goes back" not in told
+    assert "a running containerd is not asked here: undo --dry-run tells" in told

@@ -36,6 +36,8 @@ def outlook_of(state: State, from_path: Path, to_path: Path) -> Outlook:
         doubts.append(f"{from_path} was changed since")
     if state.kept_path:
         _look_at_containerd(state, to_path, obstacles, doubts)
+    elif state.containerd["mode"] == "live":
+        doubts.append("a running containerd is not asked here")
     if fingerprint(to_path) not in ("", state.v2):
         doubts.append(f"{to_path} was used since")
     return Outlook(tuple(obstacles), tuple(doubts), now == state.v1)

@@ -97,7 +97,7 @@ class Status:
             return first
         if self.outlook.obstacles:
             way_back = f"undo can't go back to v1: {'; '.join(self.outlook.obstacles)}"
-        elif self.outlook.doubts:
+        elif self.outlook.doubts and (self.has_v2 or self.stage is not Stage.UNDO_INTERRUPTED):
             doubts = "; ".join(self.outlook.doubts)
             way_back = f"{doubts}: undo --dry-run tells whether going back to v1 loses anything"
         return f"{first}; {way_back}" if first else way_back
