@@ -96,6 +96,30 @@ def test_a_whole_store_is_not_taken_back(root: OnDisk) -> None:
     assert "nothing is torn" in refused(root, "--previous-transaction")["message"]
 
 
+def test_only_the_list_of_free_pages_is_torn(root: OnDisk) -> None:
+    """All records of the newest transaction can be read, so none of its changes has to be lost."""
+    data = bytearray(root.v1.read_bytes())
+    metas = [struct.unpack_from("<5Q", data, at + 32) for at in (0, PAGE)]
+    _, _, free, _, _ = max(metas, key=lambda meta: meta[4])
+    data[free * PAGE : free * PAGE + PAGE] = bytes(PAGE)
+    root.v1.write_bytes(data)
+    assert check(Reader(data))
+    error = refused(root, "--previous-transaction")
+    assert "leave --previous-transaction out" in error["hint"]
+    assert root.migrate().returncode == 0
+    assert len(buckets(bucket(ondisk.tree(root.v2), b"_main"))) == 287
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_meta_page_of_a_whole_store_is_lost(root: OnDisk, lost: int) -> None:
+    """Whatever transaction the other one is of, it is read anyway."""
+    data = bytearray(root.v1.read_bytes())
+    data[lost * PAGE : lost * PAGE + PAGE] = bytes(PAGE)
+    root.v1.write_bytes(data)
+    assert "leave --previous-transaction out" in refused(root, "--previous-transaction")["hint"]
+    assert root.migrate().returncode == 0
+
+
 def test_neither_is_whole(root: OnDisk) -> None:
     data = bytearray(tear(root))
     data[2 * PAGE :] = b"\xff" * (len(data) - 2 * PAGE)

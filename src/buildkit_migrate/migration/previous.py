@@ -12,25 +12,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.bolt import Reader, check, readable
+from buildkit_migrate.bolt import Builder, Reader, check, readable, rewrite
 from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.files.errors import storage_errors
 
 __all__ = ["check_going_back", "previous_is_told"]
 
 _HINT: Final = "--previous-transaction migrates from there, and loses what the torn one has changed"
+_NEEDLESS: Final = "leave --previous-transaction out, or give the worker directory whose store is torn"
 
 
 def check_going_back(path: Path) -> None:
     """Raises CorruptDatabaseError unless the newest transaction is torn and the one before it is whole.
 
-    The caller holds a lock on the file. All pages are looked at. Raises StorageError.
+    It is not torn if all buckets and keys can be read, as a migration does: a list of free pages that is torn
+    costs nobody a record. The caller holds a lock on the file. Raises StorageError.
     """
-    if _if_whole(path, previous=False) is not None:
+    if _is_readable(path):
         error = CorruptDatabaseError("its newest transaction is whole: nothing is torn", path=str(path))
-        error.hint = "leave --previous-transaction out, or give the worker directory whose store is torn"
+        error.hint = _NEEDLESS
         raise error
-    if _if_whole(path, previous=True) is None:
+    if _if_previous_is_whole(path) is None:
         raise CorruptDatabaseError(
             "neither its newest transaction nor the one before is whole", path=str(path)
         )
@@ -40,28 +42,42 @@ def check_going_back(path: Path) -> None:
 def previous_is_told(path: Path, *, previous: bool) -> Iterator[None]:
     """An error about the store at ``path`` also says whether the transaction before the newest one is whole.
 
-    ``previous``: it is that one which is read, so there is nothing to tell.
+    ``previous``: it is that one which was asked for; then it says so if nobody needs to.
     """
     try:
         yield
     except CorruptDatabaseError as error:
-        if (
-            not previous
-            and error.path == str(path)
-            and (number := _if_whole(path, previous=True)) is not None
-        ):
-            error.message += f"; the transaction before it ({number}) is whole"
-            error.args = (error.message,)
-            error.hint = _HINT
+        if error.path == str(path):
+            if previous and _is_readable(path):
+                error.hint = _NEEDLESS
+            elif not previous and (number := _if_previous_is_whole(path)) is not None:
+                error.message += f"; the transaction before it ({number}) is whole"
+                error.args = (error.message,)
+                error.hint = _HINT
         raise
 
 
-def _if_whole(path: Path, *, previous: bool) -> int | None:
+def _is_readable(path: Path) -> bool:
+    """Whether all that is in the newest transaction can be read. Raises StorageError."""
+    try:
+        with _read(path, previous=False) as reader:
+            if reader is not None:
+                rewrite(reader.root, Builder(lambda data: None), ())
+    except CorruptDatabaseError:
+        return False
+    return True
+
+
+def _if_previous_is_whole(path: Path) -> int | None:
     """Number of the transaction if no rule of the format is broken in it, else None. Raises StorageError."""
-    with contextlib.suppress(CorruptDatabaseError), readable(path) as fd, storage_errors(path):
-        size = os.fstat(fd).st_size
-        if size == 0:
-            return None if previous else 0
-        reader = Reader(mmap.mmap(fd, size, access=mmap.ACCESS_READ), str(path), previous)
-        return None if check(reader) else reader.transaction
+    with contextlib.suppress(CorruptDatabaseError), _read(path, previous=True) as reader:
+        return None if reader is None or check(reader) else reader.transaction
     return None
+
+
+@contextlib.contextmanager
+def _read(path: Path, *, previous: bool) -> Iterator[Reader | None]:
+    """None if the file is empty. Raises CorruptDatabaseError, StorageError."""
+    with readable(path) as fd, storage_errors(path):
+        size = os.fstat(fd).st_size
+        yield Reader(mmap.mmap(fd, size, access=mmap.ACCESS_READ), str(path), previous) if size else None
