@@ -20,37 +20,27 @@ from setuptools.modified import newer_group
 
 CHECKED = os.environ.get("BUILDKIT_MIGRATE_CHECKED") == "1"
 
-# Not "sha256.c" nor "chain.c": those are the names that Cython gives to its own output.
-SHA256 = [
-    "sha256_dispatch.c",
-    "sha256_message.c",
-    "sha256_portable.c",
-    "sha256_shani.c",
-    "sha256_avx2.c",
-    "sha256_armv8.c",
-    "sha256_hex.c",
-]
-CHAIN = ["chain_engine.c", "chain_order.c", "chain_hash.c", *SHA256]
-BOLT = ["bolt_reader.c"]
-SCAN = ["bolt_scan.c", "column.c"]
-# Nor "plan.c".
-PLAN = [
-    "json_value.c",
-    "records.c",
-    "survey.c",
-    "plan_passes.c",
-    "plan_counts.c",
-    "index_keys.c",
-    "plan_edits.c",
-]
+EXT = Path("ext")
+HEADERS = [str(path) for path in sorted(EXT.rglob("*.h"))]
+
+
+def folder(name: str) -> list[str]:
+    """All C sources of a folder of ``ext/``."""
+    return [str(path.relative_to(EXT)) for path in sorted((EXT / name).glob("*.c"))]
+
+
+SHA256 = folder("sha256")
+CHAIN = [*folder("chain"), *SHA256]
+BOLT = ["bolt/reader.c"]
+SCAN = ["bolt/scan.c", "core/column.c"]
 MODULES = {  # what takes longest comes first
-    "plan": ["plan.pyx", *PLAN, *BOLT, *SCAN, *CHAIN],
-    "bolt": ["bolt.pyx", *BOLT, *SCAN, "bolt_builder.c", "bolt_rewrite.c", "bolt_check.c"],
-    "packing": ["packing.pyx", "packed.c", "lmdb_check.c", *BOLT, "bolt_builder.c"],
-    "chain": ["chain.pyx", *CHAIN, "column.c"],
+    "plan": ["plan.pyx", *folder("plan"), *folder("json"), *BOLT, *SCAN, *CHAIN],
+    "bolt": ["bolt.pyx", *folder("bolt"), "core/column.c"],
+    "packing": ["packing.pyx", *folder("lmdb"), *BOLT, "bolt/builder.c"],
+    "chain": ["chain.pyx", *CHAIN, "core/column.c"],
     "sha256": ["sha256.pyx", *SHA256],
     "guard": ["guard.pyx"],
-    "bus_error": ["bus_error.pyx", "bus_error_handler.c"],
+    "bus_error": ["bus_error.pyx", "core/bus_error_handler.c"],
 }
 
 compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-function", "-pthread"]
@@ -66,7 +56,6 @@ else:
 
 
 OUTPUT = "build/checked" if CHECKED else "build/native"
-HEADERS = [str(path) for path in Path("ext").glob("*.h")]
 
 
 class BuildOnce(build_ext):

@@ -15,7 +15,7 @@ from buildkit_migrate.errors import CorruptDatabaseError, EditConflictError
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
 
-cdef extern from "bolt_reader.h" nogil:
+cdef extern from "bolt/reader.h" nogil:
     bint bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
     bint bkm_bolt_open_previous(bkm_bolt *bolt, const uint8_t *data, uint64_t size)
     void bkm_bolt_close(bkm_bolt *bolt)
@@ -34,7 +34,7 @@ cdef extern from "bolt_reader.h" nogil:
     bkm_item bkm_cursor_item(const bkm_cursor *cursor)
     uint64_t bkm_cursor_page(const bkm_cursor *cursor)
 
-cdef extern from "bolt_builder.h" nogil:
+cdef extern from "bolt/builder.h" nogil:
     ctypedef c_bool (*bkm_sink)(void *context, bkm_block *block, size_t size, size_t wanted)
     const char *bkm_build_status_text(bkm_build_status status)
     bkm_builder *bkm_builder_new(uint32_t page_size, uint32_t fill, bkm_sink sink, void *context)
@@ -44,7 +44,7 @@ cdef extern from "bolt_builder.h" nogil:
     bint bkm_builder_close(bkm_builder *builder)
     bint bkm_builder_finish(bkm_builder *builder, uint8_t *metas, uint64_t transaction)
 
-cdef extern from "bolt_rewrite.h" nogil:
+cdef extern from "bolt/rewrite.h" nogil:
     ctypedef enum bkm_rewrite_status:
         BKM_REWRITE_OK
         BKM_REWRITE_READ
@@ -65,7 +65,7 @@ cdef extern from "bolt_rewrite.h" nogil:
     bkm_rewrite_result bkm_rewrite(bkm_bolt *bolt, const bkm_bucket *source, bkm_builder *builder,
                                    bkm_edits *edits)
 
-cdef extern from "bolt_scan.h" nogil:
+cdef extern from "bolt/scan.h" nogil:
     ctypedef struct bkm_path:
         const bkm_span *steps
         size_t depth
@@ -78,7 +78,7 @@ cdef extern from "bolt_scan.h" nogil:
                   bkm_table *table)
     void bkm_table_free(bkm_table *table)
 
-cdef extern from "bolt_check.h" nogil:
+cdef extern from "bolt/check.h" nogil:
     ctypedef c_bool (*bkm_report)(void *context, uint64_t page, const char *text)
     bint bkm_check(bkm_bolt *bolt, bkm_report report, void *context)
 

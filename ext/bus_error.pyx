@@ -3,7 +3,7 @@
 from cpython.exc cimport PyErr_SetFromErrno
 
 
-cdef extern from "bus_error_handler.h" nogil:
+cdef extern from "core/bus_error_handler.h" nogil:
     ctypedef struct bkm_words:
         const char *text
         size_t size

@@ -10,11 +10,11 @@ from buildkit_migrate._native.guard cimport Guarded
 from sha256_kernel cimport bkm_sha256_kernel, bkm_span, select_kernel
 
 
-cdef extern from "column.h":
+cdef extern from "core/column.h":
     void *bkm_column(size_t count, size_t size) noexcept nogil
 
 
-cdef extern from "chain.h":
+cdef extern from "chain/chain.h":
     enum:
         BKM_ID_SIZE
 

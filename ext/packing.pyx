@@ -31,7 +31,7 @@ from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
 from buildkit_migrate.errors import CorruptDatabaseError, StorageError
 
 
-cdef extern from "bolt_reader.h" nogil:
+cdef extern from "bolt/reader.h" nogil:
     uint8_t *bkm_bolt_bitmap(bkm_bolt *bolt)
     bint bkm_cursor_first(bkm_cursor *cursor, bkm_bolt *bolt, const bkm_bucket *bucket, uint8_t *visited)
     bint bkm_cursor_next(bkm_cursor *cursor)
@@ -39,7 +39,7 @@ cdef extern from "bolt_reader.h" nogil:
     bkm_item bkm_cursor_item(const bkm_cursor *cursor)
     uint64_t bkm_cursor_page(const bkm_cursor *cursor)
 
-cdef extern from "packed.h" nogil:
+cdef extern from "lmdb/packed.h" nogil:
     ctypedef struct bkm_buffer:
         uint8_t *data
         size_t size
@@ -64,7 +64,7 @@ cdef extern from "packed.h" nogil:
     bint bkm_node_parts(bkm_span node, c_bool *bucket, uint64_t *sequence, bkm_span *content)
     bkm_push_status bkm_push(bkm_builder *builder, bkm_span key, bkm_span node)
 
-cdef extern from "lmdb_check.h" nogil:
+cdef extern from "lmdb/check.h" nogil:
     ctypedef struct bkm_lmdb_finding:
         const char *rule
         uint64_t page

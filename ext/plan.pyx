@@ -18,7 +18,7 @@ from buildkit_migrate.values import gojson, keys
 from buildkit_migrate.model import Caution, PlainPlan, Problem, Reason, RecordPlan
 
 
-cdef extern from "records.h" nogil:
+cdef extern from "plan/records.h" nogil:
     enum:
         BKM_STORED_TEXTS
         BKM_KEY_WRITTEN
@@ -50,7 +50,7 @@ cdef extern from "records.h" nogil:
     bint bkm_records_accept(bkm_records *records, size_t odd, bkm_span text, bkm_span diff_id)
     void bkm_records_settled(bkm_records *records)
 
-cdef extern from "survey.h" nogil:
+cdef extern from "plan/survey.h" nogil:
     ctypedef struct bkm_survey:
         size_t snapshot_count
         bkm_span *snapshot
@@ -74,7 +74,7 @@ cdef extern from "survey.h" nogil:
     void bkm_survey_free(bkm_survey *survey)
     bint bkm_survey_add_resource(bkm_survey *survey, bkm_span id, bint is_content)
 
-cdef extern from "plan.h" nogil:
+cdef extern from "plan/plan.h" nogil:
     enum:
         BKM_ID_SIZE
         BKM_SOUND
@@ -146,13 +146,13 @@ cdef extern from "plan.h" nogil:
     bkm_span bkm_blob_chain_id(const bkm_chain_input *input, const bkm_chain_output *output, size_t record,
                                uint8_t *space)
 
-cdef extern from "bolt_reader.h" nogil:
+cdef extern from "bolt/reader.h" nogil:
     int BKM_OK
 
-cdef extern from "column.h" nogil:
+cdef extern from "core/column.h" nogil:
     size_t BKM_MAX_ROWS
 
-cdef extern from "plan_edits.h" nogil:
+cdef extern from "plan/edits.h" nogil:
     ctypedef struct bkm_operations:
         uint8_t *data
         size_t size

@@ -7,13 +7,13 @@ from libc.stdint cimport uint8_t, uint32_t
 ctypedef uint8_t digest_bytes[32]
 
 
-cdef extern from "span.h":
+cdef extern from "core/span.h":
     ctypedef struct bkm_span:
         const uint8_t *data
         uint32_t size
 
 
-cdef extern from "sha256.h":
+cdef extern from "sha256/sha256.h":
     const char *BKM_SHA256_VARIABLE
     enum:
         BKM_SHA256_DIGEST

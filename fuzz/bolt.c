@@ -1,6 +1,6 @@
 /* Reader, check, scan, rewrite and builder. The input is a bbolt file; what follows its pages in use, which
  * mean nothing to a reader, is a stream of edits. */
-#include "bolt_scan.h"
+#include "bolt/scan.h"
 #include "common.h"
 
 #define NAME(text) {(const uint8_t *)(text), sizeof(text) - 1}

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "bolt_check.h"
-#include "bolt_rewrite.h"
+#include "bolt/check.h"
+#include "bolt/rewrite.h"
 
 /* A broken demand is a find, as much as a crash is. */
 #define BKM_DEMAND(condition)                                                        \

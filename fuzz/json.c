@@ -1,6 +1,6 @@
 /* Record values: what the recogniser takes is JSON by an independent judge, and what is written is taken. */
 #include "common.h"
-#include "json_value.h"
+#include "json/value.h"
 
 /* ---- the judge: RFC 8259, without regard to text encoding ---- */
 

@@ -1,7 +1,7 @@
 /* Records, survey, plan and both streams of edits. The input is one bbolt file that is all three databases:
  * the v1 store, containerd's own (namespace "buildkit") and that of the snapshotter "overlayfs". */
 #include "common.h"
-#include "operations.h"
+#include "plan/edits.h"
 
 static const bkm_sha256_kernel portable = {"portable", bkm_sha256_portable, &bkm_hex_plain};
 

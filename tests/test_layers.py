@@ -129,12 +129,11 @@ def circles(graph: Graph) -> list[list[str]]:
 
 def includes() -> Graph:
     """What each C header and source includes of ours."""
-    files = {path.name: path for path in (CHECKOUT / "ext").rglob("*.[ch]")}
+    ext = CHECKOUT / "ext"
+    files = {str(path.relative_to(ext)): path for path in ext.rglob("*.[ch]")}
     return {
         name: {
-            included
-            for included in re.findall(r'#include "(?:\S*/)?(\S+)"', path.read_text())
-            if included in files
+            included for included in re.findall(r'#include "(\S+)"', path.read_text()) if included in files
         }
         for name, path in files.items()
     }

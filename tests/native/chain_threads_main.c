@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "chain.h"
+#include "chain/chain.h"
 
 enum { RECORDS = 20000 };
 

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "records.h"
-#include "survey.h"
+#include "plan/records.h"
+#include "plan/survey.h"
 
 int main(int count, char **arguments)
 {

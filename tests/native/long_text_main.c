@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "plan_edits.h"
+#include "plan/edits.h"
 
 int main(int count, char **arguments)
 {

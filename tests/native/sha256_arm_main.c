@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "sha256.h"
+#include "sha256/sha256.h"
 
 int main(void)
 {

@@ -1,7 +1,7 @@
 /* Runs the self-test on kernels with one fault each and prints what it says of them. */
 #include <stdio.h>
 
-#include "sha256.h"
+#include "sha256/sha256.h"
 
 static size_t faulty_lane, faulty_streams, faulty_blocks; /* 0: no matter; lanes count from 1 */
 

@@ -2,7 +2,7 @@
  * the most slots that finding one of them takes to look at. */
 #include <stdio.h>
 
-#include "span_table.h"
+#include "core/span_table.h"
 
 enum { KEYS = 20000 };
 

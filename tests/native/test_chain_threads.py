@@ -49,7 +49,7 @@ def test_no_data_race(tmp_path: Path) -> None:
     if compiler is None:
         pytest.skip("no gcc")
     program = tmp_path / "threads"
-    sources = [MAIN, EXT / "column.c", *sorted(EXT.glob("chain_*.c")), *sorted(EXT.glob("sha256_*.c"))]
+    sources = [MAIN, EXT / "core/column.c", *sorted(EXT.glob("chain/*.c")), *sorted(EXT.glob("sha256/*.c"))]
     built = subprocess.run(
         [compiler, "-std=gnu11", "-O1", "-g", "-fsanitize=thread", f"-I{EXT}", *sources, "-o", program],
         capture_output=True,

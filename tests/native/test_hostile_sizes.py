@@ -18,14 +18,14 @@ from dicts import file_of
 HERE = Path(__file__).parent
 EXT = HERE.parents[1] / "ext"
 SOURCES = (
-    "plan_edits.c",
-    "index_keys.c",
-    "json_value.c",
-    "column.c",
-    "plan_passes.c",
-    "plan_counts.c",
-    "records.c",
-    "bolt_reader.c",
+    "plan/edits.c",
+    "plan/index_keys.c",
+    "json/value.c",
+    "core/column.c",
+    "plan/passes.c",
+    "plan/counts.c",
+    "plan/records.c",
+    "bolt/reader.c",
 )
 
 
@@ -41,7 +41,7 @@ def build(directory: Path, *sources: Path, flags: Sequence[str] = ()) -> Path:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    shared = (path for kind in ("chain", "sha256") for path in sorted(EXT.glob(f"{kind}_*.c")))
+    shared = (path for kind in ("chain", "sha256") for path in sorted(EXT.glob(f"{kind}/*.c")))
     sources = [*(EXT / name for name in SOURCES), *shared]
     return build(tmp_path_factory.mktemp("long"), HERE / "long_text_main.c", *sources)
 
@@ -53,7 +53,7 @@ def test_text_that_no_value_can_hold(program: Path, size: str, said: str) -> Non
 
 def test_keys_that_are_chosen_to_collide(tmp_path: Path) -> None:
     """A file could otherwise make the search for its records take hours."""
-    program = build(tmp_path, HERE / "span_table_main.c", EXT / "column.c")
+    program = build(tmp_path, HERE / "span_table_main.c", EXT / "core/column.c")
     found, most = map(
         int, subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
     )
@@ -77,7 +77,14 @@ def test_more_rows_than_can_be_told_apart(few_rows: Path, bucket: str, count: in
 
 @pytest.fixture(scope="module")
 def few_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    names = ("records.c", "survey.c", "json_value.c", "bolt_scan.c", "bolt_reader.c", "column.c")
+    names = (
+        "plan/records.c",
+        "plan/survey.c",
+        "json/value.c",
+        "bolt/scan.c",
+        "bolt/reader.c",
+        "core/column.c",
+    )
     sources = [HERE / "few_rows_main.c", *(EXT / name for name in names)]
     return build(tmp_path_factory.mktemp("rows"), *sources, flags=["-DBKM_MAX_ROWS=5"])
 

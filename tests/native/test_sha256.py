@@ -155,7 +155,7 @@ def test_self_test_finds_a_fault_in_any_lane(tmp_path: Path) -> None:
     if compiler is None:
         pytest.skip("no C compiler (cc)")
     program = tmp_path / "faulty"
-    sources = [HERE / "sha256_faulty_main.c", *sorted(EXT.glob("sha256_*.c"))]
+    sources = [HERE / "sha256_faulty_main.c", *sorted(EXT.glob("sha256/*.c"))]
     subprocess.run([compiler, "-std=gnu11", "-O1", f"-I{EXT}", *sources, "-o", program], check=True)
     lines = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()
     assert lines[0] == "no fault: right"

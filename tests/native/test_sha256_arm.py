@@ -22,10 +22,10 @@ def tool(*names: str) -> str:
     pytest.skip(f"no {names[0]}")
 
 
-@pytest.mark.parametrize("source", sorted(path.name for path in EXT.glob("sha256_*.c")))
+@pytest.mark.parametrize("source", sorted(path.name for path in EXT.glob("sha256/*.c")))
 def test_every_file_compiles_for_arm(source: str, tmp_path: Path) -> None:
     compiler = tool("aarch64-linux-gnu-gcc")
-    subprocess.run([compiler, *FLAGS, "-c", EXT / source, "-o", tmp_path / "out.o"], check=True)
+    subprocess.run([compiler, *FLAGS, "-c", EXT / "sha256" / source, "-o", tmp_path / "out.o"], check=True)
     if "shani" in source or "avx2" in source:
         symbols = subprocess.run(
             [tool("aarch64-linux-gnu-nm"), "--defined-only", tmp_path / "out.o"],
@@ -40,7 +40,7 @@ def test_arm_kernels_against_hashlib(tmp_path: Path) -> None:
     compiler = tool("aarch64-linux-gnu-gcc")
     emulator = tool("qemu-aarch64", "qemu-aarch64-static")
     program = tmp_path / "sha256"
-    sources = [HERE / "sha256_arm_main.c", *sorted(EXT.glob("sha256_*.c"))]
+    sources = [HERE / "sha256_arm_main.c", *sorted(EXT.glob("sha256/*.c"))]
     subprocess.run([compiler, *FLAGS, "-static", *sources, "-o", program], check=True)
 
     source = random.Random(3)

@@ -10,7 +10,7 @@ cdef extern from "<stdbool.h>" nogil:
     ctypedef bint c_bool "bool"
 
 
-cdef extern from "span.h" nogil:
+cdef extern from "core/span.h" nogil:
     ctypedef struct bkm_span:
         const uint8_t *data
         uint32_t size
@@ -30,7 +30,7 @@ cdef inline bkm_span to_span(bytes value) except *:
     return span
 
 
-cdef extern from "bolt_reader.h" nogil:
+cdef extern from "bolt/reader.h" nogil:
     ctypedef int bkm_rule
     const uint64_t BKM_NO_PAGE
     const uint64_t BKM_NO_FREELIST
@@ -59,7 +59,7 @@ cdef extern from "bolt_reader.h" nogil:
         bkm_bolt *bolt
         uint8_t *visited
 
-cdef extern from "bolt_builder.h" nogil:
+cdef extern from "bolt/builder.h" nogil:
     ctypedef enum bkm_build_status:
         BKM_BUILD_OK
         BKM_BUILD_NO_MEMORY

@@ -1,0 +1,209 @@
+#include "bolt/check.h"
+
+#include <stdlib.h>
+
+/* A few damaged bytes can break a rule at every page of a large file. */
+enum { MOST_FINDINGS = 10000 };
+
+typedef struct {
+    bkm_bolt *bolt;
+    uint8_t *used;         /* bitmap: reached by the trees, the free list's own pages, the meta pages */
+    uint8_t *free;         /* bitmap: named by the free list */
+    bkm_report report;
+    void *context;
+    uint32_t findings;
+    bool stopped;
+} checker;
+
+/* What the walk of one bucket's tree has to agree on. */
+typedef struct {
+    int leaf_depth;        /* 0 = not known yet */
+    int nesting;
+} tree;
+
+static void found(checker *c, uint64_t page, const char *text)
+{
+    if (c->stopped || c->findings > MOST_FINDINGS)
+        return;
+    if (c->findings++ == MOST_FINDINGS) {
+        page = BKM_NO_PAGE;
+        text = "more findings are left out";
+    }
+    c->stopped = !c->report(c->context, page, text);
+}
+
+/* The rule that the reader found broken; an interrupt is none. */
+static void found_by_reader(checker *c, uint64_t page)
+{
+    if (c->bolt->rule == BKM_INTERRUPTED)
+        c->stopped = true;
+    found(c, page, bkm_rule_text(c->bolt->rule));
+}
+
+static bool test_and_set(uint8_t *bitmap, uint64_t page)
+{
+    uint8_t bit = (uint8_t)(1u << (page & 7));
+    bool was = bitmap[page >> 3] & bit;
+    bitmap[page >> 3] |= bit;
+    return was;
+}
+
+/* Ends at the first page that is in use already, so that all calls together are linear in the file's size. */
+static bool use_pages(checker *c, uint64_t id, uint64_t pages)
+{
+    for (uint64_t page = id; page < id + pages; page++)
+        if (test_and_set(c->used, page)) {
+            found(c, page, bkm_rule_text(BKM_PAGE_VISITED_TWICE));
+            return false;
+        }
+    return true;
+}
+
+static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting);
+
+static void check_nested(checker *c, const bkm_page *page, int nesting)
+{
+    for (uint32_t i = 0; i < page->count && !c->stopped; i++) {
+        bkm_item item = bkm_leaf_item(page, i);
+        if (!item.bucket)
+            continue;
+        bkm_bucket bucket;
+        if (!bkm_bucket_decode(c->bolt, item.value, page->id, &bucket))
+            found_by_reader(c, page->id);
+        else if (nesting == BKM_MAX_NESTING)
+            found(c, page->id, bkm_rule_text(BKM_NESTED_TOO_DEEP));
+        else if (bucket.root)
+            check_bucket(c, &bucket, nesting + 1);
+    }
+}
+
+/* Checks the page and all below it. `key` is the branch key that led here (data == NULL at the root), `bound`
+ * the key that all keys must stay below (data == NULL: none). */
+static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key, bkm_span bound)
+{
+    bkm_page page;
+    /* In use before it is looked at: a damaged page, too, is looked at once, whatever leads to it. */
+    if (id < c->bolt->high_water && !use_pages(c, id, 1))
+        return;
+    if (!bkm_page_at(c->bolt, id, &page)) {
+        found_by_reader(c, id);
+        return;
+    }
+    if (!use_pages(c, id + 1, bkm_run_pages(page.data) - 1))
+        return;
+    if (depth == BKM_MAX_TREE_DEPTH) {
+        found(c, id, bkm_rule_text(BKM_TREE_TOO_DEEP));
+        return;
+    }
+    if (page.count > BKM_MAX_ELEMENTS)
+        found(c, id, "more elements than bbolt can handle");
+    if (page.count) {
+        bkm_span first = page.leaf ? bkm_leaf_item(&page, 0).key : bkm_branch_key(&page, 0);
+        bkm_span last = page.leaf ? bkm_leaf_item(&page, page.count - 1).key : bkm_branch_key(&page, page.count - 1);
+        if (key.data && bkm_span_compare(first, key) != 0)
+            found(c, id, bkm_span_compare(first, key) < 0 ? bkm_rule_text(BKM_KEY_ORDER)
+                                                         : "branch key differs from the first key of its child");
+        if (bound.data && bkm_span_compare(last, bound) >= 0)
+            found(c, id, bkm_rule_text(BKM_KEY_ORDER));
+    } else if (key.data) {
+        found(c, id, bkm_rule_text(BKM_EMPTY_LEAF));
+    }
+    if (page.leaf) {
+        if (t->leaf_depth && t->leaf_depth != depth + 1)
+            found(c, id, bkm_rule_text(BKM_UNEVEN_DEPTH));
+        t->leaf_depth = depth + 1;
+        check_nested(c, &page, t->nesting);
+        return;
+    }
+    if (page.count < 2)
+        found(c, id, "branch page with a single child");
+    for (uint32_t i = 0; i < page.count && !c->stopped; i++)
+        check_tree(c, t, bkm_branch_child(&page, i), depth + 1, bkm_branch_key(&page, i),
+                   i + 1 < page.count ? bkm_branch_key(&page, i + 1) : bound);
+}
+
+static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting)
+{
+    tree t = {.nesting = nesting};
+    check_tree(c, &t, bucket->root, 0, (bkm_span){NULL, 0}, (bkm_span){NULL, 0});
+}
+
+static void check_metas(checker *c)
+{
+    for (uint64_t id = 0; id < 2; id++) {
+        const uint8_t *page = c->bolt->data + id * c->bolt->page_size;
+        if (bkm_load64(page) != id)
+            found(c, id, bkm_rule_text(BKM_WRONG_PAGE_ID));
+        if (bkm_load16(page + 8) != BKM_PAGE_META)
+            found(c, id, bkm_rule_text(BKM_WRONG_PAGE_FLAGS));
+    }
+}
+
+static void check_freelist(checker *c)
+{
+    const bkm_bolt *bolt = c->bolt;
+    uint64_t list = bolt->freelist;
+    const uint8_t *page = bolt->data + list * bolt->page_size;
+    if (bkm_load64(page) != list)
+        found(c, list, bkm_rule_text(BKM_WRONG_PAGE_ID));
+    if (bkm_load16(page + 8) != BKM_PAGE_FREELIST) {
+        found(c, list, bkm_rule_text(BKM_WRONG_PAGE_FLAGS));
+        return;
+    }
+    uint64_t pages = bkm_run_pages(page);
+    if (pages > bolt->high_water - list) {
+        found(c, list, bkm_rule_text(BKM_PAGE_OUT_OF_FILE));
+        return;
+    }
+    use_pages(c, list, pages);
+    uint64_t room = (pages * bolt->page_size - BKM_PAGE_HEADER) / 8;
+    uint64_t count = bkm_load16(page + 10), first = 0;
+    if (count == BKM_LONG_FREELIST) {
+        count = bkm_load64(page + BKM_PAGE_HEADER);
+        first = 1;
+    }
+    if (count > room - first) {
+        found(c, list, bkm_rule_text(BKM_FREELIST_OVERRUN));
+        return;
+    }
+    for (uint64_t i = first; i < first + count; i++) {
+        uint64_t id = bkm_load64(page + BKM_PAGE_HEADER + i * 8);
+        if (id < 2 || id >= bolt->high_water)
+            found(c, list, bkm_rule_text(BKM_FREELIST_BAD_ID));
+        else if (test_and_set(c->free, id))
+            found(c, id, "named twice by the free list");
+    }
+}
+
+static void check_accounts(checker *c)
+{
+    for (uint64_t id = 2; id < c->bolt->high_water; id++) {
+        bool used = c->used[id >> 3] & (1u << (id & 7));
+        bool is_free = c->free[id >> 3] & (1u << (id & 7));
+        if (used && is_free)
+            found(c, id, "in use and named by the free list");
+        /* Without a stored list bbolt derives it, so nothing can be leaked. */
+        if (!used && !is_free && c->bolt->freelist != BKM_NO_FREELIST)
+            found(c, id, "neither in use nor free");
+    }
+}
+
+bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context)
+{
+    checker c = {.bolt = bolt, .report = report, .context = context};
+    c.used = bkm_bolt_bitmap(bolt);
+    c.free = bkm_bolt_bitmap(bolt);
+    bool ok = c.used && c.free;
+    if (ok) {
+        bkm_bucket root = bkm_root_bucket(bolt);
+        check_metas(&c);
+        if (bolt->freelist != BKM_NO_FREELIST)
+            check_freelist(&c);
+        check_bucket(&c, &root, 0);
+        if (!c.stopped)
+            check_accounts(&c);
+    }
+    free(c.used);
+    free(c.free);
+    return ok && !c.stopped;
+}

@@ -1,0 +1,93 @@
+/* Writing edit operations (their form is in bolt/rewrite.h) to memory. */
+#ifndef BKM_OPERATIONS_H
+#define BKM_OPERATIONS_H
+
+#include <stdlib.h>
+
+#include "bolt/format.h"
+#include "bolt/rewrite.h"
+
+#define BKM_NAME(text) ((bkm_span){(const uint8_t *)(text), sizeof(text) - 1})
+#define BKM_EMPTY BKM_NAME("")
+
+enum { BKM_CHUNK = 256 << 10 }; /* a chunk ends with the step that makes it this large */
+
+/* Operations that are written one after the other. */
+typedef struct {
+    uint8_t *data;
+    size_t size, capacity;
+    bool failed; /* out of memory, or a value was too long; what is written then is lost */
+    bkm_span too_long; /* the key of that value; NULL data: none */
+} bkm_operations;
+
+/* Where the next bytes go, with room for `size`; NULL when out of memory. */
+static inline uint8_t *bkm_operations_room(bkm_operations *out, size_t size)
+{
+    if (out->capacity - out->size < size) {
+        size_t capacity = out->capacity ? out->capacity : BKM_CHUNK + BKM_CHUNK / 4;
+        while (capacity - out->size < size)
+            capacity *= 2;
+        uint8_t *larger = realloc(out->data, capacity);
+        if (!larger) {
+            out->failed = true;
+            return NULL;
+        }
+        out->data = larger;
+        out->capacity = capacity;
+    }
+    return out->data + out->size;
+}
+
+static inline uint8_t *bkm_write_span(uint8_t *at, bkm_span span)
+{
+    bkm_store32(at, span.size);
+    if (span.size)
+        memcpy(at + 4, span.data, span.size);
+    return at + 4 + span.size;
+}
+
+/* DELETE or ENTER. */
+static inline void bkm_write_key(bkm_operations *out, uint8_t operation, bkm_span key)
+{
+    size_t size = 5 + (size_t)key.size;
+    uint8_t *at = bkm_operations_room(out, size);
+    if (!at)
+        return;
+    *at++ = operation;
+    bkm_write_span(at, key);
+    out->size += size;
+}
+
+/* PUT or DEFAULT. */
+static inline void bkm_write_pair(bkm_operations *out, uint8_t operation, bkm_span key, bkm_span value)
+{
+    size_t size = 9 + (size_t)key.size + value.size;
+    uint8_t *at = bkm_operations_room(out, size);
+    if (!at)
+        return;
+    *at++ = operation;
+    at = bkm_write_span(at, key);
+    bkm_write_span(at, value);
+    out->size += size;
+}
+
+static inline void bkm_enter(bkm_operations *out, bkm_span name)
+{
+    bkm_write_key(out, BKM_EDIT_ENTER, name);
+}
+
+static inline void bkm_leave(bkm_operations *out, int levels)
+{
+    uint8_t *at = bkm_operations_room(out, (size_t)levels);
+    if (!at)
+        return;
+    memset(at, BKM_EDIT_LEAVE, (size_t)levels);
+    out->size += (size_t)levels;
+}
+
+static inline void bkm_put(bkm_operations *out, bkm_span key, bkm_span value)
+{
+    bkm_write_pair(out, BKM_EDIT_PUT, key, value);
+}
+
+#endif

@@ -1,0 +1,161 @@
+/* Reader of bbolt files in memory: meta pages, checked pages, cursors. No offset is followed before it
+ * is known to lie within the file; every broken rule gives an error with the page it was found on. */
+#ifndef BKM_BOLT_READER_H
+#define BKM_BOLT_READER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "bolt/format.h"
+#include "core/span.h"
+
+#define BKM_NO_PAGE UINT64_MAX
+
+/* Broken rules (spec section 14). The texts are in bkm_rule_text. */
+typedef enum {
+    BKM_OK = 0,
+    BKM_NO_MEMORY,
+    BKM_INTERRUPTED,
+    BKM_TOO_SHORT,
+    BKM_BAD_MAGIC,
+    BKM_BIG_ENDIAN,
+    BKM_BAD_VERSION,
+    BKM_BAD_CHECKSUM,
+    BKM_BAD_PAGE_SIZE,
+    BKM_PAGE_SIZES_DIFFER,
+    BKM_TRUNCATED,
+    BKM_BAD_HIGH_WATER,
+    BKM_BAD_ROOT,
+    BKM_BAD_FREELIST_ID,
+    BKM_PAGE_OUT_OF_FILE,
+    BKM_WRONG_PAGE_ID,
+    BKM_WRONG_PAGE_FLAGS,
+    BKM_PAGE_VISITED_TWICE,
+    BKM_TREE_TOO_DEEP,
+    BKM_ELEMENTS_OUT_OF_PAGE,
+    BKM_DATA_OUT_OF_PAGE,
+    BKM_DATA_OVERLAPS,
+    BKM_BAD_KEY_SIZE,
+    BKM_BAD_VALUE_SIZE,
+    BKM_BAD_ELEMENT_FLAGS,
+    BKM_BAD_BUCKET_VALUE,
+    BKM_BAD_INLINE_PAGE,
+    BKM_KEY_ORDER,
+    BKM_EMPTY_BRANCH,
+    BKM_BAD_CHILD_ID,
+    BKM_EMPTY_LEAF,
+    BKM_UNEVEN_DEPTH,
+    BKM_NESTED_TOO_DEEP,
+    BKM_FREELIST_OVERRUN,
+    BKM_FREELIST_BAD_ID,
+    BKM_TOO_MANY_ROWS,
+    BKM_NO_PREVIOUS,
+    BKM_RULES
+} bkm_rule;
+
+const char *bkm_rule_text(bkm_rule rule);
+
+typedef struct {
+    const uint8_t *data;
+    uint64_t size;
+    uint32_t page_size;
+    uint64_t high_water;
+    uint64_t root;
+    uint64_t root_sequence;
+    uint64_t freelist;    /* BKM_NO_FREELIST if none is stored */
+    uint64_t transaction;
+    bkm_rule other_meta;  /* why the meta page that is not in use is invalid, BKM_OK if it is not */
+    uint8_t *checked;     /* bitmap by page: the page has been checked */
+
+    bkm_rule rule;        /* the last error */
+    uint64_t rule_page;   /* BKM_NO_PAGE if the rule is about the file */
+
+    /* Asked once in a while as pages are read; false ends that with BKM_INTERRUPTED. NULL: nobody is asked. */
+    bool (*go_on)(void *context);
+    void *context;
+    uint32_t unasked;     /* pages that were looked at since */
+} bkm_bolt;
+
+/* A page whose header, element table and data have been checked. */
+typedef struct {
+    const uint8_t *data;
+    uint64_t id;          /* BKM_NO_PAGE for the page of an inline bucket */
+    uint32_t count;
+    bool leaf;
+} bkm_page;
+
+typedef struct {
+    bkm_span key;
+    bkm_span value;
+    bool bucket;
+} bkm_item;
+
+/* Where the tree of a bucket begins: a root page, or an inline page within the value. */
+typedef struct {
+    uint64_t root;        /* 0 = inline */
+    uint64_t sequence;
+    bkm_span inline_page;
+} bkm_bucket;
+
+typedef struct {
+    bkm_page page;
+    uint32_t index;
+} bkm_cursor_level;
+
+/* Walks one bucket in key order. */
+typedef struct {
+    bkm_bolt *bolt;
+    uint8_t *visited;     /* NULL, or a bitmap by page in which a second visit is an error */
+    int depth;            /* levels in use; 0 = at the end */
+    int leaf_depth;       /* depth of the leaves of this tree, 0 = not known yet */
+    bkm_cursor_level levels[BKM_MAX_TREE_DEPTH];
+} bkm_cursor;
+
+/* Opens a file image. Returns false with bolt->rule set. */
+bool bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size);
+/* As it was before the newest transaction. What that has freed is still there: bbolt does not use it again
+ * before the next one. */
+bool bkm_bolt_open_previous(bkm_bolt *bolt, const uint8_t *data, uint64_t size);
+void bkm_bolt_close(bkm_bolt *bolt);
+
+bool bkm_bolt_fail(bkm_bolt *bolt, bkm_rule rule, uint64_t page);
+
+/* A zeroed bitmap with one bit per page of the file; NULL when out of memory. */
+uint8_t *bkm_bolt_bitmap(bkm_bolt *bolt);
+
+/* Number of pages of the run that starts at `data` (header included). */
+static inline uint64_t bkm_run_pages(const uint8_t *data)
+{
+    return (uint64_t)bkm_load32(data + 12) + 1;
+}
+
+bkm_bucket bkm_root_bucket(const bkm_bolt *bolt);
+/* Decodes the value of a bucket element; fails on a malformed header. `page` is for the error. */
+bool bkm_bucket_decode(bkm_bolt *bolt, bkm_span value, uint64_t page, bkm_bucket *bucket);
+
+bkm_item bkm_leaf_item(const bkm_page *page, uint32_t index);
+bkm_span bkm_branch_key(const bkm_page *page, uint32_t index);
+uint64_t bkm_branch_child(const bkm_page *page, uint32_t index);
+/* A leaf or branch page by number; checks it on its first use. */
+bool bkm_page_at(bkm_bolt *bolt, uint64_t id, bkm_page *page);
+bool bkm_bucket_root_page(bkm_bolt *bolt, const bkm_bucket *bucket, bkm_page *page);
+
+/* Places the cursor on the first key, or on the first key >= `start` (at the end if there is none). */
+bool bkm_cursor_first(bkm_cursor *cursor, bkm_bolt *bolt, const bkm_bucket *bucket, uint8_t *visited);
+bool bkm_cursor_seek(bkm_cursor *cursor, bkm_bolt *bolt, const bkm_bucket *bucket, bkm_span start);
+bool bkm_cursor_next(bkm_cursor *cursor);
+
+static inline bool bkm_cursor_end(const bkm_cursor *cursor)
+{
+    return cursor->depth == 0;
+}
+bkm_item bkm_cursor_item(const bkm_cursor *cursor);
+uint64_t bkm_cursor_page(const bkm_cursor *cursor);
+
+/* Looks one key up: *found tells whether it is there. */
+bool bkm_bucket_find(bkm_bolt *bolt, const bkm_bucket *bucket, bkm_span key, bkm_item *item, bool *found);
+/* Follows `depth` bucket names down from `bucket`; *found is false if any is missing or not a bucket. */
+bool bkm_bucket_descend(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_span *path, size_t depth,
+                        bkm_bucket *inner, bool *found);
+
+#endif

@@ -1,0 +1,25 @@
+/* Table scan: the rows of a bucket are its child buckets, the columns are paths inside of a row. */
+#ifndef BKM_BOLT_SCAN_H
+#define BKM_BOLT_SCAN_H
+
+#include "bolt/reader.h"
+
+typedef struct {
+    const bkm_span *steps;
+    size_t depth;
+} bkm_path;
+
+typedef struct {
+    size_t rows;
+    size_t capacity;
+    bkm_span *names;
+    bkm_span **columns;    /* [column][row]; data == NULL where the row has no such key */
+    size_t column_count;
+} bkm_table;
+
+/* Reads all rows of `bucket`; keys that are not buckets are skipped. On failure (bolt->rule tells why) the
+ * table is empty. */
+bool bkm_scan(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *paths, size_t path_count, bkm_table *table);
+void bkm_table_free(bkm_table *table);
+
+#endif

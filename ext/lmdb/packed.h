@@ -1,0 +1,71 @@
+/* Packed buckets: a bucket and all in it as one run of bytes, the form of an entry in an LMDB store
+ * (docs/format.md).
+ *
+ *     node    | 0 u8 | bytes of the value |
+ *             | 1 u8 | sequence u64 | items |     a bucket
+ *     items   | key size u32 | node size u32 | key | node |, in byte order of the keys
+ */
+#ifndef BKM_PACKED_H
+#define BKM_PACKED_H
+
+#include "bolt/builder.h"
+#include "bolt/reader.h"
+
+enum {
+    BKM_NODE_VALUE = 0,
+    BKM_NODE_BUCKET = 1,
+    BKM_NODE_BUCKET_HEADER = 9,
+    BKM_PACKED_ITEM = 8,
+};
+
+#define BKM_MAX_NODE 0x7FFFFFFFu /* bytes: what LMDB's binding and a bolt value can hold */
+
+/* Bytes that grow; free `data` in the end. */
+typedef struct {
+    uint8_t *data;
+    size_t size, capacity;
+} bkm_buffer;
+
+typedef enum {
+    BKM_PACK_OK = 0,
+    BKM_PACK_READ,      /* the file is damaged: see the rule in bkm_bolt */
+    BKM_PACK_NO_MEMORY,
+    BKM_PACK_TOO_LARGE,
+} bkm_pack_status;
+
+bool bkm_buffer_append(bkm_buffer *out, const void *data, size_t size);
+
+/* Appends the node of an item that was found on `page`. `visited`: bitmap in which a second visit of a page
+ * is an error. */
+bkm_pack_status bkm_pack(bkm_bolt *bolt, const bkm_item *item, uint64_t page, uint8_t *visited, bkm_buffer *out);
+/* Appends an item whose node is that of `item` and whose key is `key`. */
+bkm_pack_status bkm_pack_item(bkm_bolt *bolt, bkm_span key, const bkm_item *item, uint64_t page, uint8_t *visited,
+                              bkm_buffer *out);
+
+/* What is left of a run of items. `last`: the key before. */
+typedef struct {
+    bkm_span rest;
+    bkm_span last;
+} bkm_unpacker;
+
+typedef enum {
+    BKM_UNPACK_ITEM,
+    BKM_UNPACK_END,
+    BKM_UNPACK_MALFORMED,
+} bkm_unpack_status;
+
+bkm_unpack_status bkm_unpack_next(bkm_unpacker *unpacker, bkm_span *key, bkm_span *node);
+
+/* The parts of a node; false if it is malformed. */
+bool bkm_node_parts(bkm_span node, bool *bucket, uint64_t *sequence, bkm_span *content);
+
+typedef enum {
+    BKM_PUSH_OK = 0,
+    BKM_PUSH_BUILD,     /* see the builder's status */
+    BKM_PUSH_MALFORMED,
+} bkm_push_status;
+
+/* Pushes a node under `key` into the bucket that is open in the builder. */
+bkm_push_status bkm_push(bkm_builder *builder, bkm_span key, bkm_span node);
+
+#endif
