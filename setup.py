@@ -1,7 +1,8 @@
 """Build of the extension modules; everything else is declared in pyproject.toml.
 
-``BUILDKIT_MIGRATE_CHECKED=1`` builds with Cython's run-time checks and with the address and
-undefined-behaviour sanitizers (run Python with libasan preloaded then; see CONTRIBUTING.md).
+``BUILDKIT_MIGRATE_CHECKED=1`` builds with Cython's run-time checks, with the address and
+undefined-behaviour sanitizers, and with warnings as errors (run Python with libasan preloaded then; see
+CONTRIBUTING.md).
 """
 
 import os
@@ -47,7 +48,7 @@ compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unu
 link_args = ["-pthread"]
 if CHECKED:
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    compile_args += ["-O1", "-g", "-fno-omit-frame-pointer", *sanitizers]
+    compile_args += ["-Werror", "-O1", "-g", "-fno-omit-frame-pointer", *sanitizers]
     link_args += sanitizers
 else:
     # Python's own flags ask for debug information, which would be most of the wheel.

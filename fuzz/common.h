@@ -9,12 +9,12 @@
 #include "bolt/rewrite.h"
 
 /* A broken demand is a find, as much as a crash is. */
-#define BKM_DEMAND(condition)                                                        \
-    do {                                                                             \
-        if (!(condition)) {                                                          \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                                 \
-        }                                                                            \
+#define BKM_DEMAND(condition)                                                                                        \
+    do {                                                                                                             \
+        if (!(condition)) {                                                                                          \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                                  \
+            abort();                                                                                                 \
+        }                                                                                                            \
     } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -100,13 +100,26 @@ static bool value(text *in, int depth)
         return false;
     bool ok;
     switch (*in->at) {
-    case '{': ok = members(in, '}', depth); break;
-    case '[': ok = members(in, ']', depth); break;
-    case '"': ok = string(in); break;
-    case 't': ok = literal(in, "true"); break;
-    case 'f': ok = literal(in, "false"); break;
-    case 'n': ok = literal(in, "null"); break;
-    default: ok = number(in);
+    case '{':
+        ok = members(in, '}', depth);
+        break;
+    case '[':
+        ok = members(in, ']', depth);
+        break;
+    case '"':
+        ok = string(in);
+        break;
+    case 't':
+        ok = literal(in, "true");
+        break;
+    case 'f':
+        ok = literal(in, "false");
+        break;
+    case 'n':
+        ok = literal(in, "null");
+        break;
+    default:
+        ok = number(in);
     }
     space(in);
     return ok;

@@ -55,7 +55,8 @@ static void number_pages(uint8_t *data, size_t size)
 /* A number that is likely to be on the edge of something. */
 static uint64_t edge(uint32_t *state, uint64_t pages, uint64_t now)
 {
-    static const uint64_t values[] = {0, 1, 2, 15, 16, 17, 31, 32, 0xFF, 0x100, 0x3FF, 0x400, 0x7FFF, 0x8000,
+    static const uint64_t values[] = {0,      1,      2,      15,         16,         17,         31,
+                                      32,     0xFF,   0x100,  0x3FF,      0x400,      0x7FFF,     0x8000,
                                       0x8001, 0xFFFE, 0xFFFF, 0x7FFFFFFE, 0x7FFFFFFF, 0xFFFFFFFF, UINT64_MAX};
     switch (draw(state) % 4) {
     case 0:

@@ -10,8 +10,7 @@ static void settle(bkm_records *records)
 {
     for (size_t odd = 0; odd < records->odd_count; odd++) {
         bkm_span text = records->odd[odd].value;
-        bool ok = text.size % 2 ? bkm_records_refuse(records, odd)
-                                : bkm_records_accept(records, odd, text, text);
+        bool ok = text.size % 2 ? bkm_records_refuse(records, odd) : bkm_records_accept(records, odd, text, text);
         BKM_DEMAND(ok);
     }
     bkm_records_settled(records);

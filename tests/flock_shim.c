@@ -7,10 +7,12 @@
 #include <string.h>
 #include <sys/file.h>
 
-int flock(int fd, int operation) {
+int flock(int fd, int operation)
+{
     static int (*real)(int, int);
     const char *how = getenv("SHIM_FLOCK");
-    if (real == NULL) real = (int (*)(int, int))dlsym(RTLD_NEXT, "flock");
+    if (real == NULL)
+        real = (int (*)(int, int))dlsym(RTLD_NEXT, "flock");
     if (how != NULL && strcmp(how, "nfs") == 0) {
         int access = fcntl(fd, F_GETFL) & O_ACCMODE;
         if (((operation & LOCK_EX) && access == O_RDONLY) || ((operation & LOCK_SH) && access == O_WRONLY)) {

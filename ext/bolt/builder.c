@@ -250,8 +250,8 @@ static bool add_branch(bkm_builder *builder, bucket *bucket, int index, const ui
         level->closed = level->count;
         level->open_size = BKM_PAGE_HEADER;
     }
-    if (!grow(builder, &level->entries, level->count, &level->capacity, sizeof *level->entries)
-        || !append(builder, &level->keys, key, key_size))
+    if (!grow(builder, &level->entries, level->count, &level->capacity, sizeof *level->entries) ||
+        !append(builder, &level->keys, key, key_size))
         return false;
     level->entries[level->count++] = (branch_entry){child, key_size};
     level->open_size += size;
@@ -339,11 +339,11 @@ static uint8_t *add_element(bkm_builder *builder, uint32_t flags, bkm_span key, 
     }
     size_t size = BKM_LEAF_ELEMENT + key.size + value_size;
     /* The fill is at least half a page, so what may become an inline bucket is never flushed here. */
-    if (bucket->count && (leaf_size(bucket) + size > builder->fill || bucket->count == BKM_MAX_ELEMENTS)
-        && !flush_leaf(builder, bucket))
+    if (bucket->count && (leaf_size(bucket) + size > builder->fill || bucket->count == BKM_MAX_ELEMENTS) &&
+        !flush_leaf(builder, bucket))
         return NULL;
-    if (!grow(builder, &bucket->entries, bucket->count, &bucket->capacity, sizeof *bucket->entries)
-        || !reserve(builder, &bucket->data, key.size + value_size))
+    if (!grow(builder, &bucket->entries, bucket->count, &bucket->capacity, sizeof *bucket->entries) ||
+        !reserve(builder, &bucket->data, key.size + value_size))
         return NULL;
     bucket->entries[bucket->count++] = (leaf_entry){flags, key.size, (uint32_t)value_size};
     bucket->last_key = bucket->data.size;
@@ -465,8 +465,8 @@ bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas, uint64_t transacti
     if (builder->nesting != 0)
         return fail(builder, BKM_BUILD_NESTING);
     uint64_t root, freelist;
-    if (!finish_bucket(builder, &builder->buckets[0], &root)
-        || !new_run(builder, BKM_PAGE_FREELIST, 0, 0, &freelist) || !next_block(builder, 0))
+    if (!finish_bucket(builder, &builder->buckets[0], &root) ||
+        !new_run(builder, BKM_PAGE_FREELIST, 0, 0, &freelist) || !next_block(builder, 0))
         return false;
     /* A transaction goes to the page of its parity; the next one leaves the current one alone (section 13). */
     for (uint64_t one = transaction - 1; one <= transaction; one++)

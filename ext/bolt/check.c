@@ -101,8 +101,9 @@ static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key
         bkm_span first = page.leaf ? bkm_leaf_item(&page, 0).key : bkm_branch_key(&page, 0);
         bkm_span last = page.leaf ? bkm_leaf_item(&page, page.count - 1).key : bkm_branch_key(&page, page.count - 1);
         if (key.data && bkm_span_compare(first, key) != 0)
-            found(c, id, bkm_span_compare(first, key) < 0 ? bkm_rule_text(BKM_KEY_ORDER)
-                                                         : "branch key differs from the first key of its child");
+            found(c, id,
+                  bkm_span_compare(first, key) < 0 ? bkm_rule_text(BKM_KEY_ORDER)
+                                                   : "branch key differs from the first key of its child");
         if (bound.data && bkm_span_compare(last, bound) >= 0)
             found(c, id, bkm_rule_text(BKM_KEY_ORDER));
     } else if (key.data) {

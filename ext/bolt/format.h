@@ -34,16 +34,16 @@ enum {
 #define BKM_NO_FREELIST UINT64_MAX
 
 /* Elements of inline pages are not aligned to anything, so every access goes through memcpy. */
-#define BKM_LOAD_STORE(bits)                                            \
-    static inline uint##bits##_t bkm_load##bits(const uint8_t *at)      \
-    {                                                                   \
-        uint##bits##_t value;                                           \
-        memcpy(&value, at, sizeof value);                               \
-        return value;                                                   \
-    }                                                                   \
-    static inline void bkm_store##bits(uint8_t *at, uint##bits##_t value) \
-    {                                                                   \
-        memcpy(at, &value, sizeof value);                               \
+#define BKM_LOAD_STORE(bits)                                                                                         \
+    static inline uint##bits##_t bkm_load##bits(const uint8_t *at)                                                   \
+    {                                                                                                                \
+        uint##bits##_t value;                                                                                        \
+        memcpy(&value, at, sizeof value);                                                                            \
+        return value;                                                                                                \
+    }                                                                                                                \
+    static inline void bkm_store##bits(uint8_t *at, uint##bits##_t value)                                            \
+    {                                                                                                                \
+        memcpy(at, &value, sizeof value);                                                                            \
     }
 BKM_LOAD_STORE(16)
 BKM_LOAD_STORE(32)

@@ -129,8 +129,8 @@ static bool open_transaction(bkm_bolt *bolt, const uint8_t *data, uint64_t size,
 
     if (previous && (first != BKM_OK || second != BKM_OK))
         return bkm_bolt_fail(bolt, BKM_NO_PREVIOUS, first != BKM_OK ? 0 : 1);
-    bool use_second = first != BKM_OK
-        || (second == BKM_OK && bkm_load64(data + second_offset + 64) > bkm_load64(data + 64));
+    bool use_second =
+        first != BKM_OK || (second == BKM_OK && bkm_load64(data + second_offset + 64) > bkm_load64(data + 64));
     use_second = use_second != previous;
     const uint8_t *meta = data + (use_second ? second_offset : 0);
     uint64_t meta_page = use_second ? 1 : 0;

@@ -67,9 +67,9 @@ static bool peek(rewriter *r, edit *next)
     size_t at = edits->at;
     next->code = edits->data[at++];
     bool has_value = next->code == BKM_EDIT_PUT || next->code == BKM_EDIT_DEFAULT;
-    if (next->code < BKM_EDIT_PUT || next->code > BKM_EDIT_DEFAULT
-        || (next->code != BKM_EDIT_LEAVE && !take_span(edits, &at, &next->key))
-        || (has_value && !take_span(edits, &at, &next->value)))
+    if (next->code < BKM_EDIT_PUT || next->code > BKM_EDIT_DEFAULT ||
+        (next->code != BKM_EDIT_LEAVE && !take_span(edits, &at, &next->key)) ||
+        (has_value && !take_span(edits, &at, &next->value)))
         return fail(r, BKM_REWRITE_MALFORMED);
     next->bytes = at - edits->at;
     return true;
@@ -152,9 +152,8 @@ static bool apply(rewriter *r, const bkm_cursor *cursor, const bkm_item *item, c
         if (item && !decode(r, cursor, item->value, &bucket))
             return false;
         r->result.changes += !item;
-        return built(r, bkm_builder_open(r->builder, next->key, bucket.sequence))
-            && merge_bucket(r, item ? &bucket : NULL, nesting + 1)
-            && built(r, bkm_builder_close(r->builder));
+        return built(r, bkm_builder_open(r->builder, next->key, bucket.sequence)) &&
+               merge_bucket(r, item ? &bucket : NULL, nesting + 1) && built(r, bkm_builder_close(r->builder));
     }
 }
 

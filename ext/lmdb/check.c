@@ -168,8 +168,8 @@ static const char *meta_rule(const checker *c, uint64_t number)
         return "not an LMDB file (wrong magic number)";
     if (bkm_load32(meta + META_VERSION) != 1)
         return "unknown version of the LMDB format";
-    if (bkm_load64(meta) != number || !(bkm_load16(meta + 10) & PAGE_META)
-        || bkm_load32(meta + META_TREES + TREE_PAGE_SIZE) != c->page_size)
+    if (bkm_load64(meta) != number || !(bkm_load16(meta + 10) & PAGE_META) ||
+        bkm_load32(meta + META_TREES + TREE_PAGE_SIZE) != c->page_size)
         return "malformed meta page";
     return NULL;
 }

@@ -80,8 +80,8 @@ static bkm_pack_status pack_node(bkm_bolt *bolt, const bkm_item *item, uint64_t 
         if (item->value.size >= BKM_MAX_NODE)
             return BKM_PACK_TOO_LARGE;
         return bkm_buffer_append(out, &kind, 1) && bkm_buffer_append(out, item->value.data, item->value.size)
-            ? BKM_PACK_OK
-            : BKM_PACK_NO_MEMORY;
+                   ? BKM_PACK_OK
+                   : BKM_PACK_NO_MEMORY;
     }
     if (nesting == BKM_MAX_NESTING) {
         bkm_bolt_fail(bolt, BKM_NESTED_TOO_DEEP, page);
@@ -121,10 +121,9 @@ bkm_unpack_status bkm_unpack_next(bkm_unpacker *unpacker, bkm_span *key, bkm_spa
     if (unpacker->rest.size == 0)
         return BKM_UNPACK_END;
     bkm_span sizes;
-    if (!take(&unpacker->rest, BKM_PACKED_ITEM, &sizes)
-        || !take(&unpacker->rest, bkm_load32(sizes.data), key)
-        || !take(&unpacker->rest, bkm_load32(sizes.data + 4), node)
-        || (unpacker->last.data && bkm_span_compare(unpacker->last, *key) >= 0))
+    if (!take(&unpacker->rest, BKM_PACKED_ITEM, &sizes) || !take(&unpacker->rest, bkm_load32(sizes.data), key) ||
+        !take(&unpacker->rest, bkm_load32(sizes.data + 4), node) ||
+        (unpacker->last.data && bkm_span_compare(unpacker->last, *key) >= 0))
         return BKM_UNPACK_MALFORMED;
     unpacker->last = *key;
     return BKM_UNPACK_ITEM;

@@ -237,8 +237,8 @@ bool bkm_records_read(bkm_records *records, bkm_bolt *bolt)
     if (!found)
         return true;
     uint8_t *visited = bkm_bolt_bitmap(bolt);
-    bool ok = visited ? read_main(records, bolt, &main_bucket, visited)
-                      : bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
+    bool ok =
+        visited ? read_main(records, bolt, &main_bucket, visited) : bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
     free(visited);
     if (!ok)
         bkm_records_free(records);

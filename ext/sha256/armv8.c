@@ -13,8 +13,8 @@
 #define SHA2 __attribute__((target("+crypto"))) /* "+sha2" alone does not reach arm_neon.h before GCC 14 */
 #endif
 
-SHA2 static inline __attribute__((always_inline)) void
-compress_lanes(size_t lanes, uint32_t (*state)[8], const uint8_t *const *data, size_t blocks)
+SHA2 static inline __attribute__((always_inline)) void compress_lanes(size_t lanes, uint32_t (*state)[8],
+                                                                      const uint8_t *const *data, size_t blocks)
 {
     uint32x4_t abcd[4], efgh[4], w[4][4];
 

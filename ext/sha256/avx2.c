@@ -17,8 +17,14 @@
 
 #define ROTATE(x, n) _mm256_or_si256(_mm256_srli_epi32(x, n), _mm256_slli_epi32(x, 32 - (n)))
 
-INLINE __m256i add(__m256i x, __m256i y) { return _mm256_add_epi32(x, y); }
-INLINE __m256i xor3(__m256i x, __m256i y, __m256i z) { return _mm256_xor_si256(x, _mm256_xor_si256(y, z)); }
+INLINE __m256i add(__m256i x, __m256i y)
+{
+    return _mm256_add_epi32(x, y);
+}
+INLINE __m256i xor3(__m256i x, __m256i y, __m256i z)
+{
+    return _mm256_xor_si256(x, _mm256_xor_si256(y, z));
+}
 
 /* Turns rows into columns: word j of row i becomes word i of row j. */
 INLINE void transpose(__m256i r[8])
@@ -42,8 +48,8 @@ INLINE void transpose(__m256i r[8])
 
 INLINE void load_words(__m256i w[8], const uint8_t *const data[LANES], size_t offset)
 {
-    const __m256i swap = _mm256_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203, 0x0c0d0e0f08090a0b,
-                                           0x0405060700010203);
+    const __m256i swap =
+        _mm256_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203, 0x0c0d0e0f08090a0b, 0x0405060700010203);
     for (int l = 0; l < LANES; l++)
         w[l] = _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)(data[l] + offset)), swap);
     transpose(w);

@@ -14,11 +14,17 @@
 /* Every name is known everywhere, so that a wrong name and a wrong machine are told apart. Fastest first. */
 static const bkm_sha256_kernel all_kernels[BKM_SHA256_MAX_KERNELS] = {
 #if defined(__x86_64__)
-    {"shani", bkm_sha256_shani, &bkm_hex_ssse3}, {"avx2", bkm_sha256_avx2, &bkm_hex_ssse3}, {"armv8", NULL, NULL},
+    {"shani", bkm_sha256_shani, &bkm_hex_ssse3},
+    {"avx2", bkm_sha256_avx2, &bkm_hex_ssse3},
+    {"armv8", NULL, NULL},
 #elif defined(__aarch64__)
-    {"armv8", bkm_sha256_armv8, &bkm_hex_plain}, {"shani", NULL, NULL}, {"avx2", NULL, NULL},
+    {"armv8", bkm_sha256_armv8, &bkm_hex_plain},
+    {"shani", NULL, NULL},
+    {"avx2", NULL, NULL},
 #else
-    {"armv8", NULL, NULL}, {"shani", NULL, NULL}, {"avx2", NULL, NULL},
+    {"armv8", NULL, NULL},
+    {"shani", NULL, NULL},
+    {"avx2", NULL, NULL},
 #endif
     {"portable", bkm_sha256_portable, &bkm_hex_plain},
 };
@@ -101,8 +107,7 @@ const uint8_t bkm_sha256_answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST] = {
      0xbf, 0x99, 0xd0, 0x44, 0x1e, 0xf6, 0x7f, 0x5c, 0x54, 0x0a, 0x42, 0xf7, 0x05, 0x1d, 0xec, 0x6f},
 };
 
-bool bkm_sha256_self_test(bkm_sha256_compress compress,
-                          const uint8_t answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST])
+bool bkm_sha256_self_test(bkm_sha256_compress compress, const uint8_t answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST])
 {
     /* One to nine streams: each way in which a kernel may split them, each lane. `turn` moves the
      * lengths through the lanes; in every other turn all lanes have one length, and so go in step. */

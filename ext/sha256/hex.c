@@ -22,8 +22,8 @@ const bkm_hex_ways bkm_hex_plain = {plain_write, plain_read};
 
 SSSE3 static void ssse3_write(uint8_t *text, size_t apart, const uint8_t *const *digest, size_t count)
 {
-    const __m128i digits = _mm_setr_epi8('0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd',
-                                         'e', 'f');
+    const __m128i digits =
+        _mm_setr_epi8('0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f');
     const __m128i low = _mm_set1_epi8(0x0f);
 
     for (size_t i = 0; i < count; i++) {
@@ -47,8 +47,8 @@ SSSE3 static bool ssse3_read(uint8_t *digest, const uint8_t *text)
         __m128i letter = _mm_sub_epi8(digits, _mm_set1_epi8('a'));
         __m128i is_number = _mm_cmpeq_epi8(_mm_min_epu8(number, _mm_set1_epi8(9)), number);
         __m128i is_letter = _mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(5)), letter);
-        __m128i nibbles = _mm_add_epi8(_mm_and_si128(digits, _mm_set1_epi8(0x0f)),
-                                       _mm_and_si128(is_letter, _mm_set1_epi8(9)));
+        __m128i nibbles =
+            _mm_add_epi8(_mm_and_si128(digits, _mm_set1_epi8(0x0f)), _mm_and_si128(is_letter, _mm_set1_epi8(9)));
         right = _mm_and_si128(right, _mm_or_si128(is_number, is_letter));
         pairs[part] = _mm_maddubs_epi16(nibbles, _mm_set1_epi16(0x0110)); /* 16 times the first + the second */
     }

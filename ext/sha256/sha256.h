@@ -17,8 +17,7 @@
 
 /* Compresses `blocks` contiguous 64-byte blocks from data[i] into state[i], for each of
  * `streams` streams. The eight words of a state are in host order. */
-typedef void (*bkm_sha256_compress)(uint32_t (*state)[8], const uint8_t *const *data,
-                                    size_t streams, size_t blocks);
+typedef void (*bkm_sha256_compress)(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
 
 typedef struct {
     const char *name;
@@ -54,8 +53,7 @@ extern const uint8_t bkm_sha256_answer_sizes[BKM_SHA256_ANSWERS];
 extern const uint8_t bkm_sha256_answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST];
 
 /* Whether a kernel gives `answers` in every lane, for several stream counts and lengths. */
-bool bkm_sha256_self_test(bkm_sha256_compress compress,
-                          const uint8_t answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST]);
+bool bkm_sha256_self_test(bkm_sha256_compress compress, const uint8_t answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST]);
 
 /* Writes the last one or two blocks of a message of `total` bytes: its last `size` (< 64) bytes,
  * `rest`, and the padding. Returns the number of blocks. */

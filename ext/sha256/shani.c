@@ -11,8 +11,8 @@
 
 #define SHANI __attribute__((target("sha,sse4.1,ssse3")))
 
-SHANI static inline __attribute__((always_inline)) void
-compress_lanes(size_t lanes, uint32_t (*state)[8], const uint8_t *const *data, size_t blocks)
+SHANI static inline __attribute__((always_inline)) void compress_lanes(size_t lanes, uint32_t (*state)[8],
+                                                                       const uint8_t *const *data, size_t blocks)
 {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
     __m128i abef[4], cdgh[4], w[4][4];
