@@ -231,6 +231,51 @@ RULES: dict[str, tuple[Plant, DifferenceKind, Subject]] = {
         K.SEQUENCE,
         lambda s: b"v1/snapshots",
     ),
+    "time of a snapshot cut": (
+        lambda s: s.edit_snapshot(s.layer, {b"createdat": TIME[:14]}),
+        K.SNAPSHOT_TIME,
+        lambda s: s.layer,
+    ),
+    "time of a snapshot empty": (
+        lambda s: s.edit_snapshot(s.layer, {b"updatedat": b""}),
+        K.SNAPSHOT_TIME,
+        lambda s: s.layer,
+    ),
+    "time in the snapshotter of no version": (
+        lambda s: s.edit_backend(s.layer, {b"updatedat": b"\0" + TIME[1:]}),
+        K.SNAPSHOT_TIME,
+        lambda s: s.name,
+    ),
+    "time in the snapshotter too long": (
+        lambda s: s.edit_backend(s.layer, {b"createdat": TIME + b"\0"}),
+        K.SNAPSHOT_TIME,
+        lambda s: s.name,
+    ),
+    "time of a blob cut": (
+        lambda s: s.edit_blob({b"createdat": TIME[:14]}),
+        K.BLOB_TIME,
+        lambda s: s.blob,
+    ),
+    "new time of a blob is none": (
+        lambda s: s.edit_blob({b"updatedat": b"x" * 15}),
+        K.BLOB_TIME,
+        lambda s: s.blob,
+    ),
+    "size of a snapshot gone": (
+        lambda s: s.edit_backend(s.layer, {b"size": None}),
+        K.SNAPSHOT_USAGE,
+        lambda s: s.name,
+    ),
+    "inodes of a snapshot cut": (
+        lambda s: s.edit_backend(s.layer, {b"inodes": b"\x80"}),
+        K.SNAPSHOT_USAGE,
+        lambda s: s.name,
+    ),
+    "size of a snapshot below 0": (
+        lambda s: s.edit_backend(s.layer, {b"size": b"\1"}),
+        K.SNAPSHOT_USAGE,
+        lambda s: s.name,
+    ),
     "no entry in parents": (
         lambda s: s.edit_links({s.link(): None}),
         K.SNAPSHOT_LINK,
@@ -342,7 +387,7 @@ def test_the_file_as_a_whole(name: str, root: OnDisk) -> None:
         ({b"size": None}, K.REST_MISSING, b"size"),
         ({b"createdat": TIME}, K.REST_DIFFERS, b"createdat"),
         ({b"updatedat": None}, K.REST_TIME, b"updatedat"),
-        ({b"updatedat": b"x" * 15}, K.REST_TIME, b"updatedat"),
+        ({b"updatedat": TIME[:1] + bytes(14)}, K.REST_TIME, b"updatedat"),
     ],
 )  # fmt: skip
 def test_blobs(edits: Edits, kind: DifferenceKind, key: bytes, root: OnDisk) -> None:

@@ -170,7 +170,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def looked_for(directory: Path, snapshotter: str = "overlayfs") -> list[Difference]:
-    return list(content.directory_differences(directory.parents[1], snapshotter, {b"name": 7}, silent))
+    return list(content.directory_differences(directory.parents[1], snapshotter, {b"name": 7}, (), silent))
 
 
 def test_a_sound_directory(directory: Path) -> None:
@@ -214,6 +214,8 @@ def with_directories(root: OnDisk) -> dict[bytes, Path]:
         assert isinstance(id, bytes)
         path = root.snapshots.parent / "snapshots" / str(unsigned(id))
         (path / "fs").mkdir(parents=True)
+        if row[b"kind"] == bytes([Kind.ACTIVE]):
+            (path / "work").mkdir()
         made[name.split(b"/", 2)[2]] = path
     return made
 
@@ -258,6 +260,17 @@ def test_directories_of_views_may_go(root: OnDisk) -> None:
     layer = next(name for name in directories if name in records)
     shutil.rmtree(directories[layer])
     assert found_by(root) == {(DifferenceKind.SNAPSHOT_FILES_MISSING, layer)}
+
+
+def test_work_of_what_is_written_to(root: OnDisk) -> None:
+    """Without it overlayfs mounts no snapshot that is active; a committed one does not need it."""
+    directories = with_directories(root)
+    records = bucket(ondisk.tree(root.v2), b"_main")
+    name = next(name for name, path in directories.items() if name in records and (path / "work").exists())
+    (directories[name] / "work").rmdir()
+    assert found_by(root) == {(DifferenceKind.SNAPSHOT_FILES_MISSING, name)}
+    (directories[name] / "work").write_bytes(b"")
+    assert found_by(root) == {(DifferenceKind.SNAPSHOT_FILES_KIND, name)}
 
 
 def test_snapshotter_whose_directories_nobody_knows(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,13 @@ DIRECTORIES: Final[Mapping[str, tuple[str, ...]]] = {
     "stargz": ("", "fs"),
 }
 """Snapshotters that keep each snapshot in a directory ``snapshots/<id>``, and what must be there in it."""
+
+_OF_ACTIVE: Final[Mapping[str, tuple[str, ...]]] = {
+    "fuse-overlayfs": ("work",),
+    "overlayfs": ("work",),
+    "stargz": ("work",),
+}
+"""What a snapshot that is not committed must have besides, to be mounted."""
 
 _DIGEST: Final = re.compile(rb"(sha256|sha384|sha512):([0-9a-f]+)")
 
@@ -114,16 +121,22 @@ def _hash(path: Path, algorithm: str, size: int) -> bytes:
 
 
 def directory_differences(
-    directory: Path, snapshotter: str, ids: Mapping[bytes, int], progress: Callable[[str], object]
+    directory: Path,
+    snapshotter: str,
+    ids: Mapping[bytes, int],
+    active: Container[bytes],
+    progress: Callable[[str], object],
 ) -> Iterator[Difference]:
     """Snapshots whose directory is missing or is none, in order of their names.
 
     ``directory``: the snapshotter's, with ``snapshots`` in it; ``snapshotter``: one of `DIRECTORIES`;
-    ``ids``: the snapshotter's number for each snapshot. Raises StorageError as `blob_differences` does.
+    ``ids``: the snapshotter's number for each snapshot; ``active``: those of them that records can still
+    write to. Raises StorageError as `blob_differences` does.
     """
     progress(f"looking at {len(ids)} snapshot directories")
     for name in sorted(ids):
-        for below in DIRECTORIES[snapshotter]:
+        of_active = _OF_ACTIVE.get(snapshotter, ()) if name in active else ()
+        for below in (*DIRECTORIES[snapshotter], *of_active):
             path = Path("snapshots", str(ids[name]), below)
             difference = _directory_difference(directory, path, name)
             if difference is not None:

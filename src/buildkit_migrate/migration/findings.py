@@ -79,6 +79,16 @@ class DifferenceKind(enum.StrEnum):
     """Subject: name in the snapshotter; key: the other that has the same number."""
     SNAPSHOT_LINK = "snapshot-parents-entry"
     """The entry in ``v1/parents`` is missing or wrong. Subject: name in the snapshotter."""
+    SNAPSHOT_TIME = "snapshot-time"
+    """A time that can't be read, so that containerd fails where it lists snapshots. Subject: the snapshot, or
+    its name in the snapshotter; key: which time.
+    """
+    SNAPSHOT_USAGE = "snapshot-usage"
+    """It is committed, and how much it takes is missing or no number. Subject: name in the snapshotter; key:
+    which number.
+    """
+    BLOB_TIME = "blob-time"
+    """As of snapshots. Subject: the digest; key: which time."""
     SEQUENCE = "sequence"
     """Of a bucket, as the next id or name would be one that is in use, or it was changed. Subject: path."""
     REST_MISSING = "containerd-entry-missing"

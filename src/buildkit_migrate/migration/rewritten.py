@@ -269,5 +269,7 @@ _PLACES: Final[Mapping[DifferenceKind, Callable[[Difference, _Path], _Path]]] = 
     DifferenceKind.LABEL_ON_VIEW: lambda found, bucket: (*bucket, found.subject, b"labels", ROOT_LABEL),
     DifferenceKind.SNAPSHOT_MISSING: lambda found, bucket: (*bucket, found.subject),
     DifferenceKind.SNAPSHOT_NAME: lambda found, bucket: (*bucket, found.subject, b"name"),
+    DifferenceKind.SNAPSHOT_TIME: lambda found, bucket: (*bucket, found.subject, found.key),
+    DifferenceKind.BLOB_TIME: lambda found, _: (b"content", b"blob", found.subject, found.key),
     DifferenceKind.SNAPSHOT_CHILD: lambda found, bucket: (*bucket, found.subject, b"children", found.key),
 }

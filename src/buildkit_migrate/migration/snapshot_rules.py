@@ -14,10 +14,13 @@ from buildkit_migrate.bolt.tree import Tree, sequence_of
 from buildkit_migrate.migration.findings import Difference, DifferenceKind, shown
 from buildkit_migrate.model import Kind
 from buildkit_migrate.values.numbers import signed, stored_unsigned, unsigned
+from buildkit_migrate.values.times import is_readable_time
 
 __all__ = ["descend", "rule_differences", "snapshot_numbers"]
 
 _USABLE: Final = (Kind.VIEW, Kind.ACTIVE, Kind.COMMITTED)
+_TIMES: Final = (b"createdat", b"updatedat")
+_USAGE: Final = (b"inodes", b"size")
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,14 @@ def rule_differences(
     }
     yield from _ids(stored, backend)
     yield from _kinds(stored)
+    yield from _usage(stored, backend)
+    yield from _times(DifferenceKind.SNAPSHOT_TIME, backend)
     yield from _links(stored, descend(snapshots, b"v1", b"parents"))
     path = (b"v1", namespace, b"snapshots", snapshotter)
     yield from _snapshots(descend(metadata, *path), stored, path)
+    yield from _times(DifferenceKind.SNAPSHOT_TIME, descend(metadata, *path))
+    blobs = descend(metadata, b"v1", namespace, b"content", b"blob")
+    yield from _times(DifferenceKind.BLOB_TIME, blobs)
 
 
 def snapshot_numbers(
@@ -89,6 +97,15 @@ def _version(metadata: Tree) -> Iterator[Difference]:
         yield Difference(DifferenceKind.VERSION, b"v1/version", found=shown(stored))
 
 
+def _times(kind: DifferenceKind, rows: Tree) -> Iterator[Difference]:
+    """Of buckets with times: one that is missing is the zero time, one that is broken an error."""
+    for name, row in rows.items():
+        for key in _TIMES:
+            stored = None if isinstance(row, bytes) else row.get(key)
+            if stored is not None and not (isinstance(stored, bytes) and is_readable_time(stored)):
+                yield Difference(kind, name, key, found=shown(stored))
+
+
 # --- The snapshotter's database
 
 
@@ -125,6 +142,17 @@ def _kinds(stored: dict[bytes, _Stored]) -> Iterator[Difference]:
             yield Difference(
                 DifferenceKind.SNAPSHOT_KIND, name, b"kind", b"committed", Kind(kind[0]).name.lower().encode()
             )
+
+
+def _usage(stored: dict[bytes, _Stored], backend: Tree) -> Iterator[Difference]:
+    """BuildKit counts with it what a record takes, and prunes by that."""
+    for name in sorted(stored):
+        if stored[name].kind == bytes([Kind.COMMITTED]):
+            row = descend(backend, name)
+            for key in _USAGE:
+                number = signed(_value(row, key))
+                if number is None or number < 0:
+                    yield Difference(DifferenceKind.SNAPSHOT_USAGE, name, key, found=shown(row.get(key)))
 
 
 def _links(stored: dict[bytes, _Stored], links: Tree) -> Iterator[Difference]:

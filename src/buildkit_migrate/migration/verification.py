@@ -170,7 +170,8 @@ def verify_files(
         if stopped.snapshotter in DIRECTORIES:
             numbers = _directories(files, after, state)
             place = stopped.snapshots.path.parent
-            differences += directory_differences(place, stopped.snapshotter, numbers, progress)
+            active = {name for name in numbers if state.snapshots[name].kind is Kind.ACTIVE}
+            differences += directory_differences(place, stopped.snapshotter, numbers, active, progress)
         else:
             unchecked.append(f"directories of snapshots: nothing is known of those of {stopped.snapshotter}")
     return replace(findings, differences=tuple(differences), unchecked=tuple(unchecked))

@@ -8,7 +8,7 @@ import struct
 import time
 from typing import Final
 
-__all__ = ["is_stored_time", "nanoseconds", "stored_time", "text_time"]
+__all__ = ["is_readable_time", "is_stored_time", "nanoseconds", "stored_time", "text_time"]
 
 _STORED: Final = struct.Struct(">BqIh")
 _YEAR_1: Final = 62_135_596_800  # seconds before 1970
@@ -31,11 +31,14 @@ def text_time(ns: int) -> bytes:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}{fraction}Z".encode()
 
 
+def is_readable_time(stored: bytes) -> bool:
+    """Whether it is the binary form of any time; where one is not, containerd fails."""
+    return bool(stored) and len(stored) == {1: _STORED.size, 2: _STORED.size + 1}.get(stored[0])
+
+
 def is_stored_time(stored: bytes | None) -> bool:
     """Whether it is the binary form of a time from 1970 to the year 9999, in any zone."""
-    if stored is None or len(stored) != {1: _STORED.size, 2: _STORED.size + 1}.get(
-        stored[0] if stored else 0
-    ):
+    if stored is None or not is_readable_time(stored):
         return False
     seconds: int
     nanoseconds: int
