@@ -36,7 +36,8 @@ BOLT = ["bolt/reader.c"]
 SCAN = ["bolt/scan.c", "core/column.c"]
 MODULES = {  # what takes longest comes first
     "plan": ["plan.pyx", *folder("plan"), *folder("json"), *BOLT, *SCAN, *CHAIN],
-    "bolt": ["bolt.pyx", *folder("bolt"), "core/column.c"],
+    "building": ["building.pyx", *BOLT, "bolt/builder.c", "bolt/rewrite.c"],
+    "bolt": ["bolt.pyx", *BOLT, *SCAN, "bolt/check.c"],
     "packing": ["packing.pyx", *folder("lmdb"), *BOLT, "bolt/builder.c"],
     "chain": ["chain.pyx", *CHAIN, "core/column.c"],
     "sha256": ["sha256.pyx", *SHA256],

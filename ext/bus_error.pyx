@@ -1,4 +1,4 @@
-"""Python face of the handler of bus errors. The stub documents it."""
+"""Handler of bus errors: accesses to a mapped file that was cut off. The stub documents types."""
 
 from cpython.exc cimport PyErr_SetFromErrno
 
@@ -20,6 +20,12 @@ cdef bkm_words words(bytes text) except *:
 
 
 def install(bytes error not None, bytes output not None, int status):
+    """From now on, an access to a mapped file where it has been cut off (SIGBUS) ends the process.
+
+    ``error`` is written to descriptor 2, ``output`` to 1, and the exit status is ``status``; no Python code
+    runs, and nothing is cleaned up. It is for a program that owns its process, not for a library. Raises
+    RuntimeError if it is installed already.
+    """
     global said
     if said:
         raise RuntimeError("the handler of bus errors is installed already")
@@ -30,6 +36,7 @@ def install(bytes error not None, bytes output not None, int status):
 
 
 def remove():
+    """Give the signal back to who had it before; nothing if the handler is not installed."""
     global said
     if said:
         bkm_bus_error_remove()

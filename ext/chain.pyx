@@ -1,4 +1,4 @@
-"""Chain ids of many records at once (buildkit-metadata, section 4, pass 4)."""
+"""Chain ids of many records at once (buildkit-metadata, section 4, pass 4). The stub documents types."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -7,7 +7,8 @@ from libc.stdint cimport INT32_MAX, UINT32_MAX, int32_t, uint8_t
 from libc.stdlib cimport calloc, free
 
 from buildkit_migrate._native.guard cimport Guarded
-from sha256_kernel cimport bkm_sha256_kernel, bkm_span, select_kernel
+from core_span cimport bkm_span, to_bytes
+from sha256_kernel cimport bkm_sha256_kernel, select_kernel
 
 
 cdef extern from "core/column.h":
@@ -59,10 +60,6 @@ STATES = ("empty", "given", "base", "computed", "no-parent", "cycle", "blocked",
 assert len(STATES) == BKM_CHAIN_STATES
 
 
-cdef bytes text(bkm_span span):
-    return PyBytes_FromStringAndSize(<const char *>span.data, span.size) if span.size else b""
-
-
 cdef int fill(bkm_span *spans, list values) except -1:
     """Point ``spans`` at the bytes objects in ``values``, which must outlive them."""
     cdef Py_ssize_t i
@@ -81,7 +78,14 @@ cdef int fill(bkm_span *spans, list values) except -1:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Batch(Guarded):
-    """Records packed once, for runs of the engine alone."""
+    """Records packed once, for runs of the engine alone. The columns hold one value per record.
+
+    ``parents``: index of the parent, -1 for none, -2 for one that has no record. ``diff_ids``, ``blobs``: b""
+    if absent; any bytes are hashed as they stand. ``given``: (chainID, blobChainID) that are in the store
+    already. ``skip``: true for records to leave out. ``kernel``: a name from ``sha256.kernels()``.
+
+    Raises ValueError for columns of different lengths, Error for a kernel that can't be used.
+    """
 
     cdef bkm_chain_input input
     cdef bkm_chain_output output
@@ -143,7 +147,10 @@ cdef class Batch(Guarded):
         free(self.output.state)
 
     def run(self, unsigned threads=1):
-        """Compute all ids, without the GIL."""
+        """Compute all ids, without the GIL, on up to so many threads; few records are done on one.
+
+        ValueError for a parent that is no index, -1 or -2.
+        """
         cdef bkm_chain_status status
         self.enter()
         with nogil:
@@ -164,13 +171,13 @@ cdef class Batch(Guarded):
         return PyBytes_FromStringAndSize(<const char *>self.output.state, self.input.count)
 
     def ids(self, Py_ssize_t record):
-        """(chainID, blobChainID) of a record, as the last run left them."""
+        """(chainID, blobChainID) of a record, as the last run left them. IndexError if there is none."""
         cdef uint8_t space[BKM_ID_SIZE]
         self.idle()
         if record < 0 or record >= <Py_ssize_t>self.input.count:
             raise IndexError("record index out of range")
-        chain = text(bkm_chain_id(&self.input, &self.output, record, space))
-        return chain, text(bkm_blob_chain_id(&self.input, &self.output, record, space))
+        chain = to_bytes(bkm_chain_id(&self.input, &self.output, record, space))
+        return chain, to_bytes(bkm_blob_chain_id(&self.input, &self.output, record, space))
 
     def results(self):
         """(state, chainID, blobChainID) of each record, as the last run left them."""
@@ -178,7 +185,7 @@ cdef class Batch(Guarded):
 
 
 def chain_ids(parents, diff_ids, blobs, given=None, skip=None, kernel=None, unsigned threads=1):
-    """(state, chainID, blobChainID) of each record; see Batch for the arguments."""
+    """(state, chainID, blobChainID) of each record; see Batch and its run for the arguments."""
     batch = Batch(parents, diff_ids, blobs, given, skip, kernel)
     batch.run(threads)
     return batch.results()

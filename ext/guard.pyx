@@ -1,4 +1,4 @@
-"""What all native objects have in common: misuse is an exception. The stub documents it."""
+"""What all native objects have in common: misuse is an exception. The stub documents types."""
 
 
 cdef int refuse(Guarded guarded) except -1:
@@ -15,6 +15,13 @@ cdef int refuse_again(Guarded guarded) except -1:
 
 
 cdef class Guarded:
+    """A native object.
+
+    It refuses to be initialised twice, copied or pickled, or used before it is initialised (TypeError); and
+    to be used while a call of it runs, in another thread or from a callback, or after a call failed halfway
+    (RuntimeError).
+    """
+
     def __init__(self, *_, **__):
         self.begin()
         self.leave()
@@ -24,6 +31,8 @@ cdef class Guarded:
 
 
 cdef class GuardedIterator(Guarded):
+    """An iterator that, once it has raised anything but StopIteration, doesn't go on."""
+
     def __iter__(self):
         return self
 

@@ -1,4 +1,4 @@
-"""Python face of packed buckets, the entries of an LMDB store. The stub documents it."""
+"""Packed buckets, the entries of an LMDB store. The stub documents types."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -6,38 +6,33 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
-from buildkit_migrate._native.bolt cimport (
+from buildkit_migrate._native.bolt cimport Bucket, Reader
+from buildkit_migrate._native.building cimport Builder
+from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
+from bolt_builder cimport (
     BKM_BUILD_NO_MEMORY,
     BKM_BUILD_SINK_FAILED,
-    BKM_NO_PAGE,
-    Bucket,
-    Builder,
-    Reader,
-    bkm_bolt,
-    bkm_bucket,
     bkm_build_status,
     bkm_builder,
     bkm_builder_status,
-    bkm_cursor,
-    bkm_item,
-    bkm_span,
-    c_bool,
-    to_bytes,
-    to_span,
 )
-
-from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
+from bolt_reader cimport (
+    BKM_NO_PAGE,
+    bkm_bolt,
+    bkm_bolt_bitmap,
+    bkm_cursor,
+    bkm_cursor_end,
+    bkm_cursor_first,
+    bkm_cursor_item,
+    bkm_cursor_next,
+    bkm_cursor_page,
+    bkm_item,
+    c_bool,
+)
+from core_span cimport bkm_span, to_bytes, to_span
 
 from buildkit_migrate.errors import CorruptDatabaseError, StorageError
 
-
-cdef extern from "bolt/reader.h" nogil:
-    uint8_t *bkm_bolt_bitmap(bkm_bolt *bolt)
-    bint bkm_cursor_first(bkm_cursor *cursor, bkm_bolt *bolt, const bkm_bucket *bucket, uint8_t *visited)
-    bint bkm_cursor_next(bkm_cursor *cursor)
-    bint bkm_cursor_end(const bkm_cursor *cursor)
-    bkm_item bkm_cursor_item(const bkm_cursor *cursor)
-    uint64_t bkm_cursor_page(const bkm_cursor *cursor)
 
 cdef extern from "lmdb/packed.h" nogil:
     ctypedef struct bkm_buffer:
@@ -86,6 +81,11 @@ cdef inline bytes with_tag(bytes tag, bkm_span name):
 
 @cython.final
 cdef class Packer(Guarded):
+    """Turns buckets of a bolt file into entries of an LMDB store (docs/format.md).
+
+    A packer reads each page once: a second visit raises `errors.CorruptDatabaseError`, as any damage does.
+    """
+
     cdef Reader reader
     cdef uint8_t *visited
 
@@ -100,6 +100,10 @@ cdef class Packer(Guarded):
         free(self.visited)
 
     def batches(self, Bucket bucket not None, bytes tag not None, frozenset skip=frozenset()):
+        """(Key, value) of all keys of `bucket` but the buckets in `skip`, in order, some MiB at a time.
+
+        Raises `errors.StorageError` for a bucket of 2 GiB or more.
+        """
         if bucket.reader is not self.reader:
             raise ValueError("the bucket belongs to another reader")
         if len(tag) != 1:
@@ -244,10 +248,15 @@ cdef int push_node(Builder builder, str path, bytes key, bkm_span name, bkm_span
 
 
 def push(Builder builder not None, bytes name not None, bytes node not None, str path=""):
+    """Puts a node into the bucket that is open in `builder`.
+
+    Raises `errors.CorruptDatabaseError`, which names `path`, if it is malformed.
+    """
     push_node(builder, path, name, to_span(name), to_span(node))
 
 
 def push_all(Builder builder not None, pairs, bytes tag not None, str path=""):
+    """Pushes entries of an LMDB store up to the first with another tag. Raises as `push` does."""
     cdef bkm_span name, node
     cdef bytes key, value
     for pair in pairs:
@@ -269,6 +278,7 @@ def push_all(Builder builder not None, pairs, bytes tag not None, str path=""):
 
 
 def unpack_items(bytes items not None, bytes key=b"", str path=""):
+    """The items of a group: keys and nodes. Raises as `unpack` does."""
     cdef bkm_unpacker unpacker
     cdef bkm_span name, node
     cdef bkm_unpack_status status
@@ -286,6 +296,10 @@ def unpack_items(bytes items not None, bytes key=b"", str path=""):
 
 
 def unpack(bytes node not None, bytes key=b"", str path=""):
+    """The value that a node is, or sequence and items of the bucket.
+
+    Raises `errors.CorruptDatabaseError`, which names `path` and `key`, if it is malformed.
+    """
     cdef c_bool bucket = False
     cdef uint64_t sequence = 0
     cdef bkm_span content
@@ -296,6 +310,10 @@ def unpack(bytes node not None, bytes key=b"", str path=""):
 
 
 def check_lmdb(data, str path=""):
+    """Walks all pages in use of an LMDB file in memory.
+
+    LMDB itself follows what it finds without looking. Raises `errors.CorruptDatabaseError`.
+    """
     cdef const unsigned char[::1] view = data
     cdef const uint8_t *start = &view[0] if view.shape[0] else NULL
     cdef uint64_t size = <uint64_t>view.shape[0]

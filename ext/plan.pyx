@@ -5,8 +5,10 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
-from buildkit_migrate._native.bolt cimport Reader, bkm_bolt, bkm_span, c_bool, to_bytes, to_span
+from buildkit_migrate._native.bolt cimport Reader
 from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
+from bolt_reader cimport bkm_bolt, c_bool
+from core_span cimport bkm_span, to_bytes, to_span
 from sha256_kernel cimport bkm_sha256_kernel, select_kernel
 
 import os

@@ -4,6 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport UINT32_MAX, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
+from core_span cimport bkm_span
 from sha256_kernel cimport (
     BKM_SHA256_ANSWERS,
     BKM_SHA256_DIGEST,
@@ -14,7 +15,6 @@ from sha256_kernel cimport (
     bkm_sha256_kernel,
     bkm_sha256_self_test,
     bkm_sha256_usable,
-    bkm_span,
     digest_bytes,
     select_kernel,
 )
@@ -37,7 +37,11 @@ def kernels():
 
 
 def active():
-    """Name of the kernel that is used when none is asked for."""
+    """Name of the kernel that is used when none is asked for.
+
+    It is the one that ``BUILDKIT_MIGRATE_SHA256`` demands, else the fastest. Raises Error when the demanded
+    one does not exist or can't run here, NativeSelfTestError when it gives a wrong digest.
+    """
     return select_kernel(None).name.decode()
 
 
@@ -45,7 +49,7 @@ def digest_many(messages, kernel=None):
     """The 32-byte SHA-256 digests of ``messages``, in their order. Hashes without the GIL.
 
     ``kernel``: a name from ``kernels()``; None means ``active()``. A message is shorter than 4 GiB
-    (OverflowError).
+    (OverflowError). Raises as ``active`` does.
     """
     cdef const bkm_sha256_kernel *chosen = select_kernel(kernel)
     cdef list held = list(messages)

@@ -3,14 +3,10 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
+from core_span cimport bkm_span
+
 
 ctypedef uint8_t digest_bytes[32]
-
-
-cdef extern from "core/span.h":
-    ctypedef struct bkm_span:
-        const uint8_t *data
-        uint32_t size
 
 
 cdef extern from "sha256/sha256.h":

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from hypothesis import strategies as st
 
 import plain_bbolt
-from buildkit_migrate._native.bolt import Bucket, Builder, Reader, rewrite
+from buildkit_migrate._native.bolt import Bucket, Reader
+from buildkit_migrate._native.building import Builder, rewrite
 
 Tree = dict[bytes, "bytes | Tree"]
 

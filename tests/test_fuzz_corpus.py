@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from buildkit_migrate._native.bolt import Reader, check, rewrite, scan
+from buildkit_migrate._native.bolt import Reader, check, scan
+from buildkit_migrate._native.building import rewrite
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.errors import CorruptDatabaseError, EditConflictError, Error
 from buildkit_migrate.store.bolt_store import BoltStore

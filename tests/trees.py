@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildkit_migrate._native.bolt import Bucket, Builder, Reader, rewrite
+from buildkit_migrate._native.bolt import Bucket, Reader
+from buildkit_migrate._native.building import Builder, rewrite
 
 Row = tuple[tuple[bytes, ...], bytes | None, bytes | int]
 """(path of a bucket, key, value); before these comes a row for the bucket itself: (path, None, sequence)."""

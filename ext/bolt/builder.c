@@ -2,11 +2,7 @@
 
 #include <stdlib.h>
 
-typedef struct {
-    uint8_t *data;
-    size_t size;
-    size_t capacity;
-} buffer;
+#include "core/array.h"
 
 typedef struct {
     uint32_t flags;
@@ -22,26 +18,27 @@ typedef struct {
 /* One level of branch pages being filled. Entries [0, closed) make up a full page that waits until two
  * more entries are there, so that no page ever gets a single child (section 5, rule 2). */
 typedef struct {
-    buffer keys;
+    bkm_buffer keys;
     branch_entry *entries;
     uint32_t count;
-    uint32_t capacity;
+    size_t capacity;
     uint32_t closed;
     size_t open_size;     /* bytes of the page made of the entries after `closed` */
 } branch_level;
 
 /* One open bucket. */
 typedef struct {
-    buffer name;
+    bkm_buffer name;
     uint64_t sequence;
-    buffer data;          /* keys and values of the leaf being filled */
+    bkm_buffer data;      /* keys and values of the leaf being filled */
     leaf_entry *entries;
     uint32_t count;
-    uint32_t capacity;
+    size_t capacity;
     size_t last_key;      /* offset in data of the last key */
-    buffer last_flushed;  /* last key of the leaf written before, for the order test */
+    bkm_buffer last_flushed; /* last key of the leaf written before, for the order test */
     bool paged;           /* a leaf was written, or a nested bucket came: not inline */
     branch_level *levels;
+    size_t room;          /* for levels */
     int depth;            /* levels in use */
     int allocated;
 } bucket;
@@ -88,22 +85,12 @@ static bool fail(bkm_builder *builder, bkm_build_status status)
 
 /* ---- buffers ---- */
 
-static bool reserve(bkm_builder *builder, buffer *buf, size_t more)
+static bool reserve(bkm_builder *builder, bkm_buffer *buf, size_t more)
 {
-    if (buf->capacity - buf->size >= more)
-        return true;
-    size_t capacity = buf->capacity ? buf->capacity : 256;
-    while (capacity - buf->size < more)
-        capacity *= 2;
-    uint8_t *data = realloc(buf->data, capacity);
-    if (!data)
-        return fail(builder, BKM_BUILD_NO_MEMORY);
-    buf->data = data;
-    buf->capacity = capacity;
-    return true;
+    return bkm_buffer_room(buf, more, 256) || fail(builder, BKM_BUILD_NO_MEMORY);
 }
 
-static bool append(bkm_builder *builder, buffer *buf, const void *data, size_t size)
+static bool append(bkm_builder *builder, bkm_buffer *buf, const void *data, size_t size)
 {
     if (!reserve(builder, buf, size))
         return false;
@@ -114,19 +101,9 @@ static bool append(bkm_builder *builder, buffer *buf, const void *data, size_t s
 }
 
 /* Makes room for one more element of an array. */
-static bool grow(bkm_builder *builder, void *array_pointer, uint32_t count, uint32_t *capacity, size_t element)
+static bool grow(bkm_builder *builder, void *array, uint32_t count, size_t *capacity, size_t size)
 {
-    if (count < *capacity)
-        return true;
-    uint32_t wanted = *capacity ? *capacity * 2 : 32;
-    void *old, *array;
-    memcpy(&old, array_pointer, sizeof old);
-    array = realloc(old, wanted * element);
-    if (!array)
-        return fail(builder, BKM_BUILD_NO_MEMORY);
-    memcpy(array_pointer, &array, sizeof array);
-    *capacity = wanted;
-    return true;
+    return bkm_array_room(array, capacity, (size_t)count + 1, size, 32) || fail(builder, BKM_BUILD_NO_MEMORY);
 }
 
 /* ---- pages ---- */
@@ -168,7 +145,7 @@ static uint8_t *new_run(bkm_builder *builder, uint16_t flags, uint32_t count, si
 }
 
 /* Writes the element table and the data of a leaf page behind its header. */
-static void fill_leaf(uint8_t *page, const leaf_entry *entries, uint32_t count, const buffer *data)
+static void fill_leaf(uint8_t *page, const leaf_entry *entries, uint32_t count, const bkm_buffer *data)
 {
     uint8_t *element = page + BKM_PAGE_HEADER;
     uint32_t position = count * BKM_LEAF_ELEMENT;
@@ -227,12 +204,9 @@ static bool add_branch(bkm_builder *builder, bucket *bucket, int index, const ui
                        uint64_t child)
 {
     if (index == bucket->allocated) {
-        branch_level *levels = realloc(bucket->levels, (size_t)(index + 1) * sizeof *levels);
-        if (!levels)
-            return fail(builder, BKM_BUILD_NO_MEMORY);
-        memset(&levels[index], 0, sizeof *levels);
-        bucket->levels = levels;
-        bucket->allocated++;
+        if (!grow(builder, &bucket->levels, (uint32_t)index, &bucket->room, sizeof *bucket->levels))
+            return false;
+        bucket->levels[bucket->allocated++] = (branch_level){0};
     }
     branch_level *level = &bucket->levels[index];
     if (index == bucket->depth) {

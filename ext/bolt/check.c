@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "core/bits.h"
+
 /* A few damaged bytes can break a rule at every page of a large file. */
 enum { MOST_FINDINGS = 10000 };
 
@@ -42,9 +44,8 @@ static void found_by_reader(checker *c, uint64_t page)
 
 static bool test_and_set(uint8_t *bitmap, uint64_t page)
 {
-    uint8_t bit = (uint8_t)(1u << (page & 7));
-    bool was = bitmap[page >> 3] & bit;
-    bitmap[page >> 3] |= bit;
+    bool was = bkm_bits_have(bitmap, page);
+    bkm_bits_add(bitmap, page);
     return was;
 }
 
@@ -179,8 +180,8 @@ static void check_freelist(checker *c)
 static void check_accounts(checker *c)
 {
     for (uint64_t id = 2; id < c->bolt->high_water; id++) {
-        bool used = c->used[id >> 3] & (1u << (id & 7));
-        bool is_free = c->free[id >> 3] & (1u << (id & 7));
+        bool used = bkm_bits_have(c->used, id);
+        bool is_free = bkm_bits_have(c->free, id);
         if (used && is_free)
             found(c, id, "in use and named by the free list");
         /* Without a stored list bbolt derives it, so nothing can be leaked. */

@@ -2,12 +2,10 @@
 #ifndef BKM_OPERATIONS_H
 #define BKM_OPERATIONS_H
 
-#include <stdlib.h>
-
 #include "bolt/format.h"
 #include "bolt/rewrite.h"
+#include "core/array.h"
 
-#define BKM_NAME(text) ((bkm_span){(const uint8_t *)(text), sizeof(text) - 1})
 #define BKM_EMPTY BKM_NAME("")
 
 enum { BKM_CHUNK = 256 << 10 }; /* a chunk ends with the step that makes it this large */
@@ -23,17 +21,10 @@ typedef struct {
 /* Where the next bytes go, with room for `size`; NULL when out of memory. */
 static inline uint8_t *bkm_operations_room(bkm_operations *out, size_t size)
 {
-    if (out->capacity - out->size < size) {
-        size_t capacity = out->capacity ? out->capacity : BKM_CHUNK + BKM_CHUNK / 4;
-        while (capacity - out->size < size)
-            capacity *= 2;
-        uint8_t *larger = realloc(out->data, capacity);
-        if (!larger) {
-            out->failed = true;
-            return NULL;
-        }
-        out->data = larger;
-        out->capacity = capacity;
+    size_t wanted = out->size + size;
+    if (!bkm_array_room(&out->data, &out->capacity, wanted, 1, BKM_CHUNK + BKM_CHUNK / 4)) {
+        out->failed = true;
+        return NULL;
     }
     return out->data + out->size;
 }

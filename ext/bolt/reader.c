@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "core/bits.h"
+
 static const char *const rule_texts[BKM_RULES] = {
     [BKM_OK] = "",
     [BKM_NO_MEMORY] = "out of memory",
@@ -56,7 +58,7 @@ bool bkm_bolt_fail(bkm_bolt *bolt, bkm_rule rule, uint64_t page)
 
 uint8_t *bkm_bolt_bitmap(bkm_bolt *bolt)
 {
-    uint8_t *bitmap = calloc(1, (size_t)(bolt->high_water / 8 + 1));
+    uint8_t *bitmap = bkm_bits_new(bolt->high_water);
     if (!bitmap)
         bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
     return bitmap;
@@ -66,10 +68,9 @@ uint8_t *bkm_bolt_bitmap(bkm_bolt *bolt)
 static bool mark(uint8_t *bitmap, uint64_t id, uint64_t pages)
 {
     for (uint64_t page = id; page < id + pages; page++) {
-        uint8_t bit = (uint8_t)(1u << (page & 7));
-        if (bitmap[page >> 3] & bit)
+        if (bkm_bits_have(bitmap, page))
             return false;
-        bitmap[page >> 3] |= bit;
+        bkm_bits_add(bitmap, page);
     }
     return true;
 }
@@ -260,7 +261,7 @@ bool bkm_page_at(bkm_bolt *bolt, uint64_t id, bkm_page *page)
     const uint8_t *data = bolt->data + id * bolt->page_size;
     uint16_t flags = bkm_load16(data + 8);
     *page = (bkm_page){.data = data, .id = id, .count = bkm_load16(data + 10), .leaf = flags == BKM_PAGE_LEAF};
-    if (bolt->checked[id >> 3] & (1u << (id & 7)))
+    if (bkm_bits_have(bolt->checked, id))
         return true;
 
     if (bkm_load64(data) != id)
@@ -274,7 +275,7 @@ bool bkm_page_at(bkm_bolt *bolt, uint64_t id, bkm_page *page)
     bkm_rule rule = check_elements(page, bkm_run_pages(data) * bolt->page_size, false);
     if (rule != BKM_OK)
         return bkm_bolt_fail(bolt, rule, id);
-    bolt->checked[id >> 3] |= (uint8_t)(1u << (id & 7));
+    bkm_bits_add(bolt->checked, id);
     return true;
 }
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "chain/order.h"
+#include "core/bits.h"
 #include "core/column.h"
 
 /* The ids to write hold the digests of (diffID, H(blob + " " + diffID)) after the first pass, and those of
@@ -21,16 +22,6 @@ typedef struct {
     bkm_chain_order order;
     uint8_t *odd; /* a bit for each record: a text whose digest the second pass wants is no id */
 } engine;
-
-static inline bool is_odd(const engine *e, size_t r)
-{
-    return e->odd[r / 8] >> r % 8 & 1;
-}
-
-static inline void set_odd(const engine *e, size_t r)
-{
-    e->odd[r / 8] |= (uint8_t)(1 << r % 8);
-}
 
 /* How many records before their turn the caches are told of them. */
 enum {
@@ -53,7 +44,7 @@ static void keep_part(const engine *e, size_t r, const uint8_t part[BKM_SHA256_D
 
     memcpy(own->blob_chain, part, BKM_SHA256_DIGEST);
     if (diff_id.size != BKM_ID_SIZE || !bkm_id_read(own->chain, diff_id.data, e->kernel->hex))
-        set_odd(e, r);
+        bkm_bits_add(e->odd, r);
 }
 
 static void flush_parts(const engine *e, part_batch *batch)
@@ -81,7 +72,7 @@ static void hash_parts(const engine *e, size_t begin, size_t end)
             bkm_prefetch(in->diff_id[r + TEXTS_AHEAD]);
         }
         if (state == BKM_CHAIN_EMPTY || state == BKM_CHAIN_GIVEN) {
-            set_odd(e, r);
+            bkm_bits_add(e->odd, r);
         } else if (state == BKM_CHAIN_BASE || state == BKM_CHAIN_COMPUTED) {
             if (in->blob[r].size == BKM_ID_SIZE && in->diff_id[r].size == BKM_ID_SIZE) {
                 if (batch.hash.count == BKM_PAIR_BATCH)
@@ -107,7 +98,7 @@ typedef struct {
 static prefixes add_prefixes(const engine *e, bkm_chain_hash *batch, size_t record)
 {
     const bkm_chain_ids *above = &e->out->ids[record];
-    uint8_t state = is_odd(e, record) ? e->out->state[record] : BKM_CHAIN_COMPUTED;
+    uint8_t state = bkm_bits_have(e->odd, record) ? e->out->state[record] : BKM_CHAIN_COMPUTED;
     uint8_t unused[BKM_ID_SIZE]; /* what is not computed is text of the caller's */
     prefixes added;
 
@@ -153,7 +144,7 @@ static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, 
             if (!have_prefixes)
                 above = add_prefixes(e, batch, step[parent].record);
             have_prefixes = true;
-            if (is_odd(e, r))
+            if (bkm_bits_have(e->odd, r))
                 bkm_chain_hash_text(batch, above.chain, e->in->diff_id[r], own->chain);
             else
                 bkm_chain_hash_id(batch, above.chain, own->chain);
@@ -293,7 +284,7 @@ bkm_chain_status bkm_chain_run(const bkm_chain_input *input, const bkm_chain_out
 
     if (!sound(input))
         return BKM_CHAIN_BAD_INPUT;
-    e.odd = calloc(input->count / 8 + 1, 1);
+    e.odd = bkm_bits_new(input->count);
     bool enough = bkm_chain_order_start(&e.order, input->count) && e.odd != NULL;
     if (threads == 0 || input->count < BKM_CHAIN_MANY)
         threads = 1;

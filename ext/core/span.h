@@ -11,6 +11,10 @@ typedef struct {
     uint32_t size;
 } bkm_span;
 
+/* The span of a text that is written in the source; the first also begins an object with static storage. */
+#define BKM_NAME_SPAN(text) {(const uint8_t *)(text), sizeof(text) - 1}
+#define BKM_NAME(text) ((bkm_span)BKM_NAME_SPAN(text))
+
 /* Unsigned byte order, the shorter one first on a common prefix (bbolt-format, section 4). */
 static inline int bkm_span_compare(bkm_span a, bkm_span b)
 {

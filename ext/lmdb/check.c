@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "bolt/format.h"
+#include "core/bits.h"
 #include "core/span.h"
 
 enum {
@@ -61,10 +62,9 @@ static bool claim(checker *c, uint64_t id, uint64_t count)
     if (id + count > c->size / c->page_size)
         return broken(c, "truncated: a page in use is not in the file", id);
     for (uint64_t page = id; page < id + count; page++) {
-        uint8_t bit = (uint8_t)(1u << (page & 7));
-        if (c->visited[page >> 3] & bit)
+        if (bkm_bits_have(c->visited, page))
             return broken(c, "page is reached twice (cycle or shared page)", page);
-        c->visited[page >> 3] |= bit;
+        bkm_bits_add(c->visited, page);
     }
     return true;
 }
@@ -204,7 +204,7 @@ bkm_lmdb_finding bkm_lmdb_check(const uint8_t *data, uint64_t size)
         broken(&c, "impossible number of the last page", NO_PAGE);
         return c.finding;
     }
-    c.visited = calloc(1, (size_t)(in_file / 8 + 1));
+    c.visited = bkm_bits_new(in_file);
     if (!c.visited) {
         broken(&c, "out of memory", NO_PAGE);
         return c.finding;

@@ -4,24 +4,9 @@
 
 /* ---- packing ---- */
 
-static bool reserve(bkm_buffer *out, size_t size)
-{
-    if (out->capacity - out->size >= size)
-        return true;
-    size_t capacity = out->capacity ? out->capacity : 4096;
-    while (capacity - out->size < size)
-        capacity *= 2;
-    uint8_t *larger = realloc(out->data, capacity);
-    if (!larger)
-        return false;
-    out->data = larger;
-    out->capacity = capacity;
-    return true;
-}
-
 bool bkm_buffer_append(bkm_buffer *out, const void *data, size_t size)
 {
-    if (!reserve(out, size))
+    if (!bkm_buffer_room(out, size, 4096))
         return false;
     if (size)
         memcpy(out->data + out->size, data, size);

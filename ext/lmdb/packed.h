@@ -10,6 +10,7 @@
 
 #include "bolt/builder.h"
 #include "bolt/reader.h"
+#include "core/array.h"
 
 enum {
     BKM_NODE_VALUE = 0,
@@ -19,12 +20,6 @@ enum {
 };
 
 #define BKM_MAX_NODE 0x7FFFFFFFu /* bytes: what LMDB's binding and a bolt value can hold */
-
-/* Bytes that grow; free `data` in the end. */
-typedef struct {
-    uint8_t *data;
-    size_t size, capacity;
-} bkm_buffer;
 
 typedef enum {
     BKM_PACK_OK = 0,

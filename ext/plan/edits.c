@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "plan/index_keys.h"
+#include "plan/names.h"
 
 /* ---- puts of one record ---- */
 
@@ -72,28 +73,28 @@ void bkm_write_puts(bkm_operations *out, const bkm_plan *plan, size_t record)
     bool chain = bkm_plan_writes_chain(plan, record);
     /* In the order of the keys. */
     if (flags & BKM_PUT_BLOB)
-        put_string(out, BKM_NAME("cache.blob"), plan->blob[record], BKM_EMPTY);
+        put_string(out, BKM_NAME(KEY_BLOB), plan->blob[record], BKM_EMPTY);
     if (chain)
-        put_string(out, BKM_NAME("cache.blobChainID"),
-                   bkm_blob_chain_id(&plan->chain_input, &plan->chains, record, space), BKM_NAME("blobchainid:"));
+        put_string(out, BKM_NAME(KEY_BLOB_CHAIN), bkm_blob_chain_id(&plan->chain_input, &plan->chains, record, space),
+                   BKM_NAME(INDEX_BLOB_CHAIN));
     if (plan->blob_size[record])
-        put_number(out, BKM_NAME("cache.blobsize"), plan->blob_size[record]);
+        put_number(out, BKM_NAME(KEY_BLOB_SIZE), plan->blob_size[record]);
     if (chain)
-        put_string(out, BKM_NAME("cache.chainID"), bkm_chain_id(&plan->chain_input, &plan->chains, record, space),
-                   BKM_NAME("chainid:"));
+        put_string(out, BKM_NAME(KEY_CHAIN), bkm_chain_id(&plan->chain_input, &plan->chains, record, space),
+                   BKM_NAME(INDEX_CHAIN));
     if (flags & BKM_PUT_BLOB)
-        put_string(out, BKM_NAME("cache.diffID"), plan->diff_id[record], BKM_EMPTY);
+        put_string(out, BKM_NAME(KEY_DIFF_ID), plan->diff_id[record], BKM_EMPTY);
     if (flags & BKM_CLEAR_EQUAL_MUTABLE)
-        bkm_put(out, BKM_NAME("cache.equalMutable"), BKM_EMPTY);
+        bkm_put(out, BKM_NAME(KEY_EQUAL_MUTABLE), BKM_EMPTY);
     if (flags & BKM_PUT_BLOB)
-        bkm_put(out, BKM_NAME("cache.mediatype"), BKM_NAME("{\"value\":\"" MEDIA_TYPE "\"}"));
+        bkm_put(out, BKM_NAME(KEY_MEDIA_TYPE), BKM_NAME("{\"value\":\"" MEDIA_TYPE "\"}"));
     if (flags & BKM_PUT_PARENT) {
         bkm_span own = bkm_plan_snapshot_parent(plan, record);
-        put_string(out, BKM_NAME("cache.parent"), own.size ? own : plan->parent[record], BKM_EMPTY);
+        put_string(out, BKM_NAME(KEY_PARENT), own.size ? own : plan->parent[record], BKM_EMPTY);
     }
-    put_string(out, BKM_NAME("cache.snapshot"), plan->records->id[record], BKM_EMPTY);
+    put_string(out, BKM_NAME(KEY_SNAPSHOT), plan->records->id[record], BKM_EMPTY);
     if (flags & BKM_PUT_COMMITTED)
-        bkm_put(out, BKM_NAME("snapshot.committed"), BKM_NAME("{\"value\":true}"));
+        bkm_put(out, BKM_NAME(KEY_COMMITTED), BKM_NAME("{\"value\":true}"));
 }
 
 /* ---- the metadata store ---- */
@@ -286,7 +287,7 @@ static void unlabel(bkm_containerd_edits *edits, bkm_operations *out, bkm_span n
     bkm_enter(out, name);
     bkm_write_pair(out, BKM_EDIT_DEFAULT, BKM_NAME("createdat"), BKM_NAME("\1\0\0\0\0\0\0\0\0\0\0\0\0\xFF\xFF"));
     bkm_enter(out, BKM_NAME("labels"));
-    bkm_write_key(out, BKM_EDIT_DELETE, BKM_NAME("containerd.io/gc.root"));
+    bkm_write_key(out, BKM_EDIT_DELETE, BKM_NAME(LABEL_ROOT));
     bkm_leave(out, 1);
     if (has_size)
         bkm_write_pair(out, BKM_EDIT_DEFAULT, BKM_NAME("size"), BKM_NAME("\0"));
@@ -339,11 +340,11 @@ static void lease_step(bkm_containerd_edits *edits, bkm_operations *out)
     if (flags & BKM_CREATE_LEASE) {
         bkm_put(out, BKM_NAME("createdat"), edits->terms.created);
         bkm_enter(out, BKM_NAME("labels"));
-        bkm_put(out, BKM_NAME("containerd.io/gc.flat"), edits->terms.flat);
+        bkm_put(out, BKM_NAME(LABEL_FLAT), edits->terms.flat);
         bkm_leave(out, 1);
     } else if (flags & BKM_KEEP_LEASE) {
         bkm_enter(out, BKM_NAME("labels"));
-        bkm_write_key(out, BKM_EDIT_DELETE, BKM_NAME("containerd.io/gc.expire"));
+        bkm_write_key(out, BKM_EDIT_DELETE, BKM_NAME(LABEL_EXPIRE));
         bkm_leave(out, 1);
     }
     if (flags & BKM_ADD_SNAPSHOT) {

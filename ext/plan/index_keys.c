@@ -2,13 +2,13 @@
 
 #include <stdlib.h>
 
+#include "core/array.h"
 #include "core/span_table.h"
+#include "plan/names.h"
 
-#define NAME(text) {(const uint8_t *)(text), sizeof(text) - 1}
-
-static const bkm_span blob_chain_prefix = NAME("blobchainid:");
-static const bkm_span chain_prefix = NAME("chainid:");
-static const bkm_span separator = NAME("::");
+static const bkm_span blob_chain_prefix = BKM_NAME_SPAN(INDEX_BLOB_CHAIN);
+static const bkm_span chain_prefix = BKM_NAME_SPAN(INDEX_CHAIN);
+static const bkm_span separator = BKM_NAME_SPAN(INDEX_SEPARATOR);
 
 /* ---- order of new keys ---- */
 
@@ -134,21 +134,15 @@ static bkm_span record_of(bkm_span key)
 
 static bool add_gone(bkm_index_keys *keys, bkm_span key)
 {
-    if (keys->gone_count == keys->gone_capacity) {
-        size_t capacity = keys->gone_capacity ? keys->gone_capacity * 2 : 64;
-        bkm_span *larger = realloc(keys->gone, capacity * sizeof *larger);
-        if (!larger)
-            return false;
-        keys->gone = larger;
-        keys->gone_capacity = capacity;
-    }
+    if (!bkm_array_room(&keys->gone, &keys->gone_capacity, keys->gone_count + 1, sizeof *keys->gone, 64))
+        return false;
     keys->gone[keys->gone_count++] = key;
     return true;
 }
 
 static bool find_gone(bkm_index_keys *keys, bkm_bolt *source, const bkm_span_table *records)
 {
-    static const bkm_span index_name = NAME("_index");
+    static const bkm_span index_name = BKM_NAME_SPAN("_index");
     bkm_bucket root = bkm_root_bucket(source), bucket;
     bkm_cursor cursor;
     bool found;

@@ -5,11 +5,7 @@
 
 #include "core/column.h"
 #include "core/span_table.h"
-
-struct bkm_plan_text {
-    bkm_plan_text *next;
-    uint8_t bytes[];
-};
+#include "plan/names.h"
 
 /* What only the making of a plan needs. */
 typedef struct {
@@ -120,28 +116,6 @@ static void check_snapshots(maker *m)
 
 /* ---- passes 1 to 3 ---- */
 
-/* The text that a value written from `text` has when it is read: what is no UTF-8 is replaced. */
-static bool as_read(bkm_plan *plan, bkm_span *text)
-{
-    if (bkm_utf8_valid(*text))
-        return true;
-    /* A text that could outgrow the size of a span counts as one that there is no memory for. */
-    bkm_plan_text *copy = text->size > UINT32_MAX / 3 ? NULL : malloc(sizeof *copy + 3 * (size_t)text->size);
-    if (!copy)
-        return false;
-    uint8_t *out = copy->bytes;
-    for (uint32_t at = 0; at < text->size;) {
-        size_t length = bkm_utf8_character(text->data + at, text->size - at);
-        memcpy(out, length ? (const char *)text->data + at : "\xEF\xBF\xBD", length ? length : 3);
-        out += length ? length : 3;
-        at += length ? (uint32_t)length : 1;
-    }
-    copy->next = plan->texts;
-    plan->texts = copy;
-    *text = (bkm_span){copy->bytes, (uint32_t)(out - copy->bytes)};
-    return true;
-}
-
 static bool pass1_committed_parent(maker *m)
 {
     bkm_plan *plan = m->plan;
@@ -160,7 +134,7 @@ static bool pass1_committed_parent(maker *m)
         bkm_span parent = bkm_plan_snapshot_parent(plan, i);
         if (parent.size == 0)
             continue;
-        if (!as_read(plan, &parent))
+        if (!bkm_plan_text_as_read(plan, &parent))
             return false;
         plan->flags[i] |= BKM_PUT_PARENT;
         plan->parent[i] = parent;
@@ -233,9 +207,9 @@ static bool needs_chain_ids(const bkm_plan *plan, size_t record)
 static bool index_key_too_long(const bkm_plan *plan, size_t record)
 {
     size_t chain_id = plan->parent[record].size ? BKM_ID_SIZE : plan->diff_id[record].size;
-    size_t chain = strlen("chainid:") + chain_id, blob_chain = strlen("blobchainid:") + BKM_ID_SIZE;
+    size_t chain = strlen(INDEX_CHAIN) + chain_id, blob_chain = strlen(INDEX_BLOB_CHAIN) + BKM_ID_SIZE;
     size_t longest = chain > blob_chain ? chain : blob_chain;
-    return longest + strlen("::") + plan->records->id[record].size > BKM_MAX_KEY;
+    return longest + strlen(INDEX_SEPARATOR) + plan->records->id[record].size > BKM_MAX_KEY;
 }
 
 static void check_digests_and_parents(maker *m)
@@ -435,27 +409,6 @@ static bool run(maker *m, const bkm_sha256_kernel *kernel, unsigned threads)
     return true;
 }
 
-static bool allocate(bkm_plan *plan, size_t records)
-{
-    /* One more than needed: no allocation is of no bytes. */
-    size_t room = records + 1;
-    plan->reason = calloc(room, 1);
-    plan->flags = calloc(room, sizeof *plan->flags);
-    plan->parent = bkm_column(room, sizeof *plan->parent);
-    plan->parent_index = bkm_column(room, sizeof *plan->parent_index);
-    plan->snapshot = bkm_column(room, sizeof *plan->snapshot);
-    plan->diff_id = bkm_column(room, sizeof *plan->diff_id);
-    plan->blob = bkm_column(room, sizeof *plan->blob);
-    plan->blob_size = calloc(room, sizeof *plan->blob_size);
-    plan->chains.ids = bkm_column(room, sizeof *plan->chains.ids);
-    plan->chains.state = calloc(room, 1);
-    plan->unlabel_snapshot = calloc(plan->survey->snapshot_count + 1, 1);
-    plan->unlabel_blob = calloc(plan->survey->blob_count + 1, 1);
-    return plan->reason && plan->flags && plan->parent && plan->parent_index && plan->snapshot && plan->diff_id &&
-           plan->blob && plan->blob_size && plan->chains.ids && plan->chains.state && plan->unlabel_snapshot &&
-           plan->unlabel_blob;
-}
-
 bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey *survey, bool upstream_exact,
                    const bkm_sha256_kernel *kernel, unsigned threads)
 {
@@ -465,7 +418,7 @@ bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey 
     m.links = bkm_column(m.count + 1, sizeof *m.links);
     m.blob = bkm_column(m.count + 1, sizeof *m.blob);
     m.walked = bkm_column(m.count + 1, sizeof *m.walked);
-    bool ok = m.target && m.links && m.blob && m.walked && allocate(plan, m.count) &&
+    bool ok = m.target && m.links && m.blob && m.walked && bkm_plan_allocate(plan) &&
               bkm_span_table_make(&m.records_by_id, records->id, m.count) &&
               bkm_span_table_make(&m.blobs_by_digest, survey->blob, survey->blob_count) && run(&m, kernel, threads);
     free(m.target);
@@ -477,26 +430,4 @@ bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey 
     if (!ok)
         bkm_plan_free(plan);
     return ok;
-}
-
-void bkm_plan_free(bkm_plan *plan)
-{
-    free(plan->reason);
-    free(plan->flags);
-    free(plan->parent);
-    free(plan->parent_index);
-    free(plan->snapshot);
-    free(plan->diff_id);
-    free(plan->blob);
-    free(plan->blob_size);
-    free(plan->chains.ids);
-    free(plan->chains.state);
-    free(plan->unlabel_snapshot);
-    free(plan->unlabel_blob);
-    while (plan->texts) {
-        bkm_plan_text *next = plan->texts->next;
-        free(plan->texts);
-        plan->texts = next;
-    }
-    *plan = (bkm_plan){0};
 }

@@ -73,7 +73,12 @@ typedef struct {
  * hashing of large plans. */
 bool bkm_plan_make(bkm_plan *plan, const bkm_records *records, const bkm_survey *survey, bool upstream_exact,
                    const bkm_sha256_kernel *kernel, unsigned threads);
-void bkm_plan_count(bkm_plan *plan); /* the last step of making it */
+/* Steps of making it: room for all columns; the counts, in the end. */
+bool bkm_plan_allocate(bkm_plan *plan);
+void bkm_plan_count(bkm_plan *plan);
+/* Makes `text` what a value written from it has when it is read: what is no UTF-8 is replaced. False when out of
+ * memory. */
+bool bkm_plan_text_as_read(bkm_plan *plan, bkm_span *text);
 void bkm_plan_free(bkm_plan *plan);
 
 static inline bool bkm_plan_dropped(const bkm_plan *plan, size_t record)

@@ -3,24 +3,23 @@
 #include <stdlib.h>
 
 #include "core/column.h"
-
-#define NAME(text) {(const uint8_t *)(text), sizeof(text) - 1}
+#include "plan/names.h"
 
 static const struct {
     bkm_span name;
     uint32_t kind;
 } known_keys[] = {
-    {NAME("cache.parent"), BKM_STORED_PARENT},
-    {NAME("cache.diffID"), BKM_STORED_DIFF_ID},
-    {NAME("cache.blob"), BKM_STORED_BLOB},
-    {NAME("cache.chainID"), BKM_STORED_CHAIN},
-    {NAME("cache.blobChainID"), BKM_STORED_BLOB_CHAIN},
-    {NAME("cache.snapshot"), BKM_KEY_WRITTEN},
-    {NAME("cache.mediatype"), BKM_KEY_WRITTEN},
-    {NAME("snapshot.committed"), BKM_KEY_WRITTEN},
-    {NAME("cache.blobsize"), BKM_KEY_BLOB_SIZE},
-    {NAME("cache.equalMutable"), BKM_KEY_EQUAL_MUTABLE},
-    {NAME("blobmapping.blob"), BKM_KEY_BLOB_MAPPING},
+    {BKM_NAME_SPAN(KEY_PARENT), BKM_STORED_PARENT},
+    {BKM_NAME_SPAN(KEY_DIFF_ID), BKM_STORED_DIFF_ID},
+    {BKM_NAME_SPAN(KEY_BLOB), BKM_STORED_BLOB},
+    {BKM_NAME_SPAN(KEY_CHAIN), BKM_STORED_CHAIN},
+    {BKM_NAME_SPAN(KEY_BLOB_CHAIN), BKM_STORED_BLOB_CHAIN},
+    {BKM_NAME_SPAN(KEY_SNAPSHOT), BKM_KEY_WRITTEN},
+    {BKM_NAME_SPAN(KEY_MEDIA_TYPE), BKM_KEY_WRITTEN},
+    {BKM_NAME_SPAN(KEY_COMMITTED), BKM_KEY_WRITTEN},
+    {BKM_NAME_SPAN(KEY_BLOB_SIZE), BKM_KEY_BLOB_SIZE},
+    {BKM_NAME_SPAN(KEY_EQUAL_MUTABLE), BKM_KEY_EQUAL_MUTABLE},
+    {BKM_NAME_SPAN(KEY_BLOB_MAPPING), BKM_KEY_BLOB_MAPPING},
 };
 
 static uint32_t kind_of(bkm_span key)
@@ -227,7 +226,7 @@ static bool read_main(bkm_records *records, bkm_bolt *bolt, const bkm_bucket *ma
 
 bool bkm_records_read(bkm_records *records, bkm_bolt *bolt)
 {
-    static const bkm_span main_name = NAME("_main");
+    static const bkm_span main_name = BKM_NAME_SPAN("_main");
     bkm_bucket root = bkm_root_bucket(bolt), main_bucket;
     bool found;
 

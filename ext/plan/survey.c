@@ -3,13 +3,13 @@
 #include <stdlib.h>
 
 #include "bolt/scan.h"
+#include "core/array.h"
 #include "core/column.h"
 #include "core/span_table.h"
+#include "plan/names.h"
 
-#define NAME(text) {(const uint8_t *)(text), sizeof(text) - 1}
-
-static const bkm_span root_label[] = {NAME("labels"), NAME("containerd.io/gc.root")};
-static const bkm_span expire_label[] = {NAME("labels"), NAME("containerd.io/gc.expire")};
+static const bkm_span root_label[] = {BKM_NAME_SPAN("labels"), BKM_NAME_SPAN(LABEL_ROOT)};
+static const bkm_span expire_label[] = {BKM_NAME_SPAN("labels"), BKM_NAME_SPAN(LABEL_EXPIRE)};
 
 /* One flag for each row: whether the row has a value in this column. */
 static uint8_t *presence(const bkm_table *table, size_t column)
@@ -83,8 +83,8 @@ static bool join_kinds(bkm_survey *survey, const bkm_span *backend_names, const 
 static bool read_snapshots(bkm_survey *survey, bkm_bolt *metadata, const bkm_table *backend, bkm_span name_space,
                            bkm_span snapshotter)
 {
-    static const bkm_span name = NAME("name"), parent = NAME("parent");
-    const bkm_span steps[] = {NAME("v1"), name_space, NAME("snapshots"), snapshotter};
+    static const bkm_span name = BKM_NAME_SPAN("name"), parent = BKM_NAME_SPAN("parent");
+    const bkm_span steps[] = {BKM_NAME_SPAN("v1"), name_space, BKM_NAME_SPAN("snapshots"), snapshotter};
     const bkm_path paths[] = {{&name, 1}, {&parent, 1}, {root_label, 2}};
     bkm_table table;
 
@@ -106,8 +106,8 @@ static bool read_snapshots(bkm_survey *survey, bkm_bolt *metadata, const bkm_tab
 
 static bool read_kinds(bkm_bolt *snapshots, bkm_table *backend)
 {
-    static const bkm_span kind = NAME("kind");
-    const bkm_span steps[] = {NAME("v1"), NAME("snapshots")};
+    static const bkm_span kind = BKM_NAME_SPAN("kind");
+    const bkm_span steps[] = {BKM_NAME_SPAN("v1"), BKM_NAME_SPAN("snapshots")};
     const bkm_path paths[] = {{&kind, 1}};
     return scan(snapshots, steps, 2, paths, 1, backend);
 }
@@ -141,8 +141,8 @@ static int64_t *sizes(const bkm_table *table, size_t column)
 
 static bool read_blobs(bkm_survey *survey, bkm_bolt *metadata, bkm_span name_space)
 {
-    const bkm_span steps[] = {NAME("v1"), name_space, NAME("content"), NAME("blob")};
-    static const bkm_span size = NAME("size");
+    const bkm_span steps[] = {BKM_NAME_SPAN("v1"), name_space, BKM_NAME_SPAN("content"), BKM_NAME_SPAN("blob")};
+    static const bkm_span size = BKM_NAME_SPAN("size");
     const bkm_path paths[] = {{root_label, 2}, {&size, 1}};
     bkm_table table;
 
@@ -160,18 +160,11 @@ static bool read_blobs(bkm_survey *survey, bkm_bolt *metadata, bkm_span name_spa
 
 bool bkm_survey_add_resource(bkm_survey *survey, bkm_span id, bool is_content)
 {
-    if (survey->resource_count == survey->resource_capacity) {
-        size_t capacity = survey->resource_capacity ? survey->resource_capacity * 2 : 64;
-        bkm_span *ids = realloc(survey->resource, capacity * sizeof *ids);
-        if (!ids)
-            return false;
-        survey->resource = ids;
-        uint8_t *kinds = realloc(survey->resource_is_content, capacity);
-        if (!kinds)
-            return false;
-        survey->resource_is_content = kinds;
-        survey->resource_capacity = capacity;
-    }
+    size_t wanted = survey->resource_count + 1, ids = survey->resource_capacity, kinds = ids;
+    if (!bkm_array_room(&survey->resource, &ids, wanted, sizeof *survey->resource, 64) ||
+        !bkm_array_room(&survey->resource_is_content, &kinds, wanted, 1, 64))
+        return false;
+    survey->resource_capacity = kinds;
     survey->resource[survey->resource_count] = id;
     survey->resource_is_content[survey->resource_count++] = is_content;
     return true;
@@ -203,8 +196,8 @@ static bool read_resources(bkm_survey *survey, bkm_bolt *metadata, const bkm_buc
 
 static bool read_leases(bkm_survey *survey, bkm_bolt *metadata, bkm_span name_space, bkm_span snapshotter)
 {
-    const bkm_span steps[] = {NAME("v1"), name_space, NAME("leases")};
-    const bkm_span content[] = {NAME("content")}, snapshots[] = {NAME("snapshots"), snapshotter};
+    const bkm_span steps[] = {BKM_NAME_SPAN("v1"), name_space, BKM_NAME_SPAN("leases")};
+    const bkm_span content[] = {BKM_NAME_SPAN("content")}, snapshots[] = {BKM_NAME_SPAN("snapshots"), snapshotter};
     bkm_bucket root = bkm_root_bucket(metadata), leases;
     bkm_table table;
     bool found;

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildkit_migrate._native.bolt import Bucket, Builder, Reader, check, rewrite, scan
+from buildkit_migrate._native.bolt import Bucket, Reader, check, scan
+from buildkit_migrate._native.building import Builder, rewrite
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.errors import EditConflictError
 from dicts import Image, Tree, file_of, fill, page_sizes, tree_of, trees

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildkit_migrate._native.bolt import Reader, check, rewrite, scan
+from buildkit_migrate._native.bolt import Reader, check, scan
+from buildkit_migrate._native.building import rewrite
 from buildkit_migrate.errors import CorruptDatabaseError
 from dicts import Image, file_of, tree_of
 

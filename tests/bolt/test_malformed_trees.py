@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from buildkit_migrate._native.bolt import Bucket, Reader, check, rewrite, scan
+from buildkit_migrate._native.bolt import Bucket, Reader, check, scan
+from buildkit_migrate._native.building import rewrite
 from buildkit_migrate._native.plan import Records, Survey
 from buildkit_migrate.errors import CorruptDatabaseError
 from crafted import (

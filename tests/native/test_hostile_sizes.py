@@ -18,6 +18,7 @@ from dicts import file_of
 HERE = Path(__file__).parent
 EXT = HERE.parents[1] / "ext"
 SOURCES = (
+    "plan/plan.c",
     "plan/edits.c",
     "plan/index_keys.c",
     "json/value.c",

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from buildkit_migrate._native import chain, guard
-from buildkit_migrate._native.bolt import Bucket, Builder, Column, Reader, check, rewrite, scan
+from buildkit_migrate._native.bolt import Bucket, Column, Reader, check, scan
+from buildkit_migrate._native.building import Builder, rewrite
 from buildkit_migrate._native.packing import Packer, push, push_all
 from buildkit_migrate._native.plan import Plan, Records, Survey
 from buildkit_migrate.bolt.edits import encode

@@ -1,7 +1,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Final, final
 
-from buildkit_migrate._native.bolt import Bucket, Builder, Reader
+from buildkit_migrate._native.bolt import Bucket, Reader
+from buildkit_migrate._native.building import Builder
 from buildkit_migrate._native.guard import Guarded
 
 LONG_KEY: Final[int]

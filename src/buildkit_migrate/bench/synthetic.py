@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from struct import Struct
 
-from buildkit_migrate._native.bolt import Builder
+from buildkit_migrate._native.building import Builder
 
 SHAPES = ("forest", "deep", "flat", "wide")
 SNAPSHOTTER = "overlayfs"

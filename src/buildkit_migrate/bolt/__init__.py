@@ -1,6 +1,7 @@
 """bbolt database files: reading, bulk writing, locks and atomic replacement."""
 
-from buildkit_migrate._native.bolt import Bucket, Builder, Column, Reader, check, rewrite, scan
+from buildkit_migrate._native.bolt import Bucket, Column, Reader, check, scan
+from buildkit_migrate._native.building import Builder, rewrite
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.bolt.file import (
     Database,

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from buildkit_migrate._native.bolt import Bucket, Builder, Reader
+from buildkit_migrate._native.bolt import Bucket, Reader
+from buildkit_migrate._native.building import Builder
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 from buildkit_migrate.files import holders
 from buildkit_migrate.files.blocks import Writer, copy, write_all

@@ -1,0 +1,46 @@
+/* Arrays and runs of bytes that grow. */
+#ifndef BKM_ARRAY_H
+#define BKM_ARRAY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Makes room for `wanted` elements of `size` bytes; `array` is the address of the pointer to them. An empty array
+ * gets `first`, a full one twice what it had. False when out of memory, and nothing has changed. */
+static inline bool bkm_array_room(void *array, size_t *capacity, size_t wanted, size_t size, size_t first)
+{
+    if (wanted <= *capacity)
+        return true;
+    if (wanted > SIZE_MAX / 2 / size)
+        return false;
+    size_t larger = *capacity ? *capacity : first;
+    while (larger < wanted)
+        larger *= 2;
+    void *elements;
+    memcpy(&elements, array, sizeof elements);
+    elements = realloc(elements, larger * size);
+    if (!elements)
+        return false;
+    memcpy(array, &elements, sizeof elements);
+    *capacity = larger;
+    return true;
+}
+
+/* Bytes that grow; free `data` in the end. */
+typedef struct {
+    uint8_t *data;
+    size_t size, capacity;
+} bkm_buffer;
+
+static inline bool bkm_buffer_room(bkm_buffer *buffer, size_t more, size_t first)
+{
+    if (more <= buffer->capacity - buffer->size)
+        return true;
+    return more <= SIZE_MAX - buffer->size &&
+           bkm_array_room(&buffer->data, &buffer->capacity, buffer->size + more, 1, first);
+}
+
+#endif

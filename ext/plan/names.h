@@ -1,0 +1,25 @@
+/* Names in the stores that a plan is made from and writes to. */
+#ifndef BKM_NAMES_H
+#define BKM_NAMES_H
+
+#define KEY_PARENT "cache.parent"
+#define KEY_DIFF_ID "cache.diffID"
+#define KEY_BLOB "cache.blob"
+#define KEY_CHAIN "cache.chainID"
+#define KEY_BLOB_CHAIN "cache.blobChainID"
+#define KEY_SNAPSHOT "cache.snapshot"
+#define KEY_MEDIA_TYPE "cache.mediatype"
+#define KEY_BLOB_SIZE "cache.blobsize"
+#define KEY_EQUAL_MUTABLE "cache.equalMutable"
+#define KEY_BLOB_MAPPING "blobmapping.blob"
+#define KEY_COMMITTED "snapshot.committed"
+
+#define INDEX_CHAIN "chainid:"
+#define INDEX_BLOB_CHAIN "blobchainid:"
+#define INDEX_SEPARATOR "::"
+
+#define LABEL_ROOT "containerd.io/gc.root"
+#define LABEL_FLAT "containerd.io/gc.flat"
+#define LABEL_EXPIRE "containerd.io/gc.expire"
+
+#endif
