@@ -45,7 +45,7 @@ def root(tmp_path: Path) -> OnDisk:
     return ondisk.sample(tmp_path)
 
 
-@pytest.mark.parametrize("moment", ["reading", "asking", "writing leases"])
+@pytest.mark.parametrize("moment", ["reading", "planning", "writing leases"])
 @pytest.mark.parametrize("name", ["v1", "containerd"])
 def test_says_so_and_the_next_run_goes_on(root: OnDisk, moment: str, name: str) -> None:
     victim: Path = getattr(root, name)

@@ -322,7 +322,7 @@ def test_permission_denied(live: Live) -> None:
         "import os, shutil, sys; sys.path[:0] = {path!r}; import orjson\n"
         "from buildkit_migrate.cli import main, migrate, render\n"
         "from buildkit_migrate.containerd import live\n"
-        "from buildkit_migrate import roots\n"
+        "from buildkit_migrate import api\n"
         "os.setgid(65534); os.setuid(65534); sys.exit(main({arguments!r}))"
     )
     Path(live.daemon.address).parent.chmod(0o755)

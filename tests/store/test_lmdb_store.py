@@ -208,7 +208,7 @@ def test_a_malformed_entry(tmp_path: Path, key: bytes, value: bytes) -> None:
 
 def test_an_lmdb_file_that_is_no_store(tmp_path: Path) -> None:
     lmdb_entry(tmp_path / "other", b"k", b"v")
-    with pytest.raises(CorruptDatabaseError, match="no metadata store"):
+    with pytest.raises(CorruptDatabaseError, match="not a metadata store"):
         open_store(tmp_path / "other")
 
 
