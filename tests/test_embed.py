@@ -13,8 +13,9 @@ import pytest
 import ondisk
 from buildkit_migrate import ensure_migrated, errors, open_store
 from buildkit_migrate.embed import _MAGICS
+from buildkit_migrate.lmdb import LMDB_MAGIC
 from buildkit_migrate.migration.report import Outcome
-from buildkit_migrate.store.engines import LMDB_MAGIC, Engine, engine_of
+from buildkit_migrate.store.engines import Engine, engine_of
 from ondisk import OnDisk
 
 HEAVY = ("grpc", "google.protobuf", "lmdb", "rich", "click", "orjson", "typing", "pathlib", "argparse")

@@ -8,6 +8,7 @@ in their names.
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 import fault_points
 import fixtures
 import ondisk
+from buildkit_migrate.errors import StorageError
+from buildkit_migrate.files.locks import lock
 from fault_points import calls
 from fixtures import FLAT_LABEL, Tree, bucket, buckets
 from ondisk import OnDisk, timeless
@@ -125,11 +128,45 @@ def test_lease_without_resources(root: OnDisk, outcome: Outcome) -> None:
     assert fixtures.leases_of(after) == fixtures.leases_of(outcome.containerd)
 
 
-def test_an_older_database_under_the_second_name_makes_way(root: OnDisk, outcome: Outcome) -> None:
-    """It no longer fits the snapshots if a daemon ran since, so going back to it would lose data."""
-    root.kept.write_bytes(b"older")
+def test_older_databases_under_the_second_name_move_to_the_next(root: OnDisk, outcome: Outcome) -> None:
+    """They no longer fit the snapshots if a daemon ran since, but nothing is lost."""
+    before = [b"older", b"old"]
+    for number, content in enumerate(before):
+        root.kept.unlink(missing_ok=True)
+        root.kept.write_bytes(content)
+        root.migrate_here()
+        assert root.kept.read_bytes() == outcome.containerd_before
+        moved = [root.kept.with_name(f"{root.kept.name}.~{n + 1}~").read_bytes() for n in range(number + 1)]
+        assert moved == before[: number + 1]
+        root.undo_here()
     root.migrate_here()
-    assert root.kept.read_bytes() == outcome.containerd_before
+    assert ondisk.run("clean", str(root.root)).returncode == 0
+    assert not list(root.worker.glob("*~"))
+
+
+def test_v1_is_unlocked_if_the_new_store_can_not_be_removed(
+    root: OnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program goes on after the error."""
+    unlink = Path.unlink
+
+    def refuse(path: Path, **options: bool) -> None:
+        if path.exists() and path.name == "metadata_v2.db.tmp":
+            raise OSError(errno.EIO, "it stays")
+        unlink(path, **options)
+
+    def rename(path: Path, target: Path) -> Path:
+        raise OSError(errno.EIO, "no rename")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(Path, "unlink", refuse)
+        faulty.setattr(Path, "rename", rename)
+        with pytest.raises(StorageError, match="it stays"):
+            root.migrate_here()
+    for path in (root.v1, root.containerd):
+        lock(path, exclusive=True).close()
+    root.migrate_here()
+    assert root.left_behind == []
 
 
 @pytest.fixture

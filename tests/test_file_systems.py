@@ -18,8 +18,8 @@ import pytest
 import fault_points
 import ondisk
 import other_user
-from buildkit_migrate.bolt import keep as keep_file
 from buildkit_migrate.errors import StorageError
+from buildkit_migrate.files.durable import keep as keep_file
 from ondisk import OnDisk
 
 

@@ -144,7 +144,7 @@ def test_each_module_is_in_a_room() -> None:
         floor(module)
 
 
-KNOWN = 8  # to be mended
+KNOWN = 6  # to be mended
 
 
 def test_no_import_goes_up() -> None:
@@ -152,7 +152,7 @@ def test_no_import_goes_up() -> None:
 
 
 def test_no_imports_in_a_circle() -> None:
-    assert len(circles(imports())) <= 2
+    assert len(circles(imports())) <= 1
     assert circles(includes()) == []
 
 

@@ -18,10 +18,10 @@ import pytest
 import ondisk
 import other_user
 from buildkit_migrate import open_store
-from buildkit_migrate.bolt import file, keep
 from buildkit_migrate.errors import StorageError
-from buildkit_migrate.files import access, ownership
+from buildkit_migrate.files import access, durable, ownership
 from buildkit_migrate.files.access import Access
+from buildkit_migrate.files.durable import keep
 from ondisk import OnDisk
 from other_user import CAP_CHOWN, CAP_FOWNER
 
@@ -409,14 +409,14 @@ def test_a_half_made_lock_file_is_not_left(root: OnDisk, monkeypatch: pytest.Mon
 )
 def test_nothing_half_made_is_left(root: OnDisk, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever a file system refuses what was foreseen."""
-    real = file.dress
+    real = durable.dress
 
     def dress(fd: int, path: Path, model: Path, mode: int) -> None:
         if str(path).endswith(ending):
             raise StorageError(f"{path}: refused")
         real(fd, path, model, mode)
 
-    monkeypatch.setattr(file, "dress", dress)
+    monkeypatch.setattr(durable, "dress", dress)
     monkeypatch.setattr(os, "link", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
     before = ondisk.listing(root.worker)
     with pytest.raises(StorageError, match="refused"):

@@ -11,8 +11,9 @@ import pytest
 
 import ondisk
 from buildkit_migrate import migrate_root, open_store, root_status
+from buildkit_migrate.lmdb import LMDB_MAGIC
 from buildkit_migrate.migration.status import Stage
-from buildkit_migrate.store.engines import LMDB_MAGIC, Engine
+from buildkit_migrate.store.engines import Engine
 from dicts import file_of
 from ondisk import OnDisk, run
 from test_locks import held

@@ -14,8 +14,10 @@ from threading import Event, Thread, current_thread, main_thread
 
 import pytest
 
-from buildkit_migrate.bolt import Builder, Database, check, keep, lock, remove, write
+from buildkit_migrate.bolt import Builder, Database, check, write
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
+from buildkit_migrate.files.durable import keep, remove
+from buildkit_migrate.files.locks import lock
 from dicts import file_of
 
 
@@ -49,7 +51,7 @@ def test_exclusive_lock_keeps_others_out(path: Path) -> None:
         for exclusive in (True, False):
             with pytest.raises(BusyError, match=r"x\.db is in use"):
                 lock(path, exclusive=exclusive)
-    lock(path, exclusive=True).release()
+    lock(path, exclusive=True).close()
 
 
 def test_shared_locks_go_together(path: Path) -> None:
@@ -79,10 +81,10 @@ def test_file_that_is_replaced_while_it_is_locked(path: Path, monkeypatch: pytes
         lock(path, exclusive=True)
 
 
-def test_release_twice(path: Path) -> None:
+def test_close_twice(path: Path) -> None:
     held = lock(path, exclusive=True)
-    held.release()
-    held.release()
+    held.close()
+    held.close()
 
 
 # --- Reading
@@ -93,7 +95,7 @@ def test_closing_ends_the_lock_but_not_what_was_read(path: Path) -> None:
     database = Database.open(path, exclusive=True)
     root = database.root
     database.close()
-    lock(path, exclusive=True).release()
+    lock(path, exclusive=True).close()
     assert root.get(b"k") == b"v"
 
 
@@ -109,7 +111,7 @@ def test_damaged_file_is_named_and_unlocked(path: Path) -> None:
     with pytest.raises(CorruptDatabaseError, match=r"x\.db") as caught:
         Database.open(path, exclusive=True)
     assert caught.value.path == str(path)
-    lock(path, exclusive=True).release()
+    lock(path, exclusive=True).close()
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
@@ -388,9 +390,16 @@ def test_keep_gives_a_second_name(path: Path, tmp_path: Path) -> None:
     keep(path, second)
     assert second.samefile(path)
     second.unlink()
-    second.write_bytes(b"of an earlier state, which no longer fits")
+    other = b"of an earlier state, which no longer fits"
+    second.write_bytes(other)
     keep(path, second)
     assert second.samefile(path)
+    assert second.with_name("kept.~1~").read_bytes() == other
+    second.unlink()
+    second.write_bytes(path.read_bytes())
+    keep(path, second)
+    assert second.samefile(path)
+    assert not second.with_name("kept.~2~").exists()
 
 
 def test_remove_takes_what_is_there(path: Path) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ondisk
 import stores
 from buildkit_migrate.bolt import Database
+from buildkit_migrate.errors import UnusableTargetError
+from buildkit_migrate.files import durable
+from buildkit_migrate.store.convert import convert
 from buildkit_migrate.store.engines import Engine, engine_of, open_store
 from ondisk import OnDisk, run
 from trees import Tree, rows
@@ -138,6 +146,71 @@ def test_another_run_at_the_same_place(tmp_path: Path) -> None:
     with Database.open(aside, exclusive=True):
         assert "in use" in failed(str(source), str(tmp_path / "new"), status=4)
     assert aside.exists()
+
+
+@pytest.fixture(params=["links", "no links", "neither"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What it has to give a file a name that nothing else may have."""
+
+    def refuse(*names: object, **options: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if request.param != "links":
+        monkeypatch.setattr(os, "link", refuse)
+    if request.param == "neither":
+        monkeypatch.setattr(ctypes, "CDLL", lambda *name, **options: object())
+    return str(request.param)
+
+
+@pytest.mark.parametrize("engine", stores.ENGINES)
+def test_a_target_that_appears_meanwhile_stays(
+    tmp_path: Path, engine: Engine, file_system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = stores.make(tmp_path, engine, SMALL), tmp_path / "new"
+    dress, content = durable.dress, b"of somebody else"
+
+    def create(*arguments: Any, **options: Any) -> Any:
+        target.write_bytes(content)
+        return dress(*arguments, **options)
+
+    monkeypatch.setattr(durable, "dress", create)  # of the new file, when all was looked at
+    with pytest.raises(UnusableTargetError, match="exists"):
+        convert(source, target)
+    assert target.read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "store"]
+
+
+@pytest.mark.parametrize("engine", stores.ENGINES)
+def test_without_links(tmp_path: Path, engine: Engine, file_system: str) -> None:
+    source = stores.make(tmp_path, engine, SMALL)
+    convert(source, tmp_path / "new")
+    convert(tmp_path / "new", tmp_path / "back")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "new", "store"]
+    with open_store(source, read_only=True) as there, open_store(tmp_path / "back", read_only=True) as back:
+        assert list(back.all()) == list(there.all())
+
+
+def test_what_a_killed_migration_to_lmdb_left_makes_way(root: OnDisk, tmp_path: Path) -> None:
+    program = [sys.executable, str(Path(__file__).parents[1] / "faulty.py")]
+    options = ["migrate", "--to-engine", "lmdb"]
+    whole = subprocess.run(
+        [*program, "-1", "none", *options, str(ondisk.sample(tmp_path / "whole").root)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = whole.stderr.split()
+    left = 0
+    for index in range(names.index("fsync") - 1, names.index("mkdir")):  # of the journal, when all is written
+        subprocess.run(
+            [*program, str(index), "kill", *options, str(root.root)], capture_output=True, check=False
+        )
+        left += len([path for path in root.worker.iterdir() if ".tmp" in path.name])
+        assert root.migrate().returncode == 0
+        assert root.left_behind == []
+        root.undo_here()
+        assert not list(root.worker.glob("*.bolt"))
+    assert left > 1
 
 
 def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate._native.plan import Plan, Records, Survey
-from buildkit_migrate.bolt import Bucket, Database, encode, keep, remove, rewrite, usable_mode, write
+from buildkit_migrate.bolt import Bucket, Database, encode, rewrite, write
 from buildkit_migrate.containerd.plain import edits_to_restore, holdings, read_state
 from buildkit_migrate.containerd.services import Holding
 from buildkit_migrate.errors import ContainerdStateError, StorageError
+from buildkit_migrate.files.durable import Aside
+from buildkit_migrate.files.ownership import usable_mode
 from buildkit_migrate.model import Before, PlainState
 
 __all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
 
 KEPT_SUFFIX: Final = ".before-v2"
 """Ends the second name that containerd's database gets before it is replaced, so that one can go back."""
-
-_TMP_SUFFIX: Final = ".tmp"
 
 
 class MetadataDatabase:
@@ -59,30 +59,20 @@ class MetadataDatabase:
         if first is None:
             return
         source = self.database.root
-        aside = self.path.with_name(self.path.name + _TMP_SUFFIX)
-        remove(aside)  # left by a run that was killed
-        new: Database | None = None  # an interrupt may come when the file is there, and this not yet set
-        try:
-            new = write(
-                aside,
-                mode=usable_mode(self.path),
-                page_size=source.reader.page_size,
-                fill=lambda builder: rewrite(source, builder, itertools.chain([first], rest)),
-                owner_of=self.path,
-                after=source.reader,
+        with Aside[Database](self.path) as aside:
+            new = aside.write(
+                lambda path: write(
+                    path,
+                    mode=usable_mode(self.path),
+                    page_size=source.reader.page_size,
+                    fill=lambda builder: rewrite(source, builder, itertools.chain([first], rest)),
+                    owner_of=self.path,
+                    after=source.reader,
+                )
             )
             if switching is not None:
-                switching(aside)
-            if kept is not None:
-                keep(self.path, kept)
-            new.rename(self.path)
-        except BaseException:
-            try:
-                remove(aside)
-            finally:
-                if new is not None:
-                    new.close()
-            raise
+                switching(aside.path)
+            aside.switch(kept)
         self._go_over_to(new)
 
     def put_back(self, kept: Database) -> None:

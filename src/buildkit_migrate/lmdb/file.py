@@ -16,10 +16,10 @@ from typing import Final
 import lmdb
 
 from buildkit_migrate._native.packing import check_lmdb
-from buildkit_migrate.bolt import readable
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.files.errors import storage_errors
-from buildkit_migrate.store.engines import LMDB_MAGIC
+from buildkit_migrate.files.locks import readable
+from buildkit_migrate.lmdb import LMDB_MAGIC
 
 __all__ = ["LEAST_MAP", "check_file", "lmdb_errors", "snapshot", "translated"]
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from buildkit_migrate.bolt import Database, check, remove
+from buildkit_migrate.bolt import Database, check
 from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError, JournalError
+from buildkit_migrate.files.durable import remove
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.report import named_text
@@ -23,10 +24,10 @@ __all__ = ["Cleaned", "CleanedOutcome", "faults", "leftovers", "remove_leftovers
 
 _LEFT_IN_WORKER: Final = re.compile(
     r"metadata_v2\.db\.undone(\.\d+)?(-lock)?"
-    r"|metadata_v2\.db\.tmp(\.bolt|-lock)?"
+    r"|metadata_v2\.db\.tmp(-lock)?"
     r"|metadata_v2\.db-lock"
     r"|containerdmeta\.db\.tmp"
-    r"|containerdmeta\.db\.before-v2(\.tmp)?"
+    r"|containerdmeta\.db\.before-v2(\.tmp|\.~\d+~)?"
 )
 
 
@@ -84,7 +85,8 @@ def leftovers(v2: Path, kept: Path | None) -> tuple[tuple[Path, int], ...]:
     noted = journal.journal_path(v2)
     places += [noted / name for name in (_names(noted) if noted.is_dir() and not noted.is_symlink() else ())]
     if kept is not None and kept.parent != v2.parent:
-        places += [kept, kept.with_name(kept.name + ".tmp")]
+        left = re.compile(re.escape(kept.name) + r"(\.tmp|\.~\d+~)?")
+        places += [kept.with_name(name) for name in _names(kept.parent) if left.fullmatch(name)]
     if not v2.exists():
         places = [path for path in places if path.suffix == ".tmp" or ".before-v2" not in path.name]
     return tuple((path, size) for path in places if (size := _size(path)) is not None)

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.bolt import readable
 from buildkit_migrate.errors import StorageError
+from buildkit_migrate.files.locks import readable
 
 __all__ = ["digest", "digesting", "fingerprint"]
 

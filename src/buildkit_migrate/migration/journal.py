@@ -15,8 +15,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from buildkit_migrate.bolt import discard_directory, make_directory, make_like, reserve, sync_directory
 from buildkit_migrate.errors import CorruptDatabaseError, JournalError
+from buildkit_migrate.files.durable import (
+    discard_directory,
+    make_directory,
+    make_like,
+    reserve,
+    sync_directory,
+)
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration.fingerprint import fingerprint
 from buildkit_migrate.model import Before, Resource

@@ -43,7 +43,10 @@ def opened_kept(state: State | None, database: Path, usual: Path) -> Iterator[Ke
             why_not = "" if original is not None else f"{path} is damaged or can't be read"
         with storage_errors(database.parent):
             names = sorted(database.parent.glob(f"{database.name}.before-v2-*"))
-        others = [_sound(name, held) for name in names if name != path] if original is not None else []
+        names = [
+            name for name in names if name != path and not name.name.endswith("~")
+        ]  # see `files.durable.keep`
+        others = [_sound(name, held) for name in names] if original is not None else []
         yield Kept(original, tuple(other for other in others if other is not None), why_not)
 
 

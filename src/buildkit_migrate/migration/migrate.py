@@ -13,24 +13,24 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from buildkit_migrate._native.plan import Plan, Records
-from buildkit_migrate.bolt import (
-    Access,
-    Database,
+from buildkit_migrate.bolt import Database
+from buildkit_migrate.choices import check_options
+from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
+from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
+from buildkit_migrate.files.access import Access
+from buildkit_migrate.files.durable import Aside
+from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.ownership import (
     access_of,
     changed_access,
     foresee,
     foresee_replaced,
     is_read_only,
-    remove,
     usable_mode,
 )
-from buildkit_migrate.choices import check_options
-from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
-from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
-from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.belonging import check_belonging
 from buildkit_migrate.migration.fingerprint import digesting, fingerprint
@@ -44,7 +44,7 @@ from buildkit_migrate.store.engines import Engine, write_store
 from buildkit_migrate.workspace.place import Place
 
 if TYPE_CHECKING:
-    from buildkit_migrate.store.lmdb_bulk import NewStore
+    from buildkit_migrate.files.locks import Lock
 
 __all__ = ["Migration", "OnBroken", "Progress", "migrate_v2", "refuse_broken", "settled"]
 
@@ -55,8 +55,6 @@ Progress = Callable[[str], object]
 """Called with what is done next."""
 
 StrPath = str | os.PathLike[str]
-
-_TMP_SUFFIX: Final = ".tmp"
 
 
 def migrate_v2(
@@ -189,9 +187,8 @@ class Migration:
         self._engine = engine
         self._upstream_exact = upstream_exact
         self._progress = progress or (lambda step: None)
-        self._aside = to_path.with_name(to_path.name + _TMP_SUFFIX)
-        self._store: Database | NewStore | None = None
-        self._is_writing = False
+        self._aside: Aside[Database | Lock] = Aside(to_path)
+        self._store: Database | Lock | None = None
         self._digest = ""
         self._journal: Journal | None = None
         self._previous = previous_transaction
@@ -290,8 +287,6 @@ class Migration:
     def prepare(self) -> None:
         """Writes the new store aside. Most of what can fail fails here, before anything is changed."""
         self._progress(f"writing {self._to_path}")
-        remove(self._aside)  # left by a run that was killed; nobody else writes it while v1 is locked
-        self._is_writing = True  # `close` removes it, even if an interrupt comes before its object is known
         digest = hashlib.sha256()
 
         def edits() -> Iterator[bytes]:
@@ -301,7 +296,9 @@ class Migration:
 
         source = self._source.root
         with previous_is_told(self._from_path, previous=self._previous):
-            self._store = write_store(self._engine, self._aside, source, edits(), like=self._from_path)
+            self._store = self._aside.write(
+                lambda path: write_store(self._engine, path, source, edits(), like=self._from_path)
+            )
         self._digest = digest.hexdigest()
 
     def verify(self) -> None:
@@ -337,11 +334,11 @@ class Migration:
                 raise
         written.update(
             phase=journal.APPLIED,
-            v2=fingerprint(self._aside),
+            v2=fingerprint(self._aside.path),
             containerd_after=self._database_now(),
             kept_digest=kept_digest(),
         )
-        self._store.rename(self._to_path)
+        self._aside.switch()
         return self.report(Outcome.MIGRATED)
 
     def _note_what_will_be_replaced(self) -> Journal:
@@ -396,16 +393,17 @@ class Migration:
         return "" if database is None else fingerprint(database)
 
     def close(self) -> None:
-        """Ends the locks; a new store that was not put in use is removed."""
-        try:
-            if self._journal is not None:
-                self._journal.close()
-        finally:
-            if self._is_writing and (self._store is None or self._store.path == self._aside):
-                remove(self._aside)
+        """Ends the locks; a new store that was not put in use is removed.
+
+        Raises StorageError; all is closed nevertheless.
+        """
+        with contextlib.ExitStack() as held:
+            held.callback(self._source.close)
             if self._store is not None:
-                self._store.close()
-            self._source.close()
+                held.callback(self._store.close)
+            held.callback(self._aside.close)
+            if self._journal is not None:
+                held.callback(self._journal.close)
 
     def __enter__(self) -> Self:
         return self

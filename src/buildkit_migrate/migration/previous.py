@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.bolt import Builder, Reader, check, readable, rewrite
+from buildkit_migrate.bolt import Builder, Reader, check, rewrite
 from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.locks import readable
 
 __all__ = ["check_going_back", "previous_is_told"]
 

@@ -139,10 +139,10 @@ def _named_texts(containerd: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def status(from_path: Path, to_path: Path, engine: Engine = "bolt") -> Status:
-    """Changes nothing. ``engine``: that the v2 store must have to be of use.
+    """``engine``: that the v2 store must have to be of use.
 
-    The v2 store is judged as `migrate` judges it, with a shared lock for that moment. Raises JournalError,
-    StorageError.
+    Changes no store. LMDB notes its readers in the lock file of a store, if it has one. The v2 store is
+    judged as `migrate` judges it, with a shared lock for that moment. Raises JournalError, StorageError.
     """
     finished = 0
     found = journal.Journal.open(journal.journal_path(to_path), read_only=True)

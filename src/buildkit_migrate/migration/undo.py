@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from buildkit_migrate._native.plan import Records
-from buildkit_migrate.bolt import Bucket, BucketView, Database, check, remove, rename
+from buildkit_migrate.bolt import Bucket, BucketView, Database, check
 from buildkit_migrate.containerd.plain import existing, read_before
 from buildkit_migrate.containerd.services import Containerd
 from buildkit_migrate.errors import (
@@ -26,6 +26,7 @@ from buildkit_migrate.errors import (
     JournalError,
     UndoRefusedError,
 )
+from buildkit_migrate.files.durable import remove, rename
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.changes import counted, database_changes, gone, store_changes, were
 from buildkit_migrate.migration.fingerprint import digest, fingerprint

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from buildkit_migrate.bolt import Bucket, Database, Reader, remove, rewrite, usable_mode, write
+from buildkit_migrate.bolt import Bucket, Database, Reader, rewrite, write
 from buildkit_migrate.bolt.edits import Edits, encode
 from buildkit_migrate.errors import BusyError
+from buildkit_migrate.files.durable import Aside
+from buildkit_migrate.files.ownership import usable_mode
 from buildkit_migrate.store.interface import MetadataStore, ReadableStore, Stored
 from buildkit_migrate.values.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
 
@@ -120,18 +122,12 @@ class BoltFileStore(BoltStore, MetadataStore):
     def _write(self, edits: Edits) -> None:
         self._check_is_open()
         path = self._database.path
-        aside = path.with_name(path.name + ".tmp")
-        remove(aside)  # left by a process that was killed; nobody else writes it while we hold the lock
-        new: Database | None = None
-        try:
-            new = write_store(aside, self._root, encode(edits), like=path, after=self._root.reader)
+        with Aside[Database](path) as aside:
+            new = aside.write(
+                lambda to: write_store(to, self._root, encode(edits), like=path, after=self._root.reader)
+            )
             self._database.check_in_place()
-            new.rename(path)
-        except BaseException:
-            remove(aside)
-            if new is not None:
-                new.close()
-            raise
+            aside.switch()
         self._database.close()
         self._database = new
         self._tree = new.root

@@ -8,9 +8,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildkit_migrate.bolt import Database, lock, remove, usable_mode, write
+from buildkit_migrate.bolt import Database, write
 from buildkit_migrate.choices import ENGINES, check_choice
-from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError, UnusableTargetError
+from buildkit_migrate.errors import CorruptDatabaseError, UnusableTargetError
+from buildkit_migrate.files.durable import Aside
+from buildkit_migrate.files.locks import Lock
+from buildkit_migrate.files.ownership import usable_mode
 from buildkit_migrate.store.engines import Engine, engine_of
 
 __all__ = ["Conversion", "convert"]
@@ -53,18 +56,15 @@ def convert(
     if to_engine == from_engine:
         raise UnusableTargetError(f"{source} is a {from_engine} store already", hint="copy the file")
     if os.path.lexists(target):
-        raise UnusableTargetError(f"{target} exists", hint="move it away, or give another name")
-    aside = target.with_name(target.name + ".tmp")
-    _remove_abandoned(aside)
-    try:
-        if to_engine == "lmdb":
-            _to_lmdb(source, aside, target)
-        else:
-            _to_bolt(source, aside, target)
-    except BaseException:
-        with contextlib.suppress(BusyError):  # of somebody else
-            _remove_abandoned(aside)
-        raise
+        raise _target_exists(target)
+    make = _to_lmdb if to_engine == "lmdb" else _to_bolt
+    with contextlib.ExitStack() as held, Aside[Database | Lock](target, exists=False) as aside:
+        new = aside.write(lambda path: make(source, path))
+        held.callback(new.close)  # after the removal, lest it is that of another process's file
+        try:
+            aside.switch()
+        except FileExistsError as error:  # somebody made it meanwhile
+            raise _target_exists(target) from error
     size = target.stat().st_size
     return Conversion(source, target, from_engine, to_engine, size, time.perf_counter() - began)
 
@@ -79,32 +79,26 @@ def _check_is_a_file(source: Path) -> None:
         raise error
 
 
-def _remove_abandoned(aside: Path) -> None:
-    """Removes what a killed run left. Raises BusyError if another one is at work."""
-    try:
-        with lock(aside, exclusive=True):
-            remove(aside)
-    except StorageError as error:
-        if not error.missing:
-            raise
+def _target_exists(target: Path) -> UnusableTargetError:
+    return UnusableTargetError(f"{target} exists", hint="move it away, or give another name")
 
 
-def _to_lmdb(source: Path, aside: Path, target: Path) -> None:
+def _to_lmdb(source: Path, new_path: Path) -> Lock:
     from buildkit_migrate.store import lmdb_bulk
 
-    with Database.open(source) as database, lmdb_bulk.load(aside, database.root, owner_of=source) as new:
-        new.rename(target)
+    with Database.open(source) as database:
+        return lmdb_bulk.load(new_path, database.root, owner_of=source)
 
 
-def _to_bolt(source: Path, aside: Path, target: Path) -> None:
+def _to_bolt(source: Path, new_path: Path) -> Database:
     from buildkit_migrate.lmdb.file import check_file
     from buildkit_migrate.store.lmdb_store import LmdbStore
 
     check_file(source, thorough=True)
-    with (
-        LmdbStore.look(source) as store,
-        write(
-            aside, mode=usable_mode(source), page_size=_PAGE_SIZE, fill=store.build, owner_of=source
-        ) as new,
-    ):
-        new.rename(target)
+    with contextlib.ExitStack() as held:
+        with LmdbStore.look(source) as store:  # which may be refused at its end
+            mode = usable_mode(source)
+            new = write(new_path, mode=mode, page_size=_PAGE_SIZE, fill=store.build, owner_of=source)
+            held.callback(new.close)
+        held.pop_all()
+        return new

@@ -7,17 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from buildkit_migrate.bolt import Bucket, Database, readable
+from buildkit_migrate.bolt import Bucket, Database
 from buildkit_migrate.choices import ENGINES, check_choice
 from buildkit_migrate.errors import CorruptDatabaseError
+from buildkit_migrate.files.locks import Lock, readable
+from buildkit_migrate.lmdb import LMDB_MAGIC
 from buildkit_migrate.store import bolt_store
 
 if TYPE_CHECKING:
     from buildkit_migrate.store.interface import MetadataStore
-    from buildkit_migrate.store.lmdb_bulk import NewStore
     from buildkit_migrate.store.lmdb_store import LmdbStore
 
-__all__ = ["LMDB_MAGIC", "Engine", "engine_of", "open_store", "write_store"]
+__all__ = ["Engine", "engine_of", "open_store", "write_store"]
 
 Engine = Literal["bolt", "lmdb"]
 """``bolt``: what BuildKit reads. ``lmdb``: ours, for programs that embed a store."""
@@ -25,7 +26,6 @@ Engine = Literal["bolt", "lmdb"]
 _MAGIC_AT: Final = 16
 _BOLT_MAGIC: Final = b"\xed\xda\x0c\xed"
 _BIG_ENDIAN_BOLT_MAGIC: Final = _BOLT_MAGIC[::-1]
-LMDB_MAGIC: Final = b"\xde\xc0\xef\xbe"
 _SECOND_META: Final = [1024 << i for i in range(15)]
 """Where bbolt looks for its second meta page if the first one is damaged."""
 
@@ -78,7 +78,7 @@ def _store_class(engine: Engine) -> type[bolt_store.BoltFileStore | LmdbStore]:
 
 def write_store(
     engine: Engine, path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path
-) -> Database | NewStore:
+) -> Database | Lock:
     """Writes a new store: the one below ``source`` with ``edits`` applied. See `bolt_store.write_store`.
 
     Raises ValueError for an engine that there is not.

@@ -4,42 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
 
 import lmdb
 
 from buildkit_migrate._native.packing import Packer
-from buildkit_migrate.bolt import Bucket, Lock, create, remove, rename, usable_mode
+from buildkit_migrate.bolt import Bucket
+from buildkit_migrate.files.durable import new_file, remove
+from buildkit_migrate.files.locks import Lock
+from buildkit_migrate.files.ownership import usable_mode
 from buildkit_migrate.lmdb.file import lmdb_errors
 from buildkit_migrate.store import bolt_store
-from buildkit_migrate.store.lmdb_store import HEAD, HEAD_KEY, OTHER, STORE_MODE, TAGS, open_environment
+from buildkit_migrate.store.lmdb_format import HEAD, HEAD_KEY, OTHER, STORE_MODE, TAGS, open_environment
 
-__all__ = ["NewStore", "load", "write_empty", "write_store"]
-
-
-class NewStore:
-    """A store written aside, synced; its file is locked until `close`."""
-
-    def __init__(self, held: Lock) -> None:
-        self._held = held
-        self.path = held.path
-
-    def rename(self, target: Path) -> None:
-        """The switch: the file takes the name ``target``, durably. Raises StorageError."""
-        rename(self.path, target)
-        self.path = target
-
-    def close(self) -> None:
-        self._held.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+__all__ = ["load", "write_empty", "write_store"]
 
 
-def load(path: Path, source: Bucket, *, owner_of: Path | None = None) -> NewStore:
+def load(path: Path, source: Bucket, *, owner_of: Path | None = None) -> Lock:
     """Writes the tree below ``source``, the root of a bolt file, to a new LMDB store in one pass.
 
     ``owner_of``: the new file is for those who work with this one; by default, for its owner only. If
@@ -54,18 +34,15 @@ def write_empty(path: Path) -> None:
     _write(path, [[(HEAD_KEY, HEAD)]], None).close()
 
 
-def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path) -> NewStore:
+def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path) -> Lock:
     """Writes a new store: the one below ``source`` with ``edits`` applied.
 
-    As `bolt_store.write_store`, but to an LMDB file. A bolt file ``<path>.bolt`` exists meanwhile.
+    As `bolt_store.write_store`, but to an LMDB file. A bolt file has the name until then, so that a killed
+    run leaves nothing under another one.
     """
-    between = path.with_name(path.name + ".bolt")
-    remove(between)  # left by a run that was killed; who may write at ``path`` may write here
-    try:
-        with bolt_store.write_store(between, source, edits, like=like) as edited:
-            return load(path, edited.root, owner_of=like)
-    finally:
-        remove(between)
+    with bolt_store.write_store(path, source, edits, like=like) as edited:
+        remove(path)  # it is still mapped
+        return load(path, edited.root, owner_of=like)
 
 
 Batch = list[tuple[bytes, bytes]]
@@ -82,10 +59,9 @@ def _entries(source: Bucket) -> Iterable[Batch]:
     yield from packer.batches(source, OTHER, frozenset(buckets))
 
 
-def _write(path: Path, batches: Iterable[Batch], owner_of: Path | None) -> NewStore:
+def _write(path: Path, batches: Iterable[Batch], owner_of: Path | None) -> Lock:
     mode = STORE_MODE if owner_of is None else usable_mode(owner_of)
-    held = create(path, mode=mode, owner_of=owner_of)
-    try:
+    with new_file(path, mode=mode, owner_of=owner_of) as held:
         environment = open_environment(path, create=True, alone=True)
         try:
             with lmdb_errors(path):
@@ -94,13 +70,7 @@ def _write(path: Path, batches: Iterable[Batch], owner_of: Path | None) -> NewSt
                 environment.sync(True)
         finally:
             environment.close()
-        return NewStore(held)
-    except BaseException:
-        try:
-            remove(path)
-        finally:
-            held.release()
-        raise
+    return held
 
 
 def _append(environment: lmdb.Environment, batch: Batch) -> None:

@@ -1,7 +1,4 @@
-"""The embedded store engine: one LMDB file that many processes read while one writes (docs/format.md).
-
-Only this module and `lmdb_file` import lmdb.
-"""
+"""The embedded store engine: one LMDB file that many processes read while one writes (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -15,53 +12,23 @@ from typing import Final, Self
 import lmdb
 
 from buildkit_migrate._native.packing import LONG_KEY, push, push_all, unpack, unpack_items
-from buildkit_migrate.bolt import Builder, make_like
+from buildkit_migrate.bolt import Builder
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, EditConflictError
-from buildkit_migrate.lmdb.file import LEAST_MAP, check_file, lmdb_errors, translated
+from buildkit_migrate.files.durable import make_like
+from buildkit_migrate.lmdb.file import check_file, lmdb_errors, translated
 from buildkit_migrate.store.interface import MetadataStore, Stored
+from buildkit_migrate.store.lmdb_bulk import write_empty
+from buildkit_migrate.store.lmdb_format import HEAD, HEAD_KEY, OTHER, TAGS, open_environment
 from buildkit_migrate.values.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
 
-__all__ = ["HEAD", "HEAD_KEY", "OTHER", "TAGS", "LmdbStore", "check_store", "open_environment"]
-
-HEAD_KEY: Final = b"\x00"
-HEAD: Final = b"buildkit-migrate metadata store 1\n"
-
-TAGS: Final = {EXTERNAL_BUCKET: b"E", INDEX_BUCKET: b"I", MAIN_BUCKET: b"M"}
-"""First byte of the keys of each bucket's entries. Both sides are in byte order."""
-
-OTHER: Final = b"R"
-"""First byte of the key of anything else at the top level of the tree."""
+__all__ = ["LmdbStore", "check_store"]
 
 _EXTERNAL, _INDEX, _MAIN = TAGS[EXTERNAL_BUCKET], TAGS[INDEX_BUCKET], TAGS[MAIN_BUCKET]
 
 _VALUE: Final = b"\x00"
 _BUCKET: Final = b"\x01"
 _NO_SEQUENCE: Final = bytes(8)
-
-STORE_MODE: Final = 0o600
-_FIRST_MAP: Final = 16 << 20
-"""Bytes of address space for a new store; it grows by doubling, the file only with what is written."""
-
-
-def open_environment(
-    path: Path, *, create: bool = False, read_only: bool = False, alone: bool = False
-) -> lmdb.Environment:
-    """``alone``: nobody else uses the file yet: no lock file, and no syncing before `Environment.sync`."""
-    with lmdb_errors(path):
-        return lmdb.open(
-            os.fsencode(path),
-            subdir=False,
-            # A writer goes on with what the last one had.
-            map_size=_FIRST_MAP if create else LEAST_MAP if read_only else 0,
-            mode=STORE_MODE,
-            max_dbs=0,
-            create=create,
-            readonly=read_only,
-            lock=not alone,
-            sync=not alone,
-            readahead=False,
-        )
 
 
 def check_store(path: Path) -> None:
@@ -143,8 +110,6 @@ class LmdbStore(MetadataStore):
     @classmethod
     def create(cls, path: Path) -> Self:
         """A new, empty store with mode 0600. Raises StorageError, also if ``path`` exists."""
-        from buildkit_migrate.store.lmdb_bulk import write_empty
-
         path = Path(os.path.realpath(path))
         write_empty(path)
         return cls.open(path)

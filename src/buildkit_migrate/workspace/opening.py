@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from buildkit_migrate.bolt import Database, foresee, lock, model_for
+from buildkit_migrate.bolt import Database
 from buildkit_migrate.containerd.offline import (
     KEPT_SUFFIX,
     MetadataDatabase,
@@ -25,6 +25,8 @@ from buildkit_migrate.errors import (
     StorageError,
 )
 from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.locks import lock
+from buildkit_migrate.files.ownership import foresee, model_for
 from buildkit_migrate.migration.migrate import Progress, foresee_migration
 from buildkit_migrate.settings import Setting
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker

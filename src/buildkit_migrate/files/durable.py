@@ -1,0 +1,317 @@
+"""Files that are changed durably: a new one is written aside and synced, the old one kept, then a rename.
+
+The calls that do so are made in this room, so that tests can make each fail. LMDB makes its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import filecmp
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, Generic, Protocol, Self, TypeVar
+
+from buildkit_migrate.errors import BusyError, StorageError
+from buildkit_migrate.files.blocks import copy
+from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.locks import Lock, lock, readable, take
+from buildkit_migrate.files.ownership import dress, model_for
+
+__all__ = [
+    "Aside",
+    "create",
+    "discard_directory",
+    "keep",
+    "make_directory",
+    "make_like",
+    "new_file",
+    "remove",
+    "rename",
+    "reserve",
+    "sync_directory",
+]
+
+_TMP_SUFFIX: Final = ".tmp"
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+
+
+class Switchable(Protocol):
+    """A new file that is complete on the disk, and locked until `close`."""
+
+    path: Path
+
+    def close(self) -> None: ...
+
+
+New = TypeVar("New", bound=Switchable)
+
+
+class Aside(Generic[New]):
+    """A new file for ``target``, written under another name, ``path``, until `switch` gives it its own::
+
+        with Aside(target) as aside:
+            new = aside.write(make)
+            aside.switch(kept)
+
+    When the block ends, what was not switched is removed and closed. What was switched stays open.
+    """
+
+    def __init__(self, target: Path, *, exists: bool = True) -> None:
+        """``exists``: the target does, or only we could make it: whoever writes it holds one lock.
+
+        Otherwise nothing is replaced, and another process may be writing under the same name.
+        """
+        self.target = target
+        self.path = target.with_name(target.name + _TMP_SUFFIX)
+        self._exists = exists
+        self._is_begun = False  # an interrupt may come when the file is there, and `_new` not yet set
+        self._new: New | None = None
+
+    def write(self, make: Callable[[Path], New]) -> New:
+        """Calls ``make`` with ``path``, where it makes the file, synced; what a killed run left is removed.
+
+        Raises StorageError and whatever ``make`` raises; BusyError if another process writes there.
+        """
+        self._clear()
+        self._is_begun = True
+        self._new = make(self.path)
+        return self._new
+
+    def switch(self, kept: Path | None = None) -> None:
+        """The file takes the name of the target, durably. The old one gets the name ``kept``, see `keep`.
+
+        Raises StorageError; FileExistsError if nothing is to be replaced and there is something.
+        """
+        assert self._new is not None
+        if kept is not None:
+            keep(self.target, kept)
+        (rename if self._exists else _rename_new)(self.path, self.target)
+        self._new.path = self.target
+        self._is_begun = False
+
+    def close(self) -> None:
+        """Removes and closes what was not switched. Raises StorageError; it is closed nevertheless."""
+        if not self._is_begun:
+            return
+        self._is_begun = False
+        try:
+            if self._new is None:
+                with contextlib.suppress(BusyError):  # somebody else's
+                    self._clear()
+            else:
+                remove(self.path)
+        finally:
+            if self._new is not None:
+                self._new.close()
+
+    def _clear(self) -> None:
+        if self._exists:
+            remove(self.path)
+            return
+        try:
+            with lock(self.path, exclusive=True):
+                remove(self.path)
+        except StorageError as error:
+            if not error.missing:
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def new_file(path: Path, *, mode: int, owner_of: Path | None = None) -> Iterator[Lock]:
+    """As `create`, of a file that the block fills; it stays locked. If the block fails it is removed."""
+    held = create(path, mode=mode, owner_of=owner_of)
+    with _removed_if_it_fails(held):
+        yield held
+
+
+@contextlib.contextmanager
+def _removed_if_it_fails(held: Lock) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        try:
+            remove(held.path)
+        finally:
+            held.close()
+        raise
+
+
+def create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:
+    """A new file, empty and locked exclusively.
+
+    ``path`` must not exist. ``owner_of``: the new file gets owner, group, ACL and attributes of this one, as
+    far as they can be had. Raises StorageError, also if that one's owner could not work with it.
+    """
+    with storage_errors(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        held = Lock(path, fd)
+        with _removed_if_it_fails(held):
+            take(fd, path, exclusive=True)
+            if owner_of is None:
+                os.fchmod(fd, mode)
+            else:
+                dress(fd, path, owner_of, mode)
+        return held
+
+
+def rename(path: Path, target: Path) -> None:
+    """Gives a file another name, durably; a file of that name makes way. Raises StorageError."""
+    with storage_errors(target):
+        path.rename(target)
+        _sync_directory(target.parent)
+
+
+def _rename_new(path: Path, target: Path) -> None:
+    """As `rename`, but nothing makes way. Raises FileExistsError, StorageError."""
+    try:
+        with storage_errors(target):
+            try:
+                target.hardlink_to(path)
+                path.unlink()
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                _rename_without_links(path, target)
+            _sync_directory(target.parent)
+    except StorageError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            raise error.__cause__ from None
+        raise
+
+
+def _rename_without_links(path: Path, target: Path) -> None:
+    """Where the system can't refuse to replace a file either, all that is left is to look for one before."""
+    names = os.fsencode(path), os.fsencode(target)
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is not None:
+        if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), str(target))
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    path.rename(target)
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def keep(path: Path, name: Path) -> None:
+    """Gives a file a second name. Where the file system can't do that, a copy gets it, durably.
+
+    Another file that has the name moves to the next free one: ``name.~1~``, ``name.~2~`` and so on.
+    Raises StorageError.
+    """
+    with storage_errors(name):
+        # A link to the file would lead to its successor.
+        if not name.is_symlink() and name.exists() and name.samefile(path):
+            return
+        _make_way(path, name)
+        try:
+            name.hardlink_to(path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _copy(path, name)
+
+
+def _make_way(path: Path, name: Path) -> None:
+    """A copy of the file, which a killed run may have made, is no loss."""
+    if name.is_file() and not name.is_symlink() and filecmp.cmp(path, name, shallow=False):
+        name.unlink()
+    elif os.path.lexists(name):
+        numbered = (name.with_name(f"{name.name}.~{number}~") for number in itertools.count(1))
+        rename(name, next(other for other in numbered if not os.path.lexists(other)))
+
+
+def _copy(path: Path, name: Path) -> None:
+    def make(aside: Path) -> Lock:
+        mode = stat.S_IMODE(os.fstat(source).st_mode)
+        with new_file(aside, mode=mode, owner_of=path) as new:
+            copy(source, new.fd)
+            info = os.fstat(source)
+            os.utime(new.fd, ns=(info.st_atime_ns, info.st_mtime_ns))
+            os.fsync(new.fd)
+        return new
+
+    with readable(path) as source, Aside[Lock](name) as aside, aside.write(make):
+        aside.switch()
+
+
+def remove(path: Path) -> None:
+    """Removes a file if it is there. Raises StorageError."""
+    with storage_errors(path):
+        path.unlink(missing_ok=True)
+
+
+def make_like(path: Path, like: Path | None) -> None:
+    """Gives a file or directory of ours to those who work with the file ``like`` (see `model_for`).
+
+    Raises StorageError, also if that one's owner could not work with it.
+    """
+    with storage_errors(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            dress(fd, path, *model_for(path, like))
+        finally:
+            os.close(fd)
+
+
+def make_directory(path: Path, like: Path | None) -> None:
+    """Makes a directory for those who work with a file, durably. Raises as `make_like` does."""
+    with storage_errors(path):
+        path.mkdir(0o700)
+        try:
+            make_like(path, like)
+            _sync_directory(path.parent)
+        except BaseException:
+            path.rmdir()
+            raise
+
+
+def reserve(path: Path, size: int) -> None:
+    """Makes a new file of zeros, with mode 0600, whose place on the disk is taken. Raises StorageError."""
+    with storage_errors(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        finally:
+            os.close(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable. Raises StorageError."""
+    with storage_errors(path):
+        _sync_directory(path)
+
+
+def discard_directory(path: Path, names: Iterable[str]) -> None:
+    """Removes files from a directory, in this order, and then the directory, if they are there.
+
+    Raises StorageError.
+    """
+    with storage_errors(path):
+        if path.is_dir() and not path.is_symlink():
+            for name in names:
+                (path / name).unlink(missing_ok=True)
+            path.rmdir()
+            _sync_directory(path.parent)

@@ -1,0 +1,165 @@
+"""Locks on files, and opening what must be a regular file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
+from buildkit_migrate.files import holders
+from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.ownership import dress, model_for
+
+__all__ = ["Lock", "check_in_place", "lock", "readable", "take"]
+
+_NOT_WRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ETXTBSY)
+_KINDS: Final = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class Lock:
+    """An open file with a flock on it, held until `close` or the end of the process."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        holders.note(fd)
+
+    def close(self) -> None:
+        """Unlocks and closes the file; a second call does nothing."""
+        if self.fd >= 0:
+            # Closing alone would not do: a mapping of the file holds a duplicate of the descriptor. If it
+            # can't be unlocked all is done nevertheless, and the end of the process unlocks it.
+            holders.forget(self.fd)
+            with contextlib.suppress(OSError):
+                fcntl.flock(self.fd, fcntl.LOCK_UN)
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def lock(path: Path, *, exclusive: bool, create: bool = False, like: Path | None = None) -> Lock:
+    """Opens a regular file and takes a flock on it, without waiting.
+
+    ``create``: made if missing, for those who work with the file ``like`` (see `model_for`); a symbolic link
+    in its place is refused. Raises BusyError if another process holds it, CorruptDatabaseError if it is no
+    regular file, StorageError.
+    """
+    with storage_errors(path):
+        if create:
+            _create(path, like)
+        fd = _open_to_lock(path, exclusive, os.O_NOFOLLOW if create else 0)
+        try:
+            take(fd, path, exclusive=exclusive)
+            # Between open and flock another process may have put a new file in the place of this one.
+            check_in_place(fd, path)
+        except BaseException:
+            os.close(fd)
+            raise
+    return Lock(path, fd)
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[int]:
+    """Descriptor of a regular file, for reading. Raises CorruptDatabaseError if it is none, StorageError."""
+    with storage_errors(path):
+        fd = _open_regular(path)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _open_to_lock(path: Path, exclusive: bool, flags: int) -> int:
+    """NFS locks exclusively only what is open for writing. Nothing is ever written to it.
+
+    What may only be read is opened for reading: most file systems lock it all the same.
+    """
+    if exclusive:
+        try:
+            return _open_regular(path, flags | os.O_RDWR)
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
+                raise
+    return _open_regular(path, flags)
+
+
+def _open_regular(path: Path, flags: int = 0) -> int:
+    # O_NONBLOCK: opening a FIFO must not wait for a writer.
+    try:
+        fd = os.open(path, os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.EISDIR):  # a socket, a directory
+            raise
+        raise _not_regular(path, path.stat().st_mode) from error
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise _not_regular(path, mode)
+    return fd
+
+
+def _not_regular(path: Path, mode: int) -> CorruptDatabaseError:
+    kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+    error = CorruptDatabaseError("not a regular file", path=str(path), detail=kind)
+    error.hint = f"check the path; if it is right, put the database file in the place of {kind}"
+    return error
+
+
+def _create(path: Path, like: Path | None) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    try:
+        dress(fd, path, *model_for(path, like))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
+
+
+def check_in_place(fd: int, path: Path) -> None:
+    if not os.path.samestat(os.fstat(fd), path.stat()):
+        raise BusyError(f"{path} was replaced by another process", hint="run the command again")
+
+
+def take(fd: int, path: Path, *, exclusive: bool) -> None:
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            holder = holders.holder_of(fd)
+            own = "close what has it open, or wait for the thread that works with it"
+            raise BusyError(
+                f"{path} is in use by {holder}", hint=own if holder == "this process" else None
+            ) from error
+        if error.errno == errno.EBADF:
+            raise StorageError(
+                f"{path} may not be opened for writing, and its file system locks no other files",
+                hint="run the command as the owner of the file, on a file system that is mounted for writing",
+            ) from error
+        if error.errno in _NO_LOCKS:
+            raise StorageError(
+                f"{path} can't be locked on this file system: {error.strerror}",
+                hint="mount it with locks, or copy the root to a file system that has them",
+            ) from error
+        raise
