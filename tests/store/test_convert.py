@@ -213,6 +213,32 @@ def test_what_a_killed_migration_to_lmdb_left_makes_way(root: OnDisk, tmp_path: 
     assert left > 1
 
 
+@pytest.mark.parametrize("fault", ["kill", "EIO"])
+@pytest.mark.parametrize("engine", stores.ENGINES)
+def test_failing_calls(tmp_path: Path, engine: Engine, fault: str) -> None:
+    """There is a whole store or none; another run takes what a killed one left."""
+    source, target = stores.make(tmp_path, engine, SMALL), tmp_path / "new"
+    program = [sys.executable, str(Path(__file__).parents[1] / "faulty.py")]
+
+    def converted(index: int) -> subprocess.CompletedProcess[str]:
+        arguments = [str(index), fault, "convert", str(source), str(target)]
+        return subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
+
+    names = converted(-1).stderr.split()
+    whole = target.read_bytes()
+    assert {"open", "fsync", "link", "unlink"} <= set(names)
+    for index, name in enumerate(names):
+        target.unlink(missing_ok=True)
+        result = converted(index)
+        assert "Traceback" not in result.stderr
+        if name != "flock" or result.returncode:  # of unlocking
+            assert result.returncode == (-9 if fault == "kill" else 8), (name, result)
+        if not target.exists():
+            convert(source, target)
+            assert not target.with_name("new.tmp").exists()
+        assert target.read_bytes() == whole
+
+
 def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
     source = stores.make(tmp_path, "bolt", SMALL)
     assert "No such file" in failed(str(source), str(tmp_path / "missing" / "new"), status=8)
