@@ -90,8 +90,8 @@ def write(
 ) -> Database:
     """Writes a new database: ``fill`` pushes its content. Returns it after fsync, locked exclusively.
 
-    ``path`` and ``owner_of``: as for `create`. ``after``: of the database that it will replace; the number of
-    its transaction follows on that one's. If anything fails the file is removed.
+    ``path`` and ``owner_of``: as for `new_file`. ``after``: of the database that it will replace; the
+    number of its transaction follows on that one's. If anything fails the file is removed.
     Raises StorageError and whatever ``fill`` raises.
     """
     with storage_errors(path), new_file(path, mode=mode, owner_of=owner_of) as held:

@@ -6,7 +6,6 @@ The calls that do so are made in this room, so that tests can make each fail. LM
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import filecmp
 import itertools
@@ -24,7 +23,6 @@ from buildkit_migrate.files.ownership import dress, model_for
 
 __all__ = [
     "Aside",
-    "create",
     "discard_directory",
     "keep",
     "make_directory",
@@ -131,8 +129,13 @@ class Aside(Generic[New]):
 
 @contextlib.contextmanager
 def new_file(path: Path, *, mode: int, owner_of: Path | None = None) -> Iterator[Lock]:
-    """As `create`, of a file that the block fills; it stays locked. If the block fails it is removed."""
-    held = create(path, mode=mode, owner_of=owner_of)
+    """A new file, empty and locked exclusively, that the block fills. If it fails the file is removed.
+
+    ``path`` must not exist. ``owner_of``: the new file gets owner, group, ACL and attributes of this one, as
+    far as they can be had. It stays locked. Raises StorageError, also if that one's owner could not work
+    with it.
+    """
+    held = _create(path, mode=mode, owner_of=owner_of)
     with _removed_if_it_fails(held):
         yield held
 
@@ -149,12 +152,7 @@ def _removed_if_it_fails(held: Lock) -> Iterator[None]:
         raise
 
 
-def create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:
-    """A new file, empty and locked exclusively.
-
-    ``path`` must not exist. ``owner_of``: the new file gets owner, group, ACL and attributes of this one, as
-    far as they can be had. Raises StorageError, also if that one's owner could not work with it.
-    """
+def _create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:
     with storage_errors(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         held = Lock(path, fd)
@@ -194,6 +192,8 @@ def _rename_new(path: Path, target: Path) -> None:
 
 def _rename_without_links(path: Path, target: Path) -> None:
     """Where the system can't refuse to replace a file either, all that is left is to look for one before."""
+    import ctypes  # a daemon that loads this at its start needs none
+
     names = os.fsencode(path), os.fsencode(target)
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is not None:
