@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 import ondisk
-from buildkit_migrate import ensure_migrated, migrate_root, migrate_v2
+from buildkit_migrate import ensure_migrated, migrate_root, migrate_v2, root_status
 from buildkit_migrate.choices import ENGINES, ON_BROKEN
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
@@ -64,6 +64,12 @@ def test_words_that_there_are_not(
     with pytest.raises(ValueError, match=message):
         ENTRIES[entry](root, **options)
     assert ondisk.listing(root.root) == before
+
+
+@pytest.mark.parametrize("engine", ["sqlite", None, ""])
+def test_status_of_an_engine_that_there_is_not(root: OnDisk, engine: Any) -> None:
+    with pytest.raises(ValueError, match="engine must be 'bolt' or 'lmdb'"):
+        root_status(root.root, engine=engine)
 
 
 @pytest.mark.parametrize("path", [b"bytes", 3, 1.5, ["list"]])

@@ -337,8 +337,9 @@ def root_status(
     """How far each worker is, sorted by directory; from the files alone. Nothing is written.
 
     ``path``, ``missing_ok``: as for `find_root`. ``engine``: that a v2 store must have to be of use. Raises
-    the errors of `find_root`, JournalError and StorageError.
+    the errors of `find_root`, ValueError for an engine that there is not, JournalError and StorageError.
     """
+    check_options(engine=engine)
     root = find_root(path, missing_ok=missing_ok)
     statuses = [status(worker.v1, worker.v2, engine) for worker in root.workers]
     statuses += [

@@ -14,8 +14,8 @@ __all__ = ["ensure_migrated"]
 
 _KINDS = ("runc-", "containerd-")
 
-_MAGICS = {"bolt": b"\xed\xda\x0c\xed", "lmdb": b"\xde\xc0\xef\xbe"}
-"""By engine; as in `metadata.engines`, which is not worth its import here."""
+_MAGICS = {"bolt": b"\xed\xda\x0c\xed\x02\0\0\0", "lmdb": b"\xde\xc0\xef\xbe\x01\0\0\0"}
+"""By engine: its magic number and version; as in `store.engines`, which is not worth its import here."""
 _MAGIC_AT = 16
 
 
@@ -77,7 +77,7 @@ def _is_worker_settled(worker: str, magic: bytes | None) -> bool:
     except OSError:
         return False
     try:
-        return os.pread(fd, 4, _MAGIC_AT) == magic
+        return os.pread(fd, 8, _MAGIC_AT) == magic
     except OSError:
         return False
     finally:
