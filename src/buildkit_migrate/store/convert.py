@@ -86,8 +86,12 @@ def _target_exists(target: Path) -> UnusableTargetError:
 def _to_lmdb(source: Path, new_path: Path) -> Lock:
     from buildkit_migrate.store import lmdb_bulk
 
-    with Database.open(source) as database:
-        return lmdb_bulk.load(new_path, database.root, owner_of=source)
+    with contextlib.ExitStack() as held:
+        with Database.open(source) as database:  # an interrupt may come at its end
+            new = lmdb_bulk.load(new_path, database.root, owner_of=source)
+            held.callback(new.close)
+        held.pop_all()
+        return new
 
 
 def _to_bolt(source: Path, new_path: Path) -> Database:
