@@ -144,15 +144,16 @@ def test_each_module_is_in_a_room() -> None:
         floor(module)
 
 
-KNOWN = 6  # to be mended
+TO_BE_MENDED = "_native.plan"
+"""It still makes plain objects, which are above it."""
 
 
 def test_no_import_goes_up() -> None:
-    assert len(upward(imports())) <= KNOWN
+    assert [line for line in upward(imports()) if not line.startswith(TO_BE_MENDED)] == []
 
 
 def test_no_imports_in_a_circle() -> None:
-    assert len(circles(imports())) <= 1
+    assert circles(imports()) == []
     assert circles(includes()) == []
 
 

@@ -16,11 +16,12 @@ from buildkit_migrate.errors import DifferencesError, Error, JournalError, Stora
 from buildkit_migrate.migration.clean import Cleaned, CleanedOutcome, faults, leftovers, remove_leftovers
 from buildkit_migrate.migration.journal import journal_path, leases_before, read_state
 from buildkit_migrate.migration.kept import opened_kept
-from buildkit_migrate.migration.migrate import Migration, OnBroken, Progress, StrPath, refuse_broken, settled
+from buildkit_migrate.migration.migrate import Migration, OnBroken, StrPath, refuse_broken, settled
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.status import Stage, Status, status
 from buildkit_migrate.migration.undo import Undo, Undone, UndoneOutcome, refuse_losses
 from buildkit_migrate.migration.verification import Stopped, Verdict, Verification, opened_store, verify_files
+from buildkit_migrate.model import Progress
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.workspace.finding import Host, find_root, find_roots

@@ -7,7 +7,7 @@ objects are equal. They are made for people and tests; a migration of a million 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 __all__ = [
@@ -20,11 +20,15 @@ __all__ = [
     "PlainState",
     "PlainSurvey",
     "Problem",
+    "Progress",
     "Reason",
     "RecordPlan",
     "Resource",
     "Snapshot",
 ]
+
+Progress = Callable[[str], object]
+"""Called with what is done next."""
 
 PlainRecords = Mapping[bytes, Mapping[bytes, bytes | None]]
 """Record id to (metadata key to value bytes; None stands for a nested bucket under that key)."""

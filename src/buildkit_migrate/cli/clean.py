@@ -10,7 +10,7 @@ from buildkit_migrate.cli import options as shared
 from buildkit_migrate.cli import targets
 
 if TYPE_CHECKING:
-    from buildkit_migrate.migration.migrate import Progress
+    from buildkit_migrate.model import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]

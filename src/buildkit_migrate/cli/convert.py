@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _as_dict(done: Conversion) -> dict[str, Any]:
-    from buildkit_migrate.migration.report import named_text
+    from buildkit_migrate.values.text import named_text
 
     return {
         **named_text("source", done.source),

@@ -60,7 +60,8 @@ def known_error(error: Exception) -> errors.Error:
 
 
 def error_as_dict(error: errors.Error) -> dict[str, Any]:
-    from buildkit_migrate.migration.report import named_text, problem_as_dict
+    from buildkit_migrate.migration.report import problem_as_dict
+    from buildkit_migrate.values.text import named_text
 
     document: dict[str, Any] = {
         "type": type(error).__name__,
@@ -122,7 +123,7 @@ def error_lines(error: errors.Error, *, verbose: bool) -> Iterator[str]:
 
 
 def reports_as_dict(root: Path, reports: Sequence[Report], dry_run: bool, verbose: bool) -> dict[str, Any]:
-    from buildkit_migrate.migration.report import named_text
+    from buildkit_migrate.values.text import named_text
 
     workers = []
     for report in reports:
@@ -351,7 +352,7 @@ def _fields(record: PlannedRecord) -> dict[str, bytes]:
 
 
 def _record_as_dict(record: PlannedRecord) -> dict[str, str | bool | None]:
-    from buildkit_migrate.migration.report import named_text
+    from buildkit_migrate.values.text import named_text
 
     fields: dict[str, str | bool | None] = {"dropped": record.dropped}
     for name, value in _fields(record).items():
@@ -365,7 +366,7 @@ def _record_as_dict(record: PlannedRecord) -> dict[str, str | bool | None]:
 def results_as_dict(
     root: Path, results: Sequence[Verification | Undone | Status | Cleaned]
 ) -> dict[str, Any]:
-    from buildkit_migrate.migration.report import named_text
+    from buildkit_migrate.values.text import named_text
 
     workers = [result.as_dict() for result in results]
     return {**named_text("root", root), "workers": workers}

@@ -129,7 +129,7 @@ def _one_of_all(
     from importlib import import_module
 
     from buildkit_migrate.cli import render
-    from buildkit_migrate.migration.report import named_text
+    from buildkit_migrate.values.text import named_text
 
     try:
         result = work(root, progress)

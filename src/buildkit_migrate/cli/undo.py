@@ -11,8 +11,8 @@ from buildkit_migrate.cli import targets
 from buildkit_migrate.errors import UndoRefusedError
 
 if TYPE_CHECKING:
-    from buildkit_migrate.migration.migrate import Progress
     from buildkit_migrate.migration.undo import Undone
+    from buildkit_migrate.model import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]

@@ -11,7 +11,7 @@ from buildkit_migrate.cli import targets
 from buildkit_migrate.errors import DifferencesError
 
 if TYPE_CHECKING:
-    from buildkit_migrate.migration.migrate import Progress
+    from buildkit_migrate.model import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]

@@ -17,8 +17,8 @@ from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError, Jour
 from buildkit_migrate.files.durable import remove
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration import journal
-from buildkit_migrate.migration.report import named_text
 from buildkit_migrate.store.engines import engine_of
+from buildkit_migrate.values.text import named_text
 
 __all__ = ["Cleaned", "CleanedOutcome", "faults", "leftovers", "remove_leftovers"]
 

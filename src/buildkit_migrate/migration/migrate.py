@@ -20,16 +20,11 @@ from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
 from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
-from buildkit_migrate.files.access import Access
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.ownership import (
-    access_of,
     changed_access,
-    foresee,
-    foresee_replaced,
     is_read_only,
-    usable_mode,
 )
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.belonging import check_belonging
@@ -40,19 +35,18 @@ from buildkit_migrate.migration.previous import check_going_back, previous_is_to
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.resuming import check_is_the_same
 from buildkit_migrate.migration.target import target_at
+from buildkit_migrate.model import Progress
 from buildkit_migrate.store.engines import Engine, write_store
+from buildkit_migrate.workspace.new_files import foresee_migration
 from buildkit_migrate.workspace.place import Place
 
 if TYPE_CHECKING:
     from buildkit_migrate.files.locks import Lock
 
-__all__ = ["Migration", "OnBroken", "Progress", "migrate_v2", "refuse_broken", "settled"]
+__all__ = ["Migration", "OnBroken", "migrate_v2", "refuse_broken", "settled"]
 
 OnBroken = Literal["fail", "drop"]
 """What to do if records can't be migrated: change nothing at all, or leave them out of the new store."""
-
-Progress = Callable[[str], object]
-"""Called with what is done next."""
 
 StrPath = str | os.PathLike[str]
 
@@ -134,21 +128,6 @@ def _exists(path: Path) -> bool:
         except FileNotFoundError:
             return False
     return True
-
-
-def foresee_migration(
-    from_path: Path, to_path: Path, database: Path | None
-) -> dict[Path, tuple[Access, Access]]:
-    """By file that will be made: what the one has that it must be like, and what it will have itself.
-
-    ``database``: containerd's, if it will be replaced. Raises StorageError if a file can't be made, or not so
-    that the owner of the other one can work with it.
-    """
-    new = foresee(to_path, from_path, usable_mode(from_path))
-    found = {to_path: (access_of(from_path), new)}
-    if database is not None:
-        found[database] = (access_of(database), foresee_replaced(database))
-    return found
 
 
 class Migration:

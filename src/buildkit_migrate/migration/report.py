@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import enum
 import os
 from collections.abc import Mapping
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.model import Caution, Problem
 from buildkit_migrate.store.engines import Engine
+from buildkit_migrate.values.text import named_text
 
 if TYPE_CHECKING:
     from buildkit_migrate.workspace.place import Place
 
-__all__ = ["COUNTS", "Outcome", "Report", "named_text", "problem_as_dict"]
+__all__ = ["COUNTS", "Outcome", "Report", "problem_as_dict"]
 
 
 COUNTS: Final = (
@@ -113,14 +113,3 @@ def problem_as_dict(problem: Problem) -> dict[str, str | None]:
         "reason": str(problem.reason),
         **named_text("detail", problem.detail or None),
     }
-
-
-def named_text(name: str, value: bytes | str | Path | None) -> dict[str, str | None]:
-    """``{name: text}``, and ``{name}_b64`` with the exact bytes if they are not UTF-8."""
-    if value is None:
-        return {name: None}
-    exact = value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")
-    try:
-        return {name: exact.decode()}
-    except UnicodeDecodeError:
-        return {name: exact.decode(errors="replace"), f"{name}_b64": base64.b64encode(exact).decode()}

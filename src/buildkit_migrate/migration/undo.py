@@ -31,11 +31,11 @@ from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.changes import counted, database_changes, gone, store_changes, were
 from buildkit_migrate.migration.fingerprint import digest, fingerprint
 from buildkit_migrate.migration.journal import EDIT, NOTHING, PUT_BACK, Journal
-from buildkit_migrate.migration.report import named_text
 from buildkit_migrate.model import Before
 from buildkit_migrate.store.bolt_store import BoltStore
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.store.interface import ReadableStore
+from buildkit_migrate.values.text import named_text
 
 __all__ = ["Undo", "Undone", "UndoneOutcome", "refuse_losses"]
 

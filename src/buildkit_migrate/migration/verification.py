@@ -17,11 +17,12 @@ from buildkit_migrate.errors import DifferencesError
 from buildkit_migrate.migration.content import DIRECTORIES, blob_differences, directory_differences
 from buildkit_migrate.migration.findings import Difference, DifferenceKind, Findings
 from buildkit_migrate.migration.kept import Kept
-from buildkit_migrate.migration.report import named_text, problem_as_dict
+from buildkit_migrate.migration.report import problem_as_dict
 from buildkit_migrate.migration.snapshot_rules import snapshot_numbers
 from buildkit_migrate.migration.verify import Files, needed_snapshots, record_ids, store_differences, verify
 from buildkit_migrate.model import Kind, PlainState
 from buildkit_migrate.store.engines import engine_of
+from buildkit_migrate.values.text import named_text
 
 __all__ = [
     "Stopped",

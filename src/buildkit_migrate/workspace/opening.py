@@ -27,9 +27,10 @@ from buildkit_migrate.errors import (
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.locks import lock
 from buildkit_migrate.files.ownership import foresee, model_for
-from buildkit_migrate.migration.migrate import Progress, foresee_migration
+from buildkit_migrate.model import Progress
 from buildkit_migrate.settings import Setting
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
+from buildkit_migrate.workspace.new_files import foresee_migration
 from buildkit_migrate.workspace.place import Place
 
 if TYPE_CHECKING:

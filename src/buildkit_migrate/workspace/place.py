@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from buildkit_migrate.migration.report import named_text
 from buildkit_migrate.settings import Setting
+from buildkit_migrate.values.text import named_text
 
 __all__ = ["Place"]
 
