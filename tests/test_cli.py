@@ -245,6 +245,19 @@ def test_broken_records(root: OnDisk) -> None:
     assert "refused" in planned.stderr
 
 
+def test_dropping_all_records_is_refused(root: OnDisk) -> None:
+    """It would be an empty cache, and what containerd holds for the old one would stay for ever."""
+    ids = buckets(bucket(ondisk.tree(root.v1), b"_main"))
+    ondisk.edit(root.v1, {b"_main": {id: {b"cache.description": b"garbage"} for id in ids}})
+    before = ondisk.listing(root.worker)
+    for arguments in (("--on-broken", "drop"), ("--on-broken", "drop", "--dry-run"), ()):
+        error = failure(root.migrate("--format", "json", *arguments), 6)
+        assert len(error["problems"]) == len(ids)
+        assert f"no record of {root.v1} would be left" in error["hint"]
+        assert "--on-broken" not in error["hint"]
+    assert ondisk.listing(root.worker) == before
+
+
 def test_broken_records_dropped(root: OnDisk) -> None:
     base = broken(root)
     before = buckets(bucket(ondisk.tree(root.v1), b"_main"))

@@ -317,6 +317,8 @@ DAMAGE: dict[str, Callable[[OnDisk], object]] = {
     "v1, garbage": lambda root: root.v1.write_bytes(os.urandom(8192)),
     "v1, empty": lambda root: emptied(root.v1),
     "containerd's, empty": lambda root: emptied(root.containerd),
+    "snapshotter's, gone": lambda root: root.snapshots.unlink(),
+    "snapshotter's, a directory": lambda root: made_a_directory(root.snapshots),
 }
 
 

@@ -109,8 +109,8 @@ def migrate_root(
                     )
                 if unreachable:
                     reports[worker] = _skipped(worker, unreachable[0])
-            if on_broken == "fail" and not dry_run:
-                refuse_broken(list(migrations.values()))
+            if on_broken == "drop" or not dry_run:
+                refuse_broken(list(migrations.values()), on_broken)
             for worker, migration in migrations.items():
                 if dry_run:
                     reports[worker] = migration.report(Outcome.PLANNED)

@@ -93,8 +93,8 @@ class BrokenRecordsError(Error):
     exit_code = 6
     hint = "--on-broken drop leaves these records and their descendants out of the new store"
 
-    def __init__(self, message: str, problems: Sequence[object]) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, problems: Sequence[object], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.problems = tuple(problems)
 
 

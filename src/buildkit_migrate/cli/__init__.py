@@ -28,7 +28,7 @@ exit codes:
   3    no BuildKit root found, or several and no --all
   4    a daemon, or another migration, holds the root
   5    a database file is damaged
-  6    broken records, and --on-broken fail
+  6    broken records, and --on-broken fail; or nothing but broken records
   7    containerd's state for a worker is missing, or is not that of its v1 store
   8    the system refused to read or write (disk full, no permission, I/O error)
   9    what lies at metadata_v2.db is not a metadata store, or not of the engine asked

@@ -73,7 +73,8 @@ def migrate_v2(
     before anything is changed; raises DifferencesError. ``upstream_exact``: exactly the bytes that BuildKit's
     own migration writes, so without the sizes of blobs, which exports need since v0.8.
     ``previous_transaction``: v1 as it was before its newest transaction, which must be torn.
-    A dry run reports broken records whatever ``on_broken`` says; otherwise "fail" raises BrokenRecordsError.
+    Broken records raise BrokenRecordsError with "fail", but are reported by a dry run; with "drop" they do if
+    no record would be left.
     Raises ValueError for a word that an option does not have; BusyError, CorruptDatabaseError,
     UnusableTargetError, ContainerdStateError, JournalError, StorageError, and those of a running containerd.
     """
@@ -94,10 +95,10 @@ def migrate_v2(
         previous_transaction=previous_transaction,
         progress=progress,
     ) as migration:
+        if on_broken == "drop" or not dry_run:
+            refuse_broken([migration], on_broken)
         if dry_run:
             return migration.report(Outcome.PLANNED)
-        if on_broken == "fail":
-            refuse_broken([migration])
         migration.prepare()
         if verify:
             migration.verify()
@@ -391,12 +392,26 @@ class Migration:
         self.close()
 
 
-def refuse_broken(migrations: Sequence[Migration]) -> None:
-    """Raises BrokenRecordsError, with all of them, if any record can't be migrated as it is."""
-    broken = [migration for migration in migrations if migration.plan.problems]
-    if broken:
-        counted = [f"{len(migration.plan.problems)} in {migration.from_path}" for migration in broken]
-        raise BrokenRecordsError(
-            f"records that can't be migrated: {', '.join(counted)}; nothing was changed",
-            [problem for migration in broken for problem in migration.plan.problems],
+def refuse_broken(migrations: Sequence[Migration], on_broken: OnBroken) -> None:
+    """Raises BrokenRecordsError, with all broken records, if any record can't be migrated as it is.
+
+    With "drop" only if no record of a store would be left: that would be an empty cache, and nobody would
+    ever collect what containerd holds for the old one.
+    """
+    empty = [one for one in migrations if one.plan.counts["records"] and not one.plan.counts["kept"]]
+    broken = [one for one in migrations if one.plan.problems] if on_broken == "fail" else empty
+    if not broken:
+        return
+    counted = [f"{len(migration.plan.problems)} in {migration.from_path}" for migration in broken]
+    hint = None
+    if empty:
+        stores = ", ".join(str(migration.from_path) for migration in empty)
+        hint = (
+            f"no record of {stores} would be left: restore it from a backup, or move it away to begin "
+            "with an empty cache"
         )
+    raise BrokenRecordsError(
+        f"records that can't be migrated: {', '.join(counted)}; nothing was changed",
+        [problem for migration in broken for problem in migration.plan.problems],
+        hint=hint,
+    )

@@ -48,6 +48,7 @@ def _look_at_containerd(state: State, to_path: Path, obstacles: list[str], doubt
     beside = to_path.with_name(database.name)
     if beside.exists():  # an OCI worker's own, which may have been moved with it
         database = beside
+        _look_at_snapshotter(to_path.with_name("snapshots") / "metadata.db", doubts)
     now = fingerprint(database)
     if not now:
         doubts.append(f"{database} is not there")
@@ -71,3 +72,12 @@ def _look_at_containerd(state: State, to_path: Path, obstacles: list[str], doubt
         doubts.append(f"{kept} is not as it was")
     if now != state.containerd_after or state.used:
         doubts.append(f"{database} was used since")
+
+
+def _look_at_snapshotter(database: Path, doubts: list[str]) -> None:
+    """Where an OCI worker has it; an undo may be told another place."""
+    try:
+        if not fingerprint(database):
+            doubts.append(f"{database}, the snapshotter's database, is not there")
+    except CorruptDatabaseError as error:
+        doubts.append(str(error))
