@@ -58,18 +58,16 @@ _ROOT_LABEL_ONLY: Final = api.FieldMask(paths=[b"labels." + ROOT_LABEL])
 """An update with this mask sets this label, or removes it, and leaves the others alone (section 4)."""
 
 _SNAPSHOTTERS: Final = (
-    *(
-        "overlayfs",
-        "native",
-        "fuse-overlayfs",
-        "stargz",
-        "soci",
-        "nydus",
-        "erofs",
-        "btrfs",
-        "zfs",
-        "devmapper",
-    ),
+    "overlayfs",
+    "native",
+    "fuse-overlayfs",
+    "stargz",
+    "soci",
+    "nydus",
+    "erofs",
+    "btrfs",
+    "zfs",
+    "devmapper",
 )
 """Where the snapshots of a cache may be that are not where they were looked for."""
 
