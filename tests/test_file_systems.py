@@ -155,12 +155,9 @@ def test_without_hard_links_the_old_database_is_copied(
 @functools.cache
 def calls() -> tuple[str, ...]:
     """Those of an undisturbed migration without hard links."""
-    with tempfile.TemporaryDirectory() as directory:
-        os.environ["FAULTY_LINKS"] = "EPERM"
-        try:
-            result = fault_points.run(-1, "none", "migrate", ondisk.sample(Path(directory)))
-        finally:
-            del os.environ["FAULTY_LINKS"]
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("FAULTY_LINKS", "EPERM")
+        result = fault_points.run(-1, "none", "migrate", ondisk.sample(Path(directory)))
     assert result.returncode == 0, result.stderr
     return tuple(result.stderr.split())
 
