@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
@@ -181,15 +182,18 @@ def _migration(
     )
 
 
-def _carry_out(migrations: Mapping[Worker, Migration], reports: dict[Worker, Report | None]) -> None:
-    finished: list[Report] = []
-    for worker, migration in migrations.items():
+def _carry_out(
+    planned: Mapping[Worker, Migration] | Mapping[Worker, Undo], results: MutableMapping[Worker, Any]
+) -> None:
+    """One after the other; an error has the results of those that are done."""
+    finished: list[Report | Undone] = []
+    for worker, one in planned.items():
         try:
-            reports[worker] = report = migration.carry_out()
+            results[worker] = result = one.carry_out()
         except Error as error:
             error.reports = tuple(finished)
             raise
-        finished.append(report)
+        finished.append(result)
 
 
 def undo_root(
@@ -259,7 +263,7 @@ def undo_root(
             _refuse(obstacles)
             if not force:
                 refuse_losses(list(undos.values()))
-            _go_back(undos, results)
+            _carry_out(undos, results)
     skipped = [Undone(one.v1, one.v2, UndoneOutcome.SKIPPED, reason=one.reason) for one in root.skipped]
     return sorted([*results.values(), *skipped], key=lambda undone: undone.worker)
 
@@ -271,17 +275,6 @@ def _refuse(errors: Sequence[JournalError | DifferencesError]) -> None:
         hint = "; ".join(sorted({error.hint for error in errors}))
         interrupted = any(isinstance(error, JournalError) for error in errors)
         raise JournalError(message, hint=hint) if interrupted else DifferencesError(message, (), hint=hint)
-
-
-def _go_back(undos: Mapping[Worker, Undo], results: dict[Worker, Undone]) -> None:
-    finished: list[Undone] = []
-    for worker, undo in undos.items():
-        try:
-            results[worker] = undone = undo.carry_out()
-        except Error as error:
-            error.reports = tuple(finished)
-            raise
-        finished.append(undone)
 
 
 def clean_root(

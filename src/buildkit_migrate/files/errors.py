@@ -8,7 +8,7 @@ from pathlib import Path
 
 from buildkit_migrate.errors import StorageError
 
-__all__ = ["storage_errors"]
+__all__ = ["exists", "storage_errors"]
 
 
 @contextlib.contextmanager
@@ -18,3 +18,13 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something at ``path``, links followed. Raises StorageError if that can't be told."""
+    with storage_errors(path):
+        try:
+            path.stat()
+        except FileNotFoundError:
+            return False
+    return True

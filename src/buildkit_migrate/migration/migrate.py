@@ -21,7 +21,7 @@ from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
 from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
 from buildkit_migrate.files.durable import Aside
-from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.ownership import (
     changed_access,
     is_read_only,
@@ -117,18 +117,9 @@ def settled(from_path: Path, to_path: Path, engine: Engine | None = None) -> Rep
         target.check()
         newer = None if engine is None else newer_records(from_path, to_path, target.engine)
         return Report(from_path, to_path, Outcome.ALREADY_MIGRATED, engine=target.engine, newer_in_v1=newer)
-    if not _exists(from_path):
+    if not exists(from_path):
         return Report(from_path, to_path, Outcome.NOTHING_TO_MIGRATE)
     return None
-
-
-def _exists(path: Path) -> bool:
-    with storage_errors(path):
-        try:
-            path.stat()
-        except FileNotFoundError:
-            return False
-    return True
 
 
 class Migration:

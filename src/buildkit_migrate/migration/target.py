@@ -11,7 +11,7 @@ from typing import Final
 
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, UnusableTargetError
-from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.store.engines import Engine, engine_of
 from buildkit_migrate.values import keys
 
@@ -44,7 +44,7 @@ def target_at(path: Path, wanted: Engine | None) -> Target | None:
 
     Nothing is written. A bolt store that another process has locked is a store. Raises StorageError.
     """
-    if not _exists(path):
+    if not exists(path):
         return None
     try:
         engine = engine_of(path)
@@ -72,15 +72,6 @@ def foreign_buckets(database: Database) -> list[bytes]:
     """
     names = [name for name, _ in database.root.items()]
     return [] if keys.MAIN_BUCKET in names else [name for name in names if name not in _STORE_BUCKETS]
-
-
-def _exists(path: Path) -> bool:
-    with storage_errors(path):
-        try:
-            path.stat()
-        except FileNotFoundError:
-            return False
-    return True
 
 
 def _fault(path: Path, engine: Engine) -> str:

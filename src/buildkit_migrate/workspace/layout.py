@@ -36,12 +36,10 @@ _STATE_FILES: Final = {LOCK_FILE, "cache.db", "history.db"}
 
 
 @dataclass(frozen=True)
-class Worker:
-    """A worker directory. ``kind``: OCI_WORKER or CONTAINERD_WORKER."""
+class _Directory:
+    """With the places of its stores."""
 
     path: Path
-    kind: str
-    snapshotter: str
 
     @property
     def v1(self) -> Path:
@@ -53,19 +51,18 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class Worker(_Directory):
+    """A worker directory. ``kind``: OCI_WORKER or CONTAINERD_WORKER."""
+
+    kind: str
+    snapshotter: str
+
+
+@dataclass(frozen=True)
+class Skipped(_Directory):
     """A directory that is named like a worker's and is none. ``reason``: for people."""
 
-    path: Path
     reason: str
-
-    @property
-    def v1(self) -> Path:
-        return self.path / "metadata.db"
-
-    @property
-    def v2(self) -> Path:
-        return self.path / "metadata_v2.db"
 
 
 @dataclass(frozen=True)
