@@ -12,6 +12,7 @@ import pytest
 import ondisk
 from buildkit_migrate import migrate_root, open_store, root_status
 from buildkit_migrate.lmdb import LMDB_MAGIC
+from buildkit_migrate.migration import target
 from buildkit_migrate.migration.status import Stage
 from buildkit_migrate.store.engines import Engine
 from dicts import file_of
@@ -130,3 +131,9 @@ def test_an_lmdb_store_that_this_process_has_open(root: OnDisk) -> None:
     with open_store(root.v2):
         (status,) = root_status(root.root, engine="lmdb")
     assert status.stage is Stage.MIGRATED
+
+
+def test_store_removed_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An undo by another process: there is no store, and no error."""
+    monkeypatch.setattr(target, "exists", lambda path: True)
+    assert target.target_at(tmp_path / "metadata_v2.db", "bolt") is None

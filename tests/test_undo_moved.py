@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ import ondisk
 import plain_bbolt
 from buildkit_migrate.api import root_status, undo_root
 from buildkit_migrate.bolt.edits import Edits
-from buildkit_migrate.errors import StorageError
+from buildkit_migrate.errors import BusyError, StorageError
 from buildkit_migrate.migration import undo as undo_module
 from buildkit_migrate.migration.journal import Journal
 from buildkit_migrate.store.bolt_store import BoltFileStore
@@ -346,10 +347,16 @@ def test_records_that_v1_lost(root: OnDisk) -> None:
 
 
 def test_status_while_others_migrate_and_undo(root: OnDisk) -> None:
+    def when_free(change: Callable[[], object]) -> None:
+        while True:  # `status` holds a shared lock while it looks at a store
+            with contextlib.suppress(BusyError):
+                change()
+                return
+
     def work() -> None:
         for _ in range(10):
-            root.migrate_here()
-            undo_root(root.root)
+            when_free(root.migrate_here)
+            when_free(lambda: undo_root(root.root))
 
     with ThreadPoolExecutor(1) as thread:
         working = thread.submit(work)

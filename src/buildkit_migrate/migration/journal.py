@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from buildkit_migrate.errors import CorruptDatabaseError, JournalError
+from buildkit_migrate.errors import CorruptDatabaseError, JournalError, StorageError
 from buildkit_migrate.files.durable import (
     discard_directory,
     make_directory,
@@ -207,6 +207,8 @@ class Journal:
         if not _is_there(path):
             return None
         environment = _snapshot(path) if read_only else _open(path, map_size=_FIRST_MAP)
+        if environment is None:
+            return None
         with contextlib.ExitStack() as failed:
             failed.callback(environment.close)
             state = _state_in(environment, path)
@@ -307,7 +309,10 @@ def read_state(path: Path) -> State | None:
     """
     if not _is_there(path):
         return None
-    with contextlib.closing(_snapshot(path)) as environment:
+    environment = _snapshot(path)
+    if environment is None:
+        return None
+    with contextlib.closing(environment):
         return _state_in(environment, path)
 
 
@@ -359,11 +364,17 @@ def _open(path: Path, *, map_size: int, create: bool = False) -> lmdb.Environmen
         return lmdb.open(os.fsencode(path), map_size=map_size, create=create, mode=0o600, readahead=False)
 
 
-def _snapshot(path: Path) -> lmdb.Environment:
+def _snapshot(path: Path) -> lmdb.Environment | None:
+    """None if another process has just removed the journal."""
     from buildkit_migrate.lmdb.file import snapshot
 
-    with _errors(path):
-        return snapshot(path / _DATA)
+    try:
+        with _errors(path):
+            return snapshot(path / _DATA)
+    except StorageError as error:
+        if error.missing:
+            return None
+        raise
 
 
 def _write(

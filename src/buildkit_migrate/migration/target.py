@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.bolt import Database
-from buildkit_migrate.errors import BusyError, CorruptDatabaseError, UnusableTargetError
+from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError, UnusableTargetError
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.store.engines import Engine, engine_of
 from buildkit_migrate.values import keys
@@ -51,6 +51,10 @@ def target_at(path: Path, wanted: Engine | None) -> Target | None:
         fault = _fault(path, engine)
     except CorruptDatabaseError as error:
         engine, fault = None, f"is not a readable metadata store: {error.rule}"
+    except StorageError as error:
+        if error.missing:
+            return None  # Another process removed it between the two looks at it.
+        raise
     if fault:
         return Target(path, None, fault, _MOVE_AWAY)
     if wanted is None or engine == wanted:
