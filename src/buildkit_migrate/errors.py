@@ -134,7 +134,7 @@ class DifferencesError(Error):
     exit_code = 10
     hint = "the v1 store is as it was; please report this"
 
-    def __init__(self, message: str, differences: Sequence[object], *, hint: str = "") -> None:
+    def __init__(self, message: str, differences: Sequence[object], *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.differences = tuple(differences)
 

@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BrokenRecordsError, RecordNotFoundError
+from buildkit_migrate.model import Problem, Reason
 from buildkit_migrate.values import gojson
 from buildkit_migrate.values.gojson import Value
 from buildkit_migrate.values.keys import (
@@ -334,5 +335,7 @@ def _item(id: bytes, stored: Stored) -> Item:
         return Item(id, True, dict(_values(stored)))
     except _UndecodableAtError as error:
         raise BrokenRecordsError(
-            f"record {id!r}: the value of {error.key!r} does not decode: {error.__cause__}", [(id, error.key)]
+            f"record {id!r}: the value of {error.key!r} does not decode: {error.__cause__}",
+            [Problem(id, Reason.UNDECODABLE, error.key)],
+            hint="",
         ) from error.__cause__
