@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import stores
 from buildkit_migrate.errors import BrokenRecordsError, EditConflictError
+from buildkit_migrate.model import Problem, Reason
 from buildkit_migrate.store.engines import open_store
 from buildkit_migrate.store.interface import MetadataStore, RecordUpdate
 from buildkit_migrate.values import gojson
@@ -103,7 +104,7 @@ class Model:
             if decoded is None:
                 continue
             if decoded[1] is not None:
-                return id, decoded[1]
+                return Problem(id, Reason.UNDECODABLE, decoded[1])
             answer.append((id, decoded[0]))
         return answer
 
