@@ -22,7 +22,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import containerd_daemon
-from buildkit_migrate._native.plan import Plan, Records
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bench.synthetic import WORKER, generate
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.containerd.client import Client
@@ -32,6 +32,7 @@ from buildkit_migrate.containerd.protocol import methods
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.migration.journal import Journal
 from buildkit_migrate.migration.migrate import migrate_v2
+from buildkit_migrate.migration.plan import planned_record, read_records
 from conftest import Report
 
 pytestmark = pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing())
@@ -74,7 +75,7 @@ class Run:
         options = ConnectionOptions(self.daemon.address, concurrency=concurrency)
         self.containerd = held.enter_context(LiveContainerd.open(options=options))
         self.source = held.enter_context(Database.open(copy / "metadata.db"))
-        self.records = Records(self.source.reader)
+        self.records = read_records(self.source.reader)
         self.plan = Plan(self.records, self.containerd.survey(self.records))
 
     @property
@@ -90,7 +91,7 @@ class Run:
         """Each record is asked for and updated by itself; blobs that records share count for each."""
         counts = self.plan.counts
         snapshots = counts["unlabel_snapshots"] - counts["views"]  # of records without equal-mutable
-        blobs = sum(self.plan.record(index).blob != b"" for index in range(len(self.records)))
+        blobs = sum(planned_record(self.plan, index).blob != b"" for index in range(len(self.records)))
         leases = counts["leases_to_create"] + counts["resources_to_add"]
         return 2 * snapshots + 2 * blobs + leases + counts["views"]
 

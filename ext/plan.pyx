@@ -1,80 +1,23 @@
-"""Python face of records, survey, plan and its edits. The stub documents it."""
+"""The plan of a migration, as codes and columns, and the edits that carry it out."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdlib cimport free
 
 from buildkit_migrate._native.bolt cimport Reader
+from buildkit_migrate._native.facts cimport Records, Survey
 from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
 from bolt_reader cimport bkm_bolt, c_bool
 from core_span cimport bkm_span, to_bytes, to_span
+from plan_records cimport bkm_records, bkm_value_problem
+from plan_survey cimport bkm_survey
 from sha256_kernel cimport bkm_sha256_kernel, select_kernel
 
 import os
-from collections import namedtuple
 
-from buildkit_migrate.values.times import stored_time, text_time
 from buildkit_migrate.errors import CorruptDatabaseError
-from buildkit_migrate.values import gojson, keys
-from buildkit_migrate.model import Caution, PlainPlan, Problem, Reason, RecordPlan
 
-
-cdef extern from "plan/records.h" nogil:
-    enum:
-        BKM_STORED_TEXTS
-        BKM_KEY_WRITTEN
-        BKM_KEY_BLOB_SIZE
-        BKM_KEY_BLOB_MAPPING
-        BKM_KEY_ANY
-
-    ctypedef struct bkm_value_problem:
-        uint32_t record
-        bkm_span key
-
-    ctypedef struct bkm_odd_value:
-        uint32_t kind
-        bkm_span value
-
-    ctypedef struct bkm_records:
-        size_t count
-        bkm_span *id
-        bkm_span *equal_mutable
-        uint8_t *empty_mapping
-        bkm_value_problem *problems
-        size_t problem_count
-        bkm_odd_value *odd
-        size_t odd_count
-
-    bint bkm_records_read(bkm_records *records, bkm_bolt *bolt)
-    void bkm_records_free(bkm_records *records)
-    bint bkm_records_refuse(bkm_records *records, size_t odd)
-    bint bkm_records_accept(bkm_records *records, size_t odd, bkm_span text, bkm_span diff_id)
-    void bkm_records_settled(bkm_records *records)
-
-cdef extern from "plan/survey.h" nogil:
-    ctypedef struct bkm_survey:
-        size_t snapshot_count
-        bkm_span *snapshot
-        bkm_span *snapshot_parent
-        uint8_t *snapshot_kind
-        uint8_t *snapshot_root
-        size_t blob_count
-        bkm_span *blob
-        uint8_t *blob_root
-        int64_t *blob_size
-        size_t lease_count
-        bkm_span *lease
-        uint8_t *lease_expires
-        uint8_t *lease_complete
-        size_t *lease_end
-        size_t resource_count
-
-    bkm_bolt *bkm_survey_read(
-        bkm_survey *survey, bkm_bolt *metadata, bkm_bolt *snapshots, bkm_span name_space, bkm_span snapshotter
-    )
-    void bkm_survey_free(bkm_survey *survey)
-    bint bkm_survey_add_resource(bkm_survey *survey, bkm_span id, bint is_content)
 
 cdef extern from "plan/plan.h" nogil:
     enum:
@@ -151,9 +94,6 @@ cdef extern from "plan/plan.h" nogil:
 cdef extern from "bolt/reader.h" nogil:
     int BKM_OK
 
-cdef extern from "core/column.h" nogil:
-    size_t BKM_MAX_ROWS
-
 cdef extern from "plan/edits.h" nogil:
     ctypedef struct bkm_operations:
         uint8_t *data
@@ -183,240 +123,33 @@ cdef extern from "plan/edits.h" nogil:
     void bkm_containerd_edits_free(bkm_containerd_edits *edits)
 
 
-PlannedRecord = namedtuple(
-    "PlannedRecord", "id dropped committed parent snapshot blob diff_id chain_id blob_chain_id"
-)
+# What is wrong with a record.
+REPAIRED = BKM_REPAIRED
+BAD_ID = BKM_BAD_ID
+UNDECODABLE = BKM_UNDECODABLE
+KEY_IS_BUCKET = BKM_KEY_IS_BUCKET
+EQUAL_MUTABLE_CYCLE = BKM_EQUAL_MUTABLE_CYCLE
+NO_TARGET = BKM_NO_TARGET
+NO_SNAPSHOT = BKM_NO_SNAPSHOT
+BAD_DIGEST = BKM_BAD_DIGEST
+KEY_TOO_LONG = BKM_KEY_TOO_LONG
+NO_PARENT = BKM_NO_PARENT
+PARENT_CYCLE = BKM_PARENT_CYCLE
+TARGET_DROPPED = BKM_TARGET_DROPPED
+PARENT_DROPPED = BKM_PARENT_DROPPED
 
-cdef dict REASONS = {
-    BKM_REPAIRED: Reason.REPAIRED,
-    BKM_BAD_ID: Reason.BAD_ID,
-    BKM_UNDECODABLE: Reason.UNDECODABLE,
-    BKM_KEY_IS_BUCKET: Reason.KEY_IS_BUCKET,
-    BKM_EQUAL_MUTABLE_CYCLE: Reason.CYCLE,
-    BKM_NO_TARGET: Reason.NO_TARGET,
-    BKM_NO_SNAPSHOT: Reason.NO_SNAPSHOT,
-    BKM_BAD_DIGEST: Reason.BAD_DIGEST,
-    BKM_KEY_TOO_LONG: Reason.KEY_TOO_LONG,
-    BKM_NO_PARENT: Reason.NO_PARENT,
-    BKM_PARENT_CYCLE: Reason.CYCLE,
-    BKM_TARGET_DROPPED: Reason.DESCENDANT,
-    BKM_PARENT_DROPPED: Reason.DESCENDANT,
-}
-
-
-@cython.final
-cdef class Records(Guarded):
-    cdef bkm_records records
-    cdef readonly Reader reader
-    cdef list owned  # the texts that do not lie in the file as they are
-
-    def __cinit__(self, Reader reader not None):
-        cdef size_t odd
-        cdef bint read
-        self.reader = reader
-        self.owned = []
-        reader.enter()
-        try:
-            with nogil:
-                read = bkm_records_read(&self.records, &reader.bolt)
-            if not read:
-                raise reader.failure()
-        finally:
-            reader.leave()
-        for odd in range(self.records.odd_count):
-            if not self.settle(odd):
-                raise MemoryError
-        bkm_records_settled(&self.records)
-
-    def __dealloc__(self):
-        bkm_records_free(&self.records)
-
-    cdef bint settle(self, size_t odd) except -1:
-        """Decide a value that the native recogniser left open. False when out of memory."""
-        cdef bkm_span text
-        cdef bkm_span diff_id
-        cdef uint32_t kind = self.records.odd[odd].kind
-        value = to_bytes(self.records.odd[odd].value)
-        text.data = diff_id.data = NULL
-        text.size = diff_id.size = 0
-        try:
-            if kind == BKM_KEY_BLOB_MAPPING:
-                mapping = gojson.blob_mapping(value)
-                if mapping is not None:
-                    self.owned.append(mapping)
-                    text = to_span(mapping[0])
-                    diff_id = to_span(mapping[1])
-            else:
-                gojson.decode(value)
-                if kind not in (BKM_KEY_ANY, BKM_KEY_WRITTEN, BKM_KEY_BLOB_SIZE):
-                    string = gojson.string(value)
-                    self.owned.append(string)
-                    text = to_span(string)
-        except gojson.UndecodableValueError:
-            return bkm_records_refuse(&self.records, odd)
-        return bkm_records_accept(&self.records, odd, text, diff_id)
-
-    def __len__(self):
-        return self.records.count
-
-    def ids(self):
-        cdef size_t i
-        for i in range(self.records.count):
-            yield to_bytes(self.records.id[i])
-
-
-@cython.final
-cdef class Survey(Guarded):
-    cdef bkm_survey survey
-    cdef list owned  # what the spans point into
-    cdef str stated_snapshotter
-    cdef str stated_namespace
-
-    def __init__(
-        self,
-        str snapshotter not None,
-        snapshots,
-        blobs,
-        leases,
-        str namespace not None="buildkit",
-        expiring=(),
-    ):
-        self.begin()
-        self.owned = []
-        self.stated_snapshotter = snapshotter
-        self.stated_namespace = namespace
-        by_name = {name: (kind, parent, root) for name, kind, parent, root in snapshots}
-        self.fill_snapshots(sorted(by_name.items()))
-        by_digest = {digest: (root, size) for digest, root, size in blobs}
-        self.fill_blobs(sorted(by_digest.items()))
-        self.fill_leases(dict(leases), frozenset(expiring))
-        self.leave()
-
-    def __dealloc__(self):
-        bkm_survey_free(&self.survey)
-
-    @property
-    def snapshotter(self):
-        self.idle()
-        return self.stated_snapshotter
-
-    @property
-    def namespace(self):
-        self.idle()
-        return self.stated_namespace
-
-    @staticmethod
-    def offline(Reader metadata not None, Reader snapshots, str namespace not None, str snapshotter not None):
-        cdef Survey survey = Survey.__new__(Survey)
-        cdef bytes name_space = namespace.encode()
-        cdef bytes name = snapshotter.encode()
-        cdef bkm_bolt *kinds = NULL if snapshots is None else &snapshots.bolt
-        survey.owned = [metadata, snapshots]
-        survey.stated_namespace = namespace
-        survey.stated_snapshotter = snapshotter
-        cdef bkm_span name_space_span = to_span(name_space)
-        cdef bkm_span name_span = to_span(name)
-        cdef bkm_bolt *failed
-        cdef Reader second = None if snapshots is metadata else snapshots
-        metadata.enter()
-        try:
-            if second is not None:
-                second.enter()
-            with nogil:
-                failed = bkm_survey_read(&survey.survey, &metadata.bolt, kinds, name_space_span, name_span)
-            if second is not None:
-                second.leave()
-            if failed != NULL:
-                raise metadata.failure() if failed == &metadata.bolt else snapshots.failure()
-        finally:
-            metadata.leave()
-        survey.leave()
-        return survey
-
-    cdef bkm_span *pack(self, list values) except NULL:
-        """The values one after the other in one block. ValueError for one that no file could hold."""
-        if <size_t>len(values) > BKM_MAX_ROWS:
-            raise ValueError(f"more than {BKM_MAX_ROWS} snapshots, blobs or leases are not supported")
-        cdef bkm_span *spans = <bkm_span *>malloc((len(values) + 1) * sizeof(bkm_span))
-        if spans == NULL:
-            raise MemoryError
-        cdef bytes block
-        cdef bytes value
-        cdef const uint8_t *at
-        cdef Py_ssize_t i
-        try:
-            block = b"".join(values)
-            self.owned.append(block)
-            at = <const uint8_t *><const char *>block
-            for i, value in enumerate(values):
-                spans[i].data = at
-                spans[i].size = to_span(value).size
-                at += spans[i].size
-        except BaseException:
-            free(spans)
-            raise
-        return spans
-
-    cdef int fill_snapshots(self, list rows) except -1:
-        cdef size_t i
-        self.survey.snapshot = self.pack([name for name, _ in rows])
-        self.survey.snapshot_parent = self.pack([row[1] for _, row in rows])
-        self.survey.snapshot_kind = <uint8_t *>calloc(len(rows) + 1, 1)
-        self.survey.snapshot_root = <uint8_t *>calloc(len(rows) + 1, 1)
-        if self.survey.snapshot_kind == NULL or self.survey.snapshot_root == NULL:
-            raise MemoryError
-        self.survey.snapshot_count = len(rows)
-        for i, (_, (kind, _, root)) in enumerate(rows):
-            self.survey.snapshot_kind[i] = kind
-            self.survey.snapshot_root[i] = bool(root)
-        return 0
-
-    cdef int fill_blobs(self, list rows) except -1:
-        cdef size_t i
-        self.survey.blob = self.pack([digest for digest, _ in rows])
-        self.survey.blob_root = <uint8_t *>calloc(len(rows) + 1, 1)
-        self.survey.blob_size = <int64_t *>calloc(len(rows) + 1, sizeof(int64_t))
-        if self.survey.blob_root == NULL or self.survey.blob_size == NULL:
-            raise MemoryError
-        self.survey.blob_count = len(rows)
-        for i, (_, (root, size)) in enumerate(rows):
-            if size is not None and not 0 < size < 1 << 63:
-                raise ValueError(f"a blob can't have {size} bytes")
-            self.survey.blob_root[i] = bool(root)
-            self.survey.blob_size[i] = size or 0
-        return 0
-
-    cdef int fill_leases(self, dict leases, frozenset expiring) except -1:
-        cdef size_t i
-        cdef list ids = sorted(leases)
-        cdef bytes resource
-        snapshot_type = f"snapshots/{self.stated_snapshotter}"
-        self.survey.lease = self.pack(ids)
-        self.survey.lease_end = <size_t *>calloc(len(ids) + 1, sizeof(size_t))
-        self.survey.lease_complete = <uint8_t *>calloc(len(ids) + 1, 1)
-        self.survey.lease_expires = <uint8_t *>calloc(len(ids) + 1, 1)
-        if (
-            self.survey.lease_end == NULL
-            or self.survey.lease_complete == NULL
-            or self.survey.lease_expires == NULL
-        ):
-            raise MemoryError
-        self.survey.lease_count = len(ids)
-        for i, id in enumerate(ids):
-            self.survey.lease_complete[i] = leases[id] is None
-            self.survey.lease_expires[i] = id in expiring
-            for kind, resource in sorted(leases[id] or ()):
-                if kind != "content" and kind != snapshot_type:
-                    continue
-                self.owned.append(resource)
-                if not bkm_survey_add_resource(&self.survey, to_span(resource), kind == "content"):
-                    raise MemoryError
-            self.survey.lease_end[i] = self.survey.resource_count
-        return 0
+# What is odd about a record that is kept.
+EMPTY_BLOB_MAPPING, NO_BLOB_SIZE, PARENT_WITHOUT_RECORD = range(3)
 
 
 @cython.final
 cdef class Plan(Guarded):
+    """All that a migration will do (spec buildkit-metadata, sections 4 and 5); equal to `oracle.plan`.
+
+    `upstream_exact`: without the sizes of blobs, which upstream does not write. Records are numbered in the
+    order of their ids; what takes a number raises IndexError.
+    """
+
     cdef bkm_plan plan
     cdef readonly Records records
     cdef readonly Survey survey
@@ -441,17 +174,28 @@ cdef class Plan(Guarded):
 
     @property
     def counts(self):
+        """How many there are of each.
+
+        records; snapshots_needed (by records without an equal-mutable one), snapshots_found (of these); kept,
+        dropped; of those kept: committed, blobs (that get blob keys), blob_sizes (with the size), chains
+        (that get new chain ids), leases_to_create, leases_to_keep (that lose the gc.expire label),
+        resources_to_add; unlabel_snapshots (views included), unlabel_blobs, views (that lose the label);
+        labels_left_snapshots, labels_left_blobs (that keep it).
+        """
         cdef dict counts = self.plan.counts
         counts["dropped"] = counts["records"] - counts["kept"]
         return counts
 
-    @property
-    def problems(self):
+    def faults(self):
+        """Id, code of what is wrong, and the key, target, blob or parent that it is about ("" if none).
+
+        One for each record that is dropped or REPAIRED, sorted by id.
+        """
         cdef size_t i
         cdef size_t count = self.records.records.count
-        return [self.problem(i) for i in range(count) if self.plan.reason[i] != BKM_SOUND]
+        return [self.fault(i) for i in range(count) if self.plan.reason[i] != BKM_SOUND]
 
-    cdef object problem(self, size_t record):
+    cdef tuple fault(self, size_t record):
         reason = self.plan.reason[record]
         detail = b""
         if reason == BKM_UNDECODABLE or reason == BKM_KEY_IS_BUCKET:
@@ -462,7 +206,7 @@ cdef class Plan(Guarded):
             detail = to_bytes(self.plan.blob[record])
         elif reason in (BKM_NO_PARENT, BKM_PARENT_CYCLE, BKM_PARENT_DROPPED):
             detail = to_bytes(self.plan.parent[record])
-        return Problem(self.id(record), REASONS[reason], detail)
+        return self.id(record), reason, detail
 
     cdef bytes faulty_key(self, size_t record):
         cdef size_t low = 0
@@ -481,20 +225,20 @@ cdef class Plan(Guarded):
     cdef bytes id(self, size_t record):
         return to_bytes(self.records.records.id[record])
 
-    @property
-    def cautions(self):
+    def oddities(self):
+        """Id and code of all that is odd about records that are kept, sorted by id."""
         cdef size_t i
-        cautions = set()
+        found = []
         for i in range(self.records.records.count):
             if bkm_plan_dropped(&self.plan, i):
                 continue
             if self.records.records.empty_mapping[i]:
-                cautions.add((self.id(i), Caution.EMPTY_BLOB_MAPPING))
+                found.append((self.id(i), EMPTY_BLOB_MAPPING))
             if bkm_plan_lacks_blob_size(&self.plan, i):
-                cautions.add((self.id(i), Caution.NO_BLOB_SIZE))
+                found.append((self.id(i), NO_BLOB_SIZE))
             if self.plan.flags[i] & BKM_PARENT_WITHOUT_RECORD:
-                cautions.add((self.id(i), Caution.PARENT_WITHOUT_RECORD))
-        return cautions
+                found.append((self.id(i), PARENT_WITHOUT_RECORD))
+        return found
 
     cdef bytes chain_id(self, size_t record):
         cdef uint8_t[BKM_ID_SIZE] space
@@ -504,33 +248,54 @@ cdef class Plan(Guarded):
         cdef uint8_t[BKM_ID_SIZE] space
         return to_bytes(bkm_blob_chain_id(&self.plan.chain_input, &self.plan.chains, record, space))
 
-    def record(self, Py_ssize_t index):
-        if index < 0 or index >= len(self.records):
+    def is_dropped(self, Py_ssize_t index):
+        """Whether the record can't be migrated; then it has nothing of what follows but its id."""
+        if index < 0 or <size_t>index >= self.records.records.count:
             raise IndexError("record index out of range")
-        id = self.id(index)
-        if bkm_plan_dropped(&self.plan, index):
-            return PlannedRecord(id, True, False, b"", b"", b"", b"", b"", b"")
-        return PlannedRecord(
-            id=id,
-            dropped=False,
-            committed=bool(self.plan.flags[index] & BKM_PUT_COMMITTED),
-            parent=to_bytes(self.plan.parent[index]),
-            snapshot=id,
-            blob=to_bytes(self.plan.blob[index]),
-            diff_id=to_bytes(self.plan.diff_id[index]),
-            chain_id=self.chain_id(index),
-            blob_chain_id=self.blob_chain_id(index),
+        return bool(bkm_plan_dropped(&self.plan, index))
+
+    def is_committed(self, Py_ssize_t index):
+        """Whether its snapshot is marked as committed."""
+        return not self.is_dropped(index) and bool(self.plan.flags[index] & BKM_PUT_COMMITTED)
+
+    def writes_chain(self, Py_ssize_t index):
+        """Whether it gets new chain ids, and the entries of the index for them."""
+        return not self.is_dropped(index) and bool(bkm_plan_writes_chain(&self.plan, index))
+
+    def texts(self, Py_ssize_t index):
+        """Its id, parent, blob, diffID, chainID and blobChainID after the migration; "" where it has none."""
+        if self.is_dropped(index):
+            return self.id(index), b"", b"", b"", b"", b""
+        cdef size_t record = index
+        return (
+            self.id(record),
+            to_bytes(self.plan.parent[record]),
+            to_bytes(self.plan.blob[record]),
+            to_bytes(self.plan.diff_id[record]),
+            self.chain_id(record),
+            self.blob_chain_id(record),
         )
 
-    cdef dict puts(self, size_t record):
-        """Read back from the operations, so that what is shown is what is written."""
-        cdef bytes operations = self.put_operations(record)
+    def puts(self, Py_ssize_t index):
+        """The keys that it gets, each with its exact value."""
+        if self.is_dropped(index):
+            return {}
+        # Read back from the operations, so that what is shown is what is written.
+        cdef bytes operations = self.put_operations(index)
         found = {}
         at = 0
         while at < len(operations):
             key, at = sized(operations, at + 1)
             found[key], at = sized(operations, at)
         return found
+
+    def lease(self, Py_ssize_t index):
+        """Whether its lease is created, whether it is kept from expiring, and the resources that it gets."""
+        if self.is_dropped(index):
+            return False, False, frozenset()
+        cdef size_t record = index
+        cdef uint16_t flags = self.plan.flags[record]
+        return bool(flags & BKM_CREATE_LEASE), bool(flags & BKM_KEEP_LEASE), self.resources(record)
 
     cdef bytes put_operations(self, size_t record):
         cdef bkm_operations out = [NULL, 0, 0, False, [NULL, 0]]
@@ -549,60 +314,48 @@ cdef class Plan(Guarded):
             resources.add(("content", to_bytes(self.plan.blob[record])))
         return frozenset(resources)
 
-    def plain(self):
-        cdef size_t i
-        result = PlainPlan(
-            problems=self.problems,
-            cautions=self.cautions,
-            unlabel_snapshots=set(self.unlabel_snapshots()),
-            unlabel_blobs=set(self.unlabel_blobs()),
-        )
-        for i in range(self.records.records.count):
-            if bkm_plan_dropped(&self.plan, i):
-                continue
-            id = self.id(i)
-            index = set()
-            if bkm_plan_writes_chain(&self.plan, i):
-                index.add(keys.index_key(keys.CHAIN_ID_INDEX + self.chain_id(i), id))
-                index.add(keys.index_key(keys.BLOB_CHAIN_ID_INDEX + self.blob_chain_id(i), id))
-            result.records[id] = RecordPlan(
-                puts=self.puts(i),
-                index=frozenset(index),
-                create_lease=bool(self.plan.flags[i] & BKM_CREATE_LEASE),
-                keep_lease=bool(self.plan.flags[i] & BKM_KEEP_LEASE),
-                add_resources=self.resources(i),
-            )
-        return result
-
     def leases(self):
+        """Lease id, whether to create it, resources to add; leases with nothing to do are left out."""
         cdef size_t i
         for i in range(self.records.records.count):
             if self.plan.flags[i] & (BKM_CREATE_LEASE | BKM_KEEP_LEASE | BKM_ADD_SNAPSHOT | BKM_ADD_CONTENT):
                 yield self.id(i), bool(self.plan.flags[i] & BKM_CREATE_LEASE), self.resources(i)
 
     def kept_leases(self):
+        """Ids of leases that exist and lose the gc.expire label, sorted. `leases` has them, too."""
         cdef size_t i
         for i in range(self.records.records.count):
             if self.plan.flags[i] & BKM_KEEP_LEASE:
                 yield self.id(i)
 
     def unlabel_snapshots(self):
+        """Names of snapshots that lose the gc.root label, sorted."""
         cdef size_t i
         for i in range(self.survey.survey.snapshot_count):
             if self.plan.unlabel_snapshot[i]:
                 yield to_bytes(self.survey.survey.snapshot[i])
 
     def unlabel_blobs(self):
+        """Digests of blobs that lose the gc.root label, sorted."""
         cdef size_t i
         for i in range(self.survey.survey.blob_count):
             if self.plan.unlabel_blob[i]:
                 yield to_bytes(self.survey.survey.blob[i])
 
     def store_edits(self):
+        """Edits of the root bucket of the v1 store that make it the v2 store, in chunks for `rewrite`.
+
+        Raises `errors.CorruptDatabaseError`, as they need the store's index.
+        """
         return _StoreEdits(self)
 
-    def containerd_edits(self, now_ns):
-        return _ContainerdEdits(self, now_ns)
+    def containerd_edits(self, bytes created not None, bytes flat not None):
+        """Edits of the root bucket of containerd's database (spec containerd-metadata-db, section 6).
+
+        `created`: the time that leases get as theirs, as containerd stores it; `flat`: the same time as the
+        text of a label. Nothing if nothing is to be done.
+        """
+        return _ContainerdEdits(self, created, flat)
 
 
 cdef tuple sized(bytes stream, Py_ssize_t at):
@@ -647,15 +400,10 @@ cdef class _ContainerdEdits(GuardedIterator):
     cdef Plan plan
     cdef tuple owned  # what the spans of the terms point at
 
-    def __cinit__(self, Plan plan not None, now_ns):
+    def __cinit__(self, Plan plan not None, bytes created not None, bytes flat not None):
         cdef bkm_containerd_terms terms
         self.plan = plan
-        self.owned = (
-            plan.survey.namespace.encode(),
-            plan.survey.snapshotter.encode(),
-            stored_time(now_ns),
-            text_time(now_ns),
-        )
+        self.owned = (plan.survey.namespace.encode(), plan.survey.snapshotter.encode(), created, flat)
         terms.name_space = to_span(self.owned[0])
         terms.snapshotter = to_span(self.owned[1])
         terms.created = to_span(self.owned[2])

@@ -13,10 +13,13 @@ import pytest
 
 from buildkit_migrate._native.bolt import Reader, check, scan
 from buildkit_migrate._native.building import rewrite
-from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate._native.facts import Survey
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.errors import CorruptDatabaseError, EditConflictError, Error
+from buildkit_migrate.migration.plan import plain_plan, problems_of, read_records
 from buildkit_migrate.store.bolt_store import BoltStore
 from buildkit_migrate.values import gojson
+from buildkit_migrate.values.times import stored_time, text_time
 from dicts import Image, file_of, tree_of
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
@@ -78,13 +81,13 @@ def test_files(path: Path) -> None:
 def test_plans(path: Path) -> None:
     with ours():
         reader = Reader(path.read_bytes(), path.name)
-        records = Records(reader)
+        records = read_records(reader)
         plan = Plan(records, Survey.offline(reader, reader, "buildkit", "overlayfs"))
         assert plan.counts["records"] == len(records)
-        assert len(plan.plain().records) == plan.counts["kept"]
+        assert len(plain_plan(plan).records) == plan.counts["kept"]
         with ours():
             sound_or_error(reader, list(plan.store_edits()))
-        sound_or_error(reader, list(plan.containerd_edits(NOW)))
+        sound_or_error(reader, list(plan.containerd_edits(stored_time(NOW), text_time(NOW))))
 
 
 @pytest.mark.parametrize("path", corpus("json"), ids=lambda path: path.name)
@@ -92,7 +95,7 @@ def test_values(path: Path) -> None:
     """The native recogniser and the decoder agree on what decodes."""
     value = path.read_bytes()
     plan = Plan(
-        Records(Reader(file_of({b"_main": {b"r": {b"some.key": value}}}))),
+        read_records(Reader(file_of({b"_main": {b"r": {b"some.key": value}}}))),
         Survey("overlayfs", [(b"r", 3, b"", False)], [], []),
     )
     try:
@@ -101,7 +104,7 @@ def test_values(path: Path) -> None:
         decodes = True
     except gojson.UndecodableValueError:
         decodes = False
-    assert (plan.problems == []) == decodes
+    assert (problems_of(plan) == []) == decodes
 
 
 @pytest.mark.skipif(

@@ -12,7 +12,8 @@ import buildkit_migrate
 import fixtures
 import ondisk
 from buildkit_migrate import errors, migrate_v2
-from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate._native.facts import Records, Survey
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import Containerd, ContentStore, Holding, LeaseManager, Snapshotter
 from buildkit_migrate.migration import migrate as migrate_module

@@ -9,11 +9,13 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from buildkit_migrate._native.bolt import Reader
-from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate._native.facts import Survey
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import BucketView
 from buildkit_migrate.migration import oracle
 from buildkit_migrate.migration.belonging import is_wrong_place
 from buildkit_migrate.migration.findings import Difference, DifferenceKind
+from buildkit_migrate.migration.plan import plain_plan, read_records
 from buildkit_migrate.migration.verify import store_differences, verify
 from buildkit_migrate.model import Kind, PlainPlan, PlainRecords, PlainState, PlainSurvey, Reason, Snapshot
 from buildkit_migrate.values import gojson, keys
@@ -66,7 +68,7 @@ def migrated(
     """The v1 file, the content of the v2 file that the migration makes of it, and containerd afterwards."""
     v1 = Reader(file_of(store))
     plan = Plan(
-        Records(v1),
+        read_records(v1),
         Survey(
             survey.snapshotter,
             [(name, s.kind, s.parent, s.root_label) for name, s in survey.snapshots.items()],
@@ -76,7 +78,7 @@ def migrated(
         ),
         upstream_exact=upstream_exact,
     )
-    return v1, edited(v1, plan.store_edits()), after(survey, plan.plain())
+    return v1, edited(v1, plan.store_edits()), after(survey, plain_plan(plan))
 
 
 def after(survey: PlainSurvey, plan: PlainPlan) -> PlainState:

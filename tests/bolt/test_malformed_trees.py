@@ -9,8 +9,9 @@ import pytest
 
 from buildkit_migrate._native.bolt import Bucket, Reader, check, scan
 from buildkit_migrate._native.building import rewrite
-from buildkit_migrate._native.plan import Records, Survey
+from buildkit_migrate._native.facts import Survey
 from buildkit_migrate.errors import CorruptDatabaseError
+from buildkit_migrate.migration.plan import read_records
 from crafted import (
     FREELIST,
     PAGE,
@@ -322,7 +323,7 @@ def test_leases_that_share_a_page() -> None:
 def test_records_that_share_a_page() -> None:
     data = file({2: leaf(2, [row(b"_main", 3)]), 3: leaf(3, [row(b"a", 4), row(b"b", 4)]), 4: leaf(4, A)})
     with pytest.raises(CorruptDatabaseError, match="reached twice"):
-        Records(Reader(data))
+        read_records(Reader(data))
 
 
 def test_check_looks_at_a_damaged_page_once() -> None:

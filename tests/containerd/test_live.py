@@ -258,13 +258,16 @@ def test_only_what_is_used_is_imported() -> None:
 
 def test_survey_equals_the_offline_one(live: Live) -> None:
     """Two plans from the same state, one asked for and one read from the files, are the same."""
-    from buildkit_migrate._native.plan import Plan, Records, Survey
+    from buildkit_migrate._native.facts import Survey
+    from buildkit_migrate._native.plan import Plan
+    from buildkit_migrate.migration.plan import plain_plan, read_records
 
     with Database.open(live.root.v1) as v1:
-        records = Records(v1.reader)
+        records = read_records(v1.reader)
         with LiveContainerd.open(options=ConnectionOptions(live.daemon.address)) as containerd:
-            asked = Plan(records, containerd.survey(records)).plain()
+            asked = plain_plan(Plan(records, containerd.survey(records)))
         live.daemon.stop()
         with Database.open(live.root.containerd) as metadata, Database.open(live.root.snapshots) as own:
-            read = Plan(records, Survey.offline(metadata.reader, own.reader, "buildkit", "overlayfs")).plain()
+            survey = Survey.offline(metadata.reader, own.reader, "buildkit", "overlayfs")
+            read = plain_plan(Plan(records, survey))
     assert asked == read

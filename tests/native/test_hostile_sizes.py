@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from buildkit_migrate._native.bolt import Reader
-from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate._native.facts import Records, Survey
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.errors import CorruptDatabaseError
+from buildkit_migrate.migration.plan import read_records
 from dicts import file_of
 
 HERE = Path(__file__).parent
@@ -91,7 +93,7 @@ def few_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def records() -> Records:
-    return Records(Reader(file_of({b"_main": {b"a": {}}})))
+    return read_records(Reader(file_of({b"_main": {b"a": {}}})))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,9 @@ def test_readers_in_many_threads() -> None:
     """Reading goes on without the interpreter's lock, each thread with a reader of its own."""
     data = file_of({b"_main": {b"%04d" % i: {b"k": b'{"value":1}'} for i in range(2000)}})
     counts = []
-    threads = [threading.Thread(target=lambda: counts.append(len(Records(Reader(data))))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: counts.append(len(read_records(Reader(data))))) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

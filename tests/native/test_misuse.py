@@ -11,15 +11,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from buildkit_migrate._native import chain, guard
 from buildkit_migrate._native.bolt import Bucket, Column, Reader, check, scan
 from buildkit_migrate._native.building import Builder, rewrite
+from buildkit_migrate._native.facts import Records, Survey
 from buildkit_migrate._native.packing import Packer, push, push_all
-from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.errors import CorruptDatabaseError
 from dicts import Image, Tree, file_of, tree_of
@@ -28,8 +29,13 @@ RECORDS: Tree = {b"_main": {b"r%03d" % i: {b"k": b'{"value":1}'} for i in range(
 FILE = file_of(RECORDS, 1024)
 
 
+def never(form: int, value: bytes) -> NoReturn:
+    """Decoder of odd values, for records that have none."""
+    raise AssertionError(value)
+
+
 def plan() -> Plan:
-    return Plan(Records(Reader(FILE)), Survey("overlayfs", [(b"r000", 3, b"", False)], [], []))
+    return Plan(Records(Reader(FILE), never), Survey("overlayfs", [(b"r000", 3, b"", False)], [], []))
 
 
 MADE: dict[str, Callable[[], Any]] = {
@@ -41,17 +47,23 @@ MADE: dict[str, Callable[[], Any]] = {
     "Builder": lambda: Builder(bytearray().extend),
     "Packer": lambda: Packer(Reader(FILE)),
     "batches": lambda: Packer(reader := Reader(FILE)).batches(reader.root, b"t"),
-    "Records": lambda: Records(Reader(FILE)),
+    "Records": lambda: Records(Reader(FILE), never),
     "Survey": lambda: Survey("overlayfs", [], [], []),
     "Survey offline": lambda: Survey.offline(reader := Reader(FILE), reader, "buildkit", "overlayfs"),
     "Plan": plan,
     "store edits": lambda: plan().store_edits(),
-    "containerd edits": lambda: plan().containerd_edits(0),
+    "containerd edits": lambda: plan().containerd_edits(b"", b""),
     "Batch": lambda: chain.Batch([-1], [b"d"], [b"b"]),
 }
 
 USES: dict[type, list[Callable[[Any], object]]] = {
-    Reader: [lambda it: it.root, check, Records, Packer, lambda it: Survey.offline(it, None, "n", "s")],
+    Reader: [
+        lambda it: it.root,
+        check,
+        lambda it: Records(it, never),
+        Packer,
+        lambda it: Survey.offline(it, None, "n", "s"),
+    ],
     Bucket: [
         lambda it: it.get(b"k"),
         lambda it: it.bucket(b"k"),
@@ -72,11 +84,11 @@ USES: dict[type, list[Callable[[Any], object]]] = {
     Packer: [lambda it: list(it.batches(Reader(FILE).root, b"t"))],
     Records: [len, lambda it: list(it.ids()), lambda it: Plan(it, Survey("s", [], [], []))],
     Survey: [
-        lambda it: Plan(Records(Reader(FILE)), it),
+        lambda it: Plan(Records(Reader(FILE), never), it),
         lambda it: it.snapshotter,
         lambda it: it.namespace,
     ],
-    Plan: [lambda it: it.counts, lambda it: it.record(0), lambda it: it.store_edits()],
+    Plan: [lambda it: it.counts, lambda it: it.texts(0), lambda it: it.store_edits()],
     chain.Batch: [
         lambda it: it.run(),
         len,
@@ -212,7 +224,7 @@ def test_a_reader_is_not_used_while_the_sink_of_its_rewrite_runs(way: str, use: 
         lambda: reader.root.get(b"k"),
         lambda: list(reader.root.items()),
         lambda: check(reader),
-        lambda: Records(reader),
+        lambda: Records(reader, never),
         lambda: list(Packer(reader).batches(reader.root, b"t")),
     ]
     reader = Reader(file_of({b"%06d" % i: b"v" * 900 for i in range(9000)}, 1024))  # more than one block
@@ -246,7 +258,7 @@ LONG: dict[str, Callable[[Reader], Callable[[], object]]] = {
     "check": lambda reader: partial(check, reader),
     "scan": lambda reader: partial(scan, reader.root.bucket(b"_main"), [(b"k",)]),
     "rewrite": lambda reader: partial(rewrite, reader.root, Builder(bytearray().extend), []),
-    "Records": lambda reader: partial(Records, reader),
+    "Records": lambda reader: partial(Records, reader, never),
     "Survey": lambda reader: partial(Survey.offline, reader, None, "n", "overlayfs"),
     "batches": lambda reader: partial(list, Packer(reader).batches(reader.root, b"t")),
     "items": lambda reader: partial(list, reader.root.bucket(b"values").items()),  # type: ignore[union-attr]

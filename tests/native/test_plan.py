@@ -6,6 +6,7 @@ import copy
 import gzip
 import struct
 from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 
 import fixtures
 from buildkit_migrate._native.bolt import Reader
-from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate._native.facts import MAPPING, Records, Survey
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.containerd.plain import read_state
 from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.migration import oracle
+from buildkit_migrate.migration.plan import cautions_of, plain_plan, planned_record, problems_of, read_records
 from buildkit_migrate.model import (
     Blob,
     Caution,
@@ -29,6 +32,7 @@ from buildkit_migrate.model import (
     Snapshot,
 )
 from buildkit_migrate.values import gojson, keys
+from buildkit_migrate.values.times import stored_time, text_time
 from dicts import edited, file_of
 from fixtures import EXPIRE_LABEL, Tree, bucket
 from strategies import worlds
@@ -59,7 +63,7 @@ def native_survey(survey: PlainSurvey) -> Survey:
 
 
 def native_plan(store: Tree, survey: PlainSurvey, *, upstream_exact: bool = False) -> Plan:
-    records = Records(Reader(file_of(store)))
+    records = read_records(Reader(file_of(store)))
     return Plan(records, native_survey(survey), upstream_exact=upstream_exact)
 
 
@@ -71,7 +75,7 @@ def native_plan(store: Tree, survey: PlainSurvey, *, upstream_exact: bool = Fals
 def test_equals_the_reference_model(world: tuple[PlainRecords, PlainSurvey], upstream_exact: bool) -> None:
     records, survey = world
     native = native_plan(store_of(records), survey, upstream_exact=upstream_exact)
-    assert native.plain() == oracle.plan(records, survey, upstream_exact=upstream_exact)
+    assert plain_plan(native) == oracle.plan(records, survey, upstream_exact=upstream_exact)
 
 
 CANONICAL = [
@@ -102,17 +106,17 @@ def almost_canonical(draw: st.DrawFn) -> bytes:
 def test_values_are_read_as_go_reads_them(key: bytes, value: bytes) -> None:
     records: PlainRecords = {b"a": {key: value, keys.BLOB: b'{"value":"sha256:%b"}' % (b"0" * 64)}}
     survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)}, {b"sha256:1": Blob()})
-    assert native_plan(store_of(records), survey).plain() == oracle.plan(records, survey)
+    assert plain_plan(native_plan(store_of(records), survey)) == oracle.plan(records, survey)
 
 
 @pytest.mark.parametrize("name", fixtures.REAL_ROOTS)
 def test_real_root(name: str) -> None:
     root = fixtures.real_root(name)
     plan = native_plan(root.metadata, root.survey, upstream_exact=True)
-    assert plan.plain() == oracle.plan(root.records, root.survey, upstream_exact=True)
+    assert plain_plan(plan) == oracle.plan(root.records, root.survey, upstream_exact=True)
     assert edited(plan.records.reader, plan.store_edits()) == root.metadata_v2
     ours = native_plan(root.metadata, root.survey)
-    assert ours.plain() == oracle.plan(root.records, root.survey)
+    assert plain_plan(ours) == oracle.plan(root.records, root.survey)
     with_sizes = fixtures.with_blob_sizes(root.metadata_v2, root.survey)
     assert edited(ours.records.reader, ours.store_edits()) == with_sizes
 
@@ -121,11 +125,11 @@ def test_real_root(name: str) -> None:
 def test_synthetic_store(name: str) -> None:
     store = fixtures.synthetic_store(name)
     data = gzip.decompress((fixtures.directory() / "synthetic" / name / "metadata.db.gz").read_bytes())
-    plan = Plan(Records(Reader(data)), native_survey(store.survey), upstream_exact=True)
-    assert plan.plain() == oracle.plan(store.records, store.survey, upstream_exact=True)
+    plan = Plan(read_records(Reader(data)), native_survey(store.survey), upstream_exact=True)
+    assert plain_plan(plan) == oracle.plan(store.records, store.survey, upstream_exact=True)
     assert edited(plan.records.reader, plan.store_edits()) == store.metadata_v2
-    ours = Plan(Records(Reader(data)), native_survey(store.survey))
-    assert ours.plain() == oracle.plan(store.records, store.survey)
+    ours = Plan(read_records(Reader(data)), native_survey(store.survey))
+    assert plain_plan(ours) == oracle.plan(store.records, store.survey)
     with_sizes = fixtures.with_blob_sizes(store.metadata_v2, store.survey)
     assert edited(ours.records.reader, ours.store_edits()) == with_sizes
 
@@ -134,16 +138,16 @@ def test_store_without_records() -> None:
     stores: list[Tree] = [{}, {b"_main": {}}, {b"_main": {b"no bucket": b""}}, {b"_main": b"no bucket"}]
     for store in stores:
         plan = native_plan(store, PlainSurvey("overlayfs"))
-        assert plan.plain() == PlainPlan()
+        assert plain_plan(plan) == PlainPlan()
         assert list(plan.store_edits()) == []
-        assert list(plan.containerd_edits(NOW)) == []
+        assert list(plan.containerd_edits(NOW_STORED, NOW_TEXT)) == []
 
 
 def test_damaged_store() -> None:
     data = bytearray(file_of(store_of({b"%d" % i: {b"etag": b"x" * 500} for i in range(100)})))
     data[4 * 4096 : 5 * 4096] = b"\xff" * 4096
     with pytest.raises(CorruptDatabaseError):
-        Records(Reader(bytes(data)))
+        read_records(Reader(bytes(data)))
 
 
 # --- Edits of the store
@@ -191,7 +195,7 @@ def after_migration(store: Tree, plan: PlainPlan) -> Tree:
 def test_store_edits_make_the_new_store(world: tuple[Tree, PlainSurvey]) -> None:
     store, survey = world
     plan = native_plan(store, survey)
-    assert edited(plan.records.reader, plan.store_edits()) == after_migration(store, plan.plain())
+    assert edited(plan.records.reader, plan.store_edits()) == after_migration(store, plain_plan(plan))
 
 
 def test_index_keys_of_odd_texts_come_in_order() -> None:
@@ -206,7 +210,7 @@ def test_index_keys_of_odd_texts_come_in_order() -> None:
     survey = PlainSurvey("s", {id: Snapshot(Kind.COMMITTED) for id in records}, {digest: Blob(True)})
     plan = native_plan(store_of(records), survey)
     plain = oracle.plan(records, survey)
-    assert plan.plain() == plain
+    assert plain_plan(plan) == plain
     assert edited(plan.records.reader, plan.store_edits()) == after_migration(store_of(records), plain)
 
 
@@ -219,7 +223,7 @@ def test_records_with_one_index_key() -> None:
     }
     survey = PlainSurvey("s", {id: Snapshot(Kind.COMMITTED) for id in records}, {digest: Blob(True)})
     plan = native_plan(store_of(records), survey)
-    expected = after_migration(store_of(records), plan.plain())
+    expected = after_migration(store_of(records), plain_plan(plan))
     assert b"chainid:a::b::c" in bucket(expected, b"_index")
     assert edited(plan.records.reader, plan.store_edits()) == expected
 
@@ -230,7 +234,7 @@ def test_new_index_key_that_looks_like_one_of_a_dropped_record() -> None:
     store = store_of({b"a::gone": {keys.BLOB_MAPPING: mapping}, b"gone": {}})
     store[b"_index"] = {b"chainid:d::a::gone": b"", b"chainid:d::gone": b""}
     plan = native_plan(store, PlainSurvey("s", {b"a::gone": Snapshot(Kind.COMMITTED)}, {digest: Blob(True)}))
-    expected = after_migration(store, plan.plain())
+    expected = after_migration(store, plain_plan(plan))
     assert [key for key in bucket(expected, b"_index") if key.startswith(b"chain")] == [b"chainid:d::a::gone"]
     assert edited(plan.records.reader, plan.store_edits()) == expected
 
@@ -248,7 +252,7 @@ def test_streams_of_many_chunks() -> None:
     assert edited(plan.records.reader, chunks) == after_migration(
         store_of(records), oracle.plan(records, survey)
     )
-    assert len(list(plan.containerd_edits(NOW))) > 2
+    assert len(list(plan.containerd_edits(NOW_STORED, NOW_TEXT))) > 2
 
 
 # --- containerd's database
@@ -373,10 +377,12 @@ def test_offline_survey_and_containerd_edits(world: tuple[PlainRecords, PlainSur
     metadata = Reader(file_of(containerd))
     offline = Survey.offline(metadata, Reader(file_of(backend)), "buildkit", survey.snapshotter)
     expected = oracle.plan(records, survey)
-    plan = Plan(Records(Reader(file_of(store_of(records)))), offline)
-    assert plan.plain() == expected
+    plan = Plan(read_records(Reader(file_of(store_of(records)))), offline)
+    assert plain_plan(plan) == expected
     snapshotter = survey.snapshotter.encode()
-    assert edited(metadata, plan.containerd_edits(NOW)) == after_update(containerd, expected, snapshotter)
+    assert edited(metadata, plan.containerd_edits(NOW_STORED, NOW_TEXT)) == after_update(
+        containerd, expected, snapshotter
+    )
     assert {id: (create, resources) for id, create, resources in plan.leases()} == {
         id: (record.create_lease, record.add_resources)
         for id, record in expected.records.items()
@@ -395,10 +401,10 @@ def offline_size(entry: Tree) -> int | None:
     containerd, backend = databases_of(survey)
     bucket(containerd, b"v1", b"buildkit", b"content", b"blob")[digest] = entry
     metadata, snapshots = Reader(file_of(containerd)), Reader(file_of(backend))
-    records = Records(Reader(file_of(store_of({b"a": {keys.BLOB_MAPPING: mapping}}))))
+    records = read_records(Reader(file_of(store_of({b"a": {keys.BLOB_MAPPING: mapping}}))))
     plan = Plan(records, Survey.offline(metadata, snapshots, "buildkit", "overlayfs"))
-    size = gojson.integer(plan.plain().records[b"a"].puts.get(keys.BLOB_SIZE))
-    assert (size is None) == ((b"a", Caution.NO_BLOB_SIZE) in plan.cautions)
+    size = gojson.integer(plain_plan(plan).records[b"a"].puts.get(keys.BLOB_SIZE))
+    assert (size is None) == ((b"a", Caution.NO_BLOB_SIZE) in cautions_of(plan))
     assert read_state(metadata.root, snapshots.root, "buildkit", "overlayfs").blobs == {
         digest: Blob(size=size)
     }
@@ -435,15 +441,15 @@ def test_offline_survey_of_databases_without_the_buckets() -> None:
     for tree in trees:
         for backend in (None, Reader(file_of({})), Reader(file_of({b"v1": {b"snapshots": {}}}))):
             offline = Survey.offline(Reader(file_of(tree)), backend, "buildkit", "overlayfs")
-            plan = Plan(Records(Reader(file_of(store))), offline)
-            assert plan.problems == [Problem(b"a", Reason.NO_SNAPSHOT)]
-            assert list(plan.containerd_edits(NOW)) == []
+            plan = Plan(read_records(Reader(file_of(store))), offline)
+            assert problems_of(plan) == [Problem(b"a", Reason.NO_SNAPSHOT)]
+            assert list(plan.containerd_edits(NOW_STORED, NOW_TEXT)) == []
 
 
 def test_other_namespace_and_snapshotter_are_not_looked_at() -> None:
     survey = PlainSurvey("overlayfs", {b"a": Snapshot(Kind.ACTIVE)})
     containerd, backend = (Reader(file_of(tree)) for tree in databases_of(survey))
-    records = Records(Reader(file_of(store_of({b"a": {}}))))
+    records = read_records(Reader(file_of(store_of({b"a": {}}))))
     for namespace, snapshotter, kept in (
         ("buildkit", "overlayfs", 1),
         ("moby", "overlayfs", 0),
@@ -469,7 +475,8 @@ def test_damaged_databases_are_told_apart() -> None:
 )
 def test_time_text(fraction: int, text: bytes) -> None:
     plan = native_plan(store_of({b"a": {}}), PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)}))
-    tree = edited(Reader(file_of({})), plan.containerd_edits(1_600_000_000 * 10**9 + fraction))
+    now = 1_600_000_000 * 10**9 + fraction
+    tree = edited(Reader(file_of({})), plan.containerd_edits(stored_time(now), text_time(now)))
     assert bucket(tree, b"v1", b"buildkit", b"leases", b"a", b"labels") == {fixtures.FLAT_LABEL: text}
 
 
@@ -519,10 +526,10 @@ def test_counts(world: tuple[PlainRecords, PlainSurvey]) -> None:
 def test_record_tells_what_the_new_store_says(world: tuple[PlainRecords, PlainSurvey]) -> None:
     records, survey = world
     plan = native_plan(store_of(records), survey)
-    plain = plan.plain()
-    assert [plan.record(i).id for i in range(len(plan.records))] == sorted(records)
+    plain = plain_plan(plan)
+    assert [planned_record(plan, i).id for i in range(len(plan.records))] == sorted(records)
     for index, id in enumerate(sorted(records)):
-        shown = plan.record(index)
+        shown = planned_record(plan, index)
         assert shown.dropped == (id not in plain.records)
         if shown.dropped:
             continue
@@ -533,4 +540,49 @@ def test_record_tells_what_the_new_store_says(world: tuple[PlainRecords, PlainSu
         assert shown.blob == gojson.string(values.get(keys.BLOB))
         assert shown.diff_id == gojson.string(values.get(keys.DIFF_ID))
     with pytest.raises(IndexError):
-        plan.record(len(records))
+        planned_record(plan, len(records))
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ("text", TypeError),
+        (("text",), TypeError),
+        ((None,), TypeError),
+        ((), ValueError),
+        ((b"a", b"b"), ValueError),
+    ],
+)
+def test_a_decoder_returns_texts(answer: Any, error: type[Exception]) -> None:
+    odd = Reader(file_of(store_of({b"a": {keys.EQUAL_MUTABLE: b' {"value":"b"}'}})))
+    with pytest.raises(error):
+        Records(odd, lambda form, value: answer)
+    assert len(read_records(odd)) == 1  # the reader can still be used
+
+
+def test_what_a_decoder_raises_comes_out() -> None:
+    def fail(form: int, value: bytes) -> NoReturn:
+        raise KeyError(form, value)
+
+    odd = Reader(file_of(store_of({b"a": {keys.BLOB_MAPPING: b" {}"}})))
+    with pytest.raises(KeyError) as caught:
+        Records(odd, fail)
+    assert caught.value.args == (MAPPING, b" {}")
+
+
+def test_a_dropped_record_has_nothing_but_its_id() -> None:
+    plan = native_plan(store_of({b"a": {keys.DIFF_ID: b'{"value":"d"}'}}), PlainSurvey("s"))
+    assert plan.is_dropped(0)
+    assert plan.texts(0) == (b"a", b"", b"", b"", b"", b"")
+    assert plan.puts(0) == {}
+    assert plan.lease(0) == (False, False, frozenset())
+    assert not plan.is_committed(0)
+    assert not plan.writes_chain(0)
+
+
+def test_a_record_that_there_is_not_has_nothing() -> None:
+    plan = native_plan(store_of({b"a": {}}), PlainSurvey("s"))
+    for use in (plan.is_dropped, plan.is_committed, plan.writes_chain, plan.texts, plan.puts, plan.lease):
+        for index in (-1, 1):
+            with pytest.raises(IndexError):
+                use(index)

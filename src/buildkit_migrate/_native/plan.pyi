@@ -1,73 +1,33 @@
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, final
+from collections.abc import Iterator
+from typing import final
 
-from buildkit_migrate._native.bolt import Reader
+from buildkit_migrate._native.facts import Records, Survey
 from buildkit_migrate._native.guard import Guarded
-from buildkit_migrate.model import Caution, PlainPlan, Problem, Resource
 
-class PlannedRecord(NamedTuple):
-    """One record after the migration, "" where it has no such value. Of a dropped one, only `id` counts."""
+REPAIRED: int
+BAD_ID: int
+UNDECODABLE: int
+KEY_IS_BUCKET: int
+EQUAL_MUTABLE_CYCLE: int
+NO_TARGET: int
+NO_SNAPSHOT: int
+BAD_DIGEST: int
+KEY_TOO_LONG: int
+NO_PARENT: int
+PARENT_CYCLE: int
+TARGET_DROPPED: int
+PARENT_DROPPED: int
 
-    id: bytes
-    dropped: bool
-    committed: bool
-    parent: bytes
-    snapshot: bytes
-    blob: bytes
-    diff_id: bytes
-    chain_id: bytes
-    blob_chain_id: bytes
-
-@final
-class Records(Guarded):
-    """The records of the v1 store in `reader`, as columns over its file; none if there is no `_main`.
-
-    Raises `errors.CorruptDatabaseError`. Values that don't decode are problems of the plan, not errors.
-    """
-
-    def __new__(cls, reader: Reader) -> Records: ...
-    def __len__(self) -> int: ...
-    @property
-    def reader(self) -> Reader: ...
-    def ids(self) -> Iterator[bytes]:
-        """All ids, in byte order."""
-
-@final
-class Survey(Guarded):
-    """What the containerd services say, in any order.
-
-    `snapshots`: name, kind (as `model.Kind`), parent ("" if none), whether it has the gc.root label; `blobs`:
-    digest, whether it has the label, and its bytes (from 1 to 2**63 - 1; None if containerd does not say);
-    `leases`: id and resources, None for all that its record wants. Of two entries with one name, the last
-    counts. `expiring`: ids of leases with the gc.expire label.
-    """
-
-    def __init__(
-        self,
-        snapshotter: str,
-        snapshots: Iterable[tuple[bytes, int, bytes, bool]],
-        blobs: Iterable[tuple[bytes, bool, int | None]],
-        leases: Iterable[tuple[bytes, Iterable[Resource] | None]],
-        namespace: str = "buildkit",
-        expiring: Iterable[bytes] = (),
-    ) -> None: ...
-    @staticmethod
-    def offline(metadata: Reader, snapshots: Reader | None, namespace: str, snapshotter: str) -> Survey:
-        """Read containerd's database and the snapshotter's own (spec containerd-metadata-db, section 5).
-
-        A snapshot that the snapshotter's database does not have is left out, as containerd does. Raises
-        `errors.CorruptDatabaseError`.
-        """
-    @property
-    def snapshotter(self) -> str: ...
-    @property
-    def namespace(self) -> str: ...
+EMPTY_BLOB_MAPPING: int
+NO_BLOB_SIZE: int
+PARENT_WITHOUT_RECORD: int
 
 @final
 class Plan(Guarded):
-    """All that a migration will do (spec buildkit-metadata, sections 4 and 5); equal to `reference.plan`.
+    """All that a migration will do (spec buildkit-metadata, sections 4 and 5); equal to `oracle.plan`.
 
-    `upstream_exact`: without the sizes of blobs, which upstream does not write.
+    `upstream_exact`: without the sizes of blobs, which upstream does not write. Records are numbered in the
+    order of their ids; what takes a number raises IndexError.
     """
 
     def __new__(cls, records: Records, survey: Survey, *, upstream_exact: bool = False) -> Plan: ...
@@ -85,15 +45,26 @@ class Plan(Guarded):
         resources_to_add; unlabel_snapshots (views included), unlabel_blobs, views (that lose the label);
         labels_left_snapshots, labels_left_blobs (that keep it).
         """
-    @property
-    def problems(self) -> list[Problem]:
-        """One per record at most, sorted by record id."""
-    @property
-    def cautions(self) -> set[tuple[bytes, Caution]]: ...
-    def record(self, index: int) -> PlannedRecord:
-        """The record at `index`, in the order of ids. Raises IndexError."""
-    def plain(self) -> PlainPlan: ...
-    def leases(self) -> Iterator[tuple[bytes, bool, frozenset[Resource]]]:
+    def faults(self) -> list[tuple[bytes, int, bytes]]:
+        """Id, code of what is wrong, and the key, target, blob or parent that it is about ("" if none).
+
+        One for each record that is dropped or REPAIRED, sorted by id.
+        """
+    def oddities(self) -> list[tuple[bytes, int]]:
+        """Id and code of all that is odd about records that are kept, sorted by id."""
+    def is_dropped(self, index: int) -> bool:
+        """Whether the record can't be migrated; then it has nothing of what follows but its id."""
+    def is_committed(self, index: int) -> bool:
+        """Whether its snapshot is marked as committed."""
+    def writes_chain(self, index: int) -> bool:
+        """Whether it gets new chain ids, and the entries of the index for them."""
+    def texts(self, index: int) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
+        """Its id, parent, blob, diffID, chainID and blobChainID after the migration; "" where it has none."""
+    def puts(self, index: int) -> dict[bytes, bytes]:
+        """The keys that it gets, each with its exact value."""
+    def lease(self, index: int) -> tuple[bool, bool, frozenset[tuple[str, bytes]]]:
+        """Whether its lease is created, whether it is kept from expiring, and the resources that it gets."""
+    def leases(self) -> Iterator[tuple[bytes, bool, frozenset[tuple[str, bytes]]]]:
         """Lease id, whether to create it, resources to add; leases with nothing to do are left out."""
     def kept_leases(self) -> Iterator[bytes]:
         """Ids of leases that exist and lose the gc.expire label, sorted. `leases` has them, too."""
@@ -102,12 +73,13 @@ class Plan(Guarded):
     def unlabel_blobs(self) -> Iterator[bytes]:
         """Digests of blobs that lose the gc.root label, sorted."""
     def store_edits(self) -> Iterator[bytes]:
-        """Edits of the root bucket of the v1 store that make it the v2 store, in chunks for `bolt.rewrite`.
+        """Edits of the root bucket of the v1 store that make it the v2 store, in chunks for `rewrite`.
 
         Raises `errors.CorruptDatabaseError`, as they need the store's index.
         """
-    def containerd_edits(self, now_ns: int) -> Iterator[bytes]:
+    def containerd_edits(self, created: bytes, flat: bytes) -> Iterator[bytes]:
         """Edits of the root bucket of containerd's database (spec containerd-metadata-db, section 6).
 
-        `now_ns`: the time that is written, in nanoseconds since 1970. Nothing if nothing is to be done.
+        `created`: the time that leases get as theirs, as containerd stores it; `flat`: the same time as the
+        text of a label. Nothing if nothing is to be done.
         """

@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate._native.facts import Records, Survey
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.api import migrate_root
 from buildkit_migrate.bench.synthetic import CONTAINERD, DATABASES, SNAPSHOTTER, V1, WORKER
 from buildkit_migrate.bolt import BucketView, Database
 from buildkit_migrate.containerd.offline import MetadataDatabase
 from buildkit_migrate.containerd.plain import read_state
 from buildkit_migrate.migration import oracle
+from buildkit_migrate.migration.plan import read_records
 from buildkit_migrate.migration.verify import plain_records
 from buildkit_migrate.store import bolt_store
+from buildkit_migrate.values.times import stored_time, text_time
 
 __all__ = ["STAGES", "Stage", "Work"]
 
@@ -52,7 +55,7 @@ class _Inputs:
         )
 
     def records(self) -> Records:
-        return Records(self.v1.reader)
+        return read_records(self.v1.reader)
 
     def survey(self) -> Survey:
         return Survey.offline(self.containerd.reader, self.snapshots.reader, "buildkit", SNAPSHOTTER)
@@ -100,7 +103,9 @@ def _rewrite_containerd(root: Path) -> Iterator[Work]:
         copy = held.enter_context(linked_copy(root))
         database = MetadataDatabase(copy / WORKER / CONTAINERD, exclusive=True)
         held.callback(database.close)
-        yield lambda: database.rewrite(plan.containerd_edits(time.time_ns()))
+        now = time.time_ns()
+        created, flat = stored_time(now), text_time(now)
+        yield lambda: database.rewrite(plan.containerd_edits(created, flat))
 
 
 @contextmanager

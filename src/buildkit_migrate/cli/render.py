@@ -12,9 +12,10 @@ from buildkit_migrate import errors
 from buildkit_migrate.cli.output import printable
 
 if TYPE_CHECKING:
-    from buildkit_migrate._native.plan import Plan, PlannedRecord
+    from buildkit_migrate._native.plan import Plan
     from buildkit_migrate.bench.compare import Comparison
     from buildkit_migrate.migration.clean import Cleaned
+    from buildkit_migrate.migration.plan import PlannedRecord
     from buildkit_migrate.migration.report import Report
     from buildkit_migrate.migration.status import Status
     from buildkit_migrate.migration.undo import Undone
@@ -336,7 +337,9 @@ def _record_lines(report: Report, done: str) -> Iterator[str]:
 
 
 def _records(plan: Plan) -> Iterator[PlannedRecord]:
-    return (plan.record(index) for index in range(len(plan.records)))
+    from buildkit_migrate.migration.plan import planned_record
+
+    return (planned_record(plan, index) for index in range(len(plan.records)))
 
 
 def _fields(record: PlannedRecord) -> dict[str, bytes]:

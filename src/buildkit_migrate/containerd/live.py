@@ -24,7 +24,8 @@ from collections.abc import (
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate._native.facts import Records, Survey
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.containerd.connection import Connection
 from buildkit_migrate.containerd.protocol import api_pb2 as api

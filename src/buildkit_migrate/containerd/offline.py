@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate._native.plan import Plan, Records, Survey
+from buildkit_migrate._native.facts import Records, Survey
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import Bucket, Database, encode, rewrite, write
 from buildkit_migrate.containerd.plain import edits_to_restore, holdings, read_state
 from buildkit_migrate.containerd.services import Holding
@@ -22,6 +23,7 @@ from buildkit_migrate.errors import ContainerdStateError, StorageError
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.ownership import usable_mode
 from buildkit_migrate.model import Before, PlainState
+from buildkit_migrate.values.times import stored_time, text_time
 
 __all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
 
@@ -209,7 +211,8 @@ class OfflineContainerd:
         plans = list(self._asked.values())
         if len(plans) != 3 or any(plan is not plans[0] for plan in plans):
             raise ValueError("leases and labels of one plan are written together or not at all")
-        edits = plans[0].containerd_edits(time.time_ns())
+        now = time.time_ns()
+        edits = plans[0].containerd_edits(stored_time(now), text_time(now))
         self._metadata.rewrite(edits, self.kept if keep else None, switching)
         self._asked.clear()
 

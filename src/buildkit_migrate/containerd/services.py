@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from buildkit_migrate.errors import EventLoopError
 
 if TYPE_CHECKING:
-    from buildkit_migrate._native.plan import Plan, Records, Survey
+    from buildkit_migrate._native.facts import Records, Survey
+    from buildkit_migrate._native.plan import Plan
     from buildkit_migrate.bolt import Bucket, Database
     from buildkit_migrate.model import Before, PlainState
 

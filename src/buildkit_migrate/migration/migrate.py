@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from buildkit_migrate._native.plan import Plan, Records
+from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
@@ -31,11 +31,12 @@ from buildkit_migrate.migration.belonging import check_belonging
 from buildkit_migrate.migration.fingerprint import digesting, fingerprint
 from buildkit_migrate.migration.journal import Journal, State
 from buildkit_migrate.migration.newer import newer_records
+from buildkit_migrate.migration.plan import cautions_of, problems_of, read_records
 from buildkit_migrate.migration.previous import check_going_back, previous_is_told
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.resuming import check_is_the_same
 from buildkit_migrate.migration.target import target_at
-from buildkit_migrate.model import Progress
+from buildkit_migrate.model import Problem, Progress
 from buildkit_migrate.store.engines import Engine, write_store
 from buildkit_migrate.workspace.new_files import foresee_migration
 from buildkit_migrate.workspace.place import Place
@@ -223,7 +224,7 @@ class Migration:
 
     def _make_plan(self) -> Plan:
         self._progress(f"reading {self._from_path}")
-        records = Records(self._source.reader)
+        records = read_records(self._source.reader)
         finished: frozenset[bytes] = frozenset()
         if self._journal is not None and self._journal.state.phase == journal.APPLYING:
             finished = self._journal.finished_leases()
@@ -240,14 +241,19 @@ class Migration:
     def from_path(self) -> Path:
         return self._from_path
 
+    @property
+    def problems(self) -> list[Problem]:
+        """Of the plan."""
+        return problems_of(self.plan)
+
     def report(self, outcome: Outcome) -> Report:
         return Report(
             self._from_path,
             self._to_path,
             outcome,
             counts=self.plan.counts,
-            problems=tuple(self.plan.problems),
-            cautions=tuple(sorted(self.plan.cautions)),
+            problems=tuple(self.problems),
+            cautions=tuple(sorted(cautions_of(self.plan))),
             notes=self._notes(outcome),
             engine=self._engine,
             place=self.place,
@@ -390,10 +396,10 @@ def refuse_broken(migrations: Sequence[Migration], on_broken: OnBroken) -> None:
     ever collect what containerd holds for the old one.
     """
     empty = [one for one in migrations if one.plan.counts["records"] and not one.plan.counts["kept"]]
-    broken = [one for one in migrations if one.plan.problems] if on_broken == "fail" else empty
+    broken = [one for one in migrations if one.problems] if on_broken == "fail" else empty
     if not broken:
         return
-    counted = [f"{len(migration.plan.problems)} in {migration.from_path}" for migration in broken]
+    counted = [f"{len(migration.problems)} in {migration.from_path}" for migration in broken]
     hint = None
     if empty:
         stores = ", ".join(str(migration.from_path) for migration in empty)
@@ -403,6 +409,6 @@ def refuse_broken(migrations: Sequence[Migration], on_broken: OnBroken) -> None:
         )
     raise BrokenRecordsError(
         f"records that can't be migrated: {', '.join(counted)}; nothing was changed",
-        [problem for migration in broken for problem in migration.plan.problems],
+        [problem for migration in broken for problem in migration.problems],
         hint=hint,
     )

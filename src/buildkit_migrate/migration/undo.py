@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from buildkit_migrate._native.plan import Records
 from buildkit_migrate.bolt import Bucket, BucketView, Database, check
 from buildkit_migrate.containerd.plain import existing, read_before
 from buildkit_migrate.containerd.services import Containerd
@@ -31,6 +30,7 @@ from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.changes import counted, database_changes, gone, store_changes, were
 from buildkit_migrate.migration.fingerprint import digest, fingerprint
 from buildkit_migrate.migration.journal import EDIT, NOTHING, PUT_BACK, Journal
+from buildkit_migrate.migration.plan import read_records
 from buildkit_migrate.model import Before
 from buildkit_migrate.store.bolt_store import BoltStore
 from buildkit_migrate.store.engines import engine_of
@@ -161,7 +161,7 @@ class Undo:
             self._state = self._journal.state
             self._check_is_the_same()
             self._look_at_new_store(held, exclusive)
-            self._ids = {*Records(self._source.reader).ids(), *self._journal.finished_leases()}
+            self._ids = {*read_records(self._source.reader).ids(), *self._journal.finished_leases()}
             if not force:
                 containerd.check_is_known(len(self._ids))
             if fingerprint(from_path) != self._state.v1:
