@@ -14,6 +14,9 @@ import containerd_daemon
 import judge as judges
 import live_root
 import ondisk
+import stores
+from buildkit_migrate.store.engines import Engine
+from buildkit_migrate.store.interface import MetadataStore
 
 # The command is started many hundred times: its modules are compiled once, even where Python is told to keep
 # no bytecode.
@@ -27,6 +30,24 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("default", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=25)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> ondisk.OnDisk:
+    """The small real root, an OCI worker's, not migrated."""
+    return ondisk.sample(tmp_path)
+
+
+@pytest.fixture(params=stores.ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    found: Engine = request.param
+    return found
+
+
+@pytest.fixture
+def store(engine: Engine, tmp_path: Path) -> Iterator[MetadataStore]:
+    with stores.open_made(tmp_path, engine, stores.TREE) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

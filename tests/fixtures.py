@@ -18,11 +18,14 @@ from typing import Any
 import pytest
 
 import plain_bbolt
-from buildkit_migrate.model import Blob, Kind, PlainRecords, PlainSurvey, Resource, Snapshot
+from buildkit_migrate.model import Blob, Kind, PlainPlan, PlainRecords, PlainSurvey, Resource, Snapshot
 
 ROOT_LABEL = b"containerd.io/gc.root"
 FLAT_LABEL = b"containerd.io/gc.flat"
 EXPIRE_LABEL = b"containerd.io/gc.expire"
+
+NAMESPACE = (b"v1", b"buildkit")
+"""Path of BuildKit's bucket in containerd's database."""
 
 REAL_ROOTS = {"a": "overlayfs", "b": "native", "c": "overlayfs"}
 """Name to snapshotter."""
@@ -51,6 +54,16 @@ def with_blob_sizes(v2: Tree, survey: PlainSurvey) -> Tree:
             main[id] = {**record, b"cache.blobsize": b'{"value":%d}' % (survey.blobs[digest].size or 0)}
     assert main != v2[b"_main"]
     return {**v2, b"_main": main}
+
+
+def migrated(metadata: Tree, plan: PlainPlan) -> Tree:
+    """The v2 store that a plan for good input makes of a v1 store."""
+    index = dict(bucket(metadata, b"_index"))
+    main: Tree = dict(bucket(metadata, b"_main"))
+    for id, record in plan.records.items():
+        main[id] = {**bucket(main, id), **record.puts}
+        index |= dict.fromkeys(record.index, b"")
+    return {**metadata, b"_main": main, b"_index": index}
 
 
 # --- Dumps of real roots

@@ -27,6 +27,7 @@ from fixtures import FLAT_LABEL, Tree, bucket, buckets
 
 __all__ = [
     "OnDisk",
+    "copy_of",
     "edit",
     "empty_database",
     "listing",
@@ -148,6 +149,12 @@ def real(name: str, into: Path) -> OnDisk:
             ("--containerd-root", str(containerd)),
         )
     return oci(into / "root", snapshotter)
+
+
+def copy_of(root: OnDisk, into: Path) -> OnDisk:
+    """A copy of an OCI worker's root, in the directory ``into``."""
+    shutil.copytree(root.root, into / "root")
+    return oci(into / "root", root.snapshotter)
 
 
 def oci(root: Path, snapshotter: str) -> OnDisk:

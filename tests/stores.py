@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import trees
@@ -10,12 +11,50 @@ from buildkit_migrate.store import lmdb_bulk
 from buildkit_migrate.store.bolt_store import BoltFileStore
 from buildkit_migrate.store.convert import convert
 from buildkit_migrate.store.engines import Engine, open_store
-from buildkit_migrate.store.interface import MetadataStore
+from buildkit_migrate.store.interface import Item, MetadataStore
+from buildkit_migrate.values.gojson import encode_value
+from trees import Tree
 
 rows = trees.rows
 rows_of = trees.rows_of
 
 ENGINES: tuple[Engine, ...] = ("bolt", "lmdb")
+
+INDEX = b"the::index"
+TREE = Tree(
+    {
+        b"_main": Tree(
+            {
+                b"r1": Tree(
+                    {
+                        b"a": encode_value(1),
+                        b"b": encode_value(b"x", INDEX),
+                        b"cleared": b"",
+                        b"nested": Tree({b"k": b"v"}, sequence=4),
+                    },
+                    sequence=9,
+                ),
+                b"r2": Tree(),
+                b"stray": b"x",
+            },
+            sequence=7,
+        ),
+        b"_index": Tree(
+            {
+                b"the::index::r1": b"",
+                b"the::index::sha256:abc": b"",
+                b"the::index:more::r2": b"",
+                b"the::index": b"",
+                b"theatre": b"",
+                b"only-missing::gone": b"",
+            }
+        ),
+        b"_external": Tree({b"r1": Tree({b"name": b"data", b"empty": b"", b"nested": Tree()})}),
+        b"foreign": Tree({b"k": Tree({b"deep": b"v"}, sequence=3)}, sequence=2),
+        b"plain": b"value",
+    }
+)
+"""A store with everything in it that the interface speaks of, and things that are not BuildKit's."""
 
 
 def make(directory: Path, engine: Engine, tree: trees.Tree) -> Path:
@@ -46,3 +85,7 @@ def content(path: Path) -> list[trees.Row]:
 
 def open_made(directory: Path, engine: Engine, tree: trees.Tree) -> MetadataStore:
     return open_store(make(directory, engine, tree))
+
+
+def ids(items: Iterator[Item]) -> list[bytes]:
+    return [item.id for item in items]

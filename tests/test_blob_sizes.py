@@ -24,11 +24,6 @@ from ondisk import OnDisk
 CONTENT = (b"v1", b"buildkit", b"content", b"blob")
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def sizes(root: OnDisk) -> dict[bytes, bytes]:
     """The value of the key, of the records that have a blob; "" without one."""
     records = buckets(bucket(ondisk.tree(root.v2), b"_main"))

@@ -21,11 +21,6 @@ from fixtures import bucket, buckets
 from ondisk import OnDisk, run
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def failure(result: subprocess.CompletedProcess[str], status: int) -> dict[str, Any]:
     """The error document, after the checks that hold for every failure with ``--format json``."""
     assert result.returncode == status, result.stderr

@@ -40,11 +40,6 @@ def migrate_and_cut(root: OnDisk, moment: str, victim: Path) -> subprocess.Compl
     )
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 @pytest.mark.parametrize("moment", ["reading", "planning", "writing leases"])
 @pytest.mark.parametrize("name", ["v1", "containerd"])
 def test_says_so_and_the_next_run_goes_on(root: OnDisk, moment: str, name: str) -> None:

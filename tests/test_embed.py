@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import ondisk
 from buildkit_migrate import ensure_migrated, errors, open_store
 from buildkit_migrate.embed import _MAGICS
 from buildkit_migrate.lmdb import LMDB_MAGIC
@@ -19,11 +18,6 @@ from buildkit_migrate.store.engines import Engine, engine_of
 from ondisk import OnDisk
 
 HEAVY = ("grpc", "google.protobuf", "lmdb", "rich", "click", "orjson", "typing", "pathlib", "argparse")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
 
 
 def test_a_root_that_is_migrated_costs_nothing(root: OnDisk) -> None:

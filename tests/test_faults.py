@@ -64,11 +64,6 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return Outcome(tmp_path_factory.mktemp("undisturbed"))
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def test_the_calls_are_the_ones_that_matter() -> None:
     """So that a change which hides some from the injection is noticed."""
     names = calls("migrate")

@@ -22,12 +22,6 @@ from buildkit_migrate.errors import StorageError
 from buildkit_migrate.files.durable import keep as keep_file
 from ondisk import OnDisk
 
-
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 # --- Locks
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import ondisk
 from buildkit_migrate import errors
 from buildkit_migrate.workspace import finding, places
 from buildkit_migrate.workspace.finding import find_root, find_roots
@@ -17,11 +16,6 @@ from buildkit_migrate.workspace.places import more_places
 from ondisk import OnDisk
 
 VOLUME = "buildx_buildkit_builder0_state"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
 
 
 def directory(path: Path) -> Path:

@@ -25,11 +25,6 @@ from ondisk import OnDisk, run
 from test_locks import held
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def error_of(*arguments: str, status: int) -> dict[str, Any]:
     result = run(*arguments, "--format", "json")
     assert result.returncode == status, result.stderr

@@ -21,11 +21,6 @@ DATABASES = ("v1", "containerd", "snapshots")
 PAGE = 4096
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def newest(data: bytes) -> int:
     return max((0, PAGE), key=lambda page: struct.unpack_from("<Q", data, page + 64)[0])
 

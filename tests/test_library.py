@@ -22,11 +22,6 @@ from buildkit_migrate.model import Before, PlainState
 from ondisk import OnDisk
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 class Recorded:
     """A containerd that notes what it is asked; it is all three services. ``fail_at`` fails at that step."""
 

@@ -45,11 +45,6 @@ def held(path: Path, kind: str = "exclusive") -> Iterator[None]:
         holder.stdin.close()
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 @pytest.mark.parametrize("name", HELD)
 @pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["migrate", "dry-run"])
 def test_busy(root: OnDisk, name: str, options: tuple[str, ...]) -> None:

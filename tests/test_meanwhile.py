@@ -22,11 +22,6 @@ import ondisk
 from ondisk import OnDisk
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def databases(root: OnDisk) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (root.v1, root.containerd)}
 

@@ -14,10 +14,8 @@ import fixtures
 import ondisk
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.migration import oracle
-from fixtures import FLAT_LABEL, ROOT_LABEL, Tree, bucket, buckets
-from test_oracle import migrated
+from fixtures import FLAT_LABEL, NAMESPACE, ROOT_LABEL, Tree, bucket, buckets
 
-NAMESPACE = (b"v1", b"buildkit")
 RFC3339 = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{0,8}[1-9])?Z")
 
 
@@ -160,7 +158,7 @@ def test_sample_root_gives_what_the_model_says(tmp_path: Path) -> None:
 
     assert root.migrate().returncode == 0
 
-    assert ondisk.tree(root.v2) == migrated(metadata, plan)
+    assert ondisk.tree(root.v2) == fixtures.migrated(metadata, plan)
     after = ondisk.tree(root.containerd)
     leases = fixtures.leases_of(after)
     assert leases == {id: set(record.add_resources) for id, record in plan.records.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +10,6 @@ import ondisk
 from buildkit_migrate.bolt.edits import Edits
 from fixtures import ROOT_LABEL, Tree, bucket, buckets
 from ondisk import OnDisk
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
 
 
 def committed(root: OnDisk) -> list[bytes]:

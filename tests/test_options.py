@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -17,11 +16,6 @@ from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.migration.migrate import OnBroken
 from buildkit_migrate.store.engines import Engine
 from ondisk import OnDisk
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
 
 
 def from_files(root: OnDisk, **options: Any) -> object:

@@ -20,11 +20,6 @@ from ondisk import OnDisk
 COMMAND = (sys.executable, "-m", "buildkit_migrate")
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def run_into(
     stdout: int | None, stderr: int | None, *arguments: str, command: Sequence[str] = COMMAND
 ) -> subprocess.CompletedProcess[bytes]:

@@ -20,11 +20,6 @@ from ondisk import OnDisk, run
 PAGE = 4096
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def tear(root: OnDisk, *, cut: bool = False) -> bytes:
     """A transaction whose meta page was written and whose only new page was not; returns what is in the file.
 

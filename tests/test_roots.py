@@ -27,11 +27,6 @@ def no_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finding, "more_places", places.Places)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 # --- Finding
 
 

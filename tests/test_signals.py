@@ -22,11 +22,6 @@ from ondisk import OnDisk
 ENDINGS = {signal.SIGHUP: 129, signal.SIGTERM: 143}
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def ignoring(ignored: tuple[int, ...], command: list[str]) -> list[str]:
     """A shell ignores SIGINT for what it runs in the background, nohup SIGHUP."""
     traps = [f"trap '' {int(number)};" for number in ignored]

@@ -20,11 +20,6 @@ from ondisk import OnDisk, run
 from test_locks import held
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def judged(root: OnDisk, *options: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """Exit status of both commands, which must be one; the worker as status shows it; migrate's document."""
     before = ondisk.listing(root.root, without=["lock.mdb"])

@@ -29,11 +29,6 @@ from fixtures import ROOT_LABEL, Tree, bucket, buckets
 from ondisk import OnDisk
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def undo(root: OnDisk, *arguments: str) -> subprocess.CompletedProcess[str]:
     return ondisk.run("undo", "--format", "json", *root.options, *arguments, str(root.root))
 

@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,17 +17,15 @@ import containerd_daemon
 import fault_points
 import fixtures
 import ondisk
-import plain_bbolt
 from buildkit_migrate.api import root_status, undo_root
 from buildkit_migrate.bolt.edits import Edits
-from buildkit_migrate.errors import BusyError, StorageError
-from buildkit_migrate.migration import undo as undo_module
+from buildkit_migrate.errors import BusyError
 from buildkit_migrate.migration.journal import Journal
 from buildkit_migrate.store.bolt_store import BoltFileStore
-from buildkit_migrate.values.gojson import Value
 from fault_points import calls
-from fixtures import Tree, bucket, buckets
+from fixtures import bucket, buckets
 from ondisk import OnDisk
+from undoing import databases, next_step, record_of, set_value, undo
 
 MOVES: dict[str, Callable[[Path, Path], None]] = {
     "tar": lambda source, target: tar(source, target),
@@ -49,30 +46,10 @@ def tar(source: Path, target: Path) -> None:
     subprocess.run(["tar", "-xmC", str(target)], input=archive, check=True)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
-def databases(root: OnDisk) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (root.v1, root.containerd, root.snapshots)}
-
-
 def moved(root: OnDisk, how: str, into: Path) -> OnDisk:
     MOVES[how](root.root, into)
     shutil.rmtree(root.root)
     return ondisk.oci(into, root.snapshotter)
-
-
-def undo(root: OnDisk, *arguments: str) -> tuple[int, dict[str, Any]]:
-    result = ondisk.run("undo", "--format", "json", *root.options, *arguments, str(root.root))
-    assert "Traceback" not in result.stderr
-    return result.returncode, json.loads(result.stdout)
-
-
-def next_step(root: OnDisk) -> str:
-    (status,) = root_status(root.root)
-    return status.next_step
 
 
 @pytest.mark.parametrize("how", MOVES)
@@ -175,15 +152,6 @@ def test_what_others_did_in_containerd_stays(root: OnDisk) -> None:
     tree = ondisk.tree(root.containerd)
     assert b"x" in bucket(tree, b"v1", b"k8s.io", b"leases")
     assert not bucket(tree, b"v1", b"buildkit", b"leases")
-
-
-def record_of(root: OnDisk, number: int = 0) -> bytes:
-    return sorted(buckets(bucket(ondisk.tree(root.v1), b"_main")))[number]
-
-
-def set_value(root: OnDisk, key: bytes) -> None:
-    with BoltFileStore.open(root.v2) as store, store.update(record_of(root)) as record:
-        record.set(key, Value(b"77"))
 
 
 def test_changed_records(root: OnDisk) -> None:
@@ -363,97 +331,6 @@ def test_status_while_others_migrate_and_undo(root: OnDisk) -> None:
         while not working.done():
             root_status(root.root)
         working.result()
-
-
-# Several workers.
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> list[OnDisk]:
-    """Two workers in one root."""
-    first = ondisk.sample(tmp_path)
-    shutil.copytree(first.worker, first.root / "runc-native")
-    second = ondisk.oci(first.root, "native")
-    ondisk.edit(second.containerd, renamed_snapshotter(second))
-    return [second, first]
-
-
-def renamed_snapshotter(root: OnDisk) -> Edits:
-    rows = bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"snapshots", b"overlayfs")
-    return {b"v1": {b"buildkit": {b"snapshots": {b"overlayfs": None, b"native": rows}}}}
-
-
-def test_all_are_looked_at_before_any_goes_back(two: list[OnDisk]) -> None:
-    two[0].migrate_here()
-    after = [databases(root) for root in two]
-    for root in two:
-        set_value(root, b"cache.lastUsedAt")
-    code, document = undo(two[0])
-    assert code == 14
-    assert len(document["error"]["reasons"]) == 2
-    assert [databases(root) for root in two] == after
-    two[0].kept.unlink()
-    code, document = undo(two[0], "--force")
-    assert code == 13
-    assert [databases(root) for root in two] == after
-    assert all(root.v2.exists() for root in two)
-    code, document = undo(two[0], "--dry-run", "--force")
-    assert code == 13
-    assert [worker["exit_code"] for worker in document["workers"]] == [13, 14]
-
-
-def test_which_are_back_when_one_fails(two: list[OnDisk], monkeypatch: pytest.MonkeyPatch) -> None:
-    before = [databases(root) for root in two]
-    two[0].migrate_here()
-    rename = undo_module.rename
-
-    def failing(path: Path, target: Path) -> None:
-        if path == two[0].v2:
-            raise StorageError(f"{path}: I/O error")
-        rename(path, target)
-
-    monkeypatch.setattr(undo_module, "rename", failing)
-    with pytest.raises(StorageError) as caught:
-        undo_root(two[0].root)
-    assert [report.worker for report in caught.value.reports] == [two[1].worker]  # type: ignore[attr-defined]
-    monkeypatch.undo()
-    undo_root(two[0].root)
-    assert [databases(root) for root in two] == before
-
-
-def test_two_workers_of_one_stopped_containerd(tmp_path: Path) -> None:
-    """Each replaced the same file: the last one goes back first, in the plan as in the doing."""
-    first = ondisk.sample_of_containerd(tmp_path)
-    shutil.copytree(first.worker, first.root / "containerd-native")
-    top = (b"v1", b"buildkit", b"snapshots")
-    rows = bucket(ondisk.tree(first.containerd), *top, b"overlayfs")
-    ondisk.edit(first.containerd, {b"v1": {b"buildkit": {b"snapshots": {b"native": rows}}}})
-    backend = first.snapshots.parent.with_name("io.containerd.snapshotter.v1.native")
-    shutil.copytree(first.snapshots.parent, backend)
-    before = databases(first)
-    first.migrate_here()
-    code, document = undo(first, "--dry-run")
-    assert code == 0
-    assert [worker["database"] for worker in document["workers"]] == ["put-back", "put-back"]
-    assert undo(first)[0] == 0
-    assert databases(first) == before
-    first.migrate_here()
-    ondisk.edit(first.containerd, {b"v1": {b"k8s.io": {b"leases": {b"x": {b"createdat": b""}}}}})
-    code, document = undo(first)
-    assert (code, document["workers"][0]["database"]) == (0, "edit")
-    tree = ondisk.tree(first.containerd)
-    assert not bucket(tree, b"v1", b"buildkit", b"leases")
-    assert b"x" in bucket(tree, b"v1", b"k8s.io", b"leases")
-    assert labels_in(bucket(tree, *top)) == labels_in(bucket(plain_bbolt.load(before["meta.db"]), *top))
-
-
-def labels_in(snapshots: Tree) -> dict[tuple[bytes, bytes], object]:
-    """The labels of all snapshots."""
-    return {
-        (snapshotter, name): bucket(row, b"labels")
-        for snapshotter, rows in buckets(snapshots).items()
-        for name, row in buckets(rows).items()
-    }
 
 
 @pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing())

@@ -19,7 +19,7 @@ from buildkit_migrate.containerd.live import LiveContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.migration.migrate import migrate_v2
 from containerd_daemon import Containerd
-from fixtures import FLAT_LABEL, ROOT_LABEL, Tree, bucket, buckets
+from fixtures import FLAT_LABEL, NAMESPACE, ROOT_LABEL, Tree, bucket, buckets
 from grpc_proxy import Proxy
 from live_root import Expected, Live, error_of
 
@@ -27,8 +27,6 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing()),
 ]
-
-NAMESPACE = (b"v1", b"buildkit")
 
 
 def test_the_result_is_that_of_the_offline_migration(live: Live, expected: Expected) -> None:

@@ -26,11 +26,6 @@ from trees import Tree, rows
 SMALL = Tree({b"_main": Tree({b"r": Tree({b"k": b"{}"})}), b"other": b"v"})
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> OnDisk:
-    return ondisk.sample(tmp_path)
-
-
 def failed(*arguments: str, status: int) -> str:
     """The message, after the checks that hold for every failure."""
     result = run("convert", "--format", "json", *arguments)

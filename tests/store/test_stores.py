@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,68 +13,17 @@ from buildkit_migrate.bolt import Database
 from buildkit_migrate.errors import (
     BrokenRecordsError,
     BusyError,
-    CorruptDatabaseError,
     EditConflictError,
     RecordNotFoundError,
-    StorageError,
 )
 from buildkit_migrate.store.convert import convert
 from buildkit_migrate.store.engines import Engine, engine_of, open_store, write_store
 from buildkit_migrate.store.interface import Item, MetadataStore, RecordUpdate
 from buildkit_migrate.values.gojson import Value, encode_value
+from stores import INDEX, TREE, ids
 from trees import Tree
 
-INDEX = b"the::index"
-TREE = Tree(
-    {
-        b"_main": Tree(
-            {
-                b"r1": Tree(
-                    {
-                        b"a": encode_value(1),
-                        b"b": encode_value(b"x", INDEX),
-                        b"cleared": b"",
-                        b"nested": Tree({b"k": b"v"}, sequence=4),
-                    },
-                    sequence=9,
-                ),
-                b"r2": Tree(),
-                b"stray": b"x",
-            },
-            sequence=7,
-        ),
-        b"_index": Tree(
-            {
-                b"the::index::r1": b"",
-                b"the::index::sha256:abc": b"",
-                b"the::index:more::r2": b"",
-                b"the::index": b"",
-                b"theatre": b"",
-                b"only-missing::gone": b"",
-            }
-        ),
-        b"_external": Tree({b"r1": Tree({b"name": b"data", b"empty": b"", b"nested": Tree()})}),
-        b"foreign": Tree({b"k": Tree({b"deep": b"v"}, sequence=3)}, sequence=2),
-        b"plain": b"value",
-    }
-)
 BAD = Tree({b"_main": Tree({b"bad": Tree({b"a": encode_value(1), b"b": b"{", b"c": b"{}"})})})
-
-
-@pytest.fixture(params=stores.ENGINES)
-def engine(request: pytest.FixtureRequest) -> Engine:
-    found: Engine = request.param
-    return found
-
-
-@pytest.fixture
-def store(engine: Engine, tmp_path: Path) -> Iterator[MetadataStore]:
-    with stores.open_made(tmp_path, engine, TREE) as made:
-        yield made
-
-
-def ids(items: Iterator[Item]) -> list[bytes]:
-    return [item.id for item in items]
 
 
 # --- Reading
@@ -289,149 +238,6 @@ def test_writing_while_iterating(store: MetadataStore) -> None:
     assert ids(store.all()) == [b"r1", b"r3"]
 
 
-# --- Closed
-
-
-def methods(store: MetadataStore) -> dict[str, Callable[[], object]]:
-    """One call of every public method that reads or writes."""
-
-    def update() -> None:
-        with store.update(b"r1"):
-            pass
-
-    calls: dict[str, Callable[[], object]] = {
-        "get": lambda: store.get(b"r1"),
-        "view": lambda: store.view(b"r1"),
-        "all": store.all,
-        "ids": store.ids,
-        "search": lambda: store.search(INDEX),
-        "probe": lambda: store.probe(INDEX),
-        "external": lambda: store.external(b"r1", b"name"),
-        "update": update,
-        "get_and_set": lambda: store.get_and_set(b"r1", b"a", lambda value: Value.of(2)),
-        "clear": lambda: store.clear(b"r1"),
-        "clear_index": lambda: store.clear_index(b"r1", INDEX),
-        "set_external": lambda: store.set_external(b"r1", b"name", b"x"),
-    }
-    public = {name for name in dir(MetadataStore) if not name.startswith("_")}
-    assert calls.keys() == public - {"close"}
-    return calls
-
-
-def test_a_closed_store(store: MetadataStore, tmp_path: Path) -> None:
-    """Nothing is read or written without the lock: the file is another's now."""
-    store.close()
-    path = tmp_path / "store"
-    with open_store(path) as other:
-        other.clear(b"r1")
-    before = path.read_bytes()
-    for name, call in methods(store).items():
-        with pytest.raises(ValueError, match="store is closed"):
-            call()
-            pytest.fail(name)
-    with pytest.raises(ValueError, match="is closed"), store:
-        pass
-    store.close()
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("steps", [0, 1])
-@pytest.mark.parametrize("begin", ["all", "ids", "search"])
-def test_closed_while_iterating(store: MetadataStore, begin: str, steps: int) -> None:
-    rows: Iterator[object] = (
-        store.search(b"the", prefix_only=True) if begin == "search" else getattr(store, begin)()
-    )
-    for _ in range(steps):
-        next(rows)
-    store.close()
-    with pytest.raises(ValueError, match="is closed"):
-        next(rows)
-
-
-def test_closed_while_updating(store: MetadataStore, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is closed"), store.update(b"r1") as record:
-        record.set(b"a", Value.of(2))
-        store.close()
-        with open_store(tmp_path / "store") as other:
-            other.set_external(b"r1", b"name", b"other")
-    with pytest.raises(KeyError), open_store(tmp_path / "store") as again, again.update(b"r1") as record:
-        record.set(b"a", Value.of(2))
-        again.close()
-        raise KeyError
-    with open_store(tmp_path / "store") as again:
-        assert again.get(b"r1").values[b"a"] == Value(b"1")
-        assert again.external(b"r1", b"name") == b"other"
-
-
-def test_what_was_read_stays(store: MetadataStore) -> None:
-    item = store.get(b"r1")
-    store.close()
-    assert item.values[b"a"] == Value(b"1")
-
-
-# --- Names
-
-
-@pytest.mark.parametrize("chain", ["absolute", "relative", "link to link", "directory"])
-def test_a_link_stands_for_its_file(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chain: str
-) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "links").mkdir()
-    path = stores.make(tmp_path / "real", engine, TREE)
-    link = tmp_path / "links" / "link"
-    match chain:
-        case "absolute":
-            link.symlink_to(path)
-        case "relative":
-            link.symlink_to("../real/store")
-        case "link to link":
-            (tmp_path / "links" / "other").symlink_to("../real/store")
-            link.symlink_to("other")
-        case "directory":
-            link = tmp_path / "links" / "directory" / "store"
-            link.parent.symlink_to("../real")
-    monkeypatch.chdir(tmp_path / "links")
-    with open_store(link.relative_to(tmp_path / "links")) as store:
-        monkeypatch.chdir("/")
-        store.clear(b"r1")
-        store.clear(b"r2")
-    assert link.is_symlink() == (chain != "directory")
-    assert not path.is_symlink()
-    with open_store(path) as store:
-        assert ids(store.all()) == []
-    assert {file.name for file in (tmp_path / "links").iterdir()} <= {"link", "other", "directory"}
-    assert {file.name for file in (tmp_path / "real").iterdir()} <= {"store", "store-lock"}
-
-
-def test_a_link_to_a_store_that_is_still_to_be_made(engine: Engine, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("target")
-    with open_store(tmp_path / "link", create=engine) as store, store.update(b"r"):
-        pass
-    assert (tmp_path / "link").is_symlink()
-    assert not (tmp_path / "target").is_symlink()
-    with open_store(tmp_path / "target") as store:
-        assert ids(store.all()) == [b"r"]
-
-
-def test_a_link_that_leads_to_itself(engine: Engine, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("link")
-    for create in (None, engine):
-        with pytest.raises(StorageError):
-            open_store(tmp_path / "link", create=create)
-
-
-def test_a_file_that_another_one_took_the_place_of(tmp_path: Path) -> None:
-    """The lock is on the file, not on its name."""
-    path = stores.make(tmp_path, "bolt", TREE)
-    with open_store(path) as store:
-        path.rename(tmp_path / "away")
-        path.write_bytes(b"of somebody else")
-        with pytest.raises(BusyError, match="replaced"):
-            store.clear(b"r1")
-    assert path.read_bytes() == b"of somebody else"
-
-
 # --- Slips
 
 
@@ -546,13 +352,3 @@ def test_no_change_loses_the_sequence_of_a_bucket(
 def _update(store: MetadataStore, id: bytes, change: Callable[[RecordUpdate], object]) -> None:
     with store.update(id) as record:
         change(record)
-
-
-def test_what_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(StorageError):
-        open_store(tmp_path / "missing")
-    with pytest.raises(CorruptDatabaseError, match="not a regular file"):
-        open_store(tmp_path)
-    (tmp_path / "garbage").write_bytes(b"garbage" * 1000)
-    with pytest.raises(CorruptDatabaseError, match="neither"):
-        open_store(tmp_path / "garbage")
