@@ -46,7 +46,7 @@ def test_the_words_are_those_of_the_types() -> None:
             for wrong in ("sqlite", None, "", "BOLT", 1)
         ),
         *(({"on_broken": wrong}, "on_broken must be 'fail' or 'drop'") for wrong in ("Fail", None, True)),
-        ({"engine": "lmdb", "verify": True}, "verify is for the engine 'bolt'"),
+        ({"engine": "lmdb", "verify": True}, "verify requires engine 'bolt'"),
     ],
 )
 def test_words_that_there_are_not(

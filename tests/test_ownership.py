@@ -165,14 +165,14 @@ def test_a_group_that_can_not_be_given(root: OnDisk) -> None:
 def test_refused_if_the_owner_would_be_kept_out(root: OnDisk, files: int) -> None:
     give(root, 1000, 2000, files, 0o2770)
     who = {"uid": 1001, "gid": 1001, "groups": [2000]}
-    check_refused(root, who, "buildkitd.lock", "1000:2000", "could not work with it")
+    check_refused(root, who, "buildkitd.lock", "1000:2000", "could not use it")
     (root.root / "buildkitd.lock").touch()
     (root.root / "buildkitd.lock").chmod(0o666)
-    check_refused(root, who, str(root.v2), "1000:2000", "could not work with it")
+    check_refused(root, who, str(root.v2), "1000:2000", "could not use it")
 
 
 def test_root_that_may_not_give_files_away(root: OnDisk) -> None:
-    check_refused(root, {"without": [CAP_CHOWN]}, "could not work with it", "1000:1000")
+    check_refused(root, {"without": [CAP_CHOWN]}, "could not use it", "1000:1000")
 
 
 def test_root_that_may_not_give_files_away_but_the_group_works_with_them(root: OnDisk) -> None:
@@ -184,7 +184,7 @@ def test_root_that_may_not_give_files_away_but_the_group_works_with_them(root: O
 
 def test_root_that_may_not_give_files_away_nor_has_the_group(root: OnDisk) -> None:
     give(root, 1000, 1000, 0o660, 0o770)  # new files do not inherit it
-    check_refused(root, {"without": [CAP_CHOWN]}, "could not work with it")
+    check_refused(root, {"without": [CAP_CHOWN]}, "could not use it")
 
 
 def test_root_that_may_give_files_away_and_no_more(root: OnDisk) -> None:
@@ -206,7 +206,7 @@ def test_user_namespace_that_does_not_know_the_owner(root: OnDisk) -> None:
 
 def test_user_namespace_that_keeps_the_owner_out(root: OnDisk) -> None:
     give(root, 1000, 0, 0o640, 0o2770)
-    check_refused(root, {"namespace": NAMESPACE}, "could not work with it", "65534")
+    check_refused(root, {"namespace": NAMESPACE}, "could not use it", "65534")
 
 
 def test_user_namespace_with_a_mount_point_of_somebody_else(root: OnDisk) -> None:
@@ -223,7 +223,7 @@ def test_directory_that_may_not_be_written_to(root: OnDisk) -> None:
     root.worker.chmod(0o555)
     (root.root / "buildkitd.lock").touch()
     os.chown(root.root / "buildkitd.lock", 1000, 1000)
-    check_refused(root, DAEMON, str(root.worker), "no file can be made here", os.strerror(errno.EACCES))
+    check_refused(root, DAEMON, str(root.worker), "can't create files here", os.strerror(errno.EACCES))
 
 
 def test_read_only_mount(root: OnDisk) -> None:
@@ -352,7 +352,7 @@ def test_a_file_system_without_acls_does_not_make_the_mask_a_permission(
 
     monkeypatch.setattr(os, "setxattr", refuse)
     with new.open("xb") as file:
-        ownership.dress(file.fileno(), new, model, ownership.usable_mode(model))
+        ownership.copy_access(file.fileno(), new, model, ownership.usable_mode(model))
     assert stat.S_IMODE(new.stat().st_mode) == 0o600
     assert list(ownership.changed_access(ownership.access_of(model), new, None)) == [
         f"{new}: the ACL is now missing"
@@ -397,7 +397,7 @@ def test_a_half_made_lock_file_is_not_left(root: OnDisk, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "fchown", refuse)
     before = ondisk.listing(root.worker)
-    with pytest.raises(Exception, match="could not work with it"):
+    with pytest.raises(Exception, match="could not use it"):
         root.migrate_here()
     assert ondisk.listing(root.worker) == before
     assert not (root.root / "buildkitd.lock").exists()
@@ -409,14 +409,14 @@ def test_a_half_made_lock_file_is_not_left(root: OnDisk, monkeypatch: pytest.Mon
 )
 def test_nothing_half_made_is_left(root: OnDisk, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever a file system refuses what was foreseen."""
-    real = durable.dress
+    real = durable.copy_access
 
-    def dress(fd: int, path: Path, model: Path, mode: int) -> None:
+    def copy_access(fd: int, path: Path, model: Path, mode: int) -> None:
         if str(path).endswith(ending):
             raise StorageError(f"{path}: refused")
         real(fd, path, model, mode)
 
-    monkeypatch.setattr(durable, "dress", dress)
+    monkeypatch.setattr(durable, "copy_access", copy_access)
     monkeypatch.setattr(os, "link", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
     before = ondisk.listing(root.worker)
     with pytest.raises(StorageError, match="refused"):

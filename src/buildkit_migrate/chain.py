@@ -1,4 +1,4 @@
-"""Chain ids of layers, computed in bulk by the native engine (spec buildkit-metadata, section 4, pass 4)."""
+"""Chain ids of layers, computed in bulk by native code (spec buildkit-metadata, section 4, pass 4)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _CYCLE: Final = STATES.index("cycle")
 
 
 class ChainIds(Sequence[tuple[bytes, bytes]]):
-    """A (chainID, blobChainID) pair for each record, made when it is looked at.
+    """Sequence of (chainID, blobChainID) pairs, one for each record, created on access.
 
-    Both are ``b""`` for a record without a diffID or without a blob.
+    Both are ``b""`` for a record that lacks a diffID or a blob.
     """
 
     def __init__(self, batch: Batch) -> None:
-        """``batch`` has been run."""
+        """``batch`` must have been run."""
         self._batch = batch
 
     def __len__(self) -> int:
@@ -48,16 +48,17 @@ def chain_ids(
     *,
     threads: int | None = None,
 ) -> ChainIds:
-    """Computes the chain ids of many records at once: each once, after its parent, whatever their order.
+    """Computes the chain ids of many records, each once. Records may be in any order.
 
     ``parents``: index of each record's parent, -1 for none; integers, or a buffer of integers such as an
-    ``array`` or a NumPy array. ``diff_ids``, ``blobs``: digests such as ``b"sha256:..."``, ``b""`` where a
+    ``array`` or a NumPy array. ``diff_ids``, ``blobs``: digests such as ``b"sha256:..."``, or ``b""`` where a
     record has none; bytes objects, or a buffer of fixed-width strings (NumPy's ``S71``), whose padding is
-    ignored. Any text is hashed as it stands. ``threads``: how many to use at most, by default one for each
-    CPU of the process. The GIL is released meanwhile.
+    ignored. Digests are hashed as they are, without validation. ``threads``: maximum number of threads; the
+    default is one for each CPU available to the process. The GIL is released during the computation.
 
-    Raises ValueError if the columns differ in length, a parent is not the index of a record or -1, or records
-    with diffID and blob are their own ancestors; TypeError if a column has something else in it.
+    Raises ValueError if the columns differ in length, a parent is neither -1 nor the index of a record, or a
+    record that has a diffID and a blob is its own ancestor; TypeError if a column has elements of another
+    type.
     """
     if threads is None:
         threads = len(os.sched_getaffinity(0))

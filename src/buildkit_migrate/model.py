@@ -1,7 +1,7 @@
 """Plain-Python forms of survey and plan.
 
-The reference model computes with them, the fast path can be shown as them: two plans are equal when these
-objects are equal. They are made for people and tests; a migration of a million records never builds them.
+The oracle computes with them, and native plans can be converted to them: two plans are equal when these
+objects are equal. They are for people and tests; migrating a million records never builds them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = [
 ]
 
 Progress = Callable[[str], object]
-"""Called with what is done next."""
+"""Called with a description of the next step."""
 
 PlainRecords = Mapping[bytes, Mapping[bytes, bytes | None]]
-"""Record id to (metadata key to value bytes; None stands for a nested bucket under that key)."""
+"""Record id to metadata; metadata maps keys to value bytes, or to None for a nested bucket."""
 
 Resource = tuple[str, bytes]
-"""Type (``content`` or ``snapshots/<snapshotter>``) and id of a lease resource."""
+"""Type (``content`` or ``snapshots/<snapshotter>``) and id of a resource that a lease holds."""
 
 
 class Kind(enum.IntEnum):
@@ -55,22 +55,22 @@ class Reason(enum.StrEnum):
     CYCLE = "cycle"
     NO_TARGET = "no-equal-mutable-target"
     REPAIRED = "equal-mutable-target-gone"
-    """Not dropped: the record's own committed snapshot exists, so it becomes an ordinary record."""
+    """Not dropped: the record's own committed snapshot exists, so it is migrated as an ordinary record."""
     NO_SNAPSHOT = "no-snapshot"
     BAD_DIGEST = "blob-not-a-digest"
     KEY_TOO_LONG = "index-key-too-long"
-    """bbolt keys have at most 32768 bytes; an index key of the record's chain ids would have more."""
+    """An index key made of the record's chain id would exceed the 32768 bytes that bbolt allows."""
     NO_PARENT = "no-parent"
     DESCENDANT = "descends-from-dropped"
 
 
 class Caution(enum.StrEnum):
-    """What is worth a line in the report but does not stop a migration."""
+    """A finding that belongs in the report but does not stop a migration."""
 
     EMPTY_BLOB_MAPPING = "empty-blob-mapping"
     PARENT_WITHOUT_RECORD = "parent-without-record"
     NO_BLOB_SIZE = "no-blob-size"
-    """containerd does not say how large the blob is; BuildKit v0.8 and later can't export it."""
+    """containerd does not know the blob's size, so BuildKit v0.8 and later can't export it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Blob:
-    """``size``: in bytes, more than 0; None if containerd does not say."""
+    """A blob of the content store. ``size``: in bytes, above 0; None if containerd does not know it."""
 
     root_label: bool = False
     size: int | None = None
@@ -90,22 +90,22 @@ class Blob:
 
 @dataclass
 class PlainSurvey:
-    """What the containerd services say. ``blobs``: by digest."""
+    """State of the containerd services. ``blobs``: by digest."""
 
     snapshotter: str
     snapshots: dict[bytes, Snapshot] = field(default_factory=dict)
     blobs: dict[bytes, Blob] = field(default_factory=dict)
     leases: dict[bytes, set[Resource]] = field(default_factory=dict)
     expiring_leases: dict[bytes, bytes] = field(default_factory=dict)
-    """Value of the gc.expire label of those that have one."""
+    """Lease id to the value of its gc.expire label, for leases that have one."""
 
 
 @dataclass
 class PlainState(PlainSurvey):
-    """A survey with what only a verification asks for.
+    """A survey plus what only verification needs.
 
-    ``flat_leases``: those with the gc.flat label; ``undated_leases``: those whose time of creation is missing
-    or can't be read.
+    ``flat_leases``: leases with the gc.flat label. ``undated_leases``: leases whose creation time is missing
+    or unreadable.
     """
 
     flat_leases: set[bytes] = field(default_factory=set)
@@ -122,10 +122,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class RecordPlan:
-    """One kept record. ``puts``: metadata key to exact value bytes; ``index``: new index keys, whole.
+    """What happens to one migrated record.
 
-    ``create_lease``: the lease does not exist yet. ``keep_lease``: it exists, and must not expire any more.
-    ``add_resources``: those that the lease lacks.
+    ``puts``: metadata key to exact value bytes. ``index``: complete new index keys. ``create_lease``: the
+    lease does not exist yet. ``keep_lease``: it exists, and its expiry must be removed. ``add_resources``:
+    resources missing from the lease.
     """
 
     puts: dict[bytes, bytes]
@@ -139,7 +140,7 @@ class RecordPlan:
 class PlainPlan:
     records: dict[bytes, RecordPlan] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    """One per record at most, sorted by record id."""
+    """At most one per record, sorted by record id."""
     cautions: set[tuple[bytes, Caution]] = field(default_factory=set)
     unlabel_snapshots: set[bytes] = field(default_factory=set)
     unlabel_blobs: set[bytes] = field(default_factory=set)
@@ -147,10 +148,11 @@ class PlainPlan:
 
 @dataclass(frozen=True)
 class Before:
-    """What a migration replaces: leases named like records that were there, and the labels that go.
+    """The state that a migration replaces, for undo.
 
-    ``leases``: id to resources. ``snapshots``, ``blobs``: name or digest to the value of the gc.root label.
-    ``expiring``: id to all labels of those leases that have the gc.expire label, which goes.
+    ``leases``: existing leases named like records, id to resources. ``snapshots``, ``blobs``: name or digest
+    to the value of the gc.root label to be removed. ``expiring``: leases whose gc.expire label is to be
+    removed, id to all labels.
     """
 
     leases: Mapping[bytes, frozenset[Resource]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Values that decide what is worked on, each with who says so: a wrong one is easier to find then."""
+"""Settings paired with their origin, so that a wrong value can be traced to where it came from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["ARGUMENT", "DEFAULT", "DEFAULT_NAMESPACE", "FOUND", "Setting"]
 
 ARGUMENT: Final = "argument"
-"""Origin of what a function was given by its caller."""
+"""Origin of a value passed by the caller of a function."""
 DEFAULT: Final = "default"
 FOUND: Final = "found on this host"
 
@@ -18,8 +18,8 @@ FOUND: Final = "found on this host"
 class Setting:
     """A value and its origin.
 
-    That is an option such as ``--namespace``, a variable such as ``$CONTAINERD_NAMESPACE``, ``default``,
-    ``argument``, or what else the value was taken from.
+    The origin is an option such as ``--namespace``, a variable such as ``$CONTAINERD_NAMESPACE``,
+    ``default``, ``argument``, or another description of where the value came from.
     """
 
     value: str
@@ -30,7 +30,7 @@ class Setting:
 
     @classmethod
     def of(cls, given: str | os.PathLike[str] | Setting) -> Setting:
-        """Of an argument, which may be one already."""
+        """Wraps an argument, unless it is a Setting already."""
         return given if isinstance(given, Setting) else cls(os.fspath(given))
 
 

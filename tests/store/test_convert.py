@@ -162,13 +162,13 @@ def test_a_target_that_appears_meanwhile_stays(
     tmp_path: Path, engine: Engine, file_system: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = stores.make(tmp_path, engine, SMALL), tmp_path / "new"
-    dress, content = durable.dress, b"of somebody else"
+    copy_access, content = durable.copy_access, b"of somebody else"
 
     def create(*arguments: Any, **options: Any) -> Any:
         target.write_bytes(content)
-        return dress(*arguments, **options)
+        return copy_access(*arguments, **options)
 
-    monkeypatch.setattr(durable, "dress", create)  # of the new file, when all was looked at
+    monkeypatch.setattr(durable, "copy_access", create)  # of the new file, when all was looked at
     with pytest.raises(UnusableTargetError, match="exists"):
         convert(source, target)
     assert target.read_bytes() == content

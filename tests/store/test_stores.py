@@ -222,7 +222,7 @@ def test_reading_only(engine: Engine, tmp_path: Path) -> None:
     before = path.read_bytes()
     with open_store(path, read_only=True) as store:
         assert store.get(b"r1").exists
-        with pytest.raises(BusyError, match="reading only"):
+        with pytest.raises(BusyError, match="read-only"):
             store.clear(b"r1")
     assert path.read_bytes() == before
 

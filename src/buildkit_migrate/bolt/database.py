@@ -1,4 +1,4 @@
-"""Files that hold bbolt databases: mapped for reading, and written anew."""
+"""bbolt files: opened and mapped for reading, or written in one go."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buildkit_migrate._native.building import Builder
 from buildkit_migrate.files.blocks import Writer, write_all
 from buildkit_migrate.files.durable import new_file, rename
 from buildkit_migrate.files.errors import storage_errors
-from buildkit_migrate.files.locks import Lock, check_in_place, lock
+from buildkit_migrate.files.locks import Lock, check_not_replaced, lock
 
 __all__ = ["Database", "write"]
 
@@ -23,13 +23,13 @@ DEFAULT_PAGE_SIZE: Final = 4096
 class Database:
     """A bbolt file that is locked and mapped for reading. A file of 0 bytes is a valid empty database.
 
-    What was read from it stays usable after `close`, which ends the lock.
+    `close` releases the lock; data read before stays usable.
     """
 
     def __init__(self, held: Lock, *, previous: bool = False) -> None:
         """Takes over the lock, and releases it if the file can't be read.
 
-        ``previous``: it is read as it was before its newest transaction.
+        ``previous``: read the state before the newest transaction.
         """
         self._lock = held
         self.path = held.path
@@ -52,14 +52,14 @@ class Database:
         return self.reader.root
 
     def rename(self, target: Path) -> None:
-        """The switch: the file takes the name ``target``, durably, and stays locked. Raises StorageError."""
+        """Renames the file to ``target``, durably. It stays locked. Raises StorageError."""
         rename(self.path, target)
         self.path = target
 
-    def check_in_place(self) -> None:
-        """Raises BusyError if another file has its name now, which is then not locked; StorageError."""
+    def check_not_replaced(self) -> None:
+        """Raises BusyError if another file, which is not locked, has replaced this one; StorageError."""
         with storage_errors(self.path):
-            check_in_place(self._lock.fd, self.path)
+            check_not_replaced(self._lock.fd, self.path)
 
     def close(self) -> None:
         self._lock.close()
@@ -88,18 +88,18 @@ def write(
     owner_of: Path | None = None,
     after: Reader | None = None,
 ) -> Database:
-    """Writes a new database: ``fill`` pushes its content. Returns it after fsync, locked exclusively.
+    """Writes a new database that ``fill`` builds. Returns it synced and exclusively locked.
 
-    ``path`` and ``owner_of``: as for `new_file`. ``after``: of the database that it will replace; the
-    number of its transaction follows on that one's. If anything fails the file is removed.
-    Raises StorageError and whatever ``fill`` raises.
+    ``path`` and ``owner_of``: as for `new_file`. ``after``: the database that will be replaced, whose
+    transaction number is continued. If anything fails, the file is deleted. Raises StorageError and whatever
+    ``fill`` raises.
     """
     with storage_errors(path), new_file(path, mode=mode, owner_of=owner_of) as held:
         writer = Writer(held.fd)
         try:
             builder = Builder(writer.put, page_size)
             fill(builder)
-            # The last blocks go out here, before the meta pages.
+            # The last blocks are written here, before the meta pages.
             metas = builder.finish(_transaction_after(after))
             writer.finish()
         finally:
@@ -111,5 +111,5 @@ def write(
 
 
 def _transaction_after(before: Reader | None) -> int:
-    """2, the first one, starts again after the last one that there could be."""
+    """The next transaction number. Numbers start at 2, and start over after the largest possible one."""
     return 2 if before is None or not 1 <= before.transaction < 2**64 - 2 else before.transaction + 1

@@ -1,8 +1,8 @@
 """Edits of a database: the stream of operations that `rewrite` merges into a tree.
 
-A stream is chunks of bytes, each of whole operations, sorted by key within each bucket. An operation is its
-number (one byte) and, but for LEAVE, the key's size (32 bits, little-endian) and the key; PUT and DEFAULT go
-on with size and bytes of the value.
+A stream consists of chunks of whole operations, sorted by key within each bucket. An operation is its number
+(one byte), then, except for LEAVE, the key's size (32 bits, little-endian) and the key. PUT and DEFAULT
+continue with the size and bytes of the value.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Final, Union
 __all__ = ["DEFAULT", "DELETE", "ENTER", "LEAVE", "PUT", "Edits", "encode"]
 
 PUT: Final = 1
-DELETE: Final = 2  # a value or a bucket; absent is fine
-ENTER: Final = 3  # created if missing
+DELETE: Final = 2  # a value or bucket, which may be missing
+ENTER: Final = 3  # a bucket, created if missing
 LEAVE: Final = 4
-DEFAULT: Final = 5  # put if the key is missing
+DEFAULT: Final = 5  # put only if the key is missing
 
 Edits = Mapping[bytes, Union[bytes, "Edits", None]]
-"""What to do with each key of a bucket: put bytes, delete (None), or edit a nested bucket (a mapping)."""
+"""What to do with each key of a bucket: put bytes, delete (None), or edit a nested bucket (mapping)."""
 
 _CHUNK: Final = 1 << 16
 
 
 def encode(edits: Edits) -> Iterator[bytes]:
-    """The stream of these edits, in chunks of about 64 KiB. No edits give no chunk."""
+    """Encodes edits as a stream, in chunks of about 64 KiB. No edits give no chunks."""
     chunk = bytearray()
     for operation in _operations(edits):
         chunk += operation

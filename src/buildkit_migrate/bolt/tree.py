@@ -1,4 +1,4 @@
-"""A database's content as nested mappings: read when looked at, and comparable with plain dicts."""
+"""A database's content as nested mappings, read on access and comparable with plain dicts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from buildkit_migrate._native.bolt import Bucket
 __all__ = ["BucketView", "Tree", "sequence_of"]
 
 Tree = Mapping[bytes, Union[bytes, "Tree"]]
-"""Key to value, or to the nested bucket. `sequence_of` gives a bucket's sequence number."""
+"""Maps keys to values or nested buckets. `sequence_of` gives a bucket's sequence number."""
 
 
 class BucketView(Mapping[bytes, bytes | Tree]):
-    """A bucket as a `Tree` in byte order; nothing is kept. Raises CorruptDatabaseError at a damaged page."""
+    """A bucket as a `Tree` in byte order. Caches nothing. Raises CorruptDatabaseError at a damaged page."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -39,12 +39,12 @@ class BucketView(Mapping[bytes, bytes | Tree]):
         return sum(1 for _ in self._bucket.items())
 
     def items(self) -> ItemsView[bytes, bytes | Tree]:
-        """In one walk, where a look for each key would be as slow again."""
+        """Iterates in one walk; looking up each key would take twice as long."""
         return _Items(self)
 
 
 def sequence_of(bucket: Tree) -> int:
-    """Sequence number of a bucket; plain mappings have none, which is 0."""
+    """Sequence number of a bucket; 0 for plain mappings."""
     return bucket.sequence if isinstance(bucket, BucketView) else 0
 
 

@@ -1,1 +1,1 @@
-"""Durable files: locks, who may use a new file, writing aside and switching."""
+"""Files: locks, ownership and access of new files, durable replacement."""

@@ -1,4 +1,4 @@
-"""Who may open a file: owner, group, mode and POSIX ACL. Nothing here asks the system."""
+"""Who may open a file: owner, group, mode and POSIX ACL. Pure functions, no system calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ACL_VERSION: Final = 2
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _NAMED: Final = (_USER, _GROUP)
 _UNMAPPED: Final = 0xFFFFFFFF
-"""Id of somebody whom the user namespace does not know."""
+"""Id in an ACL entry for a user or group that is not mapped in the user namespace."""
 
 _READ_WRITE: Final = 6
 
@@ -26,7 +26,7 @@ Acl = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True)
 class Access:
-    """``mode``: nine bits. ``acl``: empty if there is none; the group bits of ``mode`` are its mask."""
+    """``mode``: nine bits. ``acl``: empty if none; otherwise the group bits of ``mode`` are its mask."""
 
     uid: int
     gid: int
@@ -34,7 +34,7 @@ class Access:
     acl: Acl = ()
 
     def with_group(self, gid: int) -> Access:
-        """The same for a file of that group: another group may do no more with it than everybody."""
+        """Access for a file with another group, which gets no more rights than everybody else."""
         if gid == self.gid:
             return self
         others = self.mode & 7
@@ -43,12 +43,15 @@ class Access:
         return replace(self, gid=gid, mode=mode, acl=acl)
 
     def for_directory(self) -> Access:
-        """The same for a directory: who may read may enter."""
+        """Access for a directory: whoever may read may also enter."""
         acl = tuple((tag, perm | perm >> 2 & 1, id) for tag, perm, id in self.acl)
         return replace(self, mode=self.mode | self.mode >> 2 & 0o111, acl=acl)
 
     def lets_in(self, uid: int, *, in_group: bool) -> bool:
-        """Whether a user who is not the owner may read and write. ``in_group``: he is in the file's group."""
+        """Whether a user who is not the owner may read and write.
+
+        ``in_group``: whether in the file's group.
+        """
         mask = self.mode >> 3
         for tag, perm, id in self.acl:
             if tag == _USER and id == uid:
@@ -56,7 +59,7 @@ class Access:
         return _reads_and_writes(self._group() if in_group else self.mode)
 
     def _group(self) -> int:
-        """What the file's group may do: with an ACL, the group bits of the mode do not say it."""
+        """What the file's group may do. With an ACL, the group bits of the mode are only the mask."""
         mask = self.mode >> 3 & 7
         return next((perm & mask for tag, perm, _ in self.acl if tag == _GROUP_OBJ), mask)
 
@@ -66,20 +69,20 @@ def _reads_and_writes(permissions: int) -> bool:
 
 
 def without_acl(access: Access) -> Access:
-    """What can be had of it where there are no ACLs; the mask does not become what the group may do."""
+    """The closest access without an ACL. The ACL's mask must not become the rights of the group."""
     return replace(access, mode=access.mode & 0o707 | access._group() << 3, acl=())
 
 
 def keeps_out(wanted: Access, made: Access) -> bool:
-    """Whether a file that was to have ``wanted``, and has ``made``, keeps the owner that it was to have out.
+    """Whether the intended owner can't use a file that has access ``made`` instead of ``wanted``.
 
-    He counts as a member of the group that the file was to have. What is his own, he can make usable.
+    The intended owner counts as a member of the intended group. Owners can always fix their own files.
     """
     return made.uid != wanted.uid and not made.lets_in(wanted.uid, in_group=made.gid == wanted.gid)
 
 
 def changes(wanted: Access, made: Access, now: str, before: str) -> Iterator[str]:
-    """What is different, for a person; ``now`` and ``before`` are verbs: "is now", "was"."""
+    """Describes the differences for a person. ``now`` and ``before`` are verbs: "is now", "was"."""
     for what, old, new in (("owner", wanted.uid, made.uid), ("group", wanted.gid, made.gid)):
         if old != new:
             yield f"{what} {now} {new}, {before} {old}"
@@ -90,7 +93,7 @@ def changes(wanted: Access, made: Access, now: str, before: str) -> Iterator[str
 
 
 def unpacked(stored: bytes) -> Acl:
-    """An ACL from the bytes of its attribute, without entries for those whom nobody here knows."""
+    """Decodes an ACL attribute, dropping entries for users and groups unknown in this user namespace."""
     return tuple(
         entry
         for entry in _ENTRY.iter_unpack(stored[_VERSION.size :])
@@ -99,4 +102,5 @@ def unpacked(stored: bytes) -> Acl:
 
 
 def packed(acl: Acl) -> bytes:
+    """Encodes an ACL attribute."""
     return _VERSION.pack(_ACL_VERSION) + b"".join(_ENTRY.pack(*entry) for entry in acl)

@@ -1,4 +1,4 @@
-"""Writing the blocks of a file, a large one while the next is being built; and copying a whole file."""
+"""Writing a file in blocks, large ones while the next is being built; copying whole files."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Final
 __all__ = ["Writer", "copy", "write_all"]
 
 _LARGE: Final = 1 << 20
-"""Bytes of a block that is worth a thread; a file of fewer has none."""
+"""Size in bytes from which a block is written by a thread."""
 
 _WRITEBACK: Final = 8 << 20  # bytes
 
 _BLOCK: Final = 1 << 20  # bytes
 
 _FICLONE: Final = 0x40049409
-"""Request of an ioctl: the file gets the blocks of another, shared until one of them is written to."""
+"""ioctl request: clone the blocks of another file, shared until one of them is written to."""
 
 
 def copy(source: int, target: int) -> None:
-    """Copies the content of one open file to another, which is empty; as a clone where there are some.
+    """Copies the content of one open file to another, which is empty; as a clone where possible.
 
-    Raises OSError, with ENOSPC before anything is written if there is no room for it.
+    Raises OSError; ENOSPC before anything is written if there is not enough room.
     """
     with contextlib.suppress(OSError):
         fcntl.ioctl(target, _FICLONE, source)
@@ -36,7 +36,7 @@ def copy(source: int, target: int) -> None:
     if size > place.f_bavail * place.f_frsize:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: a copy of {size} bytes is needed")
     at = 0
-    # The system may copy by itself, a server even without sending it here; not all file systems can.
+    # The kernel, or even the server, may copy without moving the data through here; not on all file systems.
     with contextlib.suppress(OSError):
         while at < size and (count := os.copy_file_range(source, target, size - at, at, at)):
             at += count
@@ -51,50 +51,49 @@ def write_all(fd: int, block: memoryview) -> None:
         try:
             block = block[os.write(fd, block) :]
         except OSError as error:
-            # Direct writes may not suit the disk after all: sizes and addresses must be multiples of its own.
+            # Direct I/O may fail after all: sizes and addresses must be multiples of the disk's block size.
             if error.errno != errno.EINVAL or not _set_direct(fd, False):
                 raise
 
 
 class Writer:
-    """Writes the blocks of a new file one after the other, a large one while the next is being built.
+    """Writes the blocks of a new file in order, a large one while the next is being built.
 
-    Large blocks go past the page cache where the file system lets them: it would often take the kernel
-    longer to find room for gigabytes, and to copy them there, than the disk takes; and what others have
-    cached stays.
+    Large blocks bypass the page cache where the file system allows it. For gigabytes, finding room in the
+    cache and copying often takes the kernel longer than the disk needs, and evicts what others have cached.
 
-    Who is interrupted may close and remove the file, and go on, while a thread still writes a block. So the
-    thread has a descriptor of its own, keeps the block alive, and ends with it.
+    After an interrupt the caller may close and delete the file while the writer thread is still writing, so
+    the thread owns its descriptor and keeps the block alive.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._done: Event | None = None  # of a thread
+        self._done: Event | None = None  # set when the writer thread is done
         self._error: BaseException | None = None
         self._written = self._begun = 0
 
     def put(self, block: memoryview) -> None:
-        """Begins with a block, which stays as it is until the next call returns.
+        """Starts writing a block, which must not change until the next call returns.
 
-        Raises what went wrong with it or with the one before.
+        Raises the error of this block or of the one before.
         """
         self._wait()
         if len(block) >= _LARGE:
             if self._written == 0:
                 _set_direct(self._fd, True)
-            with contextlib.suppress(RuntimeError):  # there may be no thread to be had
+            with contextlib.suppress(RuntimeError):  # no thread can be started: write it here
                 self._write_beside(block)
                 return
         self._write(self._fd, block)
         self._wait()
 
     def finish(self) -> None:
-        """Waits until all is written. Raises what went wrong."""
+        """Waits until everything is written. Raises the error if that failed."""
         self._wait()
         _set_direct(self._fd, False)
 
     def stop(self) -> None:
-        """Waits until nothing more is being written."""
+        """Waits until no write is in progress."""
         if self._done is not None:
             self._done.wait()
 
@@ -115,7 +114,7 @@ class Writer:
             finally:
                 done.set()
 
-        # If an interrupt keeps the thread from its start, the descriptor ends with its object.
+        # If an interrupt prevents the thread from starting, the descriptor is closed with its object.
         Thread(target=work, args=(io.FileIO(os.dup(self._fd), "wb"),)).start()
         self._done = done
 
@@ -124,8 +123,8 @@ class Writer:
             write_all(fd, block)
             self._written += len(block)
             if self._written - self._begun >= _WRITEBACK:
-                # Left to itself the kernel would keep gigabytes for the fsync. This call is how Python can
-                # ask it to write; of the pages in question it drops only those that are on the disk.
+                # The kernel alone would put off gigabytes of writing until fsync. This call makes it start
+                # now; it drops only pages that are on the disk already.
                 with contextlib.suppress(OSError):
                     os.posix_fadvise(fd, self._begun, self._written - self._begun, os.POSIX_FADV_DONTNEED)
                 self._begun = self._written
@@ -134,7 +133,7 @@ class Writer:
 
 
 def _set_direct(fd: int, direct: bool) -> bool:
-    """Sets whether what is written goes past the page cache. Returns whether that changed anything."""
+    """Switches direct I/O (bypassing the page cache) on or off. Returns whether that changed anything."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     wanted = flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT
     if wanted == flags:

@@ -1,6 +1,7 @@
-"""Files that are changed durably: a new one is written aside and synced, the old one kept, then a rename.
+"""Durable changes of files: write a new file aside, sync it, keep the old one, rename.
 
-The calls that do so are made in this room, so that tests can make each fail. LMDB makes its own.
+The system calls for this are all made in this package, so that tests can make each one fail. Only LMDB makes
+its own.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 from buildkit_migrate.errors import BusyError, StorageError
 from buildkit_migrate.files.blocks import copy
 from buildkit_migrate.files.errors import storage_errors
-from buildkit_migrate.files.locks import Lock, lock, readable, take
-from buildkit_migrate.files.ownership import dress, model_for
+from buildkit_migrate.files.locks import Lock, lock, readable, take_lock
+from buildkit_migrate.files.ownership import copy_access, model_for
 
 __all__ = [
     "Aside",
@@ -41,7 +42,7 @@ _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, e
 
 
 class Switchable(Protocol):
-    """A new file that is complete on the disk, and locked until `close`."""
+    """A new file that is complete on disk, and locked until `close`."""
 
     path: Path
 
@@ -52,30 +53,30 @@ New = TypeVar("New", bound=Switchable)
 
 
 class Aside(Generic[New]):
-    """A new file for ``target``, written under another name, ``path``, until `switch` gives it its own::
+    """A new file for ``target``, written under another name, ``path``, until `switch` renames it::
 
         with Aside(target) as aside:
             new = aside.write(make)
             aside.switch(kept)
 
-    When the block ends, what was not switched is removed and closed. What was switched stays open.
+    At the end of the block a file that was not switched is deleted and closed. A switched one stays open.
     """
 
     def __init__(self, target: Path, *, exists: bool = True) -> None:
-        """``exists``: the target does, or only we could make it: whoever writes it holds one lock.
+        """``exists``: the target exists, or a lock ensures that only one process can create it.
 
-        Otherwise nothing is replaced, and another process may be writing under the same name.
+        Otherwise nothing is replaced, and another process may be writing under the same temporary name.
         """
         self.target = target
         self.path = target.with_name(target.name + _TMP_SUFFIX)
         self._exists = exists
-        self._is_begun = False  # an interrupt may come when the file is there, and `_new` not yet set
+        self._is_begun = False  # set before `_new`: an interrupt may come when the file has just been made
         self._new: New | None = None
 
     def write(self, make: Callable[[Path], New]) -> New:
-        """Calls ``make`` with ``path``, where it makes the file, synced; what a killed run left is removed.
+        """Calls ``make`` to create a synced file at ``path``. First deletes what a killed run left there.
 
-        Raises StorageError and whatever ``make`` raises; BusyError if another process writes there.
+        Raises StorageError and whatever ``make`` raises; BusyError if another process is writing there.
         """
         self._clear()
         self._is_begun = True
@@ -83,9 +84,9 @@ class Aside(Generic[New]):
         return self._new
 
     def switch(self, kept: Path | None = None) -> None:
-        """The file takes the name of the target, durably. The old one gets the name ``kept``, see `keep`.
+        """Renames the file to the target, durably. ``kept``: second name for the old file, see `keep`.
 
-        Raises StorageError; FileExistsError if nothing is to be replaced and there is something.
+        Raises StorageError; FileExistsError if nothing may be replaced and the target exists.
         """
         assert self._new is not None
         if kept is not None:
@@ -95,13 +96,13 @@ class Aside(Generic[New]):
         self._is_begun = False
 
     def close(self) -> None:
-        """Removes and closes what was not switched. Raises StorageError; it is closed nevertheless."""
+        """Deletes and closes a file that was not switched. Raises StorageError, but closes it even then."""
         if not self._is_begun:
             return
         self._is_begun = False
         try:
             if self._new is None:
-                with contextlib.suppress(BusyError):  # somebody else's
+                with contextlib.suppress(BusyError):  # it belongs to another process
                     self._clear()
             else:
                 remove(self.path)
@@ -129,11 +130,11 @@ class Aside(Generic[New]):
 
 @contextlib.contextmanager
 def new_file(path: Path, *, mode: int, owner_of: Path | None = None) -> Iterator[Lock]:
-    """A new file, empty and locked exclusively, that the block fills. If it fails the file is removed.
+    """Creates an empty, exclusively locked file for the block to fill. Deleted if the block fails.
 
-    ``path`` must not exist. ``owner_of``: the new file gets owner, group, ACL and attributes of this one, as
-    far as they can be had. It stays locked. Raises StorageError, also if that one's owner could not work
-    with it.
+    ``path`` must not exist. ``owner_of``: a file whose owner, group, ACL and attributes are copied as far as
+    possible. The lock outlives the block. Raises StorageError, also if the owner of ``owner_of`` could not
+    use the new file.
     """
     held = _create(path, mode=mode, owner_of=owner_of)
     with _removed_if_it_fails(held):
@@ -157,23 +158,23 @@ def _create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         held = Lock(path, fd)
         with _removed_if_it_fails(held):
-            take(fd, path, exclusive=True)
+            take_lock(fd, path, exclusive=True)
             if owner_of is None:
                 os.fchmod(fd, mode)
             else:
-                dress(fd, path, owner_of, mode)
+                copy_access(fd, path, owner_of, mode)
         return held
 
 
 def rename(path: Path, target: Path) -> None:
-    """Gives a file another name, durably; a file of that name makes way. Raises StorageError."""
+    """Renames a file durably, replacing any file of that name. Raises StorageError."""
     with storage_errors(target):
         path.rename(target)
         _sync_directory(target.parent)
 
 
 def _rename_new(path: Path, target: Path) -> None:
-    """As `rename`, but nothing makes way. Raises FileExistsError, StorageError."""
+    """Like `rename`, but replaces nothing. Raises FileExistsError, StorageError."""
     try:
         with storage_errors(target):
             try:
@@ -191,8 +192,8 @@ def _rename_new(path: Path, target: Path) -> None:
 
 
 def _rename_without_links(path: Path, target: Path) -> None:
-    """Where the system can't refuse to replace a file either, all that is left is to look for one before."""
-    import ctypes  # a daemon that loads this at its start needs none
+    """Uses renameat2; where that can't refuse to replace a file either, checks for one first."""
+    import ctypes  # here, as daemons that import this module at start don't need it
 
     names = os.fsencode(path), os.fsencode(target)
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -216,13 +217,13 @@ def _sync_directory(directory: Path) -> None:
 
 
 def keep(path: Path, name: Path) -> None:
-    """Gives a file a second name. Where the file system can't do that, a copy gets it, durably.
+    """Gives a file a second name, as a hard link; where links are impossible, as a durable copy.
 
-    Another file that has the name moves to the next free one: ``name.~1~``, ``name.~2~`` and so on.
+    Another file of that name is renamed to the next free one of ``name.~1~``, ``name.~2~`` and so on.
     Raises StorageError.
     """
     with storage_errors(name):
-        # A link to the file would lead to its successor.
+        # A symbolic link to the file would end up pointing at its replacement.
         if not name.is_symlink() and name.exists() and name.samefile(path):
             return
         _make_way(path, name)
@@ -235,7 +236,7 @@ def keep(path: Path, name: Path) -> None:
 
 
 def _make_way(path: Path, name: Path) -> None:
-    """A copy of the file, which a killed run may have made, is no loss."""
+    """Frees ``name``. An identical copy, which a killed run may have left, is simply deleted."""
     if name.is_file() and not name.is_symlink() and filecmp.cmp(path, name, shallow=False):
         name.unlink()
     elif os.path.lexists(name):
@@ -258,26 +259,26 @@ def _copy(path: Path, name: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file if it is there. Raises StorageError."""
+    """Deletes a file if it exists. Raises StorageError."""
     with storage_errors(path):
         path.unlink(missing_ok=True)
 
 
 def make_like(path: Path, like: Path | None) -> None:
-    """Gives a file or directory of ours to those who work with the file ``like`` (see `model_for`).
+    """Makes a file or directory of ours usable by those who use the file ``like`` (see `model_for`).
 
-    Raises StorageError, also if that one's owner could not work with it.
+    Raises StorageError, also if the owner of ``like`` could not use it.
     """
     with storage_errors(path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            dress(fd, path, *model_for(path, like))
+            copy_access(fd, path, *model_for(path, like))
         finally:
             os.close(fd)
 
 
 def make_directory(path: Path, like: Path | None) -> None:
-    """Makes a directory for those who work with a file, durably. Raises as `make_like` does."""
+    """Creates a directory for those who use the file ``like``, durably. Raises as `make_like` does."""
     with storage_errors(path):
         path.mkdir(0o700)
         try:
@@ -289,7 +290,7 @@ def make_directory(path: Path, like: Path | None) -> None:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Makes a new file of zeros, with mode 0600, whose place on the disk is taken. Raises StorageError."""
+    """Creates a file of zeros with mode 0600 and allocates its disk space. Raises StorageError."""
     with storage_errors(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -299,13 +300,13 @@ def reserve(path: Path, size: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable. Raises StorageError."""
+    """Syncs a directory, which makes the names in it durable. Raises StorageError."""
     with storage_errors(path):
         _sync_directory(path)
 
 
 def discard_directory(path: Path, names: Iterable[str]) -> None:
-    """Removes files from a directory, in this order, and then the directory, if they are there.
+    """Deletes these files of a directory, in order, and then the directory. What does not exist is skipped.
 
     Raises StorageError.
     """

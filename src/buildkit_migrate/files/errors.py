@@ -1,4 +1,4 @@
-"""Errors of the operating system as ours; apart from `errors`, which a daemon loads at each start."""
+"""OSError as StorageError. Not in `buildkit_migrate.errors`, which daemons load at each start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["exists", "storage_errors"]
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError into a StorageError that names the file."""
+    """Translates OSError into StorageError, naming the file."""
     try:
         yield
     except OSError as error:
@@ -21,7 +21,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something at ``path``, links followed. Raises StorageError if that can't be told."""
+    """Whether ``path`` exists; follows symbolic links. Raises StorageError if that can't be determined."""
     with storage_errors(path):
         try:
             path.stat()

@@ -1,4 +1,4 @@
-"""Who holds the lock on a file, for messages: nothing here fails or waits."""
+"""Who holds the lock on a file, for messages. Nothing here fails or blocks."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["forget", "holder_of", "note"]
+__all__ = ["forget", "holder_of", "remember"]
 
 _OWN: Final[dict[int, os.stat_result]] = {}
-"""The files that this process has locked, by descriptor. (Each call on it is atomic: threads share it.)"""
+"""Files locked by this process, by descriptor. Shared by threads: each operation on it is atomic."""
 
 _MOST: Final = 1 << 20
-"""Bytes of the kernel's list that are looked at."""
+"""How many bytes of the kernel's lock list are read."""
 
 
-def note(fd: int) -> None:
-    """A lock was taken with this descriptor."""
+def remember(fd: int) -> None:
+    """Records that a lock was taken on this descriptor."""
     _OWN[fd] = os.fstat(fd)
 
 
 def forget(fd: int) -> None:
-    """It is about to be given up."""
+    """Records that the lock on this descriptor is about to be released."""
     _OWN.pop(fd, None)
 
 
 def holder_of(fd: int) -> str:
-    """Whoever keeps this file from being locked: "this process", or another's name and number if it is known.
+    """Who holds the lock on this file: "this process", or another process's name and number if known.
 
-    The kernel names no process of another container's namespace.
+    The kernel does not list processes of other PID namespaces.
     """
     wanted = os.fstat(fd)
     if any(os.path.samestat(own, wanted) for own in list(_OWN.values())):
@@ -42,12 +42,12 @@ def holder_of(fd: int) -> str:
 
 
 def _locker(file: os.stat_result) -> int:
-    """Number of a process that has a flock on the file, 0 if none is listed."""
+    """Number of a process that holds a flock on the file, 0 if none is listed."""
     place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
     with open("/proc/locks", "rb") as locks:  # noqa: PTH123
         listed = locks.read(_MOST).decode("ascii", "replace")
     for line in listed.splitlines():
-        # "1: FLOCK  ADVISORY  WRITE 1234 fe:00:2146537 0 EOF"; who waits has "->" for "FLOCK"
+        # "1: FLOCK  ADVISORY  WRITE 1234 fe:00:2146537 0 EOF"; a process that waits has "->" before "FLOCK"
         fields = line.split()
         if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == place:
             return int(fields[4])

@@ -1,4 +1,4 @@
-"""Locks on files, and opening what must be a regular file."""
+"""File locks, and opening paths that must be regular files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Final, Self
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 from buildkit_migrate.files import holders
 from buildkit_migrate.files.errors import storage_errors
-from buildkit_migrate.files.ownership import dress, model_for
+from buildkit_migrate.files.ownership import copy_access, model_for
 
-__all__ = ["Lock", "check_in_place", "lock", "readable", "take"]
+__all__ = ["Lock", "check_not_replaced", "lock", "readable", "take_lock"]
 
 _NOT_WRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ETXTBSY)
 _KINDS: Final = {
@@ -30,18 +30,18 @@ _NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class Lock:
-    """An open file with a flock on it, held until `close` or the end of the process."""
+    """An open file with a flock on it, held until `close` or until the process ends."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self.fd = fd
-        holders.note(fd)
+        holders.remember(fd)
 
     def close(self) -> None:
-        """Unlocks and closes the file; a second call does nothing."""
+        """Unlocks and closes the file. A second call does nothing."""
         if self.fd >= 0:
-            # Closing alone would not do: a mapping of the file holds a duplicate of the descriptor. If it
-            # can't be unlocked all is done nevertheless, and the end of the process unlocks it.
+            # Closing alone would not unlock: a mapping of the file holds a duplicate of the descriptor. If
+            # unlocking fails, the lock lasts until the process ends.
             holders.forget(self.fd)
             with contextlib.suppress(OSError):
                 fcntl.flock(self.fd, fcntl.LOCK_UN)
@@ -58,18 +58,18 @@ class Lock:
 def lock(path: Path, *, exclusive: bool, create: bool = False, like: Path | None = None) -> Lock:
     """Opens a regular file and takes a flock on it, without waiting.
 
-    ``create``: made if missing, for those who work with the file ``like`` (see `model_for`); a symbolic link
-    in its place is refused. Raises BusyError if another process holds it, CorruptDatabaseError if it is no
-    regular file, StorageError.
+    ``create``: create the file if it is missing, for those who use the file ``like`` (see `model_for`); a
+    symbolic link in its place is rejected. Raises BusyError if another process holds the lock,
+    CorruptDatabaseError if this is not a regular file, StorageError.
     """
     with storage_errors(path):
         if create:
             _create(path, like)
         fd = _open_to_lock(path, exclusive, os.O_NOFOLLOW if create else 0)
         try:
-            take(fd, path, exclusive=exclusive)
-            # Between open and flock another process may have put a new file in the place of this one.
-            check_in_place(fd, path)
+            take_lock(fd, path, exclusive=exclusive)
+            # Another process may have replaced the file between open and flock.
+            check_not_replaced(fd, path)
         except BaseException:
             os.close(fd)
             raise
@@ -78,7 +78,7 @@ def lock(path: Path, *, exclusive: bool, create: bool = False, like: Path | None
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[int]:
-    """Descriptor of a regular file, for reading. Raises CorruptDatabaseError if it is none, StorageError."""
+    """Opens a regular file for reading. Raises CorruptDatabaseError if it is not one, StorageError."""
     with storage_errors(path):
         fd = _open_regular(path)
         try:
@@ -88,9 +88,9 @@ def readable(path: Path) -> Iterator[int]:
 
 
 def _open_to_lock(path: Path, exclusive: bool, flags: int) -> int:
-    """NFS locks exclusively only what is open for writing. Nothing is ever written to it.
+    """For an exclusive lock, NFS needs a file open for writing. Nothing is ever written to it.
 
-    What may only be read is opened for reading: most file systems lock it all the same.
+    A read-only file is opened for reading: most file systems lock it all the same.
     """
     if exclusive:
         try:
@@ -119,7 +119,7 @@ def _open_regular(path: Path, flags: int = 0) -> int:
 def _not_regular(path: Path, mode: int) -> CorruptDatabaseError:
     kind = _KINDS.get(stat.S_IFMT(mode), "something else")
     error = CorruptDatabaseError("not a regular file", path=str(path), detail=kind)
-    error.hint = f"check the path; if it is right, put the database file in the place of {kind}"
+    error.hint = f"check the path; if it is right, replace {kind} with the database file"
     return error
 
 
@@ -129,7 +129,7 @@ def _create(path: Path, like: Path | None) -> None:
     except FileExistsError:
         return
     try:
-        dress(fd, path, *model_for(path, like))
+        copy_access(fd, path, *model_for(path, like))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -137,29 +137,31 @@ def _create(path: Path, like: Path | None) -> None:
         os.close(fd)
 
 
-def check_in_place(fd: int, path: Path) -> None:
+def check_not_replaced(fd: int, path: Path) -> None:
+    """Raises BusyError unless ``path`` still names the open file; OSError."""
     if not os.path.samestat(os.fstat(fd), path.stat()):
         raise BusyError(f"{path} was replaced by another process", hint="run the command again")
 
 
-def take(fd: int, path: Path, *, exclusive: bool) -> None:
+def take_lock(fd: int, path: Path, *, exclusive: bool) -> None:
+    """Takes a flock without waiting. Raises BusyError, StorageError, OSError."""
     try:
         fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno == errno.EWOULDBLOCK:
             holder = holders.holder_of(fd)
-            own = "close what has it open, or wait for the thread that works with it"
+            own = "close the store that has it open, or wait for the thread that uses it"
             raise BusyError(
                 f"{path} is in use by {holder}", hint=own if holder == "this process" else None
             ) from error
         if error.errno == errno.EBADF:
             raise StorageError(
-                f"{path} may not be opened for writing, and its file system locks no other files",
-                hint="run the command as the owner of the file, on a file system that is mounted for writing",
+                f"{path} can't be opened for writing, and its file system locks only writable files",
+                hint="run the command as the owner of the file, on a file system that is mounted read-write",
             ) from error
         if error.errno in _NO_LOCKS:
             raise StorageError(
                 f"{path} can't be locked on this file system: {error.strerror}",
-                hint="mount it with locks, or copy the root to a file system that has them",
+                hint="mount it with lock support, or copy the root to a file system that has it",
             ) from error
         raise

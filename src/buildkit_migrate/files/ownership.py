@@ -1,7 +1,7 @@
-"""Making a new file usable by those who use the one that it stands beside or replaces; and foreseeing that.
+"""Making new files usable by those who use the files beside them; predicting whether that will work.
 
-Owner and group can't always be given: without the right to, in a user namespace, on some file systems. That
-is fine as long as the owner of the old file can work with the new one.
+Owner and group can't always be set: the process may lack the right, or run in a user namespace, or the file
+system may not allow it. That is fine as long as the owner of the old file can use the new one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from buildkit_migrate.files.errors import storage_errors
 __all__ = [
     "access_of",
     "changed_access",
-    "dress",
-    "foresee",
-    "foresee_replaced",
+    "copy_access",
     "is_read_only",
     "model_for",
+    "predict_access",
+    "predict_replaced_access",
     "usable_mode",
 ]
 
@@ -39,11 +39,11 @@ _NOT_ALLOWED: Final = (
     errno.EOPNOTSUPP,
     errno.ENOSYS,
 )
-"""Errors of calls that give a file an owner or attribute which it can't have here."""
+"""Errors of setting an owner or attribute that the file can't have here."""
 
 _COPIED: Final = ("user.", "trusted.", "security.selinux", "security.SMACK64")
 _NOT_COPIED: Final = ("user.overlay.", "trusted.overlay.")
-"""Attributes whose names begin so; the latter are about one file and its layer."""
+"""Prefixes of attribute names; the second kind describes one file in its overlay layer."""
 
 _CAP_CHOWN: Final = 0
 _CAP_FOWNER: Final = 3
@@ -51,14 +51,14 @@ _CAP_FOWNER: Final = 3
 _OWNED_BY_MOUNT: Final = frozenset(
     ("cifs", "smb3", "vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk", "9p", "vboxsf", "hfsplus")
 )
-"""File systems whose files can all have the owner that the mount, or a server, says."""
+"""File systems where the mount options or the server determine the owner of all files."""
 
 
-# --- Doing it
+# --- Setting access
 
 
 def access_of(path: Path) -> Access:
-    """Raises StorageError."""
+    """Reads the access of a file. Raises StorageError."""
     with storage_errors(path):
         return _access(path.stat(), path)
 
@@ -70,16 +70,16 @@ def _access(info: os.stat_result, file: Path | int) -> Access:
 
 
 def usable_mode(path: Path) -> int:
-    """The mode of a file, with which its owner may always read and write. Raises StorageError."""
+    """The mode of a file, plus read and write access for its owner. Raises StorageError."""
     return access_of(path).mode | 0o600
 
 
 def model_for(path: Path, like: Path | None) -> tuple[Path, int]:
-    """What a new lock file or journal is made like, and its mode: ``like``, or else the directory it is in.
+    """Which file or directory a new lock file or journal is modelled on, and the new file's mode.
 
-    It is for those who may write that file, not for those who may only read it. It is made like the directory
-    also if the file is root's, who can open everything: the directory's owner may run the daemon, too.
-    Raises StorageError.
+    That is ``like``, with access only for those who may write it, or else the directory with access for its
+    owner. The directory is also used if ``like`` belongs to root, who can open everything, and the directory
+    to another user, who may run the daemon. Raises StorageError.
     """
     directory = path.parent
     owner = access_of(directory).uid
@@ -89,10 +89,10 @@ def model_for(path: Path, like: Path | None) -> tuple[Path, int]:
     return like, sum(6 << shift for shift in (6, 3, 0) if mode >> shift & 6 == 6)
 
 
-def dress(fd: int, path: Path, model: Path, mode: int) -> None:
-    """Gives a new file or directory of ours owner, group, ACL and attributes of another file, and a mode.
+def copy_access(fd: int, path: Path, model: Path, mode: int) -> None:
+    """Gives a new file or directory of ours the owner, group, ACL and attributes of ``model``, and a mode.
 
-    Raises StorageError if the other one's owner could not work with it then.
+    Raises StorageError if the owner of ``model`` could not use it.
     """
     wanted = replace(access_of(model), mode=mode)
     info = os.fstat(fd)
@@ -108,11 +108,11 @@ def dress(fd: int, path: Path, model: Path, mode: int) -> None:
         with _tolerated():
             os.setxattr(fd, _ACL, packed(made.acl))
     elif _attribute(fd, _ACL) is not None:
-        os.removexattr(fd, _ACL)  # which the directory gives to what is made in it
+        os.removexattr(fd, _ACL)  # inherited from the directory
     if made.acl and _attribute(fd, _ACL) is None:
         made = without_acl(made)
-    _set_mode(fd, made.mode | info.st_mode & stat.S_ISGID)  # files in a directory get its group, as it did
-    # The owner comes last, as only he may do all of that.
+    _set_mode(fd, made.mode | info.st_mode & stat.S_ISGID)  # keeps a setgid bit inherited from the parent
+    # The owner comes last, as only the owner may do the rest.
     if info.st_uid != wanted.uid:
         with _tolerated():
             os.fchown(fd, wanted.uid, -1)
@@ -134,7 +134,7 @@ def _set_mode(fd: int, mode: int) -> None:
     try:
         os.fchmod(fd, mode)
     except OSError as error:
-        # A file system without modes; what it shows instead must not be for more people.
+        # The file system has no modes. What it reports instead must not grant more access.
         shown = stat.S_IMODE(os.fstat(fd).st_mode)
         if error.errno not in _NOT_ALLOWED or error.errno == errno.EACCES or shown & 0o077 & ~mode:
             raise
@@ -167,15 +167,15 @@ def _attribute(file: Path | int, name: str) -> bytes | None:
 def _kept_out(path: Path, model: Path, wanted: Access, made: Access) -> StorageError:
     return StorageError(
         f"{path} would belong to {made.uid}:{made.gid} with mode {made.mode:04o}: the owner of {model} "
-        f"({wanted.uid}:{wanted.gid}) could not work with it, and this process can't give it to him",
+        f"({wanted.uid}:{wanted.gid}) could not use it, and this process can't change the owner",
         hint="run the command as root, or as the owner of the files",
     )
 
 
 def changed_access(model: Access, path: Path, foreseen: Access | None) -> list[str]:
-    """What is different about a new file from its model, for a person; or would be.
+    """How the access of a new file differs, or would differ, from its model; for a person.
 
-    Raises StorageError.
+    ``foreseen``: the predicted access if the file does not exist yet. Raises StorageError.
     """
     made = foreseen or access_of(path)
     verbs = ("would be", "is") if foreseen else ("is now", "was")
@@ -183,12 +183,12 @@ def changed_access(model: Access, path: Path, foreseen: Access | None) -> list[s
     return [f"{path}: {change}" for change in changes(wanted, made, *verbs)]
 
 
-# --- Foreseeing it
+# --- Predicting access
 
 
 @dataclass(frozen=True)
 class _Process:
-    """What this process may do to its files. ``groups``: all that it is in, its own first."""
+    """What this process may do to its files. ``groups``: all its groups, the effective one first."""
 
     uid: int
     groups: tuple[int, ...]
@@ -210,11 +210,11 @@ class _Process:
         return bool(self.capabilities >> capability & 1)
 
     def owner(self, wanted: int) -> int:
-        """Of a new file."""
+        """Owner that a new file will get."""
         return wanted if self.has(_CAP_CHOWN) and _is_in(wanted, self.uids) else self.uid
 
     def group(self, wanted: int, made: int) -> int:
-        """Of a new file that was made with the group ``made``."""
+        """Group that a new file will get if it was created with the group ``made``."""
         may = _is_in(wanted, self.gids) and (self.has(_CAP_CHOWN) or wanted in self.groups)
         return wanted if may else made
 
@@ -229,7 +229,7 @@ def _capabilities() -> int:
 
 
 def _mapped(path: str) -> tuple[range, ...]:
-    """The ids that the user namespace knows."""
+    """The ids that are mapped in the user namespace."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:
@@ -242,10 +242,10 @@ def _is_in(id: int, ranges: tuple[range, ...]) -> bool:
     return any(id in known for known in ranges)
 
 
-def foresee(path: Path, model: Path, mode: int) -> Access:
-    """What `dress` will make of a new file at ``path``. Writes nothing.
+def predict_access(path: Path, model: Path, mode: int) -> Access:
+    """Predicts what `copy_access` will make of a new file at ``path``. Writes nothing.
 
-    Raises StorageError if no file can be made there, or as `dress` will.
+    Raises StorageError if no file can be created there, and wherever `copy_access` will.
     """
     wanted = replace(access_of(model), mode=mode)
     directory = path.parent
@@ -263,39 +263,42 @@ def foresee(path: Path, model: Path, mode: int) -> Access:
     return made
 
 
-def foresee_replaced(path: Path) -> Access:
-    """As `foresee`, of a file that will take the place of this one and be like it."""
+def predict_replaced_access(path: Path) -> Access:
+    """Like `predict_access`, for a file that will replace this one and be modelled on it."""
     with storage_errors(path):
         directory, info = path.parent.stat(), path.stat()
     process = _Process.current()
     owners = (directory.st_uid, info.st_uid)
     if directory.st_mode & stat.S_ISVTX and process.uid not in owners and not process.has(_CAP_FOWNER):
         raise StorageError(
-            f"{path} can't be replaced: its directory is sticky, and it belongs to {info.st_uid}",
+            f"{path} can't be replaced: its directory is sticky, and the file belongs to {info.st_uid}",
             hint="run the command as root, or as the owner of the files",
         )
-    return foresee(path, path, usable_mode(path))
+    return predict_access(path, path, usable_mode(path))
 
 
 def is_read_only(directory: Path) -> bool:
-    """Whether the directory is mounted so. Raises StorageError."""
+    """Whether the directory is on a read-only mount. Raises StorageError."""
     with storage_errors(directory):
         return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
 
 
 def _check_writable(directory: Path) -> None:
-    """A mount for reading only is fine: one may look at a copy of a root, and the first write fails."""
+    """Raises StorageError unless files can be created here.
+
+    A read-only mount passes: a copy of a root may be looked at, and the first write will fail.
+    """
     if not is_read_only(directory) and not os.access(
         directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
     ):
         raise StorageError(
-            f"{directory}: no file can be made here: {os.strerror(errno.EACCES)}",
+            f"{directory}: can't create files here: {os.strerror(errno.EACCES)}",
             hint="run the command as root, or as the owner of the files",
         )
 
 
 def _file_system(directory: Path) -> str:
-    """Its type, "" if that can't be told."""
+    """Type of the file system, "" if unknown."""
     number = directory.stat().st_dev
     device = f"{os.major(number)}:{os.minor(number)}"
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""LMDB files: what can be told before one is mapped, and LMDB's errors as ours."""
+"""LMDB files: checks before they are mapped, and translation of LMDB's errors."""
 
 from typing import Final
 

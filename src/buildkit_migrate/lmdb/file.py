@@ -1,6 +1,6 @@
-"""LMDB files: what can be told of one before LMDB maps it, and LMDB's errors as ours.
+"""LMDB files: checks before LMDB maps them, and translation of LMDB's errors.
 
-LMDB trusts its file: where pages are missing, reading ends the process with a bus error.
+LMDB trusts its file: if pages are missing, reading them kills the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.locks import readable
 from buildkit_migrate.lmdb import LMDB_MAGIC
 
-__all__ = ["LEAST_MAP", "check_file", "lmdb_errors", "snapshot", "translated"]
+__all__ = ["LEAST_MAP", "check_file", "lmdb_errors", "snapshot", "translate"]
 
-# Of a meta page: magic number; page size; last page in use and number of the transaction.
+# Fields of a meta page: magic number; page size; last page in use and transaction number.
 _MAGIC: Final = struct.Struct("<16x4s")
 _PAGE_SIZE: Final = struct.Struct("<40xI")
 _NEWEST: Final = struct.Struct("<136xQQ")
@@ -32,13 +32,13 @@ _META_SIZE: Final = 152
 _TRIES: Final = 10
 
 LEAST_MAP: Final = 1
-"""Bytes of address space to ask for if it must only be what the file needs; LMDB rounds it up to that."""
+"""Map size in bytes to request when the map need only cover the file; LMDB rounds it up."""
 
 
 def check_file(path: Path, *, thorough: bool = False) -> None:
-    """Raises CorruptDatabaseError unless meta pages make sense and all pages in use are in the file.
+    """Raises CorruptDatabaseError unless the meta pages are valid and all pages in use are in the file.
 
-    ``thorough``: all pages in use are looked at, too. Other processes may write to the file meanwhile.
+    ``thorough``: also check every page in use. Other processes may write to the file meanwhile.
     """
     with readable(path) as fd:
         if os.fstat(fd).st_size and (thorough or not _is_whole(fd)):
@@ -46,14 +46,14 @@ def check_file(path: Path, *, thorough: bool = False) -> None:
 
 
 def snapshot(path: Path) -> lmdb.Environment:
-    """A private copy of a small LMDB file, checked and open for reading; it stays as it is at this moment.
+    """A private copy of a small LMDB file, checked and open for reading.
 
-    It takes no lock and makes no file, and others may have the file open and write to it, also in this
-    process, where LMDB lets nobody open a file twice. Raises BusyError if it never stands still,
-    CorruptDatabaseError, StorageError.
+    This takes no lock, creates no file, and works while others have the file open and write to it, even in
+    this process, where LMDB does not allow opening a file twice. Raises BusyError if no consistent copy can
+    be read because of constant writes, CorruptDatabaseError, StorageError.
     """
     with readable(path) as fd:
-        content = _standing_still(fd, path)
+        content = _read_consistent(fd, path)
     with storage_errors(path):
         copy = os.memfd_create("lmdb", os.MFD_CLOEXEC)
         with open(copy, "wb") as file:  # noqa: PTH123 - it has no path
@@ -70,8 +70,8 @@ def snapshot(path: Path) -> lmdb.Environment:
                 )
 
 
-def _standing_still(fd: int, path: Path) -> bytes:
-    """What is in the file between two transactions: what one writes lies beside what the last one left."""
+def _read_consistent(fd: int, path: Path) -> bytes:
+    """Reads the file between two transactions: a transaction never overwrites pages of the one before."""
     for _ in range(_TRIES):
         before = _metas(fd)
         with open(fd, "rb", closefd=False) as file:
@@ -80,11 +80,11 @@ def _standing_still(fd: int, path: Path) -> bytes:
         if _metas(fd) == before:
             check_lmdb(content, str(path))
             return content
-    raise BusyError(f"{path} is being written all the time", hint="try again")
+    raise BusyError(f"{path} is being written to constantly", hint="try again")
 
 
 def _metas(fd: int) -> tuple[int, list[bytes]]:
-    """Page size and the two meta pages, or what there is of them."""
+    """Page size and the two meta pages, truncated if the file is."""
     first = os.pread(fd, _META_SIZE, 0)
     if len(first) < _META_SIZE:
         return 0, [first]
@@ -93,15 +93,14 @@ def _metas(fd: int) -> tuple[int, list[bytes]]:
 
 
 def _is_whole(fd: int) -> bool:
-    """Whether the file is an LMDB file as long as it says.
+    """Whether this is an LMDB file that is as long as its meta pages say.
 
-    One that is shorter may be sound nevertheless: pages that were freed before they were written are not
-    there if they are the last ones.
+    A shorter one may still be sound: trailing pages that were freed before being written don't exist.
     """
     page_size, metas = _metas(fd)
     if len(metas) < 2 or any(len(m) < _META_SIZE or _MAGIC.unpack_from(m)[0] != LMDB_MAGIC for m in metas):
         return False
-    # The size comes last: the file may grow, but it never shrinks.
+    # The size is read last: the file may grow, but never shrinks.
     last_page = max(_NEWEST.unpack_from(meta)[0] for meta in metas)
     return page_size > 0 and os.fstat(fd).st_size // page_size > last_page
 
@@ -113,7 +112,7 @@ def _walk(fd: int, path: Path) -> None:
             with mmap.mmap(fd, os.fstat(fd).st_size, access=mmap.ACCESS_READ) as data:
                 check_lmdb(data, str(path))
         except CorruptDatabaseError:
-            # Pages are used again once another process has committed twice.
+            # Pages may be reused once another process has committed twice.
             if tries_left and _metas(fd) != before:
                 continue
             raise
@@ -122,11 +121,11 @@ def _walk(fd: int, path: Path) -> None:
 
 @contextlib.contextmanager
 def lmdb_errors(path: Path) -> Iterator[None]:
-    """Turns an error of LMDB into one of ours that names the file."""
+    """Translates an LMDB error into one of ours that names the file."""
     try:
         yield
     except lmdb.Error as error:
-        raise translated(error, path) from error
+        raise translate(error, path) from error
 
 
 _CORRUPT: Final = (
@@ -139,11 +138,11 @@ _CORRUPT: Final = (
 _BUSY: Final = (lmdb.ReadersFullError, lmdb.LockError)
 
 
-def translated(error: lmdb.Error, path: Path) -> Error:
-    """An error of LMDB as one of ours."""
+def translate(error: lmdb.Error, path: Path) -> Error:
+    """Translates an LMDB error into one of ours."""
     text = str(error).removeprefix(f"{path}: ")
     if isinstance(error, _CORRUPT):
-        return CorruptDatabaseError(f"LMDB refuses it: {text}", path=str(path))
+        return CorruptDatabaseError(f"LMDB rejects it: {text}", path=str(path))
     if isinstance(error, _BUSY) or "already open in this process" in text:
         return BusyError(f"{path}: {text}", hint="close what uses the store, and try again")
     return StorageError(f"{path}: {text}")

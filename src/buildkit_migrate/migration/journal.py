@@ -398,14 +398,14 @@ def _write(
 def _errors(path: Path) -> Iterator[None]:
     import lmdb
 
-    from buildkit_migrate.lmdb.file import translated
+    from buildkit_migrate.lmdb.file import translate
 
     try:
         yield
     except CorruptDatabaseError as error:
         raise JournalError(f"{error}", hint=_UNREADABLE) from error
     except lmdb.Error as error:
-        known = translated(error, path)
+        known = translate(error, path)
         if isinstance(known, CorruptDatabaseError):
             raise JournalError(f"{known}", hint=_UNREADABLE) from error
         raise known from error

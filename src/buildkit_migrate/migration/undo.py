@@ -222,7 +222,7 @@ class Undo:
             else:
                 from buildkit_migrate.store.lmdb_store import LmdbStore
 
-                with LmdbStore.look(path) as store:
+                with LmdbStore.open_once(path) as store:
                     self._compare_stores(store)
         except CorruptDatabaseError as error:
             self._losses.append(f"{path} can't be read, so nobody knows what was added to it: {error.rule}")

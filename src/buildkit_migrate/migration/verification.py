@@ -117,7 +117,7 @@ def opened_store(path: Path) -> Iterator[tuple[Bucket, tuple[Database, ...]]]:
     check_file(path, thorough=True)
     image = bytearray()
     builder = Builder(image.extend)
-    with LmdbStore.look(path) as store:
+    with LmdbStore.open_once(path) as store:
         store.build(builder)
     metas = builder.finish()
     image[: len(metas)] = metas

@@ -1,1 +1,1 @@
-"""The record store: what BuildKit asks of it, its engines (bolt, lmdb), conversion between them."""
+"""The record store: its interface, its engines (bolt, lmdb), and conversion between them."""

@@ -24,17 +24,17 @@ _PAGE_SIZE: Final = 4096
 
 
 class BoltStore(ReadableStore):
-    """A metadata store that is read from the root bucket of a database."""
+    """A metadata store read from the root bucket of a database."""
 
     def __init__(self, root: Bucket) -> None:
         self._tree = root
 
     def _check_is_open(self) -> None:
-        pass  # it is not closed, only its database
+        pass  # only the database is ever closed
 
     @property
     def _root(self) -> Bucket:
-        # Of a file that is closed, the memory could still be read; but what is there is anybody's to change.
+        # After closing, the mapped memory could still be read, but anyone may change the file.
         self._check_is_open()
         return self._tree
 
@@ -70,12 +70,12 @@ def _stored(record: Bucket) -> Stored:
 
 
 class BoltFileStore(BoltStore, MetadataStore):
-    """A bbolt file as a store that can be written.
+    """A bbolt file as a writable store.
 
-    **Each transaction writes the whole file anew**, beside the old one, and renames it into place: right
-    for tools and small stores; BuildKit, or the LMDB engine, is the writer for others. The file is locked
-    exclusively until `close` (shared with ``read_only``), as BuildKit locks it: one process at a time.
-    A symbolic link is followed when the store is opened, and not again.
+    **Each transaction rewrites the whole file** beside the old one and renames it into place. That suits
+    tools and small stores; for others use BuildKit, or the LMDB engine. The file is locked exclusively until
+    `close` (shared with ``read_only``), as BuildKit locks it: one process at a time. A symbolic link is
+    followed only when the store is opened.
     """
 
     def __init__(self, database: Database, *, read_only: bool = False) -> None:
@@ -88,12 +88,12 @@ class BoltFileStore(BoltStore, MetadataStore):
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Self:
-        """Raises BusyError, CorruptDatabaseError, StorageError (also if the file is missing)."""
+        """Opens an existing store. Raises BusyError, CorruptDatabaseError, StorageError."""
         return cls(Database.open(Path(os.path.realpath(path)), exclusive=not read_only), read_only=read_only)
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """A new, empty store with mode 0600. Raises StorageError, also if ``path`` exists."""
+        """Creates an empty store with mode 0600. Raises StorageError, also if ``path`` exists."""
         real = Path(os.path.realpath(path))
         return cls(write(real, mode=STORE_MODE, page_size=_PAGE_SIZE, fill=lambda builder: None))
 
@@ -110,9 +110,9 @@ class BoltFileStore(BoltStore, MetadataStore):
         self._check_is_open()
         path = self._database.path
         if self._read_only:
-            raise BusyError(f"{path} is open for reading only", hint="")
+            raise BusyError(f"{path} is open read-only", hint="")
         if self._writing:
-            raise BusyError(f"{path}: a transaction is open already", hint="")
+            raise BusyError(f"{path}: another transaction is open already", hint="")
         self._writing = True
         try:
             yield
@@ -126,7 +126,7 @@ class BoltFileStore(BoltStore, MetadataStore):
             new = aside.write(
                 lambda to: write_store(to, self._root, encode(edits), like=path, after=self._root.reader)
             )
-            self._database.check_in_place()
+            self._database.check_not_replaced()
             aside.switch()
         self._database.close()
         self._database = new
@@ -139,11 +139,10 @@ class BoltFileStore(BoltStore, MetadataStore):
 def write_store(
     path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path, after: Reader | None = None
 ) -> Database:
-    """Writes a new store: the one below ``source`` with ``edits`` applied, in one pass.
+    """Writes a new store: the tree below ``source`` with ``edits`` applied, in one pass. Returns it locked.
 
-    It is for those who work with the file ``like``. ``after``: that of the store that it will replace, None
-    if it is another one. Returns it, locked.
-    Raises StorageError (also if ``path`` exists) and CorruptDatabaseError.
+    The new file is made for those who use the file ``like``. ``after``: the store that it will replace, if
+    any. Raises StorageError (also if ``path`` exists) and CorruptDatabaseError.
     """
     return write(
         path,

@@ -1,4 +1,4 @@
-"""Converting a store from one engine to the other, with everything that is in it."""
+"""Converting a store from one engine to the other, without loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STORES = ("metadata_v2.db", "metadata.db")
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was done. ``size``: bytes of the new file; ``seconds``: wall-clock time."""
+    """Result of a conversion. ``size``: of the new file, in bytes; ``seconds``: wall-clock time."""
 
     source: Path
     target: Path
@@ -37,13 +37,15 @@ class Conversion:
 def convert(
     source: str | os.PathLike[str], target: str | os.PathLike[str], to_engine: Engine | None = None
 ) -> Conversion:
-    """Writes the store at ``source`` to ``target`` with another engine: the other one by default.
+    """Converts the store at ``source`` to another engine and writes it to ``target``.
 
-    Nothing is lost: buckets and keys that are none of BuildKit's, nested buckets and their sequences are
-    carried over. A bolt file is locked (shared) meanwhile; of an LMDB file one snapshot is read, whoever
-    writes to it. The new file is for those who work with the source, and is complete on disk when
-    it gets its name. Raises ValueError for an engine that there is not; UnusableTargetError if ``target``
-    exists or ``source`` has that engine already; BusyError, CorruptDatabaseError, StorageError.
+    ``to_engine``: by default, the engine that ``source`` does not have. Nothing is lost: keys and buckets
+    unknown to BuildKit, nested buckets and sequence numbers are preserved. A bolt file is locked (shared)
+    meanwhile; of an LMDB file one snapshot is read, and others may write. The new file is made for those who
+    use the source, and is complete on disk before it gets its name.
+
+    Raises ValueError for an unknown engine; UnusableTargetError if ``target`` exists or ``source`` has the
+    requested engine already; BusyError, CorruptDatabaseError, StorageError.
     """
     if to_engine is not None:
         check_choice("to_engine", to_engine, ENGINES)
@@ -60,17 +62,19 @@ def convert(
     make = _to_lmdb if to_engine == "lmdb" else _to_bolt
     with contextlib.ExitStack() as held, Aside[Database | Lock](target, exists=False) as aside:
         new = aside.write(lambda path: make(source, path))
-        held.callback(new.close)  # after the removal, lest it is that of another process's file
+        held.callback(
+            new.close
+        )  # only after aside's removal, which may hit another process's file once unlocked
         try:
             aside.switch()
-        except FileExistsError as error:  # somebody made it meanwhile
+        except FileExistsError as error:  # created by somebody else meanwhile
             raise _target_exists(target) from error
     size = target.stat().st_size
     return Conversion(source, target, from_engine, to_engine, size, time.perf_counter() - began)
 
 
 def _check_is_a_file(source: Path) -> None:
-    """Raises CorruptDatabaseError, which names the store that may be meant, if it is a directory."""
+    """Raises CorruptDatabaseError, suggesting the store that may be meant, if this is a directory."""
     if source.is_dir():
         found = (path for name in _STORES for path in (source / name, *sorted(source.glob(f"*/{name}"))))
         store = next(filter(Path.is_file, found), source / _STORES[0])
@@ -80,14 +84,14 @@ def _check_is_a_file(source: Path) -> None:
 
 
 def _target_exists(target: Path) -> UnusableTargetError:
-    return UnusableTargetError(f"{target} exists", hint="move it away, or give another name")
+    return UnusableTargetError(f"{target} already exists", hint="move it away, or choose another name")
 
 
 def _to_lmdb(source: Path, new_path: Path) -> Lock:
     from buildkit_migrate.store import lmdb_bulk
 
     with contextlib.ExitStack() as held:
-        with Database.open(source) as database:  # an interrupt may come at its end
+        with Database.open(source) as database:  # an interrupt may hit its end, so `new` is guarded
             new = lmdb_bulk.load(new_path, database.root, owner_of=source)
             held.callback(new.close)
         held.pop_all()
@@ -100,7 +104,7 @@ def _to_bolt(source: Path, new_path: Path) -> Database:
 
     check_file(source, thorough=True)
     with contextlib.ExitStack() as held:
-        with LmdbStore.look(source) as store:  # which may be refused at its end
+        with LmdbStore.open_once(source) as store:  # may raise at its end, so `new` is guarded
             mode = usable_mode(source)
             new = write(new_path, mode=mode, page_size=_PAGE_SIZE, fill=store.build, owner_of=source)
             held.callback(new.close)

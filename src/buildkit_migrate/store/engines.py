@@ -1,4 +1,4 @@
-"""The engines that a store can lie in: which one a file has, and opening and writing it with that engine."""
+"""Store engines: detecting the engine of a file, opening and writing stores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "engine_of", "open_store", "write_store"]
 
 Engine = Literal["bolt", "lmdb"]
-"""``bolt``: what BuildKit reads. ``lmdb``: ours, for programs that embed a store."""
+"""``bolt``: what BuildKit uses. ``lmdb``: ours, for programs that embed a store."""
 
 _MAGIC_AT: Final = 16
 _BOLT_MAGIC: Final = b"\xed\xda\x0c\xed"
@@ -31,7 +31,7 @@ _SECOND_META: Final = [1024 << i for i in range(15)]
 
 
 def engine_of(path: Path) -> Engine:
-    """The engine of a file, told by its magic number. An empty file is a bolt store, as for bbolt.
+    """Detects a file's engine by its magic number. An empty file is a bolt store, as for bbolt.
 
     Raises CorruptDatabaseError if it is neither, StorageError.
     """
@@ -41,28 +41,27 @@ def engine_of(path: Path) -> Engine:
         magics = [os.pread(fd, len(_BOLT_MAGIC), at + _MAGIC_AT) for at in [0, *_SECOND_META]]
     if magics[0] == LMDB_MAGIC:
         return "lmdb"
-    # A bolt file of the other byte order is refused by its reader, with a message of its own.
+    # The bolt reader rejects files of the other byte order, with a message of its own.
     if _BOLT_MAGIC in magics or magics[0] == _BIG_ENDIAN_BOLT_MAGIC:
         return "bolt"
     error = CorruptDatabaseError("neither a bbolt nor an LMDB file", path=str(path))
-    error.hint = "check the path; if it is that of a store, restore the file from a backup"
+    error.hint = "check the path; if it is right, restore the file from a backup"
     raise error
 
 
 def open_store(
     path: str | os.PathLike[str], *, read_only: bool = False, create: Engine | None = None
 ) -> MetadataStore:
-    """Opens a store of any engine. ``create``: made with this engine if there is no file, to be written.
+    """Opens a store of any engine. ``create``: if the file does not exist, create it with this engine.
 
-    A symbolic link stands for the file that it leads to, also for one that is still to be made. Raises
-    ValueError for an engine that there is not, or if a store is to be created and read only; BusyError,
-    CorruptDatabaseError, StorageError.
+    Symbolic links are followed, even if the target is still to be created. Raises ValueError for an unknown
+    engine, or if both ``create`` and ``read_only`` are given; BusyError, CorruptDatabaseError, StorageError.
     """
     path = Path(path)
     if create is not None:
         check_choice("create", create, ENGINES)
         if read_only:
-            raise ValueError("create is for a store to be written, and read_only was asked for")
+            raise ValueError("create needs a writable store, but read_only is set")
     if create is not None and not path.exists():
         return _store_class(create).create(path)
     return _store_class(engine_of(path)).open(path, read_only=read_only)
@@ -79,9 +78,9 @@ def _store_class(engine: Engine) -> type[bolt_store.BoltFileStore | LmdbStore]:
 def write_store(
     engine: Engine, path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path
 ) -> Database | Lock:
-    """Writes a new store: the one below ``source`` with ``edits`` applied. See `bolt_store.write_store`.
+    """Writes a new store: the tree below ``source`` with ``edits`` applied. See `bolt_store.write_store`.
 
-    Raises ValueError for an engine that there is not.
+    Raises ValueError for an unknown engine.
     """
     check_choice("engine", engine, ENGINES)
     if engine == "bolt":

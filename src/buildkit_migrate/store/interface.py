@@ -1,6 +1,6 @@
 """The store interface: what BuildKit asks of its record metadata (spec buildkit-metadata, section 1).
 
-All that a store means is here; an engine only gives what is stored, and carries out edits.
+All semantics are here; engines only return what is stored and carry out edits.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from buildkit_migrate.values.keys import (
 __all__ = ["Item", "MetadataStore", "ReadableStore", "RecordUpdate", "Stored"]
 
 Stored = Iterable[tuple[bytes, bytes | None]]
-"""What a record has, in order of the keys: the bytes of a value, None for a nested bucket."""
+"""Content of a record in key order: value bytes, or None for a nested bucket."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One record: its decoded values by metadata key; cleared ones are left out."""
+    """A record with its decoded values by metadata key. Cleared values are left out."""
 
     id: bytes
     exists: bool = False
     values: Mapping[bytes, Value] = field(default_factory=dict)
 
     def indexes(self) -> list[bytes]:
-        """The indexes under which the values are found, in order of their keys."""
+        """The indexes that the values are in, in order of the metadata keys."""
         return [value.index for value in self.values.values() if value.index]
 
 
@@ -48,25 +48,22 @@ Row = TypeVar("Row")
 
 
 class ReadableStore(ABC):
-    """A store to read. ``all`` and ``search`` raise BrokenRecordsError at a value that does not decode.
+    """A readable store. ``all`` and ``search`` raise BrokenRecordsError at a value that can't be decoded.
 
-    Ids, names, keys and indexes are bytes; TypeError is raised for anything else.
+    Ids, names, keys and indexes are bytes; anything else raises TypeError.
     """
 
     def get(self, id: bytes) -> Item:
-        """The record; one without values and ``exists`` if it is missing.
+        """Returns a record. If it is missing, the item has no values and ``exists`` is false.
 
-        At a value that does not decode, the item ends before it.
+        If a value can't be decoded, the item holds only the values before it.
         """
         _check_is_bytes(id, "an id")
         stored = self._stored(id)
         return Item(id) if stored is None else Item(id, True, _values_before_fault(stored))
 
     def view(self, id: bytes) -> dict[bytes, bytes]:
-        """The record's values as they are stored, cleared ones (empty) included.
-
-        Raises RecordNotFoundError.
-        """
+        """The record's raw values, including cleared (empty) ones. Raises RecordNotFoundError."""
         _check_is_bytes(id, "an id")
         stored = self._stored(id)
         if stored is None:
@@ -82,9 +79,10 @@ class ReadableStore(ABC):
         return self._while_open(id for id, _ in self._records())
 
     def search(self, index: bytes, *, prefix_only: bool = False) -> Iterator[Item]:
-        """Records with this index, in order of the index keys; index entries without record are skipped.
+        """Records in this index, in order of the index keys. Entries of missing records are skipped.
 
-        ``prefix_only``: of all indexes that begin with ``index``; a record comes once for each index key.
+        ``prefix_only``: search all indexes that begin with ``index``. A record is returned once for each
+        index key that matches.
         """
         _check_is_bytes(index, "an index")
         return self._while_open(self._found(index, prefix_only))
@@ -93,25 +91,25 @@ class ReadableStore(ABC):
         if not self._has_records():
             return
         for key in self._index_keys(index if prefix_only else index_key(index, b"")):
-            # A key without id can only match a bare prefix; BuildKit would loop there for ever.
+            # A key without an id can only match a bare prefix; BuildKit would loop forever there.
             id = record_of_index_key(key)
             stored = self._stored(id) if id else None
             if id is not None and stored is not None:
                 yield _item(id, stored)
 
     def probe(self, index: bytes) -> bool:
-        """Whether there is any entry of this index, be it of a record that is missing."""
+        """Whether the index has any entry, even one of a missing record."""
         _check_is_bytes(index, "an index")
         return self._has_records() and any(True for _ in self._index_keys(index_key(index, b"")))
 
     def external(self, id: bytes, name: bytes) -> bytes | None:
-        """External data of a record, None if there is none; empty data counts as some."""
+        """External data of a record, None if there is none. Empty data is not None."""
         _check_is_bytes(id, "an id")
         _check_is_bytes(name, "a name")
         return self._external(id, name)
 
     def _while_open(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """The same rows; who asks for one after the store was closed gets ValueError, as does who begins."""
+        """Wraps an iterator: raises ValueError, now and at each step, if the store is closed."""
         self._check_is_open()
         return self._checked(rows)
 
@@ -127,19 +125,19 @@ class ReadableStore(ABC):
 
     @abstractmethod
     def _external(self, id: bytes, name: bytes) -> bytes | None:
-        """As `external`."""
+        """Implements `external`."""
 
     @abstractmethod
     def _stored(self, id: bytes) -> Stored | None:
-        """What the record has, None if there is no such record."""
+        """Content of a record, None if it does not exist."""
 
     @abstractmethod
     def _records(self) -> Iterator[tuple[bytes, Stored]]:
-        """All records in order of their ids."""
+        """All records, in order of their ids."""
 
     @abstractmethod
     def _has_records(self) -> bool:
-        """Whether there is a bucket for records, be it empty."""
+        """Whether the bucket for records exists, even if empty."""
 
     @abstractmethod
     def _index_keys(self, prefix: bytes) -> Iterator[bytes]:
@@ -147,21 +145,21 @@ class ReadableStore(ABC):
 
 
 class MetadataStore(ReadableStore):
-    """A store to read and write. Each method that writes is one transaction: all of it lasts, or nothing.
+    """A writable store. Each method that writes is one transaction: all or nothing, and durable.
 
-    For one thread at a time. Of keys that are too long for BuildKit's own engine (ids, metadata keys,
-    names of external data and ``<index>::<id>`` over 32768 bytes) and empty ones, ValueError is raised.
-    Raises EditConflictError if a value is where a bucket should be, or the other way round.
-    After `close` all that reads or writes raises ValueError: methods, iterators that were begun before, and
-    the end of an `update` block in which the store was closed, whose changes are not made.
+    Not thread-safe. Raises ValueError for keys that are empty or too long for BuildKit's own engine (ids,
+    metadata keys, names of external data, and ``<index>::<id>``, over 32768 bytes), and EditConflictError if
+    a value is where a bucket should be, or vice versa. After `close`, everything that reads or writes raises
+    ValueError: methods, running iterators, and the end of an open `update` block, whose changes are
+    discarded.
     """
 
     @contextlib.contextmanager
     def update(self, id: bytes) -> Iterator[RecordUpdate]:
-        """Changes to one record, written when the block ends; an exception in it changes nothing.
+        """Changes one record. The changes are written at the end of the block, or discarded on an exception.
 
         Creates the record if it is missing, even if the block does nothing. No other transaction can begin
-        in the block; reads of the store give what was there before.
+        inside the block; reads of the store return the state before it.
         """
         _check_key(id)
         with self._transaction(id):
@@ -171,7 +169,7 @@ class MetadataStore(ReadableStore):
             self._write(record.edits())
 
     def get_and_set(self, id: bytes, key: bytes, change: Callable[[Value | None], Value | None]) -> None:
-        """Sets a value to what ``change`` makes of it; None is absent or cleared, and clears."""
+        """Sets a value to ``change(current)``. None stands for an absent or cleared value, and clears it."""
         with self.update(id) as record:
             value = change(record.get(key))
             if value is None:
@@ -180,9 +178,9 @@ class MetadataStore(ReadableStore):
                 record.set(key, value)
 
     def clear(self, id: bytes) -> None:
-        """Removes a record with its external data and the index entries that its decoded values name.
+        """Removes a record, its external data, and the index entries that its decoded values name.
 
-        Entries that no value names any more stay behind. Does nothing if there is no such record.
+        Stale index entries, which no value names any more, remain. A missing record is ignored.
         """
         _check_key(id)
         with self._transaction(id):
@@ -197,14 +195,14 @@ class MetadataStore(ReadableStore):
             self._write({name: edit for name, edit in edits.items() if edit})
 
     def clear_index(self, id: bytes, index: bytes) -> None:
-        """Removes the record from an index, whatever its values say. No such entry is fine."""
+        """Removes the record from an index, whatever its values say. A missing entry is ignored."""
         _check_key(id)
         key = _checked_index_key(index, id)
         with self._transaction(id):
             self._write({INDEX_BUCKET: {key: None}})
 
     def set_external(self, id: bytes, name: bytes, data: bytes) -> None:
-        """Keeps data of any form for a record, which need not be there."""
+        """Stores external data, any bytes, for a record, which need not exist."""
         _check_key(id)
         _check_key(name)
         _check_is_bytes(data, "external data")
@@ -213,7 +211,7 @@ class MetadataStore(ReadableStore):
 
     @abstractmethod
     def close(self) -> None:
-        """Lets go of the file. A second call does nothing."""
+        """Closes the file. A second call does nothing."""
 
     def __enter__(self) -> Self:
         self._check_is_open()
@@ -224,11 +222,11 @@ class MetadataStore(ReadableStore):
 
     @abstractmethod
     def _transaction(self, id: bytes) -> contextlib.AbstractContextManager[None]:
-        """While it is open nobody else writes, and reads of the record ``id`` give its current state."""
+        """A write transaction: nobody else can write, and reads of the record ``id`` are current."""
 
     @abstractmethod
     def _write(self, edits: Edits) -> None:
-        """Carries out edits of the three buckets, durably; called last in a transaction, at most once."""
+        """Carries out edits of the three buckets, durably. Called at most once, last in a transaction."""
 
     @abstractmethod
     def _has_external(self, id: bytes) -> bool:
@@ -236,7 +234,7 @@ class MetadataStore(ReadableStore):
 
 
 class RecordUpdate:
-    """The changes of one transaction on a record, in order; see `MetadataStore.update`."""
+    """Collects the changes of one transaction to a record, in order; see `MetadataStore.update`."""
 
     def __init__(self, id: bytes, values: Mapping[bytes, Value]) -> None:
         self.id = id
@@ -246,13 +244,13 @@ class RecordUpdate:
         self._external: dict[bytes, bytes | Edits | None] = {}
 
     def get(self, key: bytes) -> Value | None:
-        """The value with the changes so far; None if it is absent, cleared or at or after a fault."""
+        """The value including changes so far; None if absent, cleared, or at or after an undecodable one."""
         return self._values.get(key)
 
     def set(self, key: bytes, value: Value) -> None:
         """Sets a value and adds the record to its index.
 
-        An index entry of the value before is left, as BuildKit leaves it: see `clear_index`.
+        The index entry of the previous value remains, as in BuildKit; see `clear_index`.
         """
         _check_key(key)
         if not isinstance(value, Value):
@@ -264,7 +262,7 @@ class RecordUpdate:
         self._values[key] = value
 
     def clear(self, key: bytes) -> None:
-        """Removes the record from the value's index; leaves an empty value, which readers take for none."""
+        """Clears a value: leaves an empty one, which reads as absent, and removes the value's index entry."""
         _check_key(key)
         value = self._values.pop(key, None)
         if value is not None and value.index:
@@ -280,7 +278,7 @@ class RecordUpdate:
         self._external[name] = data
 
     def edits(self) -> Edits:
-        """All changes as edits of the store's tree."""
+        """All changes, as edits of the store's tree."""
         edits: dict[bytes, bytes | Edits | None] = {MAIN_BUCKET: {self.id: self._record}}
         if self._index:
             edits[INDEX_BUCKET] = self._index
@@ -314,7 +312,7 @@ class _UndecodableAtError(Exception):
 
 def _values(stored: Stored) -> Iterator[tuple[bytes, Value]]:
     for key, value in stored:
-        # Nested buckets and cleared values look the same to BuildKit.
+        # BuildKit treats nested buckets like cleared values.
         if value:
             try:
                 yield key, gojson.decode(value)
@@ -335,7 +333,7 @@ def _item(id: bytes, stored: Stored) -> Item:
         return Item(id, True, dict(_values(stored)))
     except _UndecodableAtError as error:
         raise BrokenRecordsError(
-            f"record {id!r}: the value of {error.key!r} does not decode: {error.__cause__}",
+            f"record {id!r}: the value of {error.key!r} can't be decoded: {error.__cause__}",
             [Problem(id, Reason.UNDECODABLE, error.key)],
             hint="",
         ) from error.__cause__

@@ -1,4 +1,4 @@
-"""Writing whole LMDB stores, aside and in bulk."""
+"""Bulk writing of whole LMDB stores."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ __all__ = ["load", "write_empty", "write_store"]
 def load(path: Path, source: Bucket, *, owner_of: Path | None = None) -> Lock:
     """Writes the tree below ``source``, the root of a bolt file, to a new LMDB store in one pass.
 
-    ``owner_of``: the new file is for those who work with this one; by default, for its owner only. If
-    anything fails the file is removed. Raises StorageError (also if ``path`` exists) and
+    ``owner_of``: make the new file usable by those who use this one; by default only by its owner. If
+    anything fails, the file is deleted. Raises StorageError (also if ``path`` exists) and
     CorruptDatabaseError.
     """
     return _write(path, _entries(source), owner_of)
 
 
 def write_empty(path: Path) -> None:
-    """Writes a store of nothing. Raises StorageError, also if ``path`` exists."""
+    """Writes an empty store. Raises StorageError, also if ``path`` exists."""
     _write(path, [[(HEAD_KEY, HEAD)]], None).close()
 
 
 def write_store(path: Path, source: Bucket, edits: Iterable[bytes], *, like: Path) -> Lock:
-    """Writes a new store: the one below ``source`` with ``edits`` applied.
+    """Writes a new store: the tree below ``source`` with ``edits`` applied.
 
-    As `bolt_store.write_store`, but to an LMDB file. A bolt file has the name until then, so that a killed
-    run leaves nothing under another one.
+    Like `bolt_store.write_store`, but to an LMDB file. A bolt file is built first, under the same name, so
+    that a killed run leaves nothing under another name.
     """
     with bolt_store.write_store(path, source, edits, like=like) as edited:
-        remove(path)  # it is still mapped
+        remove(path)  # it stays mapped
         return load(path, edited.root, owner_of=like)
 
 
@@ -49,7 +49,7 @@ Batch = list[tuple[bytes, bytes]]
 
 
 def _entries(source: Bucket) -> Iterable[Batch]:
-    """All entries of a store in order of their keys."""
+    """All entries of a store, in key order."""
     packer = Packer(source.reader)
     buckets = {name: bucket for name in TAGS if (bucket := source.bucket(name)) is not None}
     yield [(HEAD_KEY, HEAD)]

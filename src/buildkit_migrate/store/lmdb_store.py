@@ -1,4 +1,4 @@
-"""The embedded store engine: one LMDB file that many processes read while one writes (docs/format.md)."""
+"""The LMDB engine: one file that many processes read while one writes (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from buildkit_migrate.bolt import Builder
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, EditConflictError
 from buildkit_migrate.files.durable import make_like
-from buildkit_migrate.lmdb.file import check_file, lmdb_errors, translated
+from buildkit_migrate.lmdb.file import check_file, lmdb_errors, translate
 from buildkit_migrate.store.interface import MetadataStore, Stored
 from buildkit_migrate.store.lmdb_bulk import write_empty
 from buildkit_migrate.store.lmdb_format import HEAD, HEAD_KEY, OTHER, TAGS, open_environment
@@ -32,10 +32,10 @@ _NO_SEQUENCE: Final = bytes(8)
 
 
 def check_store(path: Path) -> None:
-    """Looks at all pages in use and at the head, and makes no file beside it.
+    """Checks all pages in use and the head of a store. Creates no lock file.
 
-    Raises CorruptDatabaseError if it is no sound store of this format; BusyError if this process has it open
-    already; StorageError.
+    Raises CorruptDatabaseError if this is not a sound store of this format; BusyError if this process has it
+    open already; StorageError.
     """
     check_file(path, thorough=True)
     with (
@@ -52,14 +52,14 @@ def _check_head(head: bytes | None, path: Path) -> None:
 
 
 class LmdbStore(MetadataStore):
-    """A metadata store in one LMDB file, with its lock file ``<path>-lock`` beside it.
+    """A metadata store in one LMDB file, with a lock file ``<path>-lock`` beside it.
 
-    Any number of processes may have it open; one writes at a time, the others wait for it, and readers
-    never wait. A process opens a file once (BusyError otherwise), and not before a fork.
+    Any number of processes may have it open. One writes at a time while other writers wait; readers never
+    wait. A process may open a file only once (BusyError otherwise), and must not fork while it is open.
 
-    ``all`` and ``search`` read one snapshot, unless the store grows under them by a transaction of this
-    object: then they go on behind the same key in its new state.
-    A symbolic link is followed when the store is opened, and not again: the lock file is beside the file.
+    ``all`` and ``search`` read one snapshot, unless a transaction of this object makes the store grow
+    meanwhile: then they continue after the same key in the new state. A symbolic link is followed only when
+    the store is opened: the lock file is beside the real file.
     """
 
     def __init__(self, path: Path, environment: lmdb.Environment, *, read_only: bool) -> None:
@@ -73,15 +73,15 @@ class LmdbStore(MetadataStore):
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Self:
-        """Raises BusyError, CorruptDatabaseError, StorageError (also if the file is missing)."""
+        """Opens an existing store. Raises BusyError, CorruptDatabaseError, StorageError."""
         path = Path(os.path.realpath(path))
         check_file(path)
         lock_file = path.with_name(f"{path.name}-lock")
         is_new = not lock_file.exists()
         store = cls(path, open_environment(path, read_only=read_only), read_only=read_only)
         try:
-            if is_new and lock_file.exists():  # a file system that is mounted read-only has none
-                make_like(lock_file, path)  # who looks at a store must not keep its owner out
+            if is_new and lock_file.exists():  # there is none on a read-only file system
+                make_like(lock_file, path)  # a reader must not lock out the store's owner
             _check_head(store._get(HEAD_KEY), path)
         except BaseException:
             store.close()
@@ -90,11 +90,11 @@ class LmdbStore(MetadataStore):
 
     @classmethod
     @contextlib.contextmanager
-    def look(cls, path: Path) -> Iterator[Self]:
-        """Opens a store to read it once, and makes no lock file beside it.
+    def open_once(cls, path: Path) -> Iterator[Self]:
+        """Opens a store for reading, without creating a lock file.
 
-        Where there is none, nobody has the store open; if somebody opens it meanwhile, BusyError is raised at
-        the end. Otherwise raises as `open` does.
+        If there is no lock file, nobody has the store open. Raises BusyError at the end of the block if
+        somebody opened it meanwhile, and otherwise the same as `open`.
         """
         path = Path(os.path.realpath(path))
         lock = path.with_name(path.name + "-lock")
@@ -105,11 +105,11 @@ class LmdbStore(MetadataStore):
             _check_head(store._get(HEAD_KEY), path)
             yield store
         if alone and lock.exists():
-            raise BusyError(f"{path} was opened by another process while it was read", hint="try again")
+            raise BusyError(f"{path} was opened by another process while it was being read", hint="try again")
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """A new, empty store with mode 0600. Raises StorageError, also if ``path`` exists."""
+        """Creates an empty store with mode 0600. Raises StorageError, also if ``path`` exists."""
         path = Path(os.path.realpath(path))
         write_empty(path)
         return cls.open(path)
@@ -117,7 +117,7 @@ class LmdbStore(MetadataStore):
     def close(self) -> None:
         self._is_open = False
         self._abort()
-        self._let_go_of_snapshots()
+        self._suspend_scans()
         self._environment.close()
 
     def _check_is_open(self) -> None:
@@ -155,7 +155,7 @@ class LmdbStore(MetadataStore):
         return (self._node(_EXTERNAL, id) or _VALUE)[:1] == _BUCKET
 
     def _bucket_items(self, node: bytes | None, key: bytes) -> Stored | None:
-        """None if there is no node, or if it is no bucket."""
+        """Content of a bucket; None if there is no node, or if it is not a bucket."""
         content = None if node is None else unpack(node, key, str(self.path))
         return None if content is None or isinstance(content, bytes) else self._pairs(content[1], key)
 
@@ -164,11 +164,11 @@ class LmdbStore(MetadataStore):
             if node[:1] == _VALUE:
                 yield name, node[1:]
             else:
-                unpack(node, key, str(self.path))  # to find it malformed, if it is
+                unpack(node, key, str(self.path))  # raises if malformed
                 yield name, None
 
     def entries(self, tag: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Names and nodes of a bucket in order, from ``start`` on."""
+        """Names and nodes of a bucket in order, starting at ``start``."""
         scan = _Scan(self, tag + start[: LONG_KEY - 1])
         try:
             for key, value in scan:
@@ -201,7 +201,7 @@ class LmdbStore(MetadataStore):
             with self._begin() as txn:
                 return txn.get(key)
         except lmdb.Error as error:
-            raise translated(error, self.path) from error
+            raise translate(error, self.path) from error
 
     def _begin(self, *, write: bool = False) -> lmdb.Transaction[bytes]:
         self._check_is_open()
@@ -209,9 +209,9 @@ class LmdbStore(MetadataStore):
             try:
                 return self._environment.begin(write=write)
             except lmdb.MapResizedError:
-                self._resize(0)  # to what another process made it
+                self._resize(0)  # adopt the size that another process set
             except lmdb.ReadersFullError:
-                if not self._environment.reader_check():  # slots of processes that were killed
+                if not self._environment.reader_check():  # frees slots of killed processes
                     raise
 
     # --- Writing
@@ -220,9 +220,9 @@ class LmdbStore(MetadataStore):
     def _transaction(self, id: bytes) -> Iterator[None]:
         self._check_is_open()
         if self._read_only:
-            raise BusyError(f"{self.path} is open for reading only", hint="")
+            raise BusyError(f"{self.path} is open read-only", hint="")
         if self._write_txn is not None:
-            raise BusyError(f"{self.path}: a transaction is open already", hint="")
+            raise BusyError(f"{self.path}: another transaction is open already", hint="")
         with lmdb_errors(self.path):
             self._write_txn = self._begin(write=True)
         try:
@@ -242,7 +242,7 @@ class LmdbStore(MetadataStore):
     def _write(self, edits: Edits) -> None:
         self._check_is_open()
         with lmdb_errors(self.path):
-            while not self._committed(edits):
+            while not self._try_commit(edits):
                 self._abort()
                 self._resize(2 * self._environment.info()["map_size"])
                 self._write_txn = self._begin(write=True)
@@ -252,8 +252,8 @@ class LmdbStore(MetadataStore):
                         hint="try again",
                     )
 
-    def _committed(self, edits: Edits) -> bool:
-        """False if the map is too small."""
+    def _try_commit(self, edits: Edits) -> bool:
+        """Returns False if the map is full."""
         txn = self._write_txn
         assert txn is not None
         try:
@@ -279,7 +279,7 @@ class LmdbStore(MetadataStore):
                 self._put_node(txn, tag, key, after)
 
     def _put_node(self, txn: lmdb.Transaction[bytes], tag: bytes, name: bytes, node: bytes | None) -> None:
-        """Puts a node, or deletes it."""
+        """Puts a node, or deletes it if None."""
         key, rest = tag + name[: LONG_KEY - 1], name[LONG_KEY - 1 :]
         value = node
         if len(key) == LONG_KEY:
@@ -295,7 +295,7 @@ class LmdbStore(MetadataStore):
             txn.put(key, value)
 
     def _edited(self, node: bytes | None, key: bytes, edit: bytes | Edits | None) -> bytes | None:
-        """The node with an edit carried out, None if there is none any more."""
+        """The node after an edit, None if it was deleted."""
         if edit is None:
             return None
         content = None if node is None else unpack(node, key, str(self.path))
@@ -318,22 +318,22 @@ class LmdbStore(MetadataStore):
     def _conflict(self, key: bytes) -> EditConflictError:
         name = key.decode(errors="backslashreplace")
         return EditConflictError(
-            f"{self.path}: key {name!r} is a bucket where a value is needed, or the other way round"
+            f"{self.path}: key {name!r} is a bucket where a value is needed, or vice versa"
         )
 
     def _resize(self, size: int) -> None:
-        """Maps the file anew; 0 is the size that another process gave it. No transaction may be open."""
-        self._let_go_of_snapshots()
+        """Changes the map size; 0 adopts the size another process set. No transaction may be open."""
+        self._suspend_scans()
         self._environment.set_mapsize(size)
 
-    def _let_go_of_snapshots(self) -> None:
+    def _suspend_scans(self) -> None:
         for scan in list(self._scans):
             scan.suspend()
 
     # --- Converting
 
     def build(self, builder: Builder) -> None:
-        """Pushes the whole tree, as it is at this moment, into a builder of a bolt file."""
+        """Pushes a snapshot of the whole tree into the builder of a bolt file."""
         path = str(self.path)
         with lmdb_errors(self.path), self._begin() as txn, txn.cursor() as cursor:
             buckets = [(name, tag) for name, tag in TAGS.items() if txn.get(tag) is not None]
@@ -372,7 +372,7 @@ class LmdbStore(MetadataStore):
 
 
 class _Scan:
-    """Iterator of a store's entries from a key on, in one snapshot from `suspend` to `suspend`."""
+    """Iterates over a store's entries from a key on, in one snapshot until `suspend`."""
 
     def __init__(self, store: LmdbStore, start: bytes) -> None:
         self._store = store
@@ -394,7 +394,7 @@ class _Scan:
                 raise StopIteration
             key, value = cursor.item()
         except lmdb.Error as error:
-            raise translated(error, self._store.path) from error
+            raise translate(error, self._store.path) from error
         self._key, self._key_is_done = key, True
         return key, value
 
@@ -407,7 +407,7 @@ class _Scan:
         return found
 
     def suspend(self) -> None:
-        """Lets go of the snapshot; the iterator goes on in another one."""
+        """Releases the snapshot. The iterator continues in a new one."""
         if self._txn is not None:
             self._txn.abort()
             self._txn = self._cursor = None

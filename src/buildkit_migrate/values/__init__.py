@@ -1,1 +1,1 @@
-"""Record keys, Go-equal JSON, times: values as they are stored."""
+"""Values as BuildKit and containerd store them: record keys, Go-compatible JSON, times, numbers."""

@@ -1,11 +1,11 @@
 """The values of metadata keys: JSON exactly as Go's ``encoding/json`` writes and reads it.
 
 Rules: spec buildkit-metadata, section 3. A stored value is an *envelope*,
-``{"value":<raw>,"index":"<index>"}``, whose raw part is decoded a second time, into the type that the key
-asks for. All goes in and out as bytes: UTF-8 where it is text, anything where a store may hold anything.
+``{"value":<raw>,"index":"<index>"}``. Its raw part is decoded separately, into the type that the key
+requires. All input and output is bytes: UTF-8 for text, arbitrary bytes where a store may hold them.
 
-The standard library's ``json`` is not used: it takes constants and byte sequences that Go refuses, puts one
-U+FFFD where Go puts several, and has limits of its own on nesting and digits.
+The standard library's ``json`` won't do: it accepts constants and byte sequences that Go rejects, writes one
+U+FFFD where Go writes several, and limits nesting and digits differently.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 MAX_NESTING: Final = 10_000
-"""Open objects and arrays that Go's scanner allows."""
+"""Most open objects and arrays that Go's scanner allows."""
 
 
 class UndecodableValueError(ValueError):
@@ -39,7 +39,7 @@ class UndecodableValueError(ValueError):
 class Value:
     """A decoded envelope.
 
-    ``raw``: text of the ``value`` member, None if there is none; ``index``: "" if there is none.
+    ``raw``: text of the ``value`` member, None if it is absent; ``index``: "" if it is absent.
     """
 
     raw: bytes | None = None
@@ -47,7 +47,7 @@ class Value:
 
     @classmethod
     def of(cls, value: bytes | bool | int, index: bytes = b"") -> Self:
-        """A string (as bytes), a bool or a signed 64-bit integer.
+        """Wraps a string (as bytes), a bool or a signed 64-bit integer.
 
         Raises TypeError for anything else, and ValueError for an integer out of range.
         """
@@ -57,7 +57,7 @@ class Value:
 
 # --- Encoding
 
-# Bytes that are not UTF-8 go through ``str`` as lone surrogates (surrogateescape), one for each byte.
+# Decoding with surrogateescape turns each byte that is not UTF-8 into one lone surrogate.
 _NOT_UTF8: Final = "\udc80-\udcff"
 _TO_ESCAPE: Final = re.compile(f'[\x00-\x1f"\\\\<>&\u2028\u2029{_NOT_UTF8}]')
 _SHORT_ESCAPES: Final = {
@@ -79,7 +79,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def encode_string(raw: bytes) -> bytes:
-    r"""JSON string with its quotes, as Go 1.22 to 1.26 write it.
+    r"""Quoted JSON string, as Go 1.22 to 1.26 write it.
 
     Each byte that is not part of valid UTF-8 becomes the six characters ``\ufffd``.
     """
@@ -88,22 +88,23 @@ def encode_string(raw: bytes) -> bytes:
 
 
 def encode_value(value: bytes | bool | int, index: bytes = b"") -> bytes:
-    """Envelope of a string (as bytes), a bool or a signed 64-bit integer.
+    """Encodes a string (as bytes), a bool or a signed 64-bit integer as an envelope.
 
-    ``index`` is left out when empty. Raises TypeError, and ValueError for an integer out of range.
+    An empty ``index`` is omitted. Raises TypeError, and ValueError for an integer out of range.
     """
     return _envelope(_raw(value), index)
 
 
 def encode(value: Value) -> bytes:
-    """Envelope of a value. Raises ValueError if its raw part is not JSON text, or has space around it.
+    """Encodes a value as an envelope.
 
-    Raises TypeError if that or the index is not bytes.
+    Raises ValueError if its raw part is not JSON or has whitespace around it, TypeError if its raw part or
+    index is not bytes.
     """
     if value.raw is not None and not isinstance(value.raw, bytes):
         raise TypeError(f"the raw part of a value must be bytes, not {type(value.raw).__name__}")
     if value.raw is not None and _document(value.raw) != value.raw:
-        raise ValueError("space around the JSON text of a value")
+        raise ValueError("whitespace around the JSON text of a value")
     return _envelope(value.raw, value.index)
 
 
@@ -153,12 +154,12 @@ def _refuse(text: bytes, at: int) -> NoReturn:
 
 def _after_space(text: bytes, at: int) -> int:
     match = _SPACE.match(text, at)
-    assert match is not None  # it matches nothing, too
+    assert match is not None  # the pattern also matches the empty string
     return match.end()
 
 
 def _member_name(text: bytes, at: int) -> tuple[bytes, int]:
-    """The name, as it is written, that begins at ``at``, and where the member's value begins."""
+    """Returns the member name at ``at``, as written, and the position of the member's value."""
     match = _STRING.match(text, at)
     if match is None:
         _refuse(text, at)
@@ -169,7 +170,7 @@ def _member_name(text: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _after_value(text: bytes, at: int) -> int:
-    """Where the JSON value that begins at ``at`` ends. Nesting is kept in a list, not on Python's stack."""
+    """End of the JSON value at ``at``. Nesting is tracked in a list, not on Python's stack."""
     closings: list[bytes] = []
     while True:
         closing = _CLOSING.get(text[at : at + 1])
@@ -190,16 +191,16 @@ def _after_value(text: bytes, at: int) -> int:
         at = _after_closings(text, at, closings)
         if not closings:
             return at
-        # A comma: on to the next element or member.
+        # A comma: continue with the next element or member.
         at = _after_space(text, at + 1)
         if closings[-1] == b"}":
             _, at = _member_name(text, at)
 
 
 def _after_closings(text: bytes, at: int, closings: list[bytes]) -> int:
-    """Close what ends here; ``closings`` loses it.
+    """Consumes closing brackets and pops them from ``closings``.
 
-    Returns where the next comma is, or the end if nothing is open any more.
+    Returns the position of the next comma, or the end of the value if nothing remains open.
     """
     while closings:
         at = _after_space(text, at)
@@ -214,7 +215,7 @@ def _after_closings(text: bytes, at: int, closings: list[bytes]) -> int:
 
 
 def _document(text: bytes) -> bytes:
-    """The one JSON value that ``text`` is, without the space around it."""
+    """The single JSON value in ``text``, without the whitespace around it."""
     start = _after_space(text, 0)
     end = _after_value(text, start)
     rest = _after_space(text, end)
@@ -243,19 +244,19 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 
 def _unquote(token: bytes) -> bytes:
-    """Text of a JSON string as UTF-8; lone surrogates and each byte that is not UTF-8 become U+FFFD."""
-    # Unescaping first is safe: it gives whole characters, which can't complete a broken one before them.
+    """Text of a JSON string as UTF-8; lone surrogates and bytes that are not UTF-8 become U+FFFD each."""
+    # Unescaping before decoding is safe: it yields whole characters, which can't complete a broken one.
     text = _ESCAPE.sub(_unescape, token[1:-1]).decode("utf-8", "surrogateescape")
     return re.sub(f"[{_NOT_UTF8}]", _REPLACEMENT, text).encode()
 
 
 def _fold(name: bytes) -> bytes:
-    """Name for comparing without case. Of all other letters, only U+017F and U+212A fold to ASCII ones."""
+    """Folds case for comparing names. The only non-ASCII letters that fold to ASCII are U+017F and U+212A."""
     return name.replace("\u017f".encode(), b"s").replace("\u212a".encode(), b"k").lower()
 
 
 def _members(text: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(Folded name, text of the value) of each member of ``text``, a valid JSON object."""
+    """(Folded name, raw value) of each member of ``text``, a valid JSON object."""
     at = _after_space(text, 1)
     while text[at : at + 1] != b"}":
         name, start = _member_name(text, at)
@@ -269,7 +270,7 @@ def _members(text: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _strings(text: bytes, names: tuple[bytes, ...]) -> dict[bytes, bytes]:
     """The string members of ``text``, a valid JSON object, that have these (folded) names.
 
-    "" where there is none. The last of several counts, but ``null`` leaves what is there.
+    "" if absent. Among duplicates the last one counts, but ``null`` changes nothing.
     """
     found = dict.fromkeys(names, b"")
     for name, raw in _members(text):
@@ -284,16 +285,16 @@ _PLAIN: Final = re.compile(
     rb'\{"value":(%b|-?(?:0|[1-9][0-9]*)|true|false|null|\{%b:%b(?:,%b:%b)*\})'
     rb'(?:,"index":"([ !#-\[\]-~]*)")?\}' % ((_STRING.pattern,) * 5)
 )
-"""Nearly every envelope: a scalar or strings by name, and an index without escapes.
+"""Matches nearly every envelope: a scalar or an object of strings, and an index without escapes.
 
-A short way to the same result.
+A fast path with the same result.
 """
 
 
 def decode(stored: bytes) -> Value:
-    """Envelope of a value as the store holds it (not of an empty one, which means "cleared").
+    """Decodes a stored value. Not for an empty value, which means "cleared".
 
-    Raises UndecodableValueError where Go does.
+    Raises UndecodableValueError wherever Go's decoder fails.
     """
     plain = _PLAIN.fullmatch(stored)
     if plain is not None:
@@ -311,9 +312,9 @@ def decode(stored: bytes) -> Value:
 
 
 def string(stored: bytes | None) -> bytes:
-    """What BuildKit's string getter gives for a value as the store holds it, None if it holds none.
+    """What BuildKit's string getter returns for a stored value, or for None if the key is absent.
 
-    "" for an absent, cleared or undecodable value and one of another type.
+    "" if the value is absent, cleared, undecodable or of another type.
     """
     if not stored:
         return b""
@@ -325,9 +326,9 @@ def string(stored: bytes | None) -> bytes:
 
 
 def integer(stored: bytes | None) -> int | None:
-    """The signed 64-bit integer of a value as the store holds it, None if it holds no value.
+    """The signed 64-bit integer in a stored value.
 
-    None as well for a cleared or undecodable value and one of another type.
+    None if the value is absent, cleared, undecodable or of another type.
     """
     if not stored:
         return None
@@ -342,9 +343,9 @@ def integer(stored: bytes | None) -> int | None:
 
 
 def blob_mapping(stored: bytes) -> tuple[bytes, bytes] | None:
-    """(Blobsum, DiffID) of a non-empty ``blobmapping.blob``, None if there is no raw part or it is ``null``.
+    """(Blobsum, DiffID) of a non-empty ``blobmapping.blob``; None if the raw part is absent or ``null``.
 
-    Raises UndecodableValueError if the envelope or its raw part does not decode.
+    Raises UndecodableValueError if the envelope or its raw part can't be decoded.
     """
     raw = decode(stored).raw
     if raw is None or raw == b"null":

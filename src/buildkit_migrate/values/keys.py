@@ -1,4 +1,4 @@
-"""Names that BuildKit's metadata store is made of (spec buildkit-metadata, sections 1 and 2)."""
+"""Bucket names and keys of BuildKit's metadata store (spec buildkit-metadata, sections 1 and 2)."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ INDEX_BUCKET: Final = b"_index"
 EXTERNAL_BUCKET: Final = b"_external"
 
 MAX_KEY: Final = 32768
-"""Bytes that a key of a bbolt file may have (spec bbolt-format, section 4)."""
+"""Maximum length of a bbolt key in bytes (spec bbolt-format, section 4)."""
 
-# What v1 writes and the migration reads (section 2.1).
+# Written by v1 and read by the migration (section 2.1).
 EQUAL_MUTABLE: Final = b"cache.equalMutable"
 BLOB_MAPPING: Final = b"blobmapping.blob"
 
 CREATED_AT: Final = b"cache.createdAt"
 
-# What the migration adds (section 2.2).
+# Added by the migration (section 2.2).
 COMMITTED: Final = b"snapshot.committed"
 PARENT: Final = b"cache.parent"
 SNAPSHOT: Final = b"cache.snapshot"
@@ -55,7 +55,7 @@ CHAIN_ID: Final = b"cache.chainID"
 BLOB_CHAIN_ID: Final = b"cache.blobChainID"
 
 BLOB_SIZE: Final = b"cache.blobsize"
-"""Not of upstream's migration, for want of which BuildKit v0.8 and later can't export the blob."""
+"""Not written by upstream's migration; without it BuildKit v0.8 and later can't export the blob."""
 
 WRITTEN_BY_UPSTREAM: Final = frozenset(
     {COMMITTED, PARENT, SNAPSHOT, DIFF_ID, BLOB, MEDIA_TYPE, CHAIN_ID, BLOB_CHAIN_ID}
@@ -87,28 +87,28 @@ _V1_PREFIXES: Final = (b"local.sharedKey:", b"cache-dir:")
 
 CHAIN_ID_INDEX: Final = b"chainid:"
 BLOB_CHAIN_ID_INDEX: Final = b"blobchainid:"
-"""An index is this prefix and then the value of the key."""
+"""Prefix of an index; the value of the key follows."""
 
 MEDIA_TYPE_DOCKER_GZIP: Final = b"application/vnd.docker.image.rootfs.diff.tar.gzip"
-"""Media type of every migrated blob, of OCI layers, too (section 4, pass 3)."""
+"""Media type of every migrated blob, even of OCI layers (section 4, pass 3)."""
 
 _SEPARATOR: Final = b"::"
 
 
 def is_of_v1(key: bytes) -> bool:
-    """Whether a daemon that works on a v1 store reads this key of a record."""
+    """Whether daemons that use v1 stores read this key of a record."""
     return key in _V1_KEYS or key.startswith(_V1_PREFIXES)
 
 
 def index_key(index: bytes, record: bytes) -> bytes:
-    """Key in the ``_index`` bucket that leads from ``index`` to the id ``record``."""
+    """Key in the ``_index`` bucket that leads from ``index`` to the record id ``record``."""
     return index + _SEPARATOR + record
 
 
 def record_of_index_key(key: bytes) -> bytes | None:
-    """Record id in a key of ``_index``, None if it has none.
+    """Record id in a key of ``_index``, None if there is none.
 
-    Cut at the last ``::``, as an index often has ``::`` of its own and a record id never does (section 1).
+    The key is split at the last ``::``: an index may contain ``::``, a record id never does (section 1).
     """
     _, separator, record = key.rpartition(_SEPARATOR)
     return record if separator else None

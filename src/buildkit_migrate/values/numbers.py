@@ -1,4 +1,4 @@
-"""Numbers as containerd stores them (spec containerd-metadata-db, section 2)."""
+"""Integers as containerd stores them (spec containerd-metadata-db, section 2)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 __all__ = ["signed", "stored_unsigned", "unsigned"]
 
 _LIMIT: Final = 10
-"""Bytes of the longest number of 64 bits."""
+"""Length in bytes of the longest encoded 64-bit number."""
 
 
 def unsigned(stored: bytes | None) -> int | None:
-    """Of base-128 groups, little-endian; None if there is no such number at the beginning.
+    """Decodes an unsigned varint (little-endian base 128). None if there is no valid one at the start.
 
-    As containerd reads it: what follows a number does not count.
+    Bytes after the number are ignored, as containerd ignores them.
     """
     number = 0
     for place, byte in enumerate((stored or b"")[:_LIMIT]):
@@ -24,12 +24,13 @@ def unsigned(stored: bytes | None) -> int | None:
 
 
 def signed(stored: bytes | None) -> int | None:
-    """The same with the sign in the lowest bit (zig-zag)."""
+    """Decodes a signed varint (zig-zag: the sign is in the lowest bit). None as for `unsigned`."""
     number = unsigned(stored)
     return None if number is None else number >> 1 ^ -(number & 1)
 
 
 def stored_unsigned(number: int) -> bytes:
+    """Encodes an unsigned varint."""
     groups = bytearray()
     while number >= 0x80:
         groups.append(number & 0x7F | 0x80)

@@ -1,4 +1,4 @@
-"""Text of any bytes, for JSON."""
+"""Arbitrary bytes as JSON text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["named_text"]
 
 
 def named_text(name: str, value: bytes | str | Path | None) -> dict[str, str | None]:
-    """``{name: text}``, and ``{name}_b64`` with the exact bytes if they are not UTF-8."""
+    """``{name: text}``, plus ``{name}_b64`` with the exact bytes if they are not UTF-8."""
     if value is None:
         return {name: None}
     exact = value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")

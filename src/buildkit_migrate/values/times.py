@@ -1,4 +1,4 @@
-"""Times as containerd stores them; given in nanoseconds since 1970."""
+"""Times as containerd stores them. In Python, times are nanoseconds since 1970."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _TEXT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-
 
 
 def stored_time(ns: int) -> bytes:
-    """Go's binary form (spec containerd-metadata-db, section 2): seconds since the year 1, zone UTC."""
+    """Encodes a time in Go's binary form (spec containerd-metadata-db, section 2), in UTC."""
     seconds, nanoseconds = divmod(ns, 1_000_000_000)
     return _STORED.pack(1, seconds + _YEAR_1, nanoseconds, -1)
 
 
 def text_time(ns: int) -> bytes:
-    """RFC 3339 in UTC, the fraction without trailing zeros (spec buildkit-metadata, section 4, pass 5)."""
+    """RFC 3339 in UTC, without trailing zeros in the fraction (spec buildkit-metadata, section 4, pass 5)."""
     seconds, nanoseconds = divmod(ns, 1_000_000_000)
     fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}{fraction}Z".encode()
 
 
 def is_readable_time(stored: bytes) -> bool:
-    """Whether it is the binary form of any time; where one is not, containerd fails."""
+    """Whether this is the binary form of any time. containerd fails on anything else."""
     return bool(stored) and len(stored) == {1: _STORED.size, 2: _STORED.size + 1}.get(stored[0])
 
 
 def is_stored_time(stored: bytes | None) -> bool:
-    """Whether it is the binary form of a time from 1970 to the year 9999, in any zone."""
+    """Whether this is the binary form of a time from 1970 to the year 9999, in any zone."""
     if stored is None or not is_readable_time(stored):
         return False
     seconds: int
@@ -47,7 +47,7 @@ def is_stored_time(stored: bytes | None) -> bool:
 
 
 def nanoseconds(text: bytes) -> int | None:
-    """Of an RFC 3339 time in any zone, since 1970; None if it is none."""
+    """Parses an RFC 3339 time in any zone. Returns nanoseconds since 1970; None if it is not a valid time."""
     match = _TEXT.fullmatch(text.decode(errors="replace"))
     if match is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from buildkit_migrate.files.access import Access
-from buildkit_migrate.files.ownership import access_of, foresee, foresee_replaced, usable_mode
+from buildkit_migrate.files.ownership import access_of, predict_access, predict_replaced_access, usable_mode
 
 __all__ = ["foresee_migration"]
 
@@ -18,8 +18,8 @@ def foresee_migration(
     ``database``: containerd's, if it will be replaced. Raises StorageError if a file can't be made, or not so
     that the owner of the other one can work with it.
     """
-    new = foresee(to_path, from_path, usable_mode(from_path))
+    new = predict_access(to_path, from_path, usable_mode(from_path))
     found = {to_path: (access_of(from_path), new)}
     if database is not None:
-        found[database] = (access_of(database), foresee_replaced(database))
+        found[database] = (access_of(database), predict_replaced_access(database))
     return found

@@ -26,7 +26,7 @@ from buildkit_migrate.errors import (
 )
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.locks import lock
-from buildkit_migrate.files.ownership import foresee, model_for
+from buildkit_migrate.files.ownership import model_for, predict_access
 from buildkit_migrate.model import Progress
 from buildkit_migrate.settings import Setting
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
@@ -119,7 +119,7 @@ def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None
     """
     path = root.state / LOCK_FILE
     if root.path == root.state and not os.path.lexists(path):
-        foresee(path, *model_for(path, _any_store(root)))
+        predict_access(path, *model_for(path, _any_store(root)))
     for worker in workers:
         place = opener.place(worker)
         if not place.backend:
