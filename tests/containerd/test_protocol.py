@@ -8,21 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from buildkit_migrate.containerd import protocol
+import buildkit_migrate
 
-SOURCE = Path(protocol.__file__).parents[3]
-PROTO = "buildkit_migrate/containerd/protocol/api.proto"
+SOURCE = Path(buildkit_migrate.__file__).parents[1]
+PROTOS = ("buildkit_migrate/containerd/protocol/api.proto", "buildkit_migrate/schema/history.proto")
 
 
-@pytest.mark.parametrize("name", ["api_pb2.py", "api_pb2.pyi"])
-def test_generated_anew_they_are_the_same(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["_pb2.py", "_pb2.pyi"])
+@pytest.mark.parametrize("proto", PROTOS)
+def test_generated_anew_they_are_the_same(proto: str, ending: str, tmp_path: Path) -> None:
     pytest.importorskip("grpc_tools")
     subprocess.run(
         [
             *(sys.executable, "-m", "grpc_tools.protoc", "-I", str(SOURCE)),
-            *(f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", PROTO),
+            *(f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", proto),
         ],
         check=True,
     )
-    generated = (tmp_path / PROTO).with_name(name).read_text()
-    assert generated == (SOURCE / PROTO).with_name(name).read_text()
+    name = proto.removesuffix(".proto") + ending
+    assert (tmp_path / name).read_text() == (SOURCE / name).read_text()

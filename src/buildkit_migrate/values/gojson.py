@@ -18,6 +18,10 @@ from typing import Final, NoReturn, Self
 __all__ = [
     "UndecodableValueError",
     "Value",
+    "as_flag",
+    "as_integer",
+    "as_string",
+    "as_strings",
     "blob_mapping",
     "decode",
     "encode",
@@ -354,3 +358,51 @@ def blob_mapping(stored: bytes) -> tuple[bytes, bytes] | None:
         raise UndecodableValueError("blob mapping is not an object")
     found = _strings(raw, (b"blobsum", b"diffid"))
     return found[b"blobsum"], found[b"diffid"]
+
+
+# --- Raw parts of a known type. Go leaves the zero value where it finds ``null``.
+
+
+def as_string(raw: bytes | None) -> bytes:
+    """The string that the raw part of a value is, "" for ``null``. Raises UndecodableValueError."""
+    if raw == b"null":
+        return b""
+    if raw is None or raw[:1] != b'"':
+        raise UndecodableValueError("not a string")
+    return _unquote(raw)
+
+
+def as_integer(raw: bytes | None) -> int:
+    """The signed 64-bit integer, 0 for ``null``. Raises UndecodableValueError."""
+    if raw == b"null":
+        return 0
+    if raw is None or len(raw) > _LONGEST_INTEGER or not _INTEGER.fullmatch(raw):
+        raise UndecodableValueError("not an integer")
+    number = int(raw)
+    if not -(2**63) <= number < 2**63:
+        raise UndecodableValueError("integer out of range")
+    return number
+
+
+def as_flag(raw: bytes | None) -> bool:
+    """The bool, False for ``null``. Raises UndecodableValueError."""
+    if raw not in (b"true", b"false", b"null"):
+        raise UndecodableValueError("not a bool")
+    return raw == b"true"
+
+
+def as_strings(raw: bytes | None) -> list[bytes]:
+    """The strings of a list, none for ``null``; a ``null`` in it is "". Raises UndecodableValueError."""
+    if raw == b"null":
+        return []
+    if raw is None or raw[:1] != b"[":
+        raise UndecodableValueError("not a list")
+    found = []
+    at = _after_space(raw, 1)
+    while raw[at : at + 1] != b"]":
+        end = _after_value(raw, at)
+        found.append(as_string(raw[at:end]))
+        at = _after_space(raw, end)
+        if raw[at : at + 1] == b",":
+            at = _after_space(raw, at + 1)
+    return found

@@ -1,0 +1,242 @@
+"""containerd's metadata database, of either kind of worker (spec containerd-metadata-db, section 3).
+
+namespace = Namespace(database.root, b"buildkit")
+content = namespace.leases.content
+for row in between(namespace.blobs.index.rows(content.keys), NOT_FOUND, NOT_FOUND):
+    print(namespace.leases.keys[content.rows[row]], "lists the missing", content.keys[row])
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Final
+
+from buildkit_migrate.bolt import Bucket, scan
+from buildkit_migrate.schema.columns import Index, Integers, Texts
+from buildkit_migrate.schema.tables import (
+    Entries,
+    Times,
+    below,
+    buckets_in,
+    integers,
+    read_times,
+)
+from buildkit_migrate.values import numbers
+
+__all__ = [
+    "Blobs",
+    "Containers",
+    "Images",
+    "Ingests",
+    "Leases",
+    "Namespace",
+    "Snapshots",
+    "namespaces",
+    "version",
+]
+
+_V1: Final = b"v1"
+
+
+def namespaces(root: Bucket) -> list[bytes]:
+    """Names of all namespaces."""
+    return buckets_in(root.bucket(_V1))
+
+
+def version(root: Bucket) -> int | None:
+    """Of the layout; None if there is none (Docker's builder writes none) or it does not decode."""
+    top = root.bucket(_V1)
+    return numbers.signed(top.get(b"version")) if top is not None else None
+
+
+class _Table:
+    """Rows in key order. ``bucket``: None if it is missing, which is a table without rows."""
+
+    _columns: tuple[tuple[bytes, ...], ...] = ()
+
+    def __init__(self, bucket: Bucket | None) -> None:
+        self.bucket = bucket
+        self.keys: Texts = []
+        self._values: dict[tuple[bytes, ...], Texts] = {path: [] for path in self._columns}
+        if bucket is not None:
+            self.keys, columns = scan(bucket, self._columns)
+            self._values = dict(zip(self._columns, columns, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def index(self) -> Index:
+        """Finds rows by key."""
+        return Index(self.keys)
+
+    @property
+    def sequence(self) -> int:
+        """Of the bucket."""
+        return self.bucket.sequence if self.bucket is not None else 0
+
+    def below(self, *path: bytes, prefix: bytes = b"") -> Entries:
+        """What is in the bucket at this path of each row."""
+        return below(self.bucket, *path, prefix=prefix)
+
+    @cached_property
+    def labels(self) -> Entries:
+        """Keys and values of all labels."""
+        return self.below(b"labels")
+
+    def label(self, name: bytes) -> Texts:
+        """Values of one label."""
+        return scan(self.bucket, [(b"labels", name)])[1][0] if self.bucket is not None else []
+
+    def times(self, key: bytes) -> Times:
+        """``createdat`` or ``updatedat``."""
+        return read_times(self._values[(key,)])
+
+
+class Snapshots(_Table):
+    """Of one snapshotter. ``keys``: what BuildKit calls them; ``name``: the snapshotter's name of each,
+    ``parent``: key of the parent, None if there is none. ``sequence``: last one that is in a name.
+    """
+
+    _columns = ((b"name",), (b"parent",), (b"createdat",), (b"updatedat",))
+
+    @property
+    def name(self) -> Texts:
+        return self._values[(b"name",)]
+
+    @property
+    def parent(self) -> Texts:
+        return self._values[(b"parent",)]
+
+    @cached_property
+    def children(self) -> Entries:
+        """Keys of children, of which some may be gone."""
+        return self.below(b"children")
+
+
+class Blobs(_Table):
+    """``keys``: digests."""
+
+    _columns = ((b"size",), (b"createdat",), (b"updatedat",))
+
+    @cached_property
+    def size(self) -> Integers:
+        """Bytes."""
+        return integers(self._values[(b"size",)])
+
+
+class Leases(_Table):
+    """``keys``: ids. What they hold are the keys of the following entries, and may be missing."""
+
+    _columns = ((b"createdat",),)
+
+    @cached_property
+    def content(self) -> Entries:
+        """Digests."""
+        return self.below(b"content")
+
+    def snapshots(self, snapshotter: bytes) -> Entries:
+        """Keys of snapshots."""
+        return self.below(b"snapshots", snapshotter)
+
+    @cached_property
+    def snapshotters(self) -> Entries:
+        """Names of the snapshotters of which there may be snapshots."""
+        return self.below(b"snapshots")
+
+    @cached_property
+    def ingests(self) -> Entries:
+        return self.below(b"ingests")
+
+    @cached_property
+    def images(self) -> Entries:
+        return self.below(b"images")
+
+
+class Images(_Table):
+    """``keys``: names."""
+
+    _columns = (
+        (b"target", b"digest"),
+        (b"target", b"mediatype"),
+        (b"target", b"size"),
+        (b"createdat",),
+        (b"updatedat",),
+    )
+
+    @property
+    def digest(self) -> Texts:
+        return self._values[(b"target", b"digest")]
+
+    @property
+    def media_type(self) -> Texts:
+        return self._values[(b"target", b"mediatype")]
+
+
+class Ingests(_Table):
+    """``keys``: refs. ``sequence`` of each is not needed: ``ref`` has the name in the content store."""
+
+    _columns = ((b"ref",), (b"expireat",), (b"expected",))
+
+    @property
+    def ref(self) -> Texts:
+        return self._values[(b"ref",)]
+
+    @property
+    def expected(self) -> Texts:
+        """Digests."""
+        return self._values[(b"expected",)]
+
+
+class Containers(_Table):
+    _columns = ((b"snapshotter",), (b"snapshotKey",), (b"image",))
+
+    @property
+    def snapshotter(self) -> Texts:
+        return self._values[(b"snapshotter",)]
+
+    @property
+    def snapshot(self) -> Texts:
+        return self._values[(b"snapshotKey",)]
+
+
+class Namespace:
+    """One namespace; what it does not have is empty."""
+
+    def __init__(self, root: Bucket, name: bytes) -> None:
+        self.name = name
+        self._top = root.bucket(_V1, name)
+
+    @property
+    def exists(self) -> bool:
+        return self._top is not None
+
+    def _bucket(self, *path: bytes) -> Bucket | None:
+        return self._top.bucket(*path) if self._top is not None else None
+
+    @property
+    def snapshotters(self) -> list[bytes]:
+        return buckets_in(self._bucket(b"snapshots"))
+
+    def snapshots(self, snapshotter: bytes) -> Snapshots:
+        return Snapshots(self._bucket(b"snapshots", snapshotter))
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        return Blobs(self._bucket(b"content", b"blob"))
+
+    @cached_property
+    def leases(self) -> Leases:
+        return Leases(self._bucket(b"leases"))
+
+    @cached_property
+    def images(self) -> Images:
+        return Images(self._bucket(b"images"))
+
+    @cached_property
+    def ingests(self) -> Ingests:
+        return Ingests(self._bucket(b"content", b"ingests"))
+
+    @cached_property
+    def containers(self) -> Containers:
+        return Containers(self._bucket(b"containers"))

@@ -1,0 +1,79 @@
+"""The solver cache, ``cache.db`` (spec buildkit-v2-stores, section 5)."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Final
+
+from buildkit_migrate.bolt import Bucket
+from buildkit_migrate.schema.columns import Texts, split_last
+from buildkit_migrate.schema.tables import Entries, below, buckets_in
+
+__all__ = ["BUCKETS", "SolverCache", "workers_and_records"]
+
+RESULTS, BY_RESULT, LINKS, BACKLINKS = BUCKETS = (b"_result", b"_byresult", b"_links", b"_backlinks")
+
+_SEPARATOR: Final = b"::"
+
+
+class SolverCache:
+    """Each bucket as its row names (``keys`` and the like) and the entries below them."""
+
+    def __init__(self, root: Bucket) -> None:
+        self._root = root
+
+    @cached_property
+    def missing(self) -> list[bytes]:
+        """Which of BUCKETS are not there; a daemon makes them at its next start."""
+        return [name for name in BUCKETS if self._root.bucket(name) is None]
+
+    def _below(self, name: bytes) -> Entries:
+        return below(self._root.bucket(name))
+
+    def _names(self, name: bytes) -> Texts:
+        return buckets_in(self._root.bucket(name))
+
+    @cached_property
+    def keys(self) -> Texts:
+        """Key ids in ``_result``: rows of `results`."""
+        return self._names(RESULTS)
+
+    @cached_property
+    def results(self) -> Entries:
+        """For each key its results: result id and the stored JSON."""
+        return self._below(RESULTS)
+
+    @cached_property
+    def result_ids(self) -> Texts:
+        """Result ids in ``_byresult``: rows of `by_result`."""
+        return self._names(BY_RESULT)
+
+    @cached_property
+    def by_result(self) -> Entries:
+        """For each result the ids of its keys."""
+        return self._below(BY_RESULT)
+
+    @cached_property
+    def linked(self) -> Texts:
+        """Key ids in ``_links``: rows of `links`."""
+        return self._names(LINKS)
+
+    @cached_property
+    def links(self) -> Entries:
+        """For each key its links, ``<link>@<id of the target key>``."""
+        return self._below(LINKS)
+
+    @cached_property
+    def targets(self) -> Texts:
+        """Key ids in ``_backlinks``: rows of `backlinks`."""
+        return self._names(BACKLINKS)
+
+    @cached_property
+    def backlinks(self) -> Entries:
+        """For each target the ids of the keys that link to it."""
+        return self._below(BACKLINKS)
+
+
+def workers_and_records(result_ids: Texts) -> tuple[Texts, Texts]:
+    """The two parts of result ids; both None where there are not two, or the id does not split."""
+    return split_last(result_ids, _SEPARATOR)

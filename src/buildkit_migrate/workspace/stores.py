@@ -1,0 +1,237 @@
+"""All stores of one stopped root, opened for reading: whatever state they are in.
+
+with open_stores(find_state(path), place) as stores:
+    for worker in stores.workers:
+        if worker.records.root is not None:
+            records = Records(worker.records.root)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from buildkit_migrate.bolt import Bucket, Database
+from buildkit_migrate.errors import CorruptDatabaseError, Error, StorageError
+from buildkit_migrate.files.errors import exists, storage_errors
+from buildkit_migrate.files.locks import lock, readable
+from buildkit_migrate.settings import DEFAULT, Setting
+from buildkit_migrate.workspace.finding import find_root
+from buildkit_migrate.workspace.layout import LOCK_FILE, OCI_WORKER, Root, Worker, root_at
+from buildkit_migrate.workspace.opening import ContainerdPlace, Opener
+from buildkit_migrate.workspace.places import docker_builder
+
+__all__ = ["DOCKER_BUILDER", "Fault", "Store", "Stores", "WorkerStores", "find_state", "open_stores"]
+
+DOCKER_BUILDER: Final = "docker"
+"""Kind of the worker that Docker Engine's builder has for graph drivers, right in its state directory."""
+
+_DOCKER_SNAPSHOTTER: Final = "default"
+_DOCKER_NAMESPACE: Final = "moby"
+"""Of Docker's containerd workers; what the builder for graph drivers has is in ``buildkit``."""
+_DOCKER_WORKER_ID: Final = b"moby"
+"""Of the versions before the engine had an id of its own."""
+
+_LONGEST_ID: Final = 4096
+
+
+class Fault(enum.Enum):
+    """What keeps a store from being used."""
+
+    MISSING = "missing"
+    EMPTY = "0 bytes"  # a daemon takes it for a new one; so do we: it is open, and has nothing in it
+    CORRUPT = "corrupt"
+    UNREADABLE = "unreadable"  # by us, at least
+    ELSEWHERE = "elsewhere"  # with a containerd of which nobody said where its files are
+
+
+@dataclass(frozen=True)
+class Store:
+    """One database file. ``path``: None if it is ELSEWHERE.
+
+    ``database``: open and locked, None for every fault but EMPTY. ``error``: what opening it raised.
+    """
+
+    path: Path | None
+    database: Database | None = None
+    fault: Fault | None = None
+    error: Error | None = None
+
+    @property
+    def root(self) -> Bucket | None:
+        """The root bucket; None if it is not open."""
+        return self.database.root if self.database is not None else None
+
+
+@dataclass(frozen=True)
+class WorkerStores:
+    """Those of one worker, where they are, and under which names containerd has its things.
+
+    ``kind``: OCI_WORKER, CONTAINERD_WORKER or DOCKER_BUILDER. ``containerd``: containerd's metadata database;
+    ``snapshots``: the snapshotter's own, of Docker's builder ``snapshots.db``, which has another layout.
+    ``worker_id``: b"" if the file is empty, None if it is missing.
+    """
+
+    path: Path
+    kind: str
+    namespace: bytes
+    snapshotter: bytes
+    worker_id: bytes | None
+    records: Store
+    containerd: Store
+    snapshots: Store
+    content: Path | None
+
+    @property
+    def stores(self) -> tuple[Store, Store, Store]:
+        return self.records, self.containerd, self.snapshots
+
+    @property
+    def directories(self) -> Path | None:
+        """Where the directories of snapshots are, each named by its number; None if that is not known."""
+        path = self.snapshots.path
+        return None if path is None or self.kind == DOCKER_BUILDER else path.parent / "snapshots"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Of one state directory. With a worker's directory as root, ``workers`` has that one alone.
+
+    ``cache_debug``: usually MISSING. ``histories``: ``history.db``, and that of Docker's containerd mode if
+    it is there.
+    """
+
+    root: Root
+    workers: tuple[WorkerStores, ...]
+    cache: Store
+    cache_debug: Store
+    histories: tuple[Store, ...]
+
+    @property
+    def all(self) -> tuple[Store, ...]:
+        """Each once, as containerd workers share containerd's database."""
+        stores = [store for worker in self.workers for store in worker.stores]
+        return tuple(dict.fromkeys([*stores, self.cache, self.cache_debug, *self.histories]))
+
+
+def find_state(path: str | os.PathLike[str] | None = None) -> Root:
+    """As `find_root`, with the same errors; the directory of Docker's builder is found, too."""
+    if path is None or not docker_builder(Path(path)):
+        return find_root(path)
+    place = Path(path)
+    inside = root_at(place)
+    builder = Worker(place, DOCKER_BUILDER, _DOCKER_SNAPSHOTTER)
+    if inside is None or inside.state != place:
+        return Root(place, place, (builder,))
+    return Root(place, place, (builder, *inside.workers), inside.skipped)
+
+
+@contextlib.contextmanager
+def open_stores(root: Root, place: ContainerdPlace) -> Iterator[Stores]:
+    """Locks ``buildkitd.lock`` and all stores, shared; nothing is written and nobody waits.
+
+    Raises BusyError, which names the process, if a daemon or another tool works with any of them, and
+    StorageError if the directory can't be looked into. What is wrong with a store raises nothing. The
+    snapshotter's database is opened by daemons when first needed: that it can be locked means nothing.
+    """
+    with contextlib.ExitStack() as held:
+        with _missing_is_fine():
+            held.enter_context(lock(root.state / LOCK_FILE, exclusive=False))
+        opened = _Opened(held)
+        opener = Opener(held, root, place, exclusive=False, progress=None)
+        workers = tuple(_worker(worker, root, place, opener, opened) for worker in root.workers)
+        histories = [opened.store(root.state / "history.db")]
+        if exists(root.state / "history_c8d.db"):
+            histories.append(opened.store(root.state / "history_c8d.db"))
+        yield Stores(
+            root,
+            workers,
+            opened.store(root.state / "cache.db"),
+            opened.store(root.state / "cache-debug.db"),
+            tuple(histories),
+        )
+
+
+@contextlib.contextmanager
+def _missing_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        if not error.missing:
+            raise
+
+
+class _Opened:
+    """Stores that are open, by path."""
+
+    def __init__(self, held: contextlib.ExitStack) -> None:
+        self._held = held
+        self._stores: dict[Path, Store] = {}
+
+    def store(self, path: Path) -> Store:
+        if path not in self._stores:
+            self._stores[path] = self._open(path)
+        return self._stores[path]
+
+    def _open(self, path: Path) -> Store:
+        try:
+            database = self._held.enter_context(Database.open(path))
+        except CorruptDatabaseError as error:
+            return Store(path, fault=Fault.CORRUPT, error=error)
+        except StorageError as error:
+            return Store(path, fault=Fault.MISSING if error.missing else Fault.UNREADABLE, error=error)
+        return Store(path, database, fault=None if database.size else Fault.EMPTY)
+
+
+def _worker(
+    worker: Worker, root: Root, place: ContainerdPlace, opener: Opener, opened: _Opened
+) -> WorkerStores:
+    if worker.kind == DOCKER_BUILDER:
+        return _docker_builder(worker, opened)
+    found = opener.place(worker)
+    namespace = found.namespace
+    if worker.kind != OCI_WORKER and docker_builder(root.state) and place.namespace.origin == DEFAULT:
+        namespace = Setting(_DOCKER_NAMESPACE, "of Docker")
+    elsewhere = Store(None, fault=Fault.ELSEWHERE)
+    return WorkerStores(
+        worker.path,
+        worker.kind,
+        namespace.value.encode(),
+        found.snapshotter.value.encode(),
+        _text(worker.path / "workerid"),
+        opened.store(worker.v2),
+        opened.store(Path(found.containerd.value)) if found.backend else elsewhere,
+        opened.store(Path(found.backend)) if found.backend else elsewhere,
+        opener.content(worker) if found.backend else None,
+    )
+
+
+def _docker_builder(worker: Worker, opened: _Opened) -> WorkerStores:
+    id = _text(worker.path.parent / "engine-id")
+    return WorkerStores(
+        worker.path,
+        worker.kind,
+        b"buildkit",
+        worker.snapshotter.encode(),
+        _DOCKER_WORKER_ID if id is None else id.strip(),
+        opened.store(worker.v2),
+        opened.store(worker.path / "containerdmeta.db"),
+        opened.store(worker.path / "snapshots.db"),
+        worker.path / "content",
+    )
+
+
+def _text(path: Path) -> bytes | None:
+    """What the beginning of a small file says, None if there is none."""
+    try:
+        with readable(path) as fd, storage_errors(path):
+            return os.read(fd, _LONGEST_ID)
+    except StorageError as error:
+        if error.missing:
+            return None
+        raise
