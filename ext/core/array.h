@@ -8,12 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Makes room for `wanted` elements of `size` bytes; `array` is the address of the pointer to them. An empty array
- * gets `first`, a full one twice what it had. False when out of memory, and nothing has changed. */
-static inline bool bkm_array_room(void *array, size_t *capacity, size_t wanted, size_t size, size_t first)
+/* Apart from the test whether there is room, so that only that is inlined. */
+static __attribute__((noinline)) bool bkm_array_grow(void *array, size_t *capacity, size_t wanted, size_t size,
+                                                     size_t first)
 {
-    if (wanted <= *capacity)
-        return true;
     if (wanted > SIZE_MAX / 2 / size)
         return false;
     size_t larger = *capacity ? *capacity : first;
@@ -27,6 +25,13 @@ static inline bool bkm_array_room(void *array, size_t *capacity, size_t wanted, 
     memcpy(array, &elements, sizeof elements);
     *capacity = larger;
     return true;
+}
+
+/* Makes room for `wanted` elements of `size` bytes; `array` is the address of the pointer to them. An empty array
+ * gets `first`, a full one twice what it had. False when out of memory, and nothing has changed. */
+static inline bool bkm_array_room(void *array, size_t *capacity, size_t wanted, size_t size, size_t first)
+{
+    return wanted <= *capacity || bkm_array_grow(array, capacity, wanted, size, first);
 }
 
 /* Bytes that grow; free `data` in the end. */
