@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 import ondisk
-from buildkit_migrate import errors
 from buildkit_migrate.model import Reason
 from fixtures import bucket, buckets
 from ondisk import OnDisk, run
@@ -85,18 +84,6 @@ def test_completion(shell: str) -> None:
     assert "--on-broken" in result.stdout
     if shell == "bash":
         assert subprocess.run(["bash", "-n"], input=result.stdout, text=True, check=False).returncode == 0
-
-
-@pytest.mark.parametrize("arguments", [("--help",), ("migrate", "--help")])
-def test_help_documents_every_exit_code(arguments: tuple[str, ...]) -> None:
-    result = run(*arguments)
-    assert result.returncode == 0
-    documented = {int(line.split()[0]) for line in result.stdout.splitlines() if line[2:3].isdigit()}
-    classes = {
-        cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.Error)
-    }
-    classes -= {errors.Error, errors.NativeSelfTestError}
-    assert documented == {0, 1, 2, 129, 130, 143} | {cls.exit_code for cls in classes}
 
 
 def test_progress_needs_a_terminal(root: OnDisk) -> None:

@@ -29,9 +29,11 @@ ROOMS = (
     ("chain",),
     ("values",),
     ("files",),
-    ("model", "settings", "choices"),
+    ("settings", "choices"),
     ("_native",),
     ("errors",),
+    ("model",),
+    ("text",),
 )
 """Top to bottom; in one room are modules and packages of these names."""
 

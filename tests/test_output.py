@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import ondisk
-from buildkit_migrate.cli.output import printable
+from buildkit_migrate.text import printable
 from ondisk import OnDisk
 
 COMMAND = (sys.executable, "-m", "buildkit_migrate")

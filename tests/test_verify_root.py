@@ -278,7 +278,7 @@ def test_error_names_the_differences(root: OnDisk, tmp_path: Path) -> None:
     record_missing(sample)
     with pytest.raises(errors.DifferencesError) as caught:
         verify_aside(fresh, root.v2)
-    assert f"  record-missing: {sample.layer.decode()}" in render.error_lines(caught.value, verbose=False)
-    (difference,) = render.error_as_dict(caught.value)["differences"]
+    assert f"    record-missing: {sample.layer.decode()}" in render.error_lines(caught.value, verbose=False)
+    (difference,) = caught.value.as_dict()["differences"]
     named = {name: text for name, text in difference.items() if text is not None}
     assert named == {"kind": "record-missing", "subject": sample.layer.decode()}

@@ -272,7 +272,7 @@ def _refuse(errors: Sequence[JournalError | DifferencesError]) -> None:
     """Raises one error that says all of them."""
     if errors:
         message = "; ".join(error.message for error in errors)
-        hint = "; ".join(sorted({error.hint for error in errors}))
+        hint = "; ".join(sorted({error.hint for error in errors if error.hint}))
         interrupted = any(isinstance(error, JournalError) for error in errors)
         raise JournalError(message, hint=hint) if interrupted else DifferencesError(message, (), hint=hint)
 

@@ -1,8 +1,38 @@
-"""Errors of buildkit-migrate: one base class; each class knows its exit status and carries fields."""
+"""Errors of buildkit-migrate: one base class; each class knows its exit status and carries fields.
+
+Each also knows how it is shown: ``as_dict()`` for JSON, ``lines()`` for a person, below the message.
+A daemon that embeds the package loads this module at each start, so it imports next to nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+TYPE_CHECKING = False  # typing's own would have to be imported
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any, Protocol
+
+    from buildkit_migrate.model import Problem
+
+    class Finding(Protocol):
+        """One of several things that are wrong, as `Problem` is."""
+
+        def as_dict(self) -> dict[str, str | None]: ...
+
+        def line(self) -> str: ...
+
+    class Finished(Protocol):
+        """What became of a worker: a report of any command."""
+
+        @property
+        def worker(self) -> Path: ...
+
+        @property
+        def done(self) -> str: ...
+
+        def as_dict(self) -> dict[str, Any]: ...
+
 
 __all__ = [
     "BrokenRecordsError",
@@ -28,13 +58,15 @@ __all__ = [
 class Error(Exception):
     """Base class. ``str(error)`` is one message for a person: what is wrong, where, and what to do.
 
-    ``exit_code`` is the exit status of the command; ``hint`` says what to do next, "" if nothing helps.
-    ``reports``: those of the workers that were finished before, if it ended the migration of a root.
+    ``message`` (str): that message. ``hint`` (str): what to do next, by default that of the class; "" if
+    nothing helps. ``exit_code`` (int): the exit status of the command. ``reports`` (a tuple of `Report`,
+    `Undone` or `Cleaned`): the workers of the root that were finished before the error.
     """
 
-    exit_code = 1
-    hint = ""
-    reports: Sequence[object] = ()
+    exit_code: int = 1
+    hint: str = ""
+    message: str
+    reports: Sequence[Finished] = ()
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -42,23 +74,63 @@ class Error(Exception):
         if hint is not None:
             self.hint = hint
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, in the form of `Report.as_dict`: the names are those of the fields of all classes.
+
+        What does not apply is None, or [].
+        """
+        from buildkit_migrate.text import named_text
+
+        return {
+            "type": type(self).__name__,
+            **named_text("message", self.message),
+            **named_text("hint", self.hint),
+            "exit_code": self.exit_code,
+            **dict.fromkeys(("path", "page", "rule", "detail", "address", "method", "code", "subject")),
+            "finished": [report.as_dict() for report in self.reports],
+            "reasons": [],
+            "problems": [],
+            "differences": [],
+            "candidates": [],
+        }
+
+    def lines(self, *, verbose: bool = False) -> Iterable[str]:
+        """What a person reads below the message, safe to print; a long list in full only if ``verbose``."""
+        return ()
+
 
 class RootNotFoundError(Error):
     """No BuildKit state directory or worker directory where one was expected.
 
-    ``candidates``: paths of those that may be meant. ``command``: what each completes to a command line.
+    ``candidates`` (tuple of str): paths of those that may be meant. ``command`` (str): what each completes to
+    a command line.
     """
 
     exit_code = 3
-    command = ""
+    candidates: tuple[str, ...]
+    command: str = ""
 
-    def __init__(self, message: str, *, hint: str = "", candidates: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, candidates: Sequence[str] = ()) -> None:
         super().__init__(message, hint=hint)
         self.candidates = tuple(candidates)
 
+    def as_dict(self) -> dict[str, Any]:
+        from buildkit_migrate.text import printable
+
+        return {**super().as_dict(), "candidates": [printable(path) for path in self.candidates]}
+
+    def lines(self, *, verbose: bool = False) -> Iterable[str]:
+        import shlex
+
+        from buildkit_migrate.text import printable
+
+        return [f"{self.command}{printable(shlex.quote(path))}" for path in self.candidates]
+
 
 class BusyError(Error):
-    """A database or lock file is held by another process, most likely a running daemon."""
+    """A database or lock file is held by another process, most likely a running daemon; or a store can't be
+    written now.
+    """
 
     exit_code = 4
     hint = "stop the BuildKit daemon (and any other buildkit-migrate) and run the command again"
@@ -67,35 +139,62 @@ class BusyError(Error):
 class CorruptDatabaseError(Error):
     """A database file breaks a rule of its format (bbolt: spec bbolt-format, section 14).
 
-    ``path``: the file, "" for one in memory. ``page``: page number, or -1 if the rule is about the file.
-    ``rule``: short name of the broken rule.
+    ``path`` (str): the file, "" for one in memory. ``page`` (int): page number, or -1 if the rule is about
+    the file. ``rule`` (str): short name of the broken rule. ``detail`` (str): what breaks it, "" if the rule
+    says all.
     """
 
     exit_code = 5
     hint = "restore the file from a backup, or remove the cache"
+    path: str
+    page: int
+    rule: str
+    detail: str
 
-    def __init__(self, rule: str, *, path: str = "", page: int = -1, detail: str = "") -> None:
+    def __init__(
+        self, rule: str, *, path: str = "", page: int = -1, detail: str = "", hint: str | None = None
+    ) -> None:
         where = f"page {page}: " if page >= 0 else ""
         more = f" ({detail})" if detail else ""
-        super().__init__(f"{path or 'database'}: {where}{rule}{more}")
+        super().__init__(f"{path or 'database'}: {where}{rule}{more}", hint=hint)
         self.path = path
         self.page = page
         self.rule = rule
         self.detail = detail
 
+    def as_dict(self) -> dict[str, Any]:
+        from buildkit_migrate.text import named_text
+
+        return {
+            **super().as_dict(),
+            **named_text("path", self.path or None),
+            "page": self.page if self.page >= 0 else None,
+            **named_text("rule", self.rule),
+            **named_text("detail", self.detail or None),
+        }
+
 
 class BrokenRecordsError(Error):
-    """The v1 store has records that can't be migrated as they are, and the policy is to refuse.
+    """The store has records that can't be migrated, or read, as they are.
 
-    ``problems``: one object per broken record, each with its reason.
+    ``problems`` (tuple of `model.Problem`): one for each broken record, with its reason.
     """
 
     exit_code = 6
     hint = "--on-broken drop leaves these records and their descendants out of the new store"
+    problems: tuple[Problem, ...]
 
-    def __init__(self, message: str, problems: Sequence[object], *, hint: str | None = None) -> None:
+    def __init__(self, message: str, problems: Sequence[Problem], *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.problems = tuple(problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**super().as_dict(), "problems": [problem.as_dict() for problem in self.problems]}
+
+    def lines(self, *, verbose: bool = False) -> Iterable[str]:
+        from buildkit_migrate.text import shortened
+
+        return shortened([problem.line() for problem in self.problems], verbose)
 
 
 class ContainerdStateError(Error):
@@ -129,14 +228,26 @@ class UnusableTargetError(Error):
 
 
 class DifferencesError(Error):
-    """What a migration wrote is not what v1 and containerd ask for. ``differences``: one object for each."""
+    """What a migration wrote is not what v1 and containerd ask for.
+
+    ``differences`` (tuple of `migration.findings.Difference`): each of them.
+    """
 
     exit_code = 10
     hint = "the v1 store is as it was; please report this"
+    differences: tuple[Finding, ...]
 
-    def __init__(self, message: str, differences: Sequence[object], *, hint: str | None = None) -> None:
+    def __init__(self, message: str, differences: Sequence[Finding], *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.differences = tuple(differences)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**super().as_dict(), "differences": [one.as_dict() for one in self.differences]}
+
+    def lines(self, *, verbose: bool = False) -> Iterable[str]:
+        from buildkit_migrate.text import shortened
+
+        return shortened([difference.line() for difference in self.differences], verbose)
 
 
 class EditConflictError(Error):
@@ -149,7 +260,7 @@ class EditConflictError(Error):
 class ContainerdUnavailableError(Error):
     """A running containerd is needed and does not answer, or does not let us in.
 
-    ``address``: that of its socket.
+    ``address`` (str): that of its socket.
     """
 
     exit_code = 11
@@ -157,21 +268,32 @@ class ContainerdUnavailableError(Error):
         "start containerd, or see --address; --offline works on the files of a stopped one; "
         "running the command again goes on where it stopped"
     )
+    address: str
 
     def __init__(self, message: str, *, address: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.address = address
 
+    def as_dict(self) -> dict[str, Any]:
+        from buildkit_migrate.text import named_text
+
+        return {**super().as_dict(), **named_text("address", self.address)}
+
 
 class ContainerdCallError(Error):
     """A running containerd refused a call.
 
-    ``method``: such as ``Leases.Create``. ``code``: name of the gRPC status. ``subject``: the record,
-    snapshot, blob or lease that the call was about, empty if it was about all.
+    ``method`` (str): such as ``Leases.Create``. ``code`` (str): name of the gRPC status. ``detail`` (str):
+    what containerd says. ``subject`` (bytes): the record, snapshot, blob or lease that the call was about,
+    empty if it was about all.
     """
 
     exit_code = 12
     hint = "running the command again goes on where it stopped"
+    method: str
+    code: str
+    detail: str
+    subject: bytes
 
     def __init__(
         self, message: str, *, method: str, code: str, detail: str, subject: bytes, hint: str | None = None
@@ -181,6 +303,17 @@ class ContainerdCallError(Error):
         self.code = code
         self.detail = detail
         self.subject = subject
+
+    def as_dict(self) -> dict[str, Any]:
+        from buildkit_migrate.text import named_text
+
+        return {
+            **super().as_dict(),
+            "method": self.method,
+            "code": self.code,
+            **named_text("detail", self.detail or None),
+            **named_text("subject", self.subject or None),
+        }
 
 
 class EventLoopError(Error, RuntimeError):
@@ -202,15 +335,21 @@ class JournalError(Error):
 class UndoRefusedError(Error):
     """Going back to v1 would lose what was done since.
 
-    ``reasons``: each of them, for a person.
+    ``reasons`` (tuple of str): each of them, for a person; the message has them, too.
     """
 
     exit_code = 14
     hint = "--force goes back all the same"
+    reasons: tuple[str, ...]
 
     def __init__(self, message: str, reasons: Sequence[str], *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.reasons = tuple(reasons)
+
+    def as_dict(self) -> dict[str, Any]:
+        from buildkit_migrate.text import printable
+
+        return {**super().as_dict(), "reasons": [printable(reason) for reason in self.reasons]}
 
 
 class NativeSelfTestError(Error):

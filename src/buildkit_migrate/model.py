@@ -10,6 +10,8 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from buildkit_migrate.text import cut, named_text
+
 __all__ = [
     "Before",
     "Blob",
@@ -118,6 +120,19 @@ class Problem:
     reason: Reason
     detail: bytes = b""
     """The key, target, parent, blob or dropped ancestor that the reason is about."""
+
+    def as_dict(self) -> dict[str, str | None]:
+        """For JSON."""
+        return {
+            **named_text("record", self.record),
+            "reason": str(self.reason),
+            **named_text("detail", self.detail or None),
+        }
+
+    def line(self) -> str:
+        """For a person."""
+        detail = f" ({cut(self.detail)})" if self.detail else ""
+        return f"{cut(self.record)}: {self.reason}{detail}"
 
 
 @dataclass(frozen=True)

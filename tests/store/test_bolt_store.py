@@ -9,7 +9,7 @@ import pytest
 import ondisk
 from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate.bolt import Database, encode
-from buildkit_migrate.cli.render import error_as_dict, error_lines
+from buildkit_migrate.cli.render import error_lines
 from buildkit_migrate.errors import BrokenRecordsError
 from buildkit_migrate.model import Problem, Reason
 from buildkit_migrate.store.bolt_store import BoltStore, write_store
@@ -88,7 +88,7 @@ def test_all_fails_at_a_bad_value_and_names_it() -> None:
         list(store_of(STORE).all())
     assert caught.value.problems == (Problem(b"bad", Reason.UNDECODABLE, b"b"),)
     # It can be shown as any other error of this kind.
-    assert error_as_dict(caught.value)["problems"] == [
+    assert caught.value.as_dict()["problems"] == [
         {"record": "bad", "reason": "undecodable-value", "detail": "b"}
     ]
     assert "    bad: undecodable-value (b)" in list(error_lines(caught.value, verbose=False))

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 from buildkit_migrate import errors
 from buildkit_migrate.cli import output
+from buildkit_migrate.cli.exit_statuses import epilog
 from buildkit_migrate.cli.signals import Ending, ending_cleanly
 
 __all__ = ["main"]
@@ -19,31 +20,6 @@ __all__ = ["main"]
 _COMMANDS: Final = ("migrate", "verify", "status", "undo", "clean", "convert", "bench")
 
 INTERRUPTED: Final = 130
-
-_EPILOG = """\
-exit codes:
-  0    done, or nothing to do
-  1    unexpected failure
-  2    wrong usage
-  3    no BuildKit root found, or several and no --all
-  4    a daemon, or another migration, holds the root
-  5    a database file is damaged
-  6    broken records, and --on-broken fail; or nothing but broken records
-  7    containerd's state for a worker is missing, or is not that of its v1 store
-  8    the system refused to read or write (disk full, no permission, I/O error)
-  9    what lies at metadata_v2.db is not a metadata store, or not of the engine asked
-       for; DST exists
-  10   a verification found differences, or a worker that is not migrated; clean found
-       damage, or a worker without a store
-  11   containerd does not answer, or does not let us in
-  12   containerd refused a call
-  13   the journal of an earlier run is of another migration, missing, or can't be read;
-       nothing leads back to v1
-  14   going back to v1 would lose what was done since
-  129  ended by SIGHUP
-  130  interrupted (Ctrl-C)
-  143  ended by SIGTERM
-"""
 
 
 class UsageError(errors.Error):
@@ -135,9 +111,10 @@ def _last_words(given: Sequence[str]) -> Iterator[None]:
     from buildkit_migrate.cli import render
 
     error = errors.CorruptDatabaseError(
-        "cut short by another process, or unreadable on its disk, while it was read", path="a database file"
+        "cut short by another process, or unreadable on its disk, while it was read",
+        path="a database file",
+        hint="make sure that nothing else works on the root, and run the command again",
     )
-    error.hint = "make sure that nothing else works on the root, and run the command again"
     document = output.json_text(_document(error, given)) if wants_json(given) else b""
     lines = "".join(f"{line}\n" for line in render.error_lines(error, verbose=False))
     bus_error.install(lines.encode(), document, error.exit_code)
@@ -148,10 +125,11 @@ def _last_words(given: Sequence[str]) -> Iterator[None]:
 
 
 def _make_parser() -> argparse.ArgumentParser:
+    statuses = epilog()
     parser = _Parser(
         prog="buildkit-migrate",
         description="Turn a BuildKit v1 build cache (metadata.db) into a v2 one (metadata_v2.db).",
-        epilog=_EPILOG,
+        epilog=statuses,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -164,7 +142,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in _COMMANDS:
-        _module(name).add_parser(commands, epilog=_EPILOG)
+        _module(name).add_parser(commands, epilog=statuses)
     return parser
 
 
@@ -191,10 +169,8 @@ def _fail(error: Exception, given: Sequence[str]) -> int:
 
 def _document(error: errors.Error, given: Sequence[str]) -> dict[str, Any]:
     """With the names of the command's other documents, if the command is one."""
-    from buildkit_migrate.cli import render
-
     names = _module(given[0]).DOCUMENT if given and given[0] in _COMMANDS else {}
-    return {**names, "error": render.error_as_dict(error)}
+    return {**names, "error": error.as_dict()}
 
 
 def wants_json(given: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
 from buildkit_migrate.cli import targets
+from buildkit_migrate.cli.exit_statuses import worst
 
 if TYPE_CHECKING:
     from buildkit_migrate.model import Progress
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         return targets.Result(
             lambda: render.results_as_dict(root.path, results),
             lambda: render.cleaned_lines(root.path, results),
-            targets.worst(result.exit_code for result in results),
+            worst(result.exit_code for result in results),
             done="" if options.dry_run else "the files are removed",
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.choices import ENGINES
 from buildkit_migrate.cli.options import not_empty
+from buildkit_migrate.text import named_text, printable
 
 if TYPE_CHECKING:
     from buildkit_migrate.store.convert import Conversion
@@ -52,14 +53,12 @@ def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.store.convert import convert
 
     done = convert(Path(options.source), Path(options.target), options.to_engine)
-    target = output.printable(os.fspath(done.target))
+    target = printable(os.fspath(done.target))
     output.answer(options, lambda: _as_dict(done), lambda: _lines(done), done=f"{target} was written")
     return 0
 
 
 def _as_dict(done: Conversion) -> dict[str, Any]:
-    from buildkit_migrate.values.text import named_text
-
     return {
         **named_text("source", done.source),
         **named_text("target", done.target),
@@ -71,8 +70,6 @@ def _as_dict(done: Conversion) -> dict[str, Any]:
 
 
 def _lines(done: Conversion) -> Iterator[str]:
-    from buildkit_migrate.cli.output import printable
-
     source, target = (printable(os.fspath(path)) for path in (done.source, done.target))
     yield (
         f"{target}: {done.to_engine} store made from {source} ({done.from_engine}), "

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO, cast
 
 from buildkit_migrate.errors import StorageError
+from buildkit_migrate.text import printable
 
-__all__ = ["answer", "emit", "emit_json", "json_text", "printable", "progress", "tell", "traceback_lines"]
+__all__ = ["answer", "emit", "emit_json", "json_text", "progress", "tell", "traceback_lines"]
 
 
 def answer(
@@ -91,21 +92,6 @@ def tell(lines: Iterable[str]) -> None:
             print(line, file=sys.stderr)
     except OSError:
         _abandon(sys.stderr)
-
-
-def printable(value: bytes | str) -> str:
-    """Text that is safe to print: bytes that are not UTF-8 and control characters are escaped.
-
-    In a str, as in a path, such a byte is a lone surrogate.
-    """
-    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()
 
 
 def traceback_lines(error: Exception) -> Iterator[str]:

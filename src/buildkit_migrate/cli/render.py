@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate import errors
-from buildkit_migrate.cli.output import printable
+from buildkit_migrate.text import named_text, printable, shortened
 
 if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan
@@ -20,13 +19,10 @@ if TYPE_CHECKING:
     from buildkit_migrate.migration.status import Status
     from buildkit_migrate.migration.undo import Undone
     from buildkit_migrate.migration.verification import Verification
-    from buildkit_migrate.migration.verify import Difference
-    from buildkit_migrate.model import Problem
 
 __all__ = [
     "cleaned_lines",
     "comparison_lines",
-    "error_as_dict",
     "error_lines",
     "known_error",
     "report_lines",
@@ -37,12 +33,6 @@ __all__ = [
     "undone_lines",
     "verification_lines",
 ]
-
-_SHOWN: Final = 20
-"""Problems and cautions that are listed when nobody asks for all."""
-
-_MAX_NAME: Final = 300
-"""Characters of an id, key or path in a line about it."""
 
 
 # --- Errors
@@ -60,62 +50,11 @@ def known_error(error: Exception) -> errors.Error:
     )
 
 
-def error_as_dict(error: errors.Error) -> dict[str, Any]:
-    from buildkit_migrate.migration.report import problem_as_dict
-    from buildkit_migrate.values.text import named_text
-
-    document: dict[str, Any] = {
-        "type": type(error).__name__,
-        **named_text("message", error.message),
-        **named_text("hint", error.hint),
-        "exit_code": error.exit_code,
-        "method": None,
-        "code": None,
-        "subject": None,
-        "finished": [report.as_dict() for report in _reports(error)],
-        "reasons": [],
-        "problems": [],
-        "differences": [],
-        "candidates": [],
-    }
-    if isinstance(error, errors.RootNotFoundError):
-        document["candidates"] = [printable(path) for path in error.candidates]
-    if isinstance(error, errors.ContainerdCallError):
-        document |= {"method": error.method, "code": error.code, **named_text("subject", error.subject)}
-    if isinstance(error, errors.UndoRefusedError):
-        document["reasons"] = [printable(reason) for reason in error.reasons]
-    if isinstance(error, errors.BrokenRecordsError):
-        document["problems"] = [problem_as_dict(problem) for problem in _problems(error)]
-    if isinstance(error, errors.DifferencesError):
-        from buildkit_migrate.migration.verification import difference_as_dict
-
-        document["differences"] = [difference_as_dict(difference) for difference in _differences(error)]
-    return document
-
-
-def _reports(error: errors.Error) -> Sequence[Report | Undone]:
-    return cast("Sequence[Report | Undone]", error.reports)
-
-
-def _problems(error: errors.BrokenRecordsError) -> Sequence[Problem]:
-    return cast("Sequence[Problem]", error.problems)
-
-
-def _differences(error: errors.DifferencesError) -> Sequence[Difference]:
-    return cast("Sequence[Difference]", error.differences)
-
-
 def error_lines(error: errors.Error, *, verbose: bool) -> Iterator[str]:
-    for report in _reports(error):
-        done = "is back at v1" if report.outcome == "undone" else "was migrated"
-        yield f"buildkit-migrate: {printable(os.fspath(report.worker))} {done} before that"
+    for result in error.reports:
+        yield f"buildkit-migrate: {printable(os.fspath(result.worker))} {result.done} before that"
     yield f"buildkit-migrate: error: {printable(error.message)}"
-    if isinstance(error, errors.BrokenRecordsError):
-        yield from _shortened([_problem_line(problem) for problem in _problems(error)], verbose)
-    if isinstance(error, errors.DifferencesError):
-        yield from _shortened([_difference_line(difference) for difference in _differences(error)], verbose)
-    if isinstance(error, errors.RootNotFoundError):
-        yield from (f"    {error.command}{printable(shlex.quote(path))}" for path in error.candidates)
+    yield from (f"    {line}" for line in error.lines(verbose=verbose))
     if error.hint:
         yield f"buildkit-migrate: hint: {printable(error.hint)}"
 
@@ -124,8 +63,6 @@ def error_lines(error: errors.Error, *, verbose: bool) -> Iterator[str]:
 
 
 def reports_as_dict(root: Path, reports: Sequence[Report], dry_run: bool, verbose: bool) -> dict[str, Any]:
-    from buildkit_migrate.values.text import named_text
-
     workers = []
     for report in reports:
         plan = report.plan if verbose else None
@@ -188,10 +125,12 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
         yield f"  note: {printable(os.fsencode(note))}"
     if report.problems:
         yield "  broken records:"
-        yield from _shortened([_problem_line(problem) for problem in report.problems], verbose)
+        lines = [problem.line() for problem in report.problems]
+        yield from (f"    {line}" for line in shortened(lines, verbose))
     if report.cautions:
         yield "  odd, but migrated:"
-        yield from _shortened([f"    {printable(record)}: {odd}" for record, odd in report.cautions], verbose)
+        lines = [f"{printable(record)}: {odd}" for record, odd in report.cautions]
+        yield from (f"    {line}" for line in shortened(lines, verbose))
 
 
 def undone_lines(root: Path, results: Sequence[Undone]) -> Iterator[str]:
@@ -310,24 +249,12 @@ def _blob_sizes_line(upstream_exact: bool | None) -> str:
     )
 
 
-def _problem_line(problem: Problem) -> str:
-    detail = f" ({_cut(problem.detail)})" if problem.detail else ""
-    return f"    {_cut(problem.record)}: {problem.reason}{detail}"
-
-
-def _shortened(lines: Sequence[str], verbose: bool) -> Iterator[str]:
-    shown = len(lines) if verbose else _SHOWN
-    yield from lines[:shown]
-    if len(lines) > shown:
-        yield f"    ... and {len(lines) - shown} more (-v shows all)"
-
-
 def _record_lines(report: Report, done: str) -> Iterator[str]:
     """A line per record, with the fields of the reference's log."""
     problems = {problem.record: problem for problem in report.problems}
     for record in _records(report.plan) if report.plan else ():
         if record.dropped:
-            yield f"dropped {_problem_line(problems[record.id]).strip()}"
+            yield f"dropped {problems[record.id].line()}"
             continue
         text = {name: printable(value) for name, value in _fields(record).items()}
         yield (
@@ -355,8 +282,6 @@ def _fields(record: PlannedRecord) -> dict[str, bytes]:
 
 
 def _record_as_dict(record: PlannedRecord) -> dict[str, str | bool | None]:
-    from buildkit_migrate.values.text import named_text
-
     fields: dict[str, str | bool | None] = {"dropped": record.dropped}
     for name, value in _fields(record).items():
         fields |= named_text(name, None if record.dropped and name != "id" else value)
@@ -369,8 +294,6 @@ def _record_as_dict(record: PlannedRecord) -> dict[str, str | bool | None]:
 def results_as_dict(
     root: Path, results: Sequence[Verification | Undone | Status | Cleaned]
 ) -> dict[str, Any]:
-    from buildkit_migrate.values.text import named_text
-
     workers = [result.as_dict() for result in results]
     return {**named_text("root", root), "workers": workers}
 
@@ -383,12 +306,12 @@ def verification_lines(root: Path, verifications: Sequence[Verification], verbos
         upstream_exact = verification.findings.upstream_exact
         if upstream_exact or (upstream_exact is False and not verification.findings.differences):
             yield _blob_sizes_line(upstream_exact)
-        yield from map(_difference_line, verification.findings.differences)
+        yield from (f"  {difference.line()}" for difference in verification.findings.differences)
         for text in verification.findings.unchecked:
             yield f"  not checked: {printable(text)}"
         if verbose and verification.findings.problems:
             yield "  broken in v1, and rightly left out or repaired:"
-            yield from map(_problem_line, verification.findings.problems)
+            yield from (f"    {problem.line()}" for problem in verification.findings.problems)
 
 
 def _verdict(verification: Verification) -> str:
@@ -414,19 +337,6 @@ def _verdict(verification: Verification) -> str:
 
 def _skipped(reason: str) -> str:
     return f"skipped: {printable(reason)}"
-
-
-def _difference_line(difference: Difference) -> str:
-    key = f" {_cut(difference.key)}" if difference.key else ""
-    line = f"  {difference.kind}: {_cut(difference.subject)}{key}"
-    values = {"expected": difference.expected, "found": difference.found}
-    shown = [f"{name} {printable(value)}" for name, value in values.items() if value is not None]
-    return f"{line} ({', '.join(shown)})" if shown else line
-
-
-def _cut(name: bytes) -> str:
-    text = printable(name)
-    return text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}... ({len(name)} bytes)"
 
 
 # --- Benches

@@ -5,21 +5,18 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from buildkit_migrate import errors
 from buildkit_migrate.cli import output
+from buildkit_migrate.cli.exit_statuses import worst
+from buildkit_migrate.text import named_text, printable
 
 if TYPE_CHECKING:
     from buildkit_migrate.workspace.finding import Host
     from buildkit_migrate.workspace.layout import Root
 
-__all__ = ["Result", "Work", "add_all", "on_all", "on_one", "worst"]
-
-_FROM_BAD_TO_WORSE: Final = (0, 3, 4, 11, 12, 8, 14, 6, 9, 7, 13, 10, 5, 1)
-"""Exit statuses: what may be gone when the command is run again, what asks for a decision, what is damaged;
-one that is not listed is worse.
-"""
+__all__ = ["Result", "Work", "add_all", "on_all", "on_one"]
 
 
 @dataclass(frozen=True)
@@ -43,15 +40,6 @@ def add_all(parser: ArgumentParser) -> None:
         action="store_true",
         help="all roots that are found on this host, each by itself; the exit status is the worst of theirs",
     )
-
-
-def worst(statuses: Iterable[int]) -> int:
-    """The one of several exit statuses that is the command's; 0 if there are none."""
-    return max(statuses, key=_badness, default=0)
-
-
-def _badness(status: int) -> int:
-    return _FROM_BAD_TO_WORSE.index(status) if status in _FROM_BAD_TO_WORSE else len(_FROM_BAD_TO_WORSE)
 
 
 def on_one(options: Namespace, work: Work) -> int:
@@ -129,7 +117,6 @@ def _one_of_all(
     from importlib import import_module
 
     from buildkit_migrate.cli import render
-    from buildkit_migrate.values.text import named_text
 
     try:
         result = work(root, progress)
@@ -143,7 +130,7 @@ def _one_of_all(
             **import_module(f"buildkit_migrate.cli.{options.command}").DOCUMENT,
             **named_text("root", root.path),
             "exit_code": known.exit_code,
-            "error": render.error_as_dict(known),
+            "error": known.as_dict(),
         }
         return known.exit_code, failed, []
     output.tell(result.told)
@@ -153,21 +140,21 @@ def _one_of_all(
 
 
 def _summary(root: Root, status: int) -> str:
-    return f"{output.printable(str(root.path))}: " + ("done" if status == 0 else f"exit status {status}")
+    return f"{printable(str(root.path))}: " + ("done" if status == 0 else f"exit status {status}")
 
 
 def _named(host: Host) -> dict[str, Any]:
     return {
-        "docker": [output.printable(str(path)) for path in host.docker],
-        "unreadable": [output.printable(message) for message in host.unreadable],
+        "docker": [printable(str(path)) for path in host.docker],
+        "unreadable": [printable(message) for message in host.unreadable],
     }
 
 
 def _docker_lines(host: Host) -> Iterator[str]:
     from buildkit_migrate.workspace.finding import OF_DOCKER
 
-    return (f"{output.printable(str(path))} {OF_DOCKER}" for path in host.docker)
+    return (f"{printable(str(path))} {OF_DOCKER}" for path in host.docker)
 
 
 def _note(text: str) -> None:
-    output.tell([f"buildkit-migrate: {output.printable(text)}"])
+    output.tell([f"buildkit-migrate: {printable(text)}"])

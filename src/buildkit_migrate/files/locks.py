@@ -118,9 +118,12 @@ def _open_regular(path: Path, flags: int = 0) -> int:
 
 def _not_regular(path: Path, mode: int) -> CorruptDatabaseError:
     kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-    error = CorruptDatabaseError("not a regular file", path=str(path), detail=kind)
-    error.hint = f"check the path; if it is right, replace {kind} with the database file"
-    return error
+    return CorruptDatabaseError(
+        "not a regular file",
+        path=str(path),
+        detail=kind,
+        hint=f"check the path; if it is right, replace {kind} with the database file",
+    )
 
 
 def _create(path: Path, like: Path | None) -> None:

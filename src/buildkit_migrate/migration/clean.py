@@ -18,7 +18,7 @@ from buildkit_migrate.files.durable import remove
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration import journal
 from buildkit_migrate.store.engines import engine_of
-from buildkit_migrate.values.text import named_text
+from buildkit_migrate.text import named_text
 
 __all__ = ["Cleaned", "CleanedOutcome", "faults", "leftovers", "remove_leftovers"]
 
@@ -56,6 +56,11 @@ class Cleaned:
     def size(self) -> int:
         """In bytes, of all files."""
         return sum(size for _, size in self.files)
+
+    @property
+    def done(self) -> str:
+        """What became of the worker, for a person."""
+        return "was cleaned"
 
     @property
     def exit_code(self) -> int:

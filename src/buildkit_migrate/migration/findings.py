@@ -8,6 +8,7 @@ from typing import Final
 
 from buildkit_migrate.bolt.tree import Tree
 from buildkit_migrate.model import Problem
+from buildkit_migrate.text import cut, named_text, printable
 
 __all__ = ["Difference", "DifferenceKind", "Findings", "shown"]
 
@@ -121,6 +122,24 @@ class Difference:
     key: bytes = b""
     expected: bytes | None = None
     found: bytes | None = None
+
+    def as_dict(self) -> dict[str, str | None]:
+        """For JSON."""
+        return {
+            "kind": str(self.kind),
+            **named_text("subject", self.subject),
+            **named_text("key", self.key or None),
+            **named_text("expected", self.expected),
+            **named_text("found", self.found),
+        }
+
+    def line(self) -> str:
+        """For a person."""
+        key = f" {cut(self.key)}" if self.key else ""
+        line = f"{self.kind}: {cut(self.subject)}{key}"
+        values = {"expected": self.expected, "found": self.found}
+        parts = [f"{name} {printable(value)}" for name, value in values.items() if value is not None]
+        return f"{line} ({', '.join(parts)})" if parts else line
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.model import Caution, Problem
 from buildkit_migrate.store.engines import Engine
-from buildkit_migrate.values.text import named_text
+from buildkit_migrate.text import named_text
 
 if TYPE_CHECKING:
     from buildkit_migrate.workspace.place import Place
 
-__all__ = ["COUNTS", "Outcome", "Report", "problem_as_dict"]
+__all__ = ["COUNTS", "Outcome", "Report"]
 
 
 COUNTS: Final = (
@@ -82,6 +82,11 @@ class Report:
         """The directory that the stores are in."""
         return self.to_path.parent
 
+    @property
+    def done(self) -> str:
+        """What became of the worker, for a person."""
+        return "was migrated"
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON. What is not UTF-8 is approximated, and given exactly under its name with ``_b64``.
 
@@ -97,7 +102,7 @@ class Report:
             "newer_in_v1": self.newer_in_v1,
             "records": self.counts.get("records"),
             "counts": {**dict.fromkeys(COUNTS), **self.counts},
-            "problems": [problem_as_dict(problem) for problem in self.problems],
+            "problems": [problem.as_dict() for problem in self.problems],
             "cautions": [
                 {**named_text("record", record), "caution": str(caution)} for record, caution in self.cautions
             ],
@@ -105,11 +110,3 @@ class Report:
             "seconds": self.seconds,
             **named_text("reason", self.reason or None),
         }
-
-
-def problem_as_dict(problem: Problem) -> dict[str, str | None]:
-    return {
-        **named_text("record", problem.record),
-        "reason": str(problem.reason),
-        **named_text("detail", problem.detail or None),
-    }

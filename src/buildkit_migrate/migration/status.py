@@ -13,7 +13,7 @@ from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.outlook import Outlook, outlook_of
 from buildkit_migrate.migration.target import Target, target_at
 from buildkit_migrate.store.engines import Engine
-from buildkit_migrate.values.text import named_text
+from buildkit_migrate.text import named_text
 
 __all__ = ["Stage", "Status", "status"]
 

@@ -35,7 +35,7 @@ from buildkit_migrate.model import Before
 from buildkit_migrate.store.bolt_store import BoltStore
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.store.interface import ReadableStore
-from buildkit_migrate.values.text import named_text
+from buildkit_migrate.text import named_text
 
 __all__ = ["Undo", "Undone", "UndoneOutcome", "refuse_losses"]
 
@@ -79,6 +79,11 @@ class Undone:
     def worker(self) -> Path:
         """The directory that the stores are in."""
         return self.to_path.parent
+
+    @property
+    def done(self) -> str:
+        """What became of the worker, for a person."""
+        return "is back at v1"
 
     @property
     def exit_code(self) -> int:

@@ -17,18 +17,16 @@ from buildkit_migrate.errors import DifferencesError
 from buildkit_migrate.migration.content import DIRECTORIES, blob_differences, directory_differences
 from buildkit_migrate.migration.findings import Difference, DifferenceKind, Findings
 from buildkit_migrate.migration.kept import Kept
-from buildkit_migrate.migration.report import problem_as_dict
 from buildkit_migrate.migration.snapshot_rules import snapshot_numbers
 from buildkit_migrate.migration.verify import Files, needed_snapshots, record_ids, store_differences, verify
 from buildkit_migrate.model import Kind, PlainState
 from buildkit_migrate.store.engines import engine_of
-from buildkit_migrate.values.text import named_text
+from buildkit_migrate.text import named_text
 
 __all__ = [
     "Stopped",
     "Verdict",
     "Verification",
-    "difference_as_dict",
     "opened_store",
     "verify_files",
     "verify_new_store",
@@ -79,25 +77,12 @@ class Verification:
             "records": self.findings.records,
             "records_in_v1": self.findings.total,
             "left_out": self.findings.left_out,
-            "problems": [problem_as_dict(problem) for problem in self.findings.problems],
-            "differences": [difference_as_dict(difference) for difference in self.findings.differences],
+            "problems": [problem.as_dict() for problem in self.findings.problems],
+            "differences": [difference.as_dict() for difference in self.findings.differences],
             "unchecked": [os.fsencode(text).decode(errors="replace") for text in self.findings.unchecked],
             "seconds": self.seconds,
             **named_text("reason", self.reason or None),
         }
-
-
-def difference_as_dict(difference: Difference) -> dict[str, str | None]:
-    texts = {
-        "subject": difference.subject,
-        "key": difference.key or None,
-        "expected": difference.expected,
-        "found": difference.found,
-    }
-    document: dict[str, str | None] = {"kind": str(difference.kind)}
-    for name, text in texts.items():
-        document |= named_text(name, text)
-    return document
 
 
 @contextlib.contextmanager

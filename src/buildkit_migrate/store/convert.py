@@ -78,9 +78,12 @@ def _check_is_a_file(source: Path) -> None:
     if source.is_dir():
         found = (path for name in _STORES for path in (source / name, *sorted(source.glob(f"*/{name}"))))
         store = next(filter(Path.is_file, found), source / _STORES[0])
-        error = CorruptDatabaseError("not a regular file", path=str(source), detail="a directory")
-        error.hint = f"give the file of a store, such as {store}"
-        raise error
+        raise CorruptDatabaseError(
+            "not a regular file",
+            path=str(source),
+            detail="a directory",
+            hint=f"give the file of a store, such as {store}",
+        )
 
 
 def _target_exists(target: Path) -> UnusableTargetError:

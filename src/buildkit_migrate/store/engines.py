@@ -44,9 +44,11 @@ def engine_of(path: Path) -> Engine:
     # The bolt reader rejects files of the other byte order, with a message of its own.
     if _BOLT_MAGIC in magics or magics[0] == _BIG_ENDIAN_BOLT_MAGIC:
         return "bolt"
-    error = CorruptDatabaseError("neither a bbolt nor an LMDB file", path=str(path))
-    error.hint = "check the path; if it is right, restore the file from a backup"
-    raise error
+    raise CorruptDatabaseError(
+        "neither a bbolt nor an LMDB file",
+        path=str(path),
+        hint="check the path; if it is right, restore the file from a backup",
+    )
 
 
 def open_store(

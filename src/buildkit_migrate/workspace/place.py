@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from buildkit_migrate.settings import Setting
-from buildkit_migrate.values.text import named_text
+from buildkit_migrate.text import named_text
 
 __all__ = ["Place"]
 
