@@ -110,7 +110,7 @@ def test_a_store_that_can_only_be_read_is_no_daemons_fault(tmp_path: Path, engin
     open_store(tmp_path / "store", create=engine).close()
     with (
         open_store(tmp_path / "store", read_only=True) as store,
-        pytest.raises(errors.BusyError, match="reading only") as caught,
+        pytest.raises(errors.BusyError, match="read-only") as caught,
     ):
         store.clear(b"record")
     assert not any("daemon" in line for line in error_lines(caught.value, verbose=True))

@@ -151,6 +151,15 @@ def test_no_import_goes_up() -> None:
     assert upward(imports()) == []
 
 
+def test_native_code_makes_no_plain_objects() -> None:
+    """What they are made of lies below it, for the sake of errors."""
+    native = {module: found for module, found in imports().items() if floor(module) == floor("_native")}
+    below = {
+        imported for found in native.values() for imported in found if floor(imported) > floor("_native")
+    }
+    assert below == {"errors"}
+
+
 def test_no_imports_in_a_circle() -> None:
     assert circles(imports()) == []
     assert circles(includes()) == []
