@@ -23,7 +23,10 @@ __all__ = [
     "count_rows",
     "equal",
     "equal_to",
+    "lengths",
+    "paired",
     "present",
+    "repeated",
     "split_last",
     "starting_with",
     "take",
@@ -188,3 +191,25 @@ def count_rows(rows: Sequence[int], size: int) -> array[int]:
         if row >= 0:
             counts[row] += 1
     return counts
+
+
+def repeated(numbers: Sequence[int]) -> Mask:
+    """Rows with a number that an earlier row has, too."""
+    seen: set[int] = set()
+    found = Mask(len(numbers))
+    for row, number in enumerate(numbers):
+        if number in seen:
+            found.add(row)
+        seen.add(number)
+    return found
+
+
+def paired(left: Texts, right: Texts, other_left: Texts, other_right: Texts) -> Mask:
+    """Rows whose two entries some row has in the other two columns."""
+    pairs = set(zip(other_left, other_right, strict=True))
+    return Mask._of(bytes(pair in pairs and None not in pair for pair in zip(left, right, strict=True)))
+
+
+def lengths(column: Texts) -> array[int]:
+    """Bytes of each entry, 0 where there is none; type code "q"."""
+    return array("q", (len(entry or b"") for entry in column))
