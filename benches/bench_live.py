@@ -128,9 +128,7 @@ def with_asyncio(run: Run, in_flight: InFlight) -> None:
 
     Client.call = counted  # type: ignore[method-assign]
     try:
-        run.containerd.lease_manager.ensure(run.plan, lambda id: None)
-        run.containerd.snapshotter.remove_root_labels(run.plan)
-        run.containerd.content_store.remove_root_labels(run.plan)
+        run.containerd.apply(run.plan, lambda id: None)
     finally:
         Client.call = call  # type: ignore[method-assign]
 

@@ -14,27 +14,26 @@ import ondisk
 from buildkit_migrate import errors, migrate_v2
 from buildkit_migrate._native.facts import Records, Survey
 from buildkit_migrate._native.plan import Plan
+from buildkit_migrate.bolt import Database
 from buildkit_migrate.containerd.offline import OfflineContainerd
-from buildkit_migrate.containerd.services import Containerd, ContentStore, Holding, LeaseManager, Snapshotter
+from buildkit_migrate.containerd.services import Holding, Services
 from buildkit_migrate.migration import migrate as migrate_module
+from buildkit_migrate.migration.plan import read_records
 from buildkit_migrate.migration.report import Outcome
 from buildkit_migrate.model import Before, PlainState
 from ondisk import OnDisk
 
 
-class Recorded:
-    """A containerd that notes what it is asked; it is all three services. ``fail_at`` fails at that step."""
+class Recorded(Services):
+    """A containerd that notes what it is asked. With ``failing`` the plan can't be applied."""
 
-    def __init__(self, root: OnDisk, fail_at: str = "") -> None:
+    def __init__(self, root: OnDisk, *, failing: bool = False) -> None:
         containerd, backend = ondisk.tree(root.containerd), ondisk.tree(root.snapshots)
         self._plain = fixtures.survey_of(containerd, backend, root.snapshotter)
         self._aside = root.v2.with_name(root.v2.name + ".tmp")
         self._v2 = root.v2
-        self._fail_at = fail_at
+        self._failing = failing
         self.steps: list[str] = []
-        self.content_store: ContentStore = _Service(self, "unlabel blobs")
-        self.snapshotter: Snapshotter = _Service(self, "unlabel snapshots")
-        self.lease_manager: LeaseManager = _Service(self, "leases")
 
     identity: ClassVar = {"mode": "live", "namespace": "buildkit", "snapshotter": "overlayfs"}
     database = None
@@ -54,40 +53,28 @@ class Recorded:
     def holdings(self, ids: Collection[bytes]) -> list[Holding]:
         return []
 
-    def step(self, name: str) -> None:
-        assert self._aside.exists(), "the new store is complete before containerd is touched"
-        assert not self._v2.exists(), "the switch is last"
-        self.steps.append(name)
-        if name == self._fail_at:
-            raise errors.StorageError(name)
-
     def before(self, plan: Plan) -> Before:
         return Before()
 
-    def commit(self, *, keep: bool = True, switching: Callable[[Path], None] | None = None) -> None:
-        self.step("commit")
+    def apply(
+        self,
+        plan: Plan,
+        on_finished: Callable[[bytes], None],
+        *,
+        keep: bool = True,
+        switching: Callable[[Path], None] | None = None,
+    ) -> None:
+        assert self._aside.exists(), "the new store is complete before containerd is touched"
+        assert not self._v2.exists(), "the switch is last"
+        self.steps.append("apply")
+        if self._failing:
+            raise errors.StorageError("apply")
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:
         raise NotImplementedError
 
     def state(self, ids: Collection[bytes]) -> PlainState:
         raise NotImplementedError
-
-
-class _Service:
-    def __init__(self, owner: Recorded, name: str) -> None:
-        self._owner = owner
-        self._name = name
-
-    @property
-    def containerd(self) -> Containerd:
-        return self._owner
-
-    def ensure(self, plan: Plan, finished: Callable[[bytes], None]) -> None:
-        self._owner.step(self._name)
-
-    def remove_root_labels(self, plan: Plan) -> None:
-        self._owner.step(self._name)
 
 
 Migrate = Callable[[Recorded], object]
@@ -107,17 +94,14 @@ def migrate(root: OnDisk, services: Recorded, **options: Any) -> buildkit_migrat
 def test_order(root: OnDisk) -> None:
     services = Recorded(root)
     assert migrate(root, services).outcome is Outcome.MIGRATED
-    assert services.steps[:2] == ["survey", "leases"]
-    assert sorted(services.steps[2:4]) == ["unlabel blobs", "unlabel snapshots"]
-    assert services.steps[4:] == ["commit"]
+    assert services.steps == ["survey", "apply"]
     assert ondisk.tree(root.v2)
 
 
-@pytest.mark.parametrize("step", ["leases", "unlabel snapshots", "unlabel blobs", "commit"])
-def test_failing_service(root: OnDisk, step: str) -> None:
+def test_failing_containerd(root: OnDisk) -> None:
     before = ondisk.listing(root.worker)
-    with pytest.raises(errors.StorageError, match=step):
-        migrate(root, Recorded(root, fail_at=step))
+    with pytest.raises(errors.StorageError, match="apply"):
+        migrate(root, Recorded(root, failing=True))
     after = ondisk.listing(root.worker, without=("metadata_v2.db.journal", "data.mdb", "lock.mdb"))
     directory = "."
     assert {**after, directory: None} == {**before, directory: None}
@@ -168,16 +152,26 @@ def test_offline_services_are_like_the_command(root: OnDisk, tmp_path: Path) -> 
     assert fixtures.leases_of(after) == fixtures.leases_of(expected)
 
 
-def test_offline_commit_is_for_all_or_nothing(root: OnDisk) -> None:
+@pytest.mark.parametrize("keep", [True, False])
+def test_offline_plan_is_applied_in_one_switch(root: OnDisk, keep: bool) -> None:
     before = root.containerd.read_bytes()
-    with OfflineContainerd.open(root.containerd, root.snapshots, "buildkit", "overlayfs") as containerd:
-        services = Recorded(root)
-        plan = migrate(root, services, dry_run=True).plan
-        assert plan is not None
-        containerd.snapshotter.remove_root_labels(plan)
-        with pytest.raises(ValueError, match="together"):
-            containerd.commit()
-    assert root.containerd.read_bytes() == before
+    seen: list[bytes] = []
+
+    def switching(new: Path) -> None:
+        assert root.containerd.read_bytes() == before
+        seen.append(new.read_bytes())
+
+    with (
+        Database.open(root.v1) as v1,
+        OfflineContainerd.open(root.containerd, root.snapshots, "buildkit", "overlayfs") as containerd,
+    ):
+        records = read_records(v1.reader)
+        plan = Plan(records, containerd.survey(records))
+        containerd.apply(plan, lambda id: None, keep=keep, switching=switching)
+        kept = containerd.kept
+    assert seen == [root.containerd.read_bytes()]
+    assert len(fixtures.leases_of(ondisk.tree(root.containerd))) == plan.counts["leases_to_create"] > 0
+    assert (kept.read_bytes() == before) if keep else not kept.exists()
 
 
 def test_a_slip_in_the_policy_is_no_policy(root: OnDisk) -> None:

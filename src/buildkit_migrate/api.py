@@ -166,13 +166,10 @@ def _migration(
     previous_transaction: bool,
     progress: Progress | None,
 ) -> Migration:
-    containerd = opener.containerd(worker)
     return Migration(
         worker.v1,
         worker.v2,
-        containerd.content_store,
-        containerd.snapshotter,
-        containerd.lease_manager,
+        opener.containerd(worker),
         exclusive=exclusive,
         engine=engine,
         upstream_exact=upstream_exact,

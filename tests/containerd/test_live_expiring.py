@@ -42,7 +42,7 @@ def expiring(live: Live) -> bytes:
     live.daemon.create_lease(id.decode(), f"{EXPIRE_LABEL.decode()}={FUTURE}", f"{FLAT_LABEL.decode()}=then")
     resources = frozenset(("snapshots/overlayfs", name) for name in (id, ids_of(live)[1]))
     with LiveContainerd.open(options=ConnectionOptions(live.daemon.address)) as containerd:
-        containerd.connection.run(containerd.lease_manager._add(id, resources))
+        containerd.connection.run(containerd.leases.add(id, resources))
     assert leases(live).expiring_leases == {id: FUTURE.encode()}
     return id
 

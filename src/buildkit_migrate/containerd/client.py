@@ -10,7 +10,7 @@ import copy
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -20,7 +20,7 @@ from buildkit_migrate.containerd.protocol import api_pb2 as api
 from buildkit_migrate.containerd.protocol.methods import VERSION, Method
 from buildkit_migrate.errors import ContainerdCallError, ContainerdUnavailableError
 
-__all__ = ["Client"]
+__all__ = ["Client", "unless_gone"]
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -218,3 +218,12 @@ class _Retry:
         # Not all calls at once, when it comes back.
         await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+
+async def unless_gone(call: Awaitable[object]) -> None:
+    """Waits for a call on something that need not be there."""
+    try:
+        await call
+    except ContainerdCallError as error:
+        if error.code != "NOT_FOUND":
+            raise

@@ -18,7 +18,7 @@ from buildkit_migrate._native.facts import Records, Survey
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import Bucket, Database, encode, rewrite, write
 from buildkit_migrate.containerd.plain import edits_to_restore, holdings, read_state
-from buildkit_migrate.containerd.services import Holding
+from buildkit_migrate.containerd.services import Holding, Services
 from buildkit_migrate.errors import ContainerdStateError, StorageError
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.ownership import usable_mode
@@ -100,11 +100,8 @@ def open_database(path: Path, *, exclusive: bool) -> Database:
         raise
 
 
-class OfflineContainerd:
-    """One namespace and snapshotter of a stopped containerd.
-
-    Leases and labels are written together, in one rename, when `commit` is called.
-    """
+class OfflineContainerd(Services):
+    """One namespace and snapshotter of a stopped containerd."""
 
     def __init__(
         self,
@@ -124,10 +121,6 @@ class OfflineContainerd:
         self._snapshots = snapshots
         self._namespace = namespace
         self._snapshotter = snapshotter
-        self._asked: dict[str, Plan] = {}
-        self.lease_manager = OfflineLeaseManager(self)
-        self.snapshotter = OfflineSnapshotter(self)
-        self.content_store = OfflineContentStore(self)
 
     @classmethod
     @contextlib.contextmanager
@@ -140,7 +133,7 @@ class OfflineContainerd:
         *,
         exclusive: bool = True,
     ) -> Iterator[OfflineContainerd]:
-        """Locks and opens containerd's database and the snapshotter's; ``exclusive`` is needed for `commit`.
+        """Locks and opens containerd's database and the snapshotter's; ``exclusive`` is needed for `apply`.
 
         Raises as `open_database` does.
         """
@@ -203,18 +196,18 @@ class OfflineContainerd:
     def before(self, plan: Plan) -> Before:
         return Before()  # `kept` has it
 
-    def ask(self, part: str, plan: Plan) -> None:
-        self._asked[part] = plan
-
-    def commit(self, *, keep: bool = True, switching: Callable[[Path], None] | None = None) -> None:
-        """Writes what was asked for: as it is one rename, of all three services and for one plan."""
-        plans = list(self._asked.values())
-        if len(plans) != 3 or any(plan is not plans[0] for plan in plans):
-            raise ValueError("leases and labels of one plan are written together or not at all")
+    def apply(
+        self,
+        plan: Plan,
+        on_finished: Callable[[bytes], None],
+        *,
+        keep: bool = True,
+        switching: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Leases and labels together, in one rename."""
         now = time.time_ns()
-        edits = plans[0].containerd_edits(stored_time(now), text_time(now))
+        edits = plan.containerd_edits(stored_time(now), text_time(now))
         self._metadata.rewrite(edits, self.kept if keep else None, switching)
-        self._asked.clear()
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:
         edits = edits_to_restore(self.root, self._namespace, self._snapshotter, ids, before)
@@ -222,23 +215,3 @@ class OfflineContainerd:
 
     def put_back(self, kept: Database) -> None:
         self._metadata.put_back(kept)
-
-
-class _OfflineService:
-    def __init__(self, containerd: OfflineContainerd) -> None:
-        self.containerd = containerd
-
-
-class OfflineLeaseManager(_OfflineService):
-    def ensure(self, plan: Plan, finished: Callable[[bytes], None]) -> None:
-        self.containerd.ask("leases", plan)
-
-
-class OfflineSnapshotter(_OfflineService):
-    def remove_root_labels(self, plan: Plan) -> None:
-        self.containerd.ask("snapshots", plan)
-
-
-class OfflineContentStore(_OfflineService):
-    def remove_root_labels(self, plan: Plan) -> None:
-        self.containerd.ask("blobs", plan)

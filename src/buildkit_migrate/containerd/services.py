@@ -1,7 +1,7 @@
-"""What a migration asks of containerd: one survey, and the plan carried out in bulk.
+"""What a migration asks of containerd: one survey, and the plan applied in bulk.
 
-The three services stand for those that the reference's function takes; all belong to one containerd and one
-namespace. A service may gather its part of the work until ``commit``.
+The three services are those that the reference's function takes. Each only tells its containerd, which does
+all the work: leases and labels are safe in one order only.
 """
 
 from __future__ import annotations
@@ -26,11 +26,9 @@ __all__ = [
     "ROOT_LABEL",
     "ConnectionOptions",
     "Containerd",
-    "ContentStore",
     "Holding",
-    "LeaseManager",
     "Service",
-    "Snapshotter",
+    "Services",
     "refuse_event_loop",
 ]
 
@@ -106,7 +104,7 @@ class Containerd(Protocol):
 
     @property
     def database(self) -> Path | None:
-        """The file that `commit` replaces, keeping the old one at `kept`; None if it works otherwise."""
+        """The file that `apply` replaces, keeping the old one at `kept`; None if it works otherwise."""
 
     @property
     def kept(self) -> Path | None: ...
@@ -142,9 +140,20 @@ class Containerd(Protocol):
     def check_is_known(self, records: int) -> None:
         """Raises ContainerdStateError if there are records, as `state` does for ids."""
 
-    def commit(self, *, keep: bool = True, switching: Callable[[Path], None] | None = None) -> None:
-        """Makes all that was asked of the services durable.
+    def apply(
+        self,
+        plan: Plan,
+        on_finished: Callable[[bytes], None],
+        *,
+        keep: bool = True,
+        switching: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Carries out a plan made from this object's last survey, durably.
 
+        First all leases: those that are missing are created, each gets the resources that it lacks, and none
+        expires any more. Only then do snapshots and blobs lose the gc.root label; one that has gone is fine.
+        ``on_finished`` is told the id of each lease that has all its resources now, durably; it is not called
+        where all is done at once.
         ``keep``: a database that is replaced stays at `kept`; False if that has one of before already.
         ``switching`` is told the new file right before it takes the place of `database`.
         """
@@ -164,24 +173,24 @@ class Containerd(Protocol):
         """
 
 
-class Service(Protocol):
+@dataclass(frozen=True)
+class Service:
+    """The content store, snapshotter or lease manager of a containerd, as `migrate_v2` takes it."""
+
+    containerd: Containerd
+
+
+class Services:
+    """Gives a containerd its services by name."""
+
     @property
-    def containerd(self) -> Containerd: ...
+    def content_store(self: Containerd) -> Service:
+        return Service(self)
 
+    @property
+    def snapshotter(self: Containerd) -> Service:
+        return Service(self)
 
-class LeaseManager(Service, Protocol):
-    def ensure(self, plan: Plan, finished: Callable[[bytes], None]) -> None:
-        """Creates the leases that are missing, adds the resources that they lack, and lets none expire.
-
-        ``finished`` is told the id of each lease that has all of them now, durably.
-        """
-
-
-class Snapshotter(Service, Protocol):
-    def remove_root_labels(self, plan: Plan) -> None:
-        """Removes the gc.root label of the plan's snapshots; one that has gone is fine."""
-
-
-class ContentStore(Service, Protocol):
-    def remove_root_labels(self, plan: Plan) -> None:
-        """Removes the gc.root label of the plan's blobs; one that has gone is fine."""
+    @property
+    def lease_manager(self: Containerd) -> Service:
+        return Service(self)

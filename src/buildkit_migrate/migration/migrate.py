@@ -1,8 +1,8 @@
 """The migration of one store, from v1 to v2 (spec buildkit-metadata, sections 4 and 5).
 
 All is planned before anything is written. Then, in this order: the new store, written aside and synced; the
-journal; leases; labels; commit; the switch. Whatever happens, v1 stays as it is, and running again finishes
-the job.
+journal; containerd's leases and labels; the switch. Whatever happens, v1 stays as it is, and running again
+finishes the job.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
-from buildkit_migrate.containerd.services import ContentStore, LeaseManager, Snapshotter
+from buildkit_migrate.containerd.services import Containerd, Service
 from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.errors import exists
@@ -55,9 +55,9 @@ StrPath = str | os.PathLike[str]
 def migrate_v2(
     from_path: StrPath,
     to_path: StrPath,
-    content_store: ContentStore,
-    snapshotter: Snapshotter,
-    lease_manager: LeaseManager,
+    content_store: Service,
+    snapshotter: Service,
+    lease_manager: Service,
     *,
     on_broken: OnBroken = "fail",
     dry_run: bool = False,
@@ -69,7 +69,8 @@ def migrate_v2(
 ) -> Report:
     """Makes the v2 store at ``to_path`` from the v1 store at ``from_path``, and leases from root labels.
 
-    Does nothing if there is a v2 store already or no v1 store. The services must belong to one containerd.
+    Does nothing if there is a v2 store already or no v1 store. The services are those of one
+    `OfflineContainerd` or `LiveContainerd`.
     ``engine``: "bolt" is what BuildKit reads. ``verify``: the new store is computed again in plain Python
     before anything is changed; raises DifferencesError. ``upstream_exact``: exactly the bytes that BuildKit's
     own migration writes, so without the sizes of blobs, which exports need since v0.8.
@@ -84,12 +85,13 @@ def migrate_v2(
     report = settled(source, target, engine)
     if report is not None:
         return report
+    containerd = content_store.containerd
+    if not (containerd is snapshotter.containerd is lease_manager.containerd):
+        raise ValueError("content store, snapshotter and lease manager belong to different containerds")
     with Migration(
         source,
         target,
-        content_store,
-        snapshotter,
-        lease_manager,
+        containerd,
         exclusive=not dry_run,
         engine=engine,
         upstream_exact=upstream_exact,
@@ -130,9 +132,7 @@ class Migration:
         self,
         from_path: Path,
         to_path: Path,
-        content_store: ContentStore,
-        snapshotter: Snapshotter,
-        lease_manager: LeaseManager,
+        containerd: Containerd,
         *,
         exclusive: bool = True,
         engine: Engine = "bolt",
@@ -149,13 +149,8 @@ class Migration:
         self._started = time.perf_counter()
         self._from_path = from_path
         self._to_path = to_path
-        self._containerd = content_store.containerd
-        if not (self._containerd is snapshotter.containerd is lease_manager.containerd):
-            raise ValueError("content store, snapshotter and lease manager belong to different containerds")
-        self.place = place or Place.of_services(self._containerd.identity)
-        self._content_store = content_store
-        self._snapshotter = snapshotter
-        self._lease_manager = lease_manager
+        self._containerd = containerd
+        self.place = place or Place.of_services(containerd.identity)
         self._engine = engine
         self._upstream_exact = upstream_exact
         self._progress = progress or (lambda step: None)
@@ -291,17 +286,16 @@ class Migration:
         verify_new_store(self._source, self._store, self._containerd, upstream_exact=self._upstream_exact)
 
     def carry_out(self) -> Report:
-        """The rest, after `prepare`: leases, labels, and the switch."""
+        """The rest, after `prepare`: containerd's leases and labels, and the switch."""
         assert self._store is not None
         goes_on = self._journal is not None
         written = self._note_what_will_be_replaced()
         self._progress("writing leases and labels")
         with self._digesting_old_database(written.state, goes_on) as kept_digest:
             try:
-                self._lease_manager.ensure(self.plan, written.lease_finished)
-                self._snapshotter.remove_root_labels(self.plan)
-                self._content_store.remove_root_labels(self.plan)
-                self._containerd.commit(
+                self._containerd.apply(
+                    self.plan,
+                    written.lease_finished,
                     keep=not goes_on,
                     # If this process ends right after the switch, undo still knows the file.
                     switching=lambda new: written.update(containerd_after=fingerprint(new)),
