@@ -10,6 +10,7 @@ cdef extern from "<stdbool.h>" nogil:
 
 cdef extern from "bolt/reader.h" nogil:
     ctypedef int bkm_rule
+    bkm_rule BKM_OK
     bkm_rule BKM_NO_MEMORY
     bkm_rule BKM_INTERRUPTED
     const uint64_t BKM_NO_PAGE

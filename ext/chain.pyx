@@ -2,57 +2,26 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stddef cimport size_t
 from libc.stdint cimport INT32_MAX, UINT32_MAX, int32_t, uint8_t
 from libc.stdlib cimport calloc, free
 
 from buildkit_migrate._native.guard cimport Guarded
+from chain_engine cimport (
+    BKM_CHAIN_BAD_INPUT,
+    BKM_CHAIN_NO_MEMORY,
+    BKM_CHAIN_STATES,
+    BKM_ID_SIZE,
+    bkm_blob_chain_id,
+    bkm_chain_id,
+    bkm_chain_ids,
+    bkm_chain_input,
+    bkm_chain_output,
+    bkm_chain_run,
+    bkm_chain_status,
+)
+from core_column cimport bkm_column
 from core_span cimport bkm_span, to_bytes
 from sha256_kernel cimport bkm_sha256_kernel, select_kernel
-
-
-cdef extern from "core/column.h":
-    void *bkm_column(size_t count, size_t size) noexcept nogil
-
-
-cdef extern from "chain/chain.h":
-    enum:
-        BKM_ID_SIZE
-
-    ctypedef struct bkm_chain_input:
-        size_t count
-        const int32_t *parent
-        const bkm_span *diff_id
-        const bkm_span *blob
-        const bkm_span *given_chain
-        const bkm_span *given_blob_chain
-        const uint8_t *skip
-
-    ctypedef struct bkm_chain_ids:
-        pass
-
-    ctypedef struct bkm_chain_output:
-        bkm_chain_ids *ids
-        uint8_t *state
-
-    ctypedef enum bkm_chain_state:
-        BKM_CHAIN_STATES
-
-    ctypedef enum bkm_chain_status:
-        BKM_CHAIN_OK
-        BKM_CHAIN_NO_MEMORY
-        BKM_CHAIN_BAD_INPUT
-
-    bkm_chain_status bkm_chain_run(
-        const bkm_chain_input *input, const bkm_chain_output *output, const bkm_sha256_kernel *kernel,
-        unsigned threads
-    ) noexcept nogil
-    bkm_span bkm_chain_id(
-        const bkm_chain_input *input, const bkm_chain_output *output, size_t record, uint8_t *space
-    ) noexcept nogil
-    bkm_span bkm_blob_chain_id(
-        const bkm_chain_input *input, const bkm_chain_output *output, size_t record, uint8_t *space
-    ) noexcept nogil
 
 
 # In the order of bkm_chain_state.

@@ -7,6 +7,7 @@ from libc.stdlib cimport calloc, free, malloc
 from buildkit_migrate._native.bolt cimport Reader
 from buildkit_migrate._native.guard cimport Guarded
 from bolt_reader cimport bkm_bolt
+from core_column cimport BKM_MAX_ROWS
 from core_span cimport bkm_span, to_bytes, to_span
 from plan_records cimport (
     BKM_KEY_ANY,
@@ -20,10 +21,6 @@ from plan_records cimport (
     bkm_records_settled,
 )
 from plan_survey cimport bkm_survey_add_resource, bkm_survey_free, bkm_survey_read
-
-
-cdef extern from "core/column.h" nogil:
-    size_t BKM_MAX_ROWS
 
 
 # Forms of a value; each is the number of texts that are needed of it.

@@ -8,7 +8,8 @@ from libc.stdlib cimport free
 from buildkit_migrate._native.bolt cimport Reader
 from buildkit_migrate._native.facts cimport Records, Survey
 from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
-from bolt_reader cimport bkm_bolt, c_bool
+from bolt_reader cimport BKM_OK, bkm_bolt, c_bool
+from chain_engine cimport BKM_ID_SIZE, bkm_blob_chain_id, bkm_chain_id, bkm_chain_input, bkm_chain_output
 from core_span cimport bkm_span, to_bytes, to_span
 from plan_records cimport bkm_records, bkm_value_problem
 from plan_survey cimport bkm_survey
@@ -21,7 +22,6 @@ from buildkit_migrate.errors import CorruptDatabaseError
 
 cdef extern from "plan/plan.h" nogil:
     enum:
-        BKM_ID_SIZE
         BKM_SOUND
         BKM_REPAIRED
         BKM_BAD_ID
@@ -42,12 +42,6 @@ cdef extern from "plan/plan.h" nogil:
         BKM_ADD_CONTENT
         BKM_PARENT_WITHOUT_RECORD
         BKM_KEEP_LEASE
-
-    ctypedef struct bkm_chain_input:
-        pass
-
-    ctypedef struct bkm_chain_output:
-        pass
 
     ctypedef struct bkm_plan_counts:
         uint64_t records
@@ -86,13 +80,6 @@ cdef extern from "plan/plan.h" nogil:
     bint bkm_plan_minds(const bkm_plan *plan, const bkm_value_problem *problem)
     bint bkm_plan_lacks_blob_size(const bkm_plan *plan, size_t record)
     bint bkm_plan_writes_chain(const bkm_plan *plan, size_t record)
-    bkm_span bkm_chain_id(const bkm_chain_input *input, const bkm_chain_output *output, size_t record,
-                          uint8_t *space)
-    bkm_span bkm_blob_chain_id(const bkm_chain_input *input, const bkm_chain_output *output, size_t record,
-                               uint8_t *space)
-
-cdef extern from "bolt/reader.h" nogil:
-    int BKM_OK
 
 cdef extern from "plan/edits.h" nogil:
     ctypedef struct bkm_operations:

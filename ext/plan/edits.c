@@ -115,7 +115,7 @@ struct bkm_store_edits {
     bool has_external; /* the source has the bucket `_external` */
 };
 
-static const bkm_span external_name = {(const uint8_t *)"_external", 9};
+static const bkm_span external_name = BKM_NAME_SPAN(BUCKET_EXTERNAL);
 
 bkm_store_edits *bkm_store_edits_new(const bkm_plan *plan, bkm_bolt *source)
 {
@@ -177,7 +177,7 @@ static void index_step(bkm_store_edits *edits, bkm_operations *out)
         next_bucket(edits, out);
         return;
     }
-    enter_once(edits, out, BKM_NAME("_index"));
+    enter_once(edits, out, BKM_NAME(BUCKET_INDEX));
     if (change.is_put)
         bkm_put(out, change.key, BKM_EMPTY);
     else
@@ -192,7 +192,7 @@ static void main_step(bkm_store_edits *edits, bkm_operations *out)
         return;
     }
     size_t record = edits->at++;
-    enter_once(edits, out, BKM_NAME("_main"));
+    enter_once(edits, out, BKM_NAME(BUCKET_MAIN));
     if (bkm_plan_dropped(plan, record)) {
         bkm_write_key(out, BKM_EDIT_DELETE, plan->records->id[record]);
         return;
@@ -233,9 +233,9 @@ static const struct {
     bkm_span names[2];
     int levels;
 } containerd_buckets[] = {
-    {{{(const uint8_t *)"content", 7}, {(const uint8_t *)"blob", 4}}, 2},
-    {{{(const uint8_t *)"leases", 6}, {NULL, 0}}, 1},
-    {{{(const uint8_t *)"snapshots", 9}, {NULL, 0}}, 2},
+    {{BKM_NAME_SPAN(BUCKET_CONTENT), BKM_NAME_SPAN(BUCKET_BLOB)}, 2},
+    {{BKM_NAME_SPAN(BUCKET_LEASES), {NULL, 0}}, 1},
+    {{BKM_NAME_SPAN(BUCKET_SNAPSHOTS), {NULL, 0}}, 2},
 };
 
 bkm_containerd_edits *bkm_containerd_edits_new(const bkm_plan *plan, bkm_containerd_terms terms)
@@ -259,7 +259,7 @@ static void enter_part_once(bkm_containerd_edits *edits, bkm_operations *out)
         return;
     edits->entered = true;
     if (!edits->begun) {
-        bkm_enter(out, BKM_NAME("v1"));
+        bkm_enter(out, BKM_NAME(BUCKET_SCHEMA));
         bkm_enter(out, edits->terms.name_space);
         edits->begun = true;
     }
@@ -285,13 +285,13 @@ static void unlabel(bkm_containerd_edits *edits, bkm_operations *out, bkm_span n
 {
     enter_part_once(edits, out);
     bkm_enter(out, name);
-    bkm_write_pair(out, BKM_EDIT_DEFAULT, BKM_NAME("createdat"), BKM_NAME("\1\0\0\0\0\0\0\0\0\0\0\0\0\xFF\xFF"));
-    bkm_enter(out, BKM_NAME("labels"));
+    bkm_write_pair(out, BKM_EDIT_DEFAULT, BKM_NAME(FIELD_CREATED), BKM_NAME("\1\0\0\0\0\0\0\0\0\0\0\0\0\xFF\xFF"));
+    bkm_enter(out, BKM_NAME(BUCKET_LABELS));
     bkm_write_key(out, BKM_EDIT_DELETE, BKM_NAME(LABEL_ROOT));
     bkm_leave(out, 1);
     if (has_size)
-        bkm_write_pair(out, BKM_EDIT_DEFAULT, BKM_NAME("size"), BKM_NAME("\0"));
-    bkm_put(out, BKM_NAME("updatedat"), edits->terms.created);
+        bkm_write_pair(out, BKM_EDIT_DEFAULT, BKM_NAME(FIELD_SIZE), BKM_NAME("\0"));
+    bkm_put(out, BKM_NAME(FIELD_UPDATED), edits->terms.created);
     bkm_leave(out, 1);
 }
 
@@ -333,22 +333,22 @@ static void lease_step(bkm_containerd_edits *edits, bkm_operations *out)
     enter_part_once(edits, out);
     bkm_enter(out, plan->records->id[record]);
     if (flags & BKM_ADD_CONTENT) {
-        bkm_enter(out, BKM_NAME("content"));
+        bkm_enter(out, BKM_NAME(BUCKET_CONTENT));
         bkm_put(out, plan->blob[record], BKM_EMPTY);
         bkm_leave(out, 1);
     }
     if (flags & BKM_CREATE_LEASE) {
-        bkm_put(out, BKM_NAME("createdat"), edits->terms.created);
-        bkm_enter(out, BKM_NAME("labels"));
+        bkm_put(out, BKM_NAME(FIELD_CREATED), edits->terms.created);
+        bkm_enter(out, BKM_NAME(BUCKET_LABELS));
         bkm_put(out, BKM_NAME(LABEL_FLAT), edits->terms.flat);
         bkm_leave(out, 1);
     } else if (flags & BKM_KEEP_LEASE) {
-        bkm_enter(out, BKM_NAME("labels"));
+        bkm_enter(out, BKM_NAME(BUCKET_LABELS));
         bkm_write_key(out, BKM_EDIT_DELETE, BKM_NAME(LABEL_EXPIRE));
         bkm_leave(out, 1);
     }
     if (flags & BKM_ADD_SNAPSHOT) {
-        bkm_enter(out, BKM_NAME("snapshots"));
+        bkm_enter(out, BKM_NAME(BUCKET_SNAPSHOTS));
         bkm_enter(out, edits->terms.snapshotter);
         bkm_put(out, plan->records->id[record], BKM_EMPTY);
         bkm_leave(out, 2);

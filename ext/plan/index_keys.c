@@ -142,7 +142,7 @@ static bool add_gone(bkm_index_keys *keys, bkm_span key)
 
 static bool find_gone(bkm_index_keys *keys, bkm_bolt *source, const bkm_span_table *records)
 {
-    static const bkm_span index_name = BKM_NAME_SPAN("_index");
+    static const bkm_span index_name = BKM_NAME_SPAN(BUCKET_INDEX);
     bkm_bucket root = bkm_root_bucket(source), bucket;
     bkm_cursor cursor;
     bool found;

@@ -226,7 +226,7 @@ static bool read_main(bkm_records *records, bkm_bolt *bolt, const bkm_bucket *ma
 
 bool bkm_records_read(bkm_records *records, bkm_bolt *bolt)
 {
-    static const bkm_span main_name = BKM_NAME_SPAN("_main");
+    static const bkm_span main_name = BKM_NAME_SPAN(BUCKET_MAIN);
     bkm_bucket root = bkm_root_bucket(bolt), main_bucket;
     bool found;
 

@@ -8,8 +8,8 @@
 #include "core/span_table.h"
 #include "plan/names.h"
 
-static const bkm_span root_label[] = {BKM_NAME_SPAN("labels"), BKM_NAME_SPAN(LABEL_ROOT)};
-static const bkm_span expire_label[] = {BKM_NAME_SPAN("labels"), BKM_NAME_SPAN(LABEL_EXPIRE)};
+static const bkm_span root_label[] = {BKM_NAME_SPAN(BUCKET_LABELS), BKM_NAME_SPAN(LABEL_ROOT)};
+static const bkm_span expire_label[] = {BKM_NAME_SPAN(BUCKET_LABELS), BKM_NAME_SPAN(LABEL_EXPIRE)};
 
 /* One flag for each row: whether the row has a value in this column. */
 static uint8_t *presence(const bkm_table *table, size_t column)
@@ -83,8 +83,8 @@ static bool join_kinds(bkm_survey *survey, const bkm_span *backend_names, const 
 static bool read_snapshots(bkm_survey *survey, bkm_bolt *metadata, const bkm_table *backend, bkm_span name_space,
                            bkm_span snapshotter)
 {
-    static const bkm_span name = BKM_NAME_SPAN("name"), parent = BKM_NAME_SPAN("parent");
-    const bkm_span steps[] = {BKM_NAME_SPAN("v1"), name_space, BKM_NAME_SPAN("snapshots"), snapshotter};
+    static const bkm_span name = BKM_NAME_SPAN(FIELD_NAME), parent = BKM_NAME_SPAN(FIELD_PARENT);
+    const bkm_span steps[] = {BKM_NAME_SPAN(BUCKET_SCHEMA), name_space, BKM_NAME_SPAN(BUCKET_SNAPSHOTS), snapshotter};
     const bkm_path paths[] = {{&name, 1}, {&parent, 1}, {root_label, 2}};
     bkm_table table;
 
@@ -106,8 +106,8 @@ static bool read_snapshots(bkm_survey *survey, bkm_bolt *metadata, const bkm_tab
 
 static bool read_kinds(bkm_bolt *snapshots, bkm_table *backend)
 {
-    static const bkm_span kind = BKM_NAME_SPAN("kind");
-    const bkm_span steps[] = {BKM_NAME_SPAN("v1"), BKM_NAME_SPAN("snapshots")};
+    static const bkm_span kind = BKM_NAME_SPAN(FIELD_KIND);
+    const bkm_span steps[] = {BKM_NAME_SPAN(BUCKET_SCHEMA), BKM_NAME_SPAN(BUCKET_SNAPSHOTS)};
     const bkm_path paths[] = {{&kind, 1}};
     return scan(snapshots, steps, 2, paths, 1, backend);
 }
@@ -141,8 +141,9 @@ static int64_t *sizes(const bkm_table *table, size_t column)
 
 static bool read_blobs(bkm_survey *survey, bkm_bolt *metadata, bkm_span name_space)
 {
-    const bkm_span steps[] = {BKM_NAME_SPAN("v1"), name_space, BKM_NAME_SPAN("content"), BKM_NAME_SPAN("blob")};
-    static const bkm_span size = BKM_NAME_SPAN("size");
+    const bkm_span steps[] = {BKM_NAME_SPAN(BUCKET_SCHEMA), name_space, BKM_NAME_SPAN(BUCKET_CONTENT),
+                              BKM_NAME_SPAN(BUCKET_BLOB)};
+    static const bkm_span size = BKM_NAME_SPAN(FIELD_SIZE);
     const bkm_path paths[] = {{root_label, 2}, {&size, 1}};
     bkm_table table;
 
@@ -196,8 +197,9 @@ static bool read_resources(bkm_survey *survey, bkm_bolt *metadata, const bkm_buc
 
 static bool read_leases(bkm_survey *survey, bkm_bolt *metadata, bkm_span name_space, bkm_span snapshotter)
 {
-    const bkm_span steps[] = {BKM_NAME_SPAN("v1"), name_space, BKM_NAME_SPAN("leases")};
-    const bkm_span content[] = {BKM_NAME_SPAN("content")}, snapshots[] = {BKM_NAME_SPAN("snapshots"), snapshotter};
+    const bkm_span steps[] = {BKM_NAME_SPAN(BUCKET_SCHEMA), name_space, BKM_NAME_SPAN(BUCKET_LEASES)};
+    const bkm_span content[] = {BKM_NAME_SPAN(BUCKET_CONTENT)},
+                   snapshots[] = {BKM_NAME_SPAN(BUCKET_SNAPSHOTS), snapshotter};
     bkm_bucket root = bkm_root_bucket(metadata), leases;
     bkm_table table;
     bool found;
