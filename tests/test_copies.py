@@ -12,8 +12,9 @@ import pytest
 import ondisk
 from buildkit_migrate import ensure_migrated, errors, migrate_root, root_status, undo_root, verify_root
 from buildkit_migrate.api import find_root
+from buildkit_migrate.choices import KNOWN_SNAPSHOTTERS
 from buildkit_migrate.migration.report import Outcome
-from buildkit_migrate.workspace.names import KNOWN_SNAPSHOTTERS, copied_from, is_identifier
+from buildkit_migrate.workspace.names import copied_from, is_identifier
 from fixtures import bucket
 from ondisk import OnDisk
 

@@ -1,9 +1,28 @@
-"""Options that accept one of a few words. Daemons load this module at each start, so it imports nothing."""
+"""The words that options accept. Daemons load this module at each start, so it imports nothing."""
 
-__all__ = ["ENGINES", "ON_BROKEN", "check_choice", "check_options"]
+__all__ = ["ENGINES", "KNOWN_SNAPSHOTTERS", "ON_BROKEN", "check_choice", "check_options"]
 
 ENGINES = ("bolt", "lmdb")
 ON_BROKEN = ("fail", "drop")
+KNOWN_SNAPSHOTTERS = frozenset(
+    (
+        "aufs",
+        "blockfile",
+        "btrfs",
+        "cvmfs-snapshotter",
+        "devmapper",
+        "erofs",
+        "fuse-overlayfs",
+        "native",
+        "nydus",
+        "overlaybd",
+        "overlayfs",
+        "soci",
+        "stargz",
+        "zfs",
+    )
+)
+"""Those of BuildKit and containerd, and remote ones that are widely used; any other may be configured."""
 
 
 def check_choice(name: str, value: object, choices: "tuple[str, ...]") -> None:

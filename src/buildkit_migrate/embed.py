@@ -2,7 +2,8 @@
 
 import os
 
-from buildkit_migrate.workspace.names import KNOWN_SNAPSHOTTERS, copied_from
+from buildkit_migrate.choices import KNOWN_SNAPSHOTTERS, check_options
+from buildkit_migrate.workspace.names import copied_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ def ensure_migrated(root: "str | os.PathLike[str]", **options: "Any") -> "list[R
         raise TypeError(f"the root must be a str or a path object, not {type(root).__name__}")
     if options:
         # A wrong one is found at the first start, not when there is something to migrate one day.
-        from buildkit_migrate.choices import check_options
-
         names = ("on_broken", "engine", "verify")
         check_options(**{name: options[name] for name in names if name in options})
     if _is_settled(path, _MAGICS.get(options.get("engine", "bolt"))):

@@ -15,6 +15,7 @@ from typing import Final
 from buildkit_migrate._native.facts import Records, Survey
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import Database
+from buildkit_migrate.choices import KNOWN_SNAPSHOTTERS
 from buildkit_migrate.containerd.client import unless_gone
 from buildkit_migrate.containerd.connection import Connection
 from buildkit_migrate.containerd.live_leases import LiveLeases, labels_of
@@ -41,20 +42,6 @@ __all__ = ["LiveContainerd"]
 
 _ROOT_LABEL_ONLY: Final = api.FieldMask(paths=[b"labels." + ROOT_LABEL])
 """An update with this mask sets this label, or removes it, and leaves the others alone (section 4)."""
-
-_SNAPSHOTTERS: Final = (
-    "overlayfs",
-    "native",
-    "fuse-overlayfs",
-    "stargz",
-    "soci",
-    "nydus",
-    "erofs",
-    "btrfs",
-    "zfs",
-    "devmapper",
-)
-"""Where the snapshots of a cache may be that are not where they were looked for."""
 
 
 class LiveContainerd(Services):
@@ -146,7 +133,7 @@ class LiveContainerd(Services):
                     found.append(Holding(namespace, snapshotter, sum(name in ids for name in names)))
 
         namespaces = [entry.name.decode(errors="replace") for entry in answer.namespaces]
-        snapshotters = dict.fromkeys((self.name, *_SNAPSHOTTERS))
+        snapshotters = sorted({self.name, *KNOWN_SNAPSHOTTERS})
         await self.connection.concurrently(itertools.product(namespaces, snapshotters), look)
         return found
 

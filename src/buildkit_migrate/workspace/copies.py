@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.bolt import BucketView, Database
+from buildkit_migrate.choices import KNOWN_SNAPSHOTTERS
 from buildkit_migrate.errors import BusyError, Error
-from buildkit_migrate.workspace.names import KNOWN_SNAPSHOTTERS, copied_from
+from buildkit_migrate.workspace.names import copied_from
 
 __all__ = ["original_of"]
 

@@ -1,29 +1,9 @@
-"""Names of worker directories: the snapshotter in them, and the copies that somebody put aside.
+"""Names of worker directories, and of the copies that somebody put aside.
 
 For daemons that call at each start, too: nothing is imported here.
 """
 
-__all__ = ["KNOWN_SNAPSHOTTERS", "copied_from", "is_identifier"]
-
-KNOWN_SNAPSHOTTERS = frozenset(
-    (
-        "aufs",
-        "blockfile",
-        "btrfs",
-        "cvmfs-snapshotter",
-        "devmapper",
-        "erofs",
-        "fuse-overlayfs",
-        "native",
-        "nydus",
-        "overlaybd",
-        "overlayfs",
-        "soci",
-        "stargz",
-        "zfs",
-    )
-)
-"""Those of BuildKit and containerd, and remote ones that are widely used; any other may be configured."""
+__all__ = ["copied_from", "is_identifier"]
 
 _SET_ASIDE = frozenset(
     (
