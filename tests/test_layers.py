@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -71,7 +72,10 @@ def imported_names(path: Path) -> Iterator[str]:
     """Dotted names below the package."""
     text = path.read_text()
     if path.suffix == ".pyx":
-        # Cython's grammar is none of ast's; what it takes from Python looks the same.
+        # Cython's grammar is none of ast's, but its imports look the same.
+        declared = CHECKOUT / "src" / PACKAGE / "_native" / f"{path.stem}.pxd"
+        text += declared.read_text() if declared.exists() else ""
+        text = re.sub(r"\bcimport\b", "import", text)
         text = "\n".join(re.findall(r"^ *(?:from \S+ )?import (?:\([^)]*\)|[^\n#]*)", text, re.M))
         text = "\n".join(line.strip() for line in text.splitlines())
     for node in ast.walk(ast.parse(text)):
@@ -140,6 +144,15 @@ def includes() -> Graph:
         }
         for name, path in files.items()
     }
+
+
+def test_each_header_is_declared_for_cython_once() -> None:
+    sources = [*(CHECKOUT / "ext").rglob("*.p[xy][xd]"), *(CHECKOUT / "src").rglob("*.pxd")]
+    declared = [
+        header for path in sources for header in re.findall(r'cdef extern from "([^"]+)"', path.read_text())
+    ]
+    assert "bolt/reader.h" in declared
+    assert [header for header, number in Counter(declared).items() if number > 1] == []
 
 
 def test_each_module_is_in_a_room() -> None:
