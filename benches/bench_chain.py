@@ -23,7 +23,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from buildkit_migrate._native import chain, sha256
 from buildkit_migrate.bench.floors import kernel_seconds
-from buildkit_migrate.bench.synthetic import FOREST_ROOT_SHARE
+from buildkit_migrate.bench.parts import FOREST_ROOT_SHARE
 from conftest import Report
 
 RUNS = 15

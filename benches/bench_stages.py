@@ -24,11 +24,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from buildkit_migrate.bench.floors import block_seconds
 from buildkit_migrate.bench.measure import Measured, best, measure
+from buildkit_migrate.bench.parts import SHAPES
 from buildkit_migrate.bench.results import Result, set_against_floor
 from buildkit_migrate.bench.stages import STAGES
 from buildkit_migrate.bench.synthetic import (
     CONTAINERD,
-    SHAPES,
     SNAPSHOTS,
     SNAPSHOTTER,
     V1,

@@ -13,6 +13,7 @@ import pytest
 
 from buildkit_migrate._native.bolt import Bucket, check
 from buildkit_migrate.bench import synthetic
+from buildkit_migrate.bench.parts import SHAPES
 from buildkit_migrate.bench.stages import STAGES
 from buildkit_migrate.migration import oracle
 from judge import Judge
@@ -33,7 +34,7 @@ class Root:
     backend: dict[bytes, Row]
 
 
-@pytest.fixture(scope="module", params=synthetic.SHAPES)
+@pytest.fixture(scope="module", params=SHAPES)
 def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Root:
     path = tmp_path_factory.mktemp(request.param)
     stats = synthetic.generate(path, request.param, RECORDS, seed=1)
@@ -189,7 +190,7 @@ def test_equal_arguments_give_equal_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("records", [0, 1, 10])
-@pytest.mark.parametrize("shape", synthetic.SHAPES)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_small_roots(tmp_path: Path, shape: str, records: int) -> None:
     assert synthetic.generate(tmp_path, shape, records).records == records
 

@@ -12,18 +12,29 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from struct import Struct
 
 from buildkit_migrate._native.building import Builder
+from buildkit_migrate.bench.parts import (
+    ACTIVE,
+    COMMITTED,
+    SHAPES,
+    START,
+    VIEW,
+    digests,
+    identities,
+    in_order,
+    nested,
+    stored_time,
+    svarint,
+    text_time,
+    tree,
+    uvarint,
+    write,
+)
 
-SHAPES = ("forest", "deep", "flat", "wide")
 SNAPSHOTTER = "overlayfs"
 WORKER = f"runc-{SNAPSHOTTER}"
 V1, CONTAINERD, SNAPSHOTS = DATABASES = ("metadata.db", "containerdmeta.db", "snapshots/metadata.db")
@@ -35,14 +46,6 @@ BLOB_SHARE = 0.61  # of the committed records: half of all
 PULLED_SHARE = 0.2  # of the bases, and of the children of pulled layers
 MISSING_BLOB_SHARE = 0.01
 CONTENTHASH_SHARE = 0.07
-FOREST_ROOT_SHARE = 1 / 11  # mean depth 10
-
-START = 1_572_595_200  # 2019-11-01T08:00:00Z, in seconds since 1970; each record is made one second later
-GO_EPOCH = 62_135_596_800  # from year 1 to 1970, in seconds
-
-ACTIVE, COMMITTED, VIEW = b"\x02", b"\x03", b"\x01"
-
-Put = Callable[[bytes, bytes], None]
 
 
 @dataclass(frozen=True)
@@ -93,19 +96,11 @@ class World:
 
     def time(self, i: int) -> bytes:
         """When the i-th snapshot was made, in containerd's form (spec containerd-metadata-db, section 2)."""
-        return _TIME.pack(1, GO_EPOCH + START + i, self.nanoseconds[i], -1)
+        return stored_time(i, self.nanoseconds[i])
 
     def gc_root(self, i: int) -> bytes:
         """The same time as text, the value of the label that protects snapshot or blob."""
-        return b"%b%02d.%09dZ" % (_minute(i // 60), i % 60, self.nanoseconds[i])
-
-
-_TIME = Struct(">BqIh")
-
-
-@lru_cache(maxsize=2)
-def _minute(minutes: int) -> bytes:
-    return time.strftime("%Y-%m-%dT%H:%M:", time.gmtime(START + 60 * minutes)).encode()
+        return text_time(i, self.nanoseconds[i])
 
 
 def generate(path: Path, shape: str, records: int, seed: int = 1) -> Stats:
@@ -114,9 +109,9 @@ def generate(path: Path, shape: str, records: int, seed: int = 1) -> Stats:
     worker = path / WORKER
     (worker / "snapshots").mkdir(parents=True)
     sizes = [
-        _write(worker / V1, 0o600, lambda builder: _metadata(builder, world)),
-        _write(worker / CONTAINERD, 0o644, lambda builder: _containerdmeta(builder, world)),
-        _write(worker / SNAPSHOTS, 0o600, lambda builder: _snapshotter(builder, world)),
+        write(worker / V1, 0o600, lambda builder: _metadata(builder, world)),
+        write(worker / CONTAINERD, 0o644, lambda builder: _containerdmeta(builder, world)),
+        write(worker / SNAPSHOTS, 0o600, lambda builder: _snapshotter(builder, world)),
     ]
     return Stats(
         records=records,
@@ -142,11 +137,11 @@ def _world(shape: str, records: int, seed: int) -> World:
     committed = records - mutable - equal
     views = int(records * VIEW_SHARE)
 
-    parents, depths = _tree(shape, committed, rnd)
-    ids = _identities(records, rnd)
+    parents, depths = tree(shape, committed, rnd)
+    ids = identities(records, rnd)
     blobs, diff_ids = _layers(ids, parents, committed, rnd)
     missing = {i for i in blobs if rnd.random() < MISSING_BLOB_SHARE}
-    snapshots = ids[: committed + mutable] + _identities(views, rnd)
+    snapshots = ids[: committed + mutable] + identities(views, rnd)
     for _ in range(mutable):
         orphan = shape == "flat" or committed == 0 or rnd.random() < 0.3
         parents.append(-1 if orphan else rnd.randrange(committed))
@@ -158,44 +153,11 @@ def _world(shape: str, records: int, seed: int) -> World:
     )
 
 
-def _tree(shape: str, count: int, rnd: random.Random) -> tuple[list[int], list[int]]:
-    """Parent (-1 for none) and depth of each committed snapshot."""
-    if shape == "deep":
-        return list(range(-1, count - 1)), list(range(count))
-    if shape == "flat":
-        return [-1] * count, [0] * count
-    if shape == "wide":
-        return [-1, *[0] * (count - 1)][:count], [0, *[1] * (count - 1)][:count]
-    parents: list[int] = []
-    depths: list[int] = []
-    for i in range(count):
-        if i == 0 or rnd.random() < FOREST_ROOT_SHARE:
-            parent = -1
-        elif rnd.random() < 0.3:
-            parent = rnd.randrange(i)
-        else:
-            parent = i - 1
-        parents.append(parent)
-        depths.append(depths[parent] + 1 if parent >= 0 else 0)
-    return parents, depths
-
-
-def _identities(count: int, rnd: random.Random) -> list[bytes]:
-    """Random ids of 25 letters and digits."""
-    letters = rnd.randbytes(25 * count).translate(b"0123456789abcdefghijklmnopqrstuvwxyz" * 7 + b"0123")
-    return [letters[at : at + 25] for at in range(0, 25 * count, 25)]
-
-
-def _digests(count: int, rnd: random.Random) -> Iterator[bytes]:
-    digits = rnd.randbytes(32 * count).hex().encode()
-    return (b"sha256:" + digits[at : at + 64] for at in range(0, 64 * count, 64))
-
-
 def _layers(
     ids: list[bytes], parents: list[int], committed: int, rnd: random.Random
 ) -> tuple[dict[int, bytes], dict[int, bytes]]:
     """Blob and diff id of the records that have a blob. Pulled layers get their chainID as id."""
-    digests = _digests(2 * committed, rnd)
+    fresh = digests(2 * committed, rnd)
     blobs, diff_ids = {}, {}
     pulled: set[int] = set()
     for i in range(committed):
@@ -203,7 +165,7 @@ def _layers(
         is_pulled = (parent < 0 or parent in pulled) and rnd.random() < PULLED_SHARE
         if not is_pulled and rnd.random() >= BLOB_SHARE:
             continue
-        blobs[i], diff_ids[i] = next(digests), next(digests)
+        blobs[i], diff_ids[i] = next(fresh), next(fresh)
         if is_pulled:
             pulled.add(i)
             chain = ids[parent] + b" " + diff_ids[i] if parent >= 0 else b""
@@ -219,39 +181,14 @@ def _hash_blocks(world: World) -> int:
     return 3 * len(layers) + 4 * len(parents) + 2 * len(layers.intersection(parents))
 
 
-def _write(path: Path, mode: int, content: Callable[[Builder], None]) -> int:
-    """Writes one database; returns its size in bytes."""
-    with path.open("xb") as file:
-        builder = Builder(file.write)
-        content(builder)
-        head = builder.finish()
-        size = file.tell()
-        file.seek(0)
-        file.write(head)
-    path.chmod(mode)
-    return size
-
-
-@contextmanager
-def _bucket(builder: Builder, name: bytes, sequence: int = 0) -> Iterator[Put]:
-    """Puts go into a bucket of the name. For the few outer ones: a row of a table is opened without this."""
-    builder.open_bucket(name, sequence)
-    yield builder.put
-    builder.close_bucket()
-
-
-def _sorted(names: list[bytes], indices: Iterable[int]) -> list[int]:
-    return sorted(indices, key=names.__getitem__)
-
-
 # --- metadata.db: spec buildkit-metadata, sections 1 and 2.1 ---
 
 
 def _metadata(builder: Builder, world: World) -> None:
     ids, rnd = world.ids, world.rnd
     noise = rnd.randbytes(2**17)
-    with _bucket(builder, b"_external"):
-        for i in _sorted(ids, (i for i in range(len(ids)) if rnd.random() < CONTENTHASH_SHARE)):
+    with nested(builder, b"_external"):
+        for i in in_order(ids, (i for i in range(len(ids)) if rnd.random() < CONTENTHASH_SHARE)):
             start = rnd.getrandbits(16)
             builder.open_bucket(ids[i])
             builder.put(b"buildkit.contenthash.v0", noise[start : start + rnd.randint(98, 1604)])
@@ -261,11 +198,11 @@ def _metadata(builder: Builder, world: World) -> None:
     index = [b"blobmap::%b::%b" % (blob, ids[i]) for i, blob in world.blobs.items()]
     index += [b"%b::%b" % (source.name, ids[i]) for i, source in sources.items()]
     index.sort()
-    with _bucket(builder, b"_index") as put:
+    with nested(builder, b"_index") as put:
         for key in index:
             put(key, b"")
-    with _bucket(builder, b"_main") as put:
-        for i in _sorted(ids, range(len(ids))):
+    with nested(builder, b"_main") as put:
+        for i in in_order(ids, range(len(ids))):
             builder.open_bucket(ids[i])
             for key, value in _values(world, i, sources.get(i)):
                 put(key, value)
@@ -342,19 +279,19 @@ def _size(i: int) -> int:
 
 
 def _containerdmeta(builder: Builder, world: World) -> None:
-    with _bucket(builder, b"v1") as put:
-        with _bucket(builder, b"buildkit"):
-            with _bucket(builder, b"content"):
-                with _bucket(builder, b"blob"):
+    with nested(builder, b"v1") as put:
+        with nested(builder, b"buildkit"):
+            with nested(builder, b"content"):
+                with nested(builder, b"blob"):
                     _blobs(builder, world)
-                with _bucket(builder, b"ingests"):
+                with nested(builder, b"ingests"):
                     pass
-            with _bucket(builder, b"leases"):
+            with nested(builder, b"leases"):
                 pass
             sequence = world.committed + len(world.snapshots)
-            with _bucket(builder, b"snapshots"), _bucket(builder, b"overlayfs", sequence):
+            with nested(builder, b"snapshots"), nested(builder, b"overlayfs", sequence):
                 _snapshots(builder, world)
-        put(b"version", _svarint(3))
+        put(b"version", svarint(3))
 
 
 def _blobs(builder: Builder, world: World) -> None:
@@ -367,7 +304,7 @@ def _blobs(builder: Builder, world: World) -> None:
         put(b"containerd.io/gc.root", world.gc_root(i))
         put(b"containerd.io/uncompressed", world.diff_ids[i])
         close_bucket()
-        put(b"size", _svarint(_size(i) // 3))
+        put(b"size", svarint(_size(i) // 3))
         put(b"updatedat", made)
         close_bucket()
 
@@ -378,7 +315,7 @@ def _snapshots(builder: Builder, world: World) -> None:
     children: dict[int, list[bytes]] = {}
     for key, parent in zip(keys, parents, strict=True):
         children.setdefault(parent, []).append(key)
-    for i in _sorted(keys, range(len(keys))):
+    for i in in_order(keys, range(len(keys))):
         made = world.time(i)
         open_bucket(keys[i])
         if i in children:
@@ -403,45 +340,31 @@ def _snapshots(builder: Builder, world: World) -> None:
 def _snapshotter(builder: Builder, world: World) -> None:
     parents, count = world.parents, len(world.snapshots)
     names = [world.name(i) for i in range(count)]
-    numbers = [_uvarint(i + 1) for i in range(count)]
-    with _bucket(builder, b"v1"):
-        with _bucket(builder, b"parents") as put:
+    numbers = [uvarint(i + 1) for i in range(count)]
+    with nested(builder, b"v1"):
+        with nested(builder, b"parents") as put:
             links = (
                 (b"%b\0%b" % (numbers[p], numbers[i]), names[i]) for i, p in enumerate(parents) if p >= 0
             )
             for link, name in sorted(links):
                 put(link, name)
-        with _bucket(builder, b"snapshots", count) as put:
-            for i in _sorted(names, range(count)):
+        with nested(builder, b"snapshots", count) as put:
+            for i in in_order(names, range(count)):
                 made = world.time(i)
                 builder.open_bucket(names[i])
                 put(b"createdat", made)
                 put(b"id", numbers[i])
                 if i < world.committed:
-                    put(b"inodes", _svarint(3 + i % 400))
+                    put(b"inodes", svarint(3 + i % 400))
                     put(b"kind", COMMITTED)
                 else:
                     put(b"kind", ACTIVE if i < world.committed + world.mutable else VIEW)
                 if parents[i] >= 0:
                     put(b"parent", names[parents[i]])
                 if i < world.committed:
-                    put(b"size", _svarint(_size(i)))
+                    put(b"size", svarint(_size(i)))
                 put(b"updatedat", made)
                 builder.close_bucket()
-
-
-def _uvarint(number: int) -> bytes:
-    digits = bytearray()
-    while number > 127:
-        digits.append(number & 127 | 128)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)
-
-
-def _svarint(number: int) -> bytes:
-    """Of a number that is not negative."""
-    return _uvarint(2 * number)
 
 
 def main() -> None:
