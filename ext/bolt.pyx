@@ -1,4 +1,4 @@
-"""Reading bbolt files in memory: buckets, scans, check. The stub documents types."""
+"""Reading bbolt files in memory: buckets, scans, check. Types are in the stub."""
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -55,7 +55,7 @@ cdef extern from "bolt/check.h" nogil:
 
 @cython.final
 cdef class Column(Guarded):
-    """Byte strings that lie in memory owned by somebody else; absent entries are None. Read-only."""
+    """A read-only sequence of byte strings in memory that another object owns. Absent entries are None."""
 
     def __cinit__(self):
         self.spans = NULL
@@ -100,12 +100,12 @@ cdef c_bool handle_signals(void *context) noexcept nogil:
 
 @cython.final
 cdef class Reader(Guarded):
-    """A bbolt file in memory. Opening checks the meta pages; every other page is checked when it is read.
+    """A bbolt file in memory. Opening checks the meta pages; other pages are checked when first read.
 
-    `data` must stay as it is while the reader or anything made from it lives. `previous`: as it was before
-    the newest transaction. Raises `errors.CorruptDatabaseError` (spec bbolt-format, section 14). Whatever
-    reads many pages handles signals now and then, and raises what their handlers raise. `path` only names the
-    file in errors.
+    `data` must not change while the reader, or anything made from it, exists. `previous`: read the state
+    before the newest transaction. `path` is only used in error messages. Raises `errors.CorruptDatabaseError`
+    (spec bbolt-format, section 14). Long reads handle signals from time to time, and raise what the handlers
+    raise.
     """
 
     def __cinit__(self, data, str path="", bint previous=False):
@@ -148,17 +148,17 @@ cdef class Reader(Guarded):
 
     @property
     def page_size(self):
-        """Bytes of a page."""
+        """Page size in bytes."""
         return self.bolt.page_size
 
     @property
     def high_water(self):
-        """Pages in use end here (page number)."""
+        """Number of the first page after the pages in use."""
         return self.bolt.high_water
 
     @property
     def transaction(self):
-        """Number of the transaction that the file is read at."""
+        """Number of the transaction whose state is read."""
         return self.bolt.transaction
 
     @property
@@ -168,7 +168,7 @@ cdef class Reader(Guarded):
 
     @property
     def other_meta(self):
-        """Why the meta page that is not in use is invalid; "" if it is valid."""
+        """Why the other meta page is invalid; "" if it is valid."""
         return bkm_rule_text(self.bolt.other_meta).decode()
 
     @property
@@ -186,23 +186,23 @@ cdef Bucket make_bucket(Reader reader, bkm_bucket handle):
 
 @cython.final
 cdef class Bucket(Guarded):
-    """A bucket of a file, whose `Reader` is `reader`; made from that, the root bucket.
+    """A bucket of the file of `reader`. The constructor returns the root bucket.
 
-    Raises `errors.CorruptDatabaseError` on any damaged page it meets.
+    Methods raise `errors.CorruptDatabaseError` when they meet a damaged page.
     """
 
     def __cinit__(self, Reader reader not None):
-        # Valid from the start, however it is made: the root bucket.
+        # Valid from the start, however it is created: the root bucket.
         self.reader = reader
         self.handle = bkm_root_bucket(&reader.bolt)
 
     @property
     def sequence(self):
-        """The number that bbolt counts up for the bucket's user."""
+        """The bucket's sequence number, a counter that bbolt keeps for users."""
         return self.handle.sequence
 
     def get(self, bytes key not None):
-        """The value under `key`; None if there is none or if it is a bucket."""
+        """The value under `key`; None if the key is missing or a bucket."""
         cdef bkm_item item
         cdef c_bool found = False
         cdef bkm_span name = to_span(key)
@@ -217,7 +217,7 @@ cdef class Bucket(Guarded):
         return to_bytes(item.value)
 
     def bucket(self, *path):
-        """The bucket at `path` below this one; None if any step is missing or no bucket."""
+        """The bucket at `path` below this one; None if any step is missing or not a bucket."""
         cdef bkm_bucket handle = self.handle
         cdef bkm_bucket inner
         cdef bkm_span name
@@ -236,7 +236,7 @@ cdef class Bucket(Guarded):
         return make_bucket(self.reader, handle)
 
     def items(self, bytes start=b""):
-        """Keys in byte order from `start` on, each with its value or bucket."""
+        """Iterates over keys from `start` on, in byte order, each with its value or bucket."""
         return _Items(self, start)
 
 
@@ -283,7 +283,10 @@ cdef class _Items(GuardedIterator):
 
 
 def scan(Bucket bucket not None, paths):
-    """Walks the rows (child buckets) of `bucket`: their names, and for each path the values found there."""
+    """Reads a bucket as a table.
+
+    Returns the names of its child buckets (the rows) and a column for each path.
+    """
     cdef list steps = [tuple(path) for path in paths]
     cdef size_t total = sum(len(path) for path in steps)
     if any(not path for path in steps):
@@ -329,7 +332,7 @@ def scan(Bucket bucket not None, paths):
 
 @cython.final
 cdef class _Findings:
-    """What `check` has found so far, and what kept it from noting a finding."""
+    """What `check` has found so far, and the error that stopped it from recording a finding."""
 
     cdef list found
     cdef object error
@@ -352,7 +355,10 @@ cdef c_bool collect(void *context, uint64_t page, const char *text) noexcept nog
 
 
 def check(Reader reader not None):
-    """Every broken rule as (page number or -1, text); empty if the file is sound. Runs without the GIL."""
+    """Returns every broken rule as (page number or -1, text); empty if the file is sound.
+
+    Releases the GIL.
+    """
     cdef _Findings findings = _Findings()
     cdef bint ok
     reader.enter()

@@ -1,4 +1,4 @@
-"""Writing bbolt files: built anew, or rewritten with edits. The stub documents types."""
+"""Writing bbolt files: from scratch, or by rewriting another one with edits. Types are in the stub."""
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -55,13 +55,13 @@ cdef extern from "bolt/rewrite.h" nogil:
 
 
 cdef enum:
-    ALIGNMENT = 4096      # of blocks; what the system asks of memory that goes to a disk directly
-    BLOCK_SIZE = 4 << 20  # bytes; large enough for a disk to work at ease and for the calls to cost nothing
+    ALIGNMENT = 4096      # of blocks, as direct I/O requires
+    BLOCK_SIZE = 4 << 20  # bytes; large enough to keep a disk busy and make the cost of calls negligible
 
 
 @cython.final
 cdef class _Block:
-    """Memory that a builder fills, and a view of which its sink gets."""
+    """Memory that a builder fills and passes to its sink as a view."""
 
     def __cinit__(self, size_t size):
         size = (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
@@ -84,13 +84,13 @@ cdef c_bool call_sink(void *context, bkm_block *block, size_t size, size_t wante
 
 @cython.final
 cdef class Builder(Guarded):
-    """Writes one bbolt file bottom-up and front to back (spec bbolt-format, section 13).
+    """Writes one bbolt file bottom-up, from front to back (spec bbolt-format, section 13).
 
-    `sink` is called with blocks of bytes, in order; the first block begins with two pages of zeros, the
-    place of the meta pages that `finish` returns. The length of a block is a multiple of the page size, its
-    address one of 4096; it stays as it is until the sink returns from the call with the next one. Keys come
-    in byte order within a bucket; a violation raises ValueError. `fill` is the share of a page that is
-    filled, 0.5 to 1.0. Once a call has failed, each later one raises the same.
+    `sink` is called with blocks of bytes, in file order. The first block begins with two pages of zeros, to
+    be overwritten with the meta pages that `finish` returns. A block's length is a multiple of the page size,
+    and its address a multiple of 4096; it does not change until the sink's next call returns. Keys must be
+    added in byte order within a bucket; otherwise ValueError is raised. `fill` is the share of a page to
+    fill, 0.5 to 1.0. After a failure every later call raises the same error.
     """
 
     def __cinit__(self, sink, uint32_t page_size=4096, double fill=0.9):
@@ -130,7 +130,7 @@ cdef class Builder(Guarded):
         return ValueError(bkm_build_status_text(status).decode())
 
     def open_bucket(self, bytes key not None, uint64_t sequence=0):
-        """Begins a bucket in the one that is open; keys and buckets go into it until it is closed."""
+        """Opens a bucket inside the current one; keys and buckets go into it until it is closed."""
         cdef bkm_span name = to_span(key)
         self.enter()
         try:
@@ -140,7 +140,7 @@ cdef class Builder(Guarded):
             self.leave()
 
     def put(self, bytes key not None, bytes value not None):
-        """Adds a key with its value to the open bucket."""
+        """Adds a key and its value to the current bucket."""
         cdef bkm_span name = to_span(key)
         cdef bkm_span content = to_span(value)
         self.enter()
@@ -151,7 +151,7 @@ cdef class Builder(Guarded):
             self.leave()
 
     def close_bucket(self):
-        """Ends the innermost open bucket."""
+        """Closes the innermost open bucket."""
         self.enter()
         try:
             if not bkm_builder_close(self.builder):
@@ -160,10 +160,10 @@ cdef class Builder(Guarded):
             self.leave()
 
     def finish(self, uint64_t transaction=2):
-        """Ends the file; returns the bytes of pages 0 and 1, which belong at offset 0.
+        """Completes the file. Returns the bytes of pages 0 and 1, which belong at offset 0.
 
-        `transaction`: the number of the current one; a new file has 2, one that replaces another that of the
-        other and one more, so that nobody takes the one for the other.
+        `transaction`: the file's transaction number. It is 2 for a new file; a file that replaces another
+        takes the number after the other's, so that the two can't be confused.
         """
         if transaction < 2 or transaction == <uint64_t>-1:
             raise ValueError("transaction must be from 2 to 2**64 - 2")
@@ -179,12 +179,12 @@ cdef class Builder(Guarded):
 
 @cython.final
 cdef class _EditSource:
-    """Feeds the chunks of a Python iterator to the native rewrite."""
+    """Feeds chunks from a Python iterator to the native rewrite."""
 
     cdef object chunks
     cdef bytes chunk
     cdef object error
-    cdef Reader reader      # of the rewrite's source; None if it has none
+    cdef Reader reader      # reader of the source; None if there is no source
     cdef bint holds_reader
 
     def __cinit__(self, edits, Reader reader):
@@ -203,10 +203,10 @@ cdef class _EditSource:
             self.holds_reader = False
 
     cdef bint next_chunk(self, bkm_edits *edits):
-        # The edits of a plan are made from the file that is rewritten.
+        # A plan reads the file that is being rewritten while it produces edits.
         self.leave_reader()
         try:
-            self.chunk = self.made()
+            self.chunk = self.next_nonempty()
             self.enter_reader()
         except BaseException as error:
             self.error = error
@@ -215,11 +215,11 @@ cdef class _EditSource:
         edits.size = <size_t>len(self.chunk)
         return True
 
-    cdef bytes made(self):
-        """The next chunk that is not empty; an empty one at the end."""
+    cdef bytes next_nonempty(self):
+        """The next non-empty chunk; an empty one at the end."""
         for chunk in self.chunks:
             if type(chunk) is not bytes:
-                raise TypeError(f"a chunk of edits is bytes, not {type(chunk).__name__}")
+                raise TypeError(f"a chunk of edits must be bytes, not {type(chunk).__name__}")
             if chunk:
                 return chunk
         return b""
@@ -231,11 +231,10 @@ cdef c_bool refill(bkm_edits *edits) noexcept nogil:
 
 
 def rewrite(Bucket source, Builder builder not None, edits):
-    """Copies the tree below `source` into `builder` with `edits` applied; returns the number of edits that
-    changed something.
+    """Copies the tree below `source` into `builder`, with edits. Returns how many edits changed something.
 
-    `edits`: chunks of whole operations, sorted (see `buildkit_migrate.bolt.edits`). What they raise, and what
-    the sink of `builder` raises, comes out unchanged. If it fails, the builder is of no more use
+    `edits`: chunks of whole operations, sorted (see `buildkit_migrate.bolt.edits`). Errors of the iterator,
+    and of the builder's sink, are passed on unchanged. After a failure the builder can't be used any more
     (RuntimeError).
     """
     cdef _EditSource chunks = _EditSource(edits, None if source is None else source.reader)
@@ -256,7 +255,7 @@ def rewrite(Bucket source, Builder builder not None, edits):
         builder.enter()
         with nogil:
             result = bkm_rewrite(bolt, bucket, builder.builder, &stream)
-        # A builder remembers its own failures; of others it does not know that it has half of a file.
+        # A builder remembers its own failures, but does not know of others, which leave it with half a file.
         if result.status == BKM_REWRITE_OK or result.status == BKM_REWRITE_BUILD:
             builder.leave()
         else:
@@ -275,6 +274,6 @@ def rewrite(Bucket source, Builder builder not None, edits):
         key = to_bytes(result.key).decode(errors="backslashreplace")
         where = source.reader.path if source is not None else ""
         raise EditConflictError(
-            f"{where}: key {key!r} is a bucket where a value is needed, or the other way round"
+            f"{where}: key {key!r} is a bucket where a value is needed, or vice versa"
         )
     return result.changes

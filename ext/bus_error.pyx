@@ -1,4 +1,4 @@
-"""Handler of bus errors: accesses to a mapped file that was cut off. The stub documents types."""
+"""SIGBUS handler for accesses to a mapped file that was truncated. Types are in the stub."""
 
 from cpython.exc cimport PyErr_SetFromErrno
 
@@ -12,32 +12,32 @@ cdef extern from "core/bus_error_handler.h" nogil:
     void bkm_bus_error_remove()
 
 
-cdef tuple said = ()  # what the handler points at
+cdef tuple texts = ()  # keeps the texts that the handler points to alive
 
 
-cdef bkm_words words(bytes text) except *:
+cdef bkm_words as_words(bytes text) except *:
     return bkm_words(<const char *>text, <size_t>len(text))
 
 
 def install(bytes error not None, bytes output not None, int status):
-    """From now on, an access to a mapped file where it has been cut off (SIGBUS) ends the process.
+    """Installs a SIGBUS handler that ends the process when it reads a mapped file beyond its truncated end.
 
-    ``error`` is written to descriptor 2, ``output`` to 1, and the exit status is ``status``; no Python code
-    runs, and nothing is cleaned up. It is for a program that owns its process, not for a library. Raises
+    The handler writes ``error`` to descriptor 2 and ``output`` to 1, and exits with ``status``. It runs no
+    Python code and no cleanup, so it is for programs that own their process, not for libraries. Raises
     RuntimeError if it is installed already.
     """
-    global said
-    if said:
-        raise RuntimeError("the handler of bus errors is installed already")
-    said = (error, output)
-    if not bkm_bus_error_install(words(error), words(output), status):
-        said = ()
+    global texts
+    if texts:
+        raise RuntimeError("the SIGBUS handler is installed already")
+    texts = (error, output)
+    if not bkm_bus_error_install(as_words(error), as_words(output), status):
+        texts = ()
         PyErr_SetFromErrno(OSError)
 
 
 def remove():
-    """Give the signal back to who had it before; nothing if the handler is not installed."""
-    global said
-    if said:
+    """Restores the previous signal handler. Does nothing if this one is not installed."""
+    global texts
+    if texts:
         bkm_bus_error_remove()
-        said = ()
+        texts = ()

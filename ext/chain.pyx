@@ -1,4 +1,4 @@
-"""Chain ids of many records at once (buildkit-metadata, section 4, pass 4). The stub documents types."""
+"""Chain ids of many records at once (buildkit-metadata, section 4, pass 4). Types are in the stub."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -30,15 +30,15 @@ assert len(STATES) == BKM_CHAIN_STATES
 
 
 cdef int fill(bkm_span *spans, list values) except -1:
-    """Point ``spans`` at the bytes objects in ``values``, which must outlive them."""
+    """Points ``spans`` at the bytes objects in ``values``, which must outlive them."""
     cdef Py_ssize_t i
     cdef bytes value
     for i in range(len(values)):
         value = values[i]
         if value is None:
-            raise TypeError("a value is bytes, not None")
+            raise TypeError("a value must be bytes, not None")
         if PyBytes_GET_SIZE(value) > <Py_ssize_t>UINT32_MAX:
-            raise OverflowError("a value is shorter than 4 GiB")
+            raise OverflowError("a value must be shorter than 4 GiB")
         spans[i].data = <const uint8_t *>PyBytes_AS_STRING(value)
         spans[i].size = PyBytes_GET_SIZE(value)
     return 0
@@ -47,13 +47,13 @@ cdef int fill(bkm_span *spans, list values) except -1:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Batch(Guarded):
-    """Records packed once, for runs of the engine alone. The columns hold one value per record.
+    """Input of the chain engine, packed once for any number of runs. Each column holds one value per record.
 
-    ``parents``: index of the parent, -1 for none, -2 for one that has no record. ``diff_ids``, ``blobs``: b""
-    if absent; any bytes are hashed as they stand. ``given``: (chainID, blobChainID) that are in the store
-    already. ``skip``: true for records to leave out. ``kernel``: a name from ``sha256.kernels()``.
+    ``parents``: index of the parent; -1 for none, -2 for a parent that has no record. ``diff_ids``,
+    ``blobs``: b"" if absent; hashed as they are. ``given``: (chainID, blobChainID) already in the store.
+    ``skip``: true for records to leave out. ``kernel``: a name from ``sha256.kernels()``.
 
-    Raises ValueError for columns of different lengths, Error for a kernel that can't be used.
+    Raises ValueError if the columns differ in length, Error if the kernel can't be used.
     """
 
     cdef bkm_chain_input input
@@ -62,7 +62,7 @@ cdef class Batch(Guarded):
     cdef int32_t *parent
     cdef bkm_span *spans  # four columns
     cdef uint8_t *skip
-    cdef list held  # owns what the spans point at
+    cdef list held  # owns the bytes that the spans point to
 
     def __init__(self, parents, diff_ids, blobs, given=None, skip=None, kernel=None):
         cdef list parent_list = list(parents)
@@ -81,7 +81,7 @@ cdef class Batch(Guarded):
             raise OverflowError("too many records")
         self.kernel = select_kernel(kernel)
 
-        # One more than needed: an allocation of no bytes may be NULL.
+        # One more than needed, because an allocation of zero bytes may return NULL.
         self.parent = <int32_t *>calloc(count + 1, sizeof(int32_t))
         self.spans = <bkm_span *>calloc(4 * count + 1, sizeof(bkm_span))
         self.skip = <uint8_t *>calloc(count + 1, 1)
@@ -116,15 +116,15 @@ cdef class Batch(Guarded):
         free(self.output.state)
 
     def run(self, unsigned threads=1):
-        """Compute all ids, without the GIL, on up to so many threads; few records are done on one.
+        """Computes all ids, without the GIL, on at most this many threads; small batches use only one.
 
-        ValueError for a parent that is no index, -1 or -2.
+        Raises ValueError if a parent is neither an index nor -1 nor -2.
         """
         cdef bkm_chain_status status
         self.enter()
         with nogil:
             status = bkm_chain_run(&self.input, &self.output, self.kernel, threads)
-        self.leave()  # a run that fails changes nothing
+        self.leave()  # a failed run changes nothing
         if status == BKM_CHAIN_NO_MEMORY:
             raise MemoryError
         if status == BKM_CHAIN_BAD_INPUT:
@@ -135,12 +135,12 @@ cdef class Batch(Guarded):
         return self.input.count
 
     def states(self):
-        """A byte for each record, its place in STATES, as the last run left it."""
+        """One byte per record: its index in STATES, as of the last run."""
         self.idle()
         return PyBytes_FromStringAndSize(<const char *>self.output.state, self.input.count)
 
     def ids(self, Py_ssize_t record):
-        """(chainID, blobChainID) of a record, as the last run left them. IndexError if there is none."""
+        """(chainID, blobChainID) of a record, as of the last run. Raises IndexError."""
         cdef uint8_t space[BKM_ID_SIZE]
         self.idle()
         if record < 0 or record >= <Py_ssize_t>self.input.count:
@@ -149,12 +149,12 @@ cdef class Batch(Guarded):
         return chain, to_bytes(bkm_blob_chain_id(&self.input, &self.output, record, space))
 
     def results(self):
-        """(state, chainID, blobChainID) of each record, as the last run left them."""
+        """(state, chainID, blobChainID) of each record, as of the last run."""
         return [(STATES[state], *self.ids(i)) for i, state in enumerate(self.states())]
 
 
 def chain_ids(parents, diff_ids, blobs, given=None, skip=None, kernel=None, unsigned threads=1):
-    """(state, chainID, blobChainID) of each record; see Batch and its run for the arguments."""
+    """Computes (state, chainID, blobChainID) of each record. See Batch and Batch.run for the arguments."""
     batch = Batch(parents, diff_ids, blobs, given, skip, kernel)
     batch.run(threads)
     return batch.results()

@@ -1,4 +1,4 @@
-"""core/span.h, and spans of Python's bytes."""
+"""core/span.h, and conversion between spans and Python bytes."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
@@ -15,7 +15,7 @@ cdef inline bytes to_bytes(bkm_span span):
 
 
 cdef inline bkm_span to_span(bytes value) except *:
-    """The span lives as long as ``value``. Raises ValueError for what is too long for any file."""
+    """The span is valid as long as ``value`` lives. Raises ValueError if it is too long for any file."""
     cdef bkm_span span
     if len(value) > 0x7FFFFFFF:
         raise ValueError("keys and values must be shorter than 2 GiB")

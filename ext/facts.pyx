@@ -1,4 +1,4 @@
-"""What a plan is made from: the records of a v1 store, and what the containerd services say."""
+"""The inputs of a plan: the records of a v1 store, and the state of the containerd services."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t
@@ -23,18 +23,18 @@ from plan_records cimport (
 from plan_survey cimport bkm_survey_add_resource, bkm_survey_free, bkm_survey_read
 
 
-# Forms of a value; each is the number of texts that are needed of it.
+# Forms of a value. The number is also how many texts the plan needs of it.
 ANY_VALUE, STRING, MAPPING = range(3)
 
 
 @cython.final
 cdef class Records(Guarded):
-    """The records of the v1 store in `reader`, as columns over its file; none if there is no `_main`.
+    """The records of the v1 store in `reader`, as columns over its file; empty if there is no `_main` bucket.
 
-    Few values are not written as BuildKit writes them; `decode` is called for each of those, with its form
-    (ANY_VALUE, STRING or MAPPING) and its bytes. It returns the texts that the plan needs of it: none, the
-    string, or Blobsum and DiffID; nothing at all if the mapping is empty; and None if the value does not
-    decode, which is a problem of the plan, not an error. What it raises comes out.
+    `decode` is called for the few values that are not written exactly as BuildKit writes them, with the form
+    (ANY_VALUE, STRING or MAPPING) and the bytes. It returns the texts that the plan needs: none, the string,
+    or Blobsum and DiffID; an empty tuple for an empty mapping; None if the value can't be decoded, which the
+    plan reports as a fault. Its exceptions are passed on.
 
     Raises `errors.CorruptDatabaseError`.
     """
@@ -61,7 +61,7 @@ cdef class Records(Guarded):
         bkm_records_free(&self.records)
 
     cdef bint settle(self, size_t odd, decode) except -1:
-        """Decide a value that the native recogniser left open. False when out of memory."""
+        """Decodes a value that native code did not recognise. Returns False when out of memory."""
         cdef bkm_span text
         cdef bkm_span diff_id
         cdef uint32_t kind = self.records.odd[odd].kind
@@ -97,12 +97,12 @@ cdef class Records(Guarded):
 
 @cython.final
 cdef class Survey(Guarded):
-    """What the containerd services say, in any order.
+    """State of the containerd services, in any order.
 
-    `snapshots`: name, kind (as `model.Kind`), parent ("" if none), whether it has the gc.root label; `blobs`:
-    digest, whether it has the label, and its bytes (from 1 to 2**63 - 1; None if containerd does not say);
-    `leases`: id and resources, None for all that its record wants. Of two entries with one name, the last
-    counts. `expiring`: ids of leases with the gc.expire label.
+    `snapshots`: name, kind (as `model.Kind`), parent ("" if none), whether it has the gc.root label. `blobs`:
+    digest, whether it has the label, size in bytes (1 to 2**63 - 1; None if containerd does not know it).
+    `leases`: id and resources; None for all resources that its record needs. Of entries with the same name,
+    the last counts. `expiring`: ids of leases with the gc.expire label.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ cdef class Survey(Guarded):
 
     @property
     def snapshotter(self):
-        """Its name."""
+        """Name of the snapshotter."""
         self.idle()
         return self.stated_snapshotter
 
@@ -142,9 +142,9 @@ cdef class Survey(Guarded):
 
     @staticmethod
     def offline(Reader metadata not None, Reader snapshots, str namespace not None, str snapshotter not None):
-        """Read containerd's database and the snapshotter's own (spec containerd-metadata-db, section 5).
+        """Reads containerd's database and the snapshotter's (spec containerd-metadata-db, section 5).
 
-        A snapshot that the snapshotter's database does not have is left out, as containerd does. Raises
+        Snapshots that are missing in the snapshotter's database are skipped, as containerd does. Raises
         `errors.CorruptDatabaseError`.
         """
         cdef Survey survey = Survey.__new__(Survey)
@@ -174,7 +174,7 @@ cdef class Survey(Guarded):
         return survey
 
     cdef bkm_span *pack(self, list values) except NULL:
-        """The values one after the other in one block. ValueError for one that no file could hold."""
+        """Copies the values into one block. Raises ValueError for a value that is too long for any file."""
         if <size_t>len(values) > BKM_MAX_ROWS:
             raise ValueError(f"more than {BKM_MAX_ROWS} snapshots, blobs or leases are not supported")
         cdef bkm_span *spans = <bkm_span *>malloc((len(values) + 1) * sizeof(bkm_span))

@@ -1,4 +1,4 @@
-"""What all native objects have in common: misuse is an exception. The stub documents types."""
+"""Base class of all native objects, which turns misuse into exceptions. Types are in the stub."""
 
 
 cdef int refuse(Guarded guarded) except -1:
@@ -6,20 +6,20 @@ cdef int refuse(Guarded guarded) except -1:
     if guarded.use == NEW:
         raise TypeError(f"the {name} was not initialised")
     if guarded.use == FAILED:
-        raise RuntimeError(f"the {name} failed before and can't be used any more")
-    raise RuntimeError(f"the {name} is in use, by another thread or by the call that led to this one")
+        raise RuntimeError(f"the {name} can't be used after an earlier failure")
+    raise RuntimeError(f"the {name} is in use, by another thread or by an outer call")
 
 
 cdef int refuse_again(Guarded guarded) except -1:
-    raise TypeError(f"a {type(guarded).__name__} is initialised once")
+    raise TypeError(f"a {type(guarded).__name__} can only be initialised once")
 
 
 cdef class Guarded:
-    """A native object.
+    """Base class of native objects.
 
-    It refuses to be initialised twice, copied or pickled, or used before it is initialised (TypeError); and
-    to be used while a call of it runs, in another thread or from a callback, or after a call failed halfway
-    (RuntimeError).
+    Raises TypeError on an attempt to initialise an object twice, copy or pickle it, or use it before it is
+    initialised; RuntimeError on use during another call (in another thread or from a callback), or after a
+    call failed halfway.
     """
 
     def __init__(self, *_, **__):
@@ -31,7 +31,7 @@ cdef class Guarded:
 
 
 cdef class GuardedIterator(Guarded):
-    """An iterator that, once it has raised anything but StopIteration, doesn't go on."""
+    """An iterator that stays failed once it has raised anything but StopIteration."""
 
     def __iter__(self):
         return self

@@ -1,4 +1,4 @@
-"""Packed buckets, the entries of an LMDB store. The stub documents types."""
+"""Packed buckets, the entries of an LMDB store. Types are in the stub."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -68,8 +68,8 @@ cdef extern from "lmdb/check.h" nogil:
 
 LONG_KEY = 511
 cdef enum:
-    MAX_KEY = 511    # bytes of a key that every LMDB takes; an entry with such a key is a group
-    BATCH = 4 << 20  # bytes of the entries that are handed over at once
+    MAX_KEY = 511    # longest key that every LMDB build accepts; an entry with such a key is a group
+    BATCH = 4 << 20  # bytes of entries per batch
 
 
 cdef inline bytes with_tag(bytes tag, bkm_span name):
@@ -81,9 +81,10 @@ cdef inline bytes with_tag(bytes tag, bkm_span name):
 
 @cython.final
 cdef class Packer(Guarded):
-    """Turns buckets of a bolt file into entries of an LMDB store (docs/format.md).
+    """Converts buckets of a bolt file into entries of an LMDB store (docs/format.md).
 
-    A packer reads each page once: a second visit raises `errors.CorruptDatabaseError`, as any damage does.
+    A packer reads each page at most once: a second visit raises `errors.CorruptDatabaseError`, as any damage
+    does.
     """
 
     cdef Reader reader
@@ -100,16 +101,17 @@ cdef class Packer(Guarded):
         free(self.visited)
 
     def batches(self, Bucket bucket not None, bytes tag not None, frozenset skip=frozenset()):
-        """(Key, value) of all keys of `bucket` but the buckets in `skip`, in order, some MiB at a time.
+        """Iterates over (key, value) entries for all keys of `bucket`, in order, in batches of a few MiB.
 
-        Raises `errors.StorageError` for a bucket of 2 GiB or more.
+        `skip`: names of buckets to leave out. Raises `errors.StorageError` for a nested bucket of 2 GiB or
+        more.
         """
         if bucket.reader is not self.reader:
             raise ValueError("the bucket belongs to another reader")
         if len(tag) != 1:
-            raise ValueError("a tag is one byte")
+            raise ValueError("a tag must be one byte")
         if skip is not None and any([type(name) is not bytes for name in skip]):
-            raise TypeError("the names to skip are bytes")
+            raise TypeError("the names to skip must be bytes")
         return _Batches(self, bucket, tag, skip)
 
 
@@ -123,7 +125,7 @@ cdef class _Batches(GuardedIterator):
     cdef frozenset skip
     cdef bkm_cursor cursor
     cdef bint started
-    cdef bytes group_key  # of the group whose items are in `group`, None if there is none
+    cdef bytes group_key  # key of the open group, whose items are in `group`; None if no group is open
     cdef bkm_buffer group
     cdef bkm_buffer node
 
@@ -143,7 +145,7 @@ cdef class _Batches(GuardedIterator):
             return self.packer.reader.failure()
         if status == BKM_PACK_NO_MEMORY:
             return MemoryError()
-        return StorageError(f"{self.packer.reader.path}: a bucket of 2 GiB or more fits no LMDB store")
+        return StorageError(f"{self.packer.reader.path}: a bucket of 2 GiB or more is too large for LMDB")
 
     cdef list end_group(self, list batch):
         if self.group_key is not None:
@@ -156,7 +158,7 @@ cdef class _Batches(GuardedIterator):
         return batch
 
     cdef size_t add(self, list batch, bkm_item item, uint64_t page) except? 0:
-        """Adds an item to the batch or to the open group; returns its size."""
+        """Adds an item to the batch or to the open group. Returns its size."""
         cdef bkm_bolt *bolt = &self.packer.reader.bolt
         cdef bkm_pack_status status
         cdef bkm_span name = item.key
@@ -185,7 +187,7 @@ cdef class _Batches(GuardedIterator):
         if status != BKM_PACK_OK:
             raise self.failure(status)
         if self.group.size > 0x7FFFFFFF:
-            raise StorageError(f"{self.packer.reader.path}: too many long keys with one beginning")
+            raise StorageError(f"{self.packer.reader.path}: too many long keys with the same prefix")
         return self.group.size - before + name.size
 
     cdef object step(self):
@@ -196,7 +198,7 @@ cdef class _Batches(GuardedIterator):
             try:
                 batch = self.next_batch()
             except BaseException:
-                self.packer.fail()  # pages count as visited that were read in part
+                self.packer.fail()  # some pages are marked as visited but were only partly read
                 raise
             self.packer.leave()
         finally:
@@ -235,7 +237,7 @@ cdef int push_node(Builder builder, str path, bytes key, bkm_span name, bkm_span
     builder.enter()
     status = bkm_push(builder.builder, name, node)
     if status == BKM_PUSH_MALFORMED:
-        builder.fail()  # the node may be there in part
+        builder.fail()  # the node may have been written in part
     else:
         builder.leave()
     if status == BKM_PUSH_OK:
@@ -248,21 +250,21 @@ cdef int push_node(Builder builder, str path, bytes key, bkm_span name, bkm_span
 
 
 def push(Builder builder not None, bytes name not None, bytes node not None, str path=""):
-    """Puts a node into the bucket that is open in `builder`.
+    """Adds a node to the open bucket of `builder`.
 
-    Raises `errors.CorruptDatabaseError`, which names `path`, if it is malformed.
+    Raises `errors.CorruptDatabaseError`, naming `path`, if it is malformed.
     """
     push_node(builder, path, name, to_span(name), to_span(node))
 
 
 def push_all(Builder builder not None, pairs, bytes tag not None, str path=""):
-    """Pushes entries of an LMDB store up to the first with another tag. Raises as `push` does."""
+    """Pushes entries of an LMDB store, up to the first with another tag. Raises the same errors as `push`."""
     cdef bkm_span name, node
     cdef bytes key, value
     for pair in pairs:
         key, value = pair
         if key is None or value is None:
-            raise TypeError("keys and values are bytes, not None")
+            raise TypeError("keys and values must be bytes, not None")
         if PyBytes_GET_SIZE(key) < 2 or not key.startswith(tag):
             return
         name = to_span(key)
@@ -278,7 +280,7 @@ def push_all(Builder builder not None, pairs, bytes tag not None, str path=""):
 
 
 def unpack_items(bytes items not None, bytes key=b"", str path=""):
-    """The items of a group: keys and nodes. Raises as `unpack` does."""
+    """Decodes a group into keys and nodes. Raises the same errors as `unpack`."""
     cdef bkm_unpacker unpacker
     cdef bkm_span name, node
     cdef bkm_unpack_status status
@@ -296,9 +298,9 @@ def unpack_items(bytes items not None, bytes key=b"", str path=""):
 
 
 def unpack(bytes node not None, bytes key=b"", str path=""):
-    """The value that a node is, or sequence and items of the bucket.
+    """Decodes a node into a value, or the sequence number and items of a bucket.
 
-    Raises `errors.CorruptDatabaseError`, which names `path` and `key`, if it is malformed.
+    Raises `errors.CorruptDatabaseError`, naming `path` and `key`, if it is malformed.
     """
     cdef c_bool bucket = False
     cdef uint64_t sequence = 0
@@ -310,9 +312,9 @@ def unpack(bytes node not None, bytes key=b"", str path=""):
 
 
 def check_lmdb(data, str path=""):
-    """Walks all pages in use of an LMDB file in memory.
+    """Checks all pages in use of an LMDB file in memory, because LMDB itself follows page numbers unchecked.
 
-    LMDB itself follows what it finds without looking. Raises `errors.CorruptDatabaseError`.
+    Raises `errors.CorruptDatabaseError`.
     """
     cdef const unsigned char[::1] view = data
     cdef const uint8_t *start = &view[0] if view.shape[0] else NULL

@@ -110,7 +110,7 @@ cdef extern from "plan/edits.h" nogil:
     void bkm_containerd_edits_free(bkm_containerd_edits *edits)
 
 
-# What is wrong with a record.
+# Codes of faults.
 REPAIRED = BKM_REPAIRED
 BAD_ID = BKM_BAD_ID
 UNDECODABLE = BKM_UNDECODABLE
@@ -125,16 +125,16 @@ PARENT_CYCLE = BKM_PARENT_CYCLE
 TARGET_DROPPED = BKM_TARGET_DROPPED
 PARENT_DROPPED = BKM_PARENT_DROPPED
 
-# What is odd about a record that is kept.
+# Codes of oddities: findings about records that are migrated all the same.
 EMPTY_BLOB_MAPPING, NO_BLOB_SIZE, PARENT_WITHOUT_RECORD = range(3)
 
 
 @cython.final
 cdef class Plan(Guarded):
-    """All that a migration will do (spec buildkit-metadata, sections 4 and 5); equal to `oracle.plan`.
+    """Everything that a migration will do (spec buildkit-metadata, sections 4 and 5); equal to `oracle.plan`.
 
-    `upstream_exact`: without the sizes of blobs, which upstream does not write. Records are numbered in the
-    order of their ids; what takes a number raises IndexError.
+    `upstream_exact`: omit the sizes of blobs, which upstream does not write. Records are numbered in the
+    order of their ids; methods that take a number raise IndexError.
     """
 
     cdef bkm_plan plan
@@ -161,22 +161,26 @@ cdef class Plan(Guarded):
 
     @property
     def counts(self):
-        """How many there are of each.
+        """Counts for the report.
 
-        records; snapshots_needed (by records without an equal-mutable one), snapshots_found (of these); kept,
-        dropped; of those kept: committed, blobs (that get blob keys), blob_sizes (with the size), chains
+        All records: records, snapshots_needed (records without an equal-mutable target), snapshots_found
+        (those of them with a snapshot), kept, dropped.
+
+        Of the kept records: committed, blobs (that get blob keys), blob_sizes (that get the size), chains
         (that get new chain ids), leases_to_create, leases_to_keep (that lose the gc.expire label),
-        resources_to_add; unlabel_snapshots (views included), unlabel_blobs, views (that lose the label);
-        labels_left_snapshots, labels_left_blobs (that keep it).
+        resources_to_add.
+
+        gc.root labels: unlabel_snapshots (views included), unlabel_blobs and views lose the label;
+        labels_left_snapshots and labels_left_blobs keep it.
         """
         cdef dict counts = self.plan.counts
         counts["dropped"] = counts["records"] - counts["kept"]
         return counts
 
     def faults(self):
-        """Id, code of what is wrong, and the key, target, blob or parent that it is about ("" if none).
+        """(Id, fault code, key or target or blob or parent concerned; "" if none), sorted by id.
 
-        One for each record that is dropped or REPAIRED, sorted by id.
+        One for each record that is dropped or REPAIRED.
         """
         cdef size_t i
         cdef size_t count = self.records.records.count
@@ -213,7 +217,7 @@ cdef class Plan(Guarded):
         return to_bytes(self.records.records.id[record])
 
     def oddities(self):
-        """Id and code of all that is odd about records that are kept, sorted by id."""
+        """(Id, oddity code) of the kept records, sorted by id."""
         cdef size_t i
         found = []
         for i in range(self.records.records.count):
@@ -236,21 +240,24 @@ cdef class Plan(Guarded):
         return to_bytes(bkm_blob_chain_id(&self.plan.chain_input, &self.plan.chains, record, space))
 
     def is_dropped(self, Py_ssize_t index):
-        """Whether the record can't be migrated; then it has nothing of what follows but its id."""
+        """Whether the record can't be migrated.
+
+        The methods below return empty results for it, except for its id.
+        """
         if index < 0 or <size_t>index >= self.records.records.count:
             raise IndexError("record index out of range")
         return bool(bkm_plan_dropped(&self.plan, index))
 
     def is_committed(self, Py_ssize_t index):
-        """Whether its snapshot is marked as committed."""
+        """Whether the record's snapshot is marked as committed."""
         return not self.is_dropped(index) and bool(self.plan.flags[index] & BKM_PUT_COMMITTED)
 
     def writes_chain(self, Py_ssize_t index):
-        """Whether it gets new chain ids, and the entries of the index for them."""
+        """Whether the record gets new chain ids and index entries for them."""
         return not self.is_dropped(index) and bool(bkm_plan_writes_chain(&self.plan, index))
 
     def texts(self, Py_ssize_t index):
-        """Its id, parent, blob, diffID, chainID and blobChainID after the migration; "" where it has none."""
+        """Id, parent, blob, diffID, chainID and blobChainID after the migration; "" where there is none."""
         if self.is_dropped(index):
             return self.id(index), b"", b"", b"", b"", b""
         cdef size_t record = index
@@ -264,10 +271,10 @@ cdef class Plan(Guarded):
         )
 
     def puts(self, Py_ssize_t index):
-        """The keys that it gets, each with its exact value."""
+        """The metadata keys that the record gets, with exact values."""
         if self.is_dropped(index):
             return {}
-        # Read back from the operations, so that what is shown is what is written.
+        # Decoded from the actual operations, so that what is shown is what is written.
         cdef bytes operations = self.put_operations(index)
         found = {}
         at = 0
@@ -277,7 +284,7 @@ cdef class Plan(Guarded):
         return found
 
     def lease(self, Py_ssize_t index):
-        """Whether its lease is created, whether it is kept from expiring, and the resources that it gets."""
+        """(Whether to create the record's lease, whether to stop it from expiring, resources to add)."""
         if self.is_dropped(index):
             return False, False, frozenset()
         cdef size_t record = index
@@ -302,14 +309,14 @@ cdef class Plan(Guarded):
         return frozenset(resources)
 
     def leases(self):
-        """Lease id, whether to create it, resources to add; leases with nothing to do are left out."""
+        """(Lease id, whether to create it, resources to add) of all leases that need work."""
         cdef size_t i
         for i in range(self.records.records.count):
             if self.plan.flags[i] & (BKM_CREATE_LEASE | BKM_KEEP_LEASE | BKM_ADD_SNAPSHOT | BKM_ADD_CONTENT):
                 yield self.id(i), bool(self.plan.flags[i] & BKM_CREATE_LEASE), self.resources(i)
 
     def kept_leases(self):
-        """Ids of leases that exist and lose the gc.expire label, sorted. `leases` has them, too."""
+        """Ids of existing leases that lose the gc.expire label, sorted. `leases` includes them."""
         cdef size_t i
         for i in range(self.records.records.count):
             if self.plan.flags[i] & BKM_KEEP_LEASE:
@@ -330,23 +337,23 @@ cdef class Plan(Guarded):
                 yield to_bytes(self.survey.survey.blob[i])
 
     def store_edits(self):
-        """Edits of the root bucket of the v1 store that make it the v2 store, in chunks for `rewrite`.
+        """Edits of the v1 store's root bucket that turn it into the v2 store, in chunks for `rewrite`.
 
-        Raises `errors.CorruptDatabaseError`, as they need the store's index.
+        Raises `errors.CorruptDatabaseError`, as the store's index must be read.
         """
         return _StoreEdits(self)
 
     def containerd_edits(self, bytes created not None, bytes flat not None):
         """Edits of the root bucket of containerd's database (spec containerd-metadata-db, section 6).
 
-        `created`: the time that leases get as theirs, as containerd stores it; `flat`: the same time as the
-        text of a label. Nothing if nothing is to be done.
+        `created`: creation time of new leases, in containerd's binary form; `flat`: the same time as text,
+        for a label. Yields nothing if there is nothing to do.
         """
         return _ContainerdEdits(self, created, flat)
 
 
 cdef tuple sized(bytes stream, Py_ssize_t at):
-    """The sized bytes that begin at ``at``, and where they end."""
+    """Returns the length-prefixed bytes at ``at``, and their end."""
     start = at + 4
     end = start + int.from_bytes(stream[at:start], "little")
     return stream[start:end], end
@@ -385,7 +392,7 @@ cdef class _ContainerdEdits(GuardedIterator):
     cdef bkm_containerd_edits *edits
     cdef bkm_operations out
     cdef Plan plan
-    cdef tuple owned  # what the spans of the terms point at
+    cdef tuple owned  # keeps the memory behind the spans of the terms alive
 
     def __cinit__(self, Plan plan not None, bytes created not None, bytes flat not None):
         cdef bkm_containerd_terms terms

@@ -1,4 +1,4 @@
-"""SHA-256 of many messages at once, on the fastest kernel that the processor has."""
+"""SHA-256 of many messages at once, with the fastest kernel that the processor supports."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport UINT32_MAX, uint8_t
@@ -37,19 +37,19 @@ def kernels():
 
 
 def active():
-    """Name of the kernel that is used when none is asked for.
+    """Name of the default kernel.
 
-    It is the one that ``BUILDKIT_MIGRATE_SHA256`` demands, else the fastest. Raises Error when the demanded
-    one does not exist or can't run here, NativeSelfTestError when it gives a wrong digest.
+    That is the one named by ``BUILDKIT_MIGRATE_SHA256``, or else the fastest. Raises Error if the named
+    kernel does not exist or can't run here, NativeSelfTestError if the kernel computes wrong digests.
     """
     return select_kernel(None).name.decode()
 
 
 def digest_many(messages, kernel=None):
-    """The 32-byte SHA-256 digests of ``messages``, in their order. Hashes without the GIL.
+    """Returns the 32-byte SHA-256 digests of ``messages``, in order. Releases the GIL.
 
-    ``kernel``: a name from ``kernels()``; None means ``active()``. A message is shorter than 4 GiB
-    (OverflowError). Raises as ``active`` does.
+    ``kernel``: a name from ``kernels()``; None means ``active()``. Messages must be shorter than 4 GiB
+    (OverflowError). Otherwise raises the same errors as ``active``.
     """
     cdef const bkm_sha256_kernel *chosen = select_kernel(kernel)
     cdef list held = list(messages)
@@ -64,10 +64,10 @@ def digest_many(messages, kernel=None):
         for i in range(count):
             message = held[i]
             if message is None:
-                raise TypeError("a message is bytes, not None")
+                raise TypeError("a message must be bytes, not None")
             size = PyBytes_GET_SIZE(message)
             if size > <Py_ssize_t>UINT32_MAX:
-                raise OverflowError("a message is shorter than 4 GiB")
+                raise OverflowError("a message must be shorter than 4 GiB")
             spans[i].data = <const uint8_t *>PyBytes_AS_STRING(message)
             spans[i].size = size
         with nogil:
@@ -79,9 +79,9 @@ def digest_many(messages, kernel=None):
 
 
 def self_test(str kernel not None, answers=None):
-    """Run the known answers through ``kernel``, in every lane; NativeSelfTestError if one is wrong.
+    """Runs the known-answer test in every lane of ``kernel``. Raises NativeSelfTestError if it fails.
 
-    ``answers``: digests to expect in place of those in KNOWN_ANSWERS, in the same order.
+    ``answers``: digests to expect instead of those in KNOWN_ANSWERS, in the same order.
     """
     cdef digest_bytes expected[BKM_SHA256_ANSWERS]
     cdef const bkm_sha256_kernel *chosen = select_kernel(kernel)
@@ -94,4 +94,4 @@ def self_test(str kernel not None, answers=None):
         answer = digests[i]
         memcpy(expected[i], PyBytes_AS_STRING(answer), BKM_SHA256_DIGEST)
     if not bkm_sha256_self_test(chosen.compress, <const digest_bytes *>expected):
-        raise NativeSelfTestError(f"SHA-256 kernel {kernel!r} gives wrong digests")
+        raise NativeSelfTestError(f"SHA-256 kernel {kernel!r} computes wrong digests")

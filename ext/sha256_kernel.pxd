@@ -1,4 +1,5 @@
-"""The C face of the SHA-256 kernels, and their choice with errors raised, for every module that hashes."""
+"""C interface of the SHA-256 kernels, and their selection with Python errors, for every module that hashes.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
@@ -43,9 +44,9 @@ cdef extern from "sha256/sha256.h":
 
 
 cdef inline const bkm_sha256_kernel *select_kernel(str name) except NULL:
-    """The kernel called ``name``; for None the one that the environment demands, else the fastest.
+    """Returns the kernel called ``name``; for None the one named by the environment, or else the fastest.
 
-    Raises Error for a kernel that does not exist or can't run here, NativeSelfTestError for a faulty one.
+    Raises Error if the kernel does not exist or can't run here, NativeSelfTestError if it is faulty.
     """
     from buildkit_migrate.errors import Error, NativeSelfTestError
 
@@ -64,7 +65,7 @@ cdef inline const bkm_sha256_kernel *select_kernel(str name) except NULL:
     if status == BKM_SHA256_OK:
         return kernel
     if status == BKM_SHA256_WRONG:
-        raise NativeSelfTestError(f"SHA-256 kernel {kernel.name.decode()!r} gives wrong digests")
+        raise NativeSelfTestError(f"SHA-256 kernel {kernel.name.decode()!r} computes wrong digests")
     names = ", ".join([usable[i].name.decode() for i in range(bkm_sha256_usable(usable))])
     problem = "does not exist" if status == BKM_SHA256_UNKNOWN else "can't run on this processor"
     raise Error(

@@ -15,18 +15,18 @@ typedef struct {
     uint32_t key_size;
 } branch_entry;
 
-/* One level of branch pages being filled. Entries [0, closed) make up a full page that waits until two
- * more entries are there, so that no page ever gets a single child (section 5, rule 2). */
+/* One level of branch pages being filled. Entries [0, closed) form a full page that is held back until two
+ * more entries follow, so that no page ever gets a single child (section 5, rule 2). */
 typedef struct {
     bkm_buffer keys;
     branch_entry *entries;
     uint32_t count;
     size_t capacity;
     uint32_t closed;
-    size_t open_size;     /* bytes of the page made of the entries after `closed` */
+    size_t open_size;     /* size in bytes of the page formed by the entries after `closed` */
 } branch_level;
 
-/* One open bucket. */
+/* An open bucket. */
 typedef struct {
     bkm_buffer name;
     uint64_t sequence;
@@ -34,11 +34,11 @@ typedef struct {
     leaf_entry *entries;
     uint32_t count;
     size_t capacity;
-    size_t last_key;      /* offset in data of the last key */
-    bkm_buffer last_flushed; /* last key of the leaf written before, for the order test */
-    bool paged;           /* a leaf was written, or a nested bucket came: not inline */
+    size_t last_key;      /* offset of the last key in data */
+    bkm_buffer last_flushed; /* last key of the previous leaf, to check the order */
+    bool paged;           /* not inline: a leaf was written, or it has a nested bucket */
     branch_level *levels;
-    size_t room;          /* for levels */
+    size_t room;          /* allocated levels in the array */
     int depth;            /* levels in use */
     int allocated;
 } bucket;
@@ -51,7 +51,7 @@ struct bkm_builder {
     bkm_build_status status;
     uint64_t next_page;
     bkm_block block;
-    size_t filled;        /* bytes of the block */
+    size_t filled;        /* bytes of the block in use */
     int nesting;          /* index of the innermost open bucket; 0 is the root */
     bucket buckets[BKM_MAX_NESTING + 1];
 };
@@ -108,7 +108,7 @@ static bool grow(bkm_builder *builder, void *array, uint32_t count, size_t *capa
 
 /* ---- pages ---- */
 
-/* Hands over what is in the block, for one with room for `wanted` bytes. */
+/* Passes the block to the sink, and gets one with room for `wanted` bytes. */
 static bool next_block(bkm_builder *builder, size_t wanted)
 {
     if (!builder->sink(builder->context, &builder->block, builder->filled, wanted))
@@ -117,7 +117,7 @@ static bool next_block(bkm_builder *builder, size_t wanted)
     return true;
 }
 
-/* The next `bytes` of the file, zeroed; NULL if that failed. */
+/* The next `bytes` of the file, zeroed; NULL on failure. */
 static uint8_t *take(bkm_builder *builder, size_t bytes)
 {
     if (builder->block.capacity - builder->filled < bytes && !next_block(builder, bytes))
@@ -128,7 +128,7 @@ static uint8_t *take(bkm_builder *builder, size_t bytes)
     return place;
 }
 
-/* Begins a page run for `size` bytes (header included); returns where to write it, zeroed, or NULL. */
+/* Starts a run of pages for `size` bytes (header included). Returns its address, zeroed, or NULL. */
 static uint8_t *new_run(bkm_builder *builder, uint16_t flags, uint32_t count, size_t size, uint64_t *id)
 {
     uint64_t pages = size ? (size + builder->page_size - 1) / builder->page_size : 1;
@@ -144,7 +144,7 @@ static uint8_t *new_run(bkm_builder *builder, uint16_t flags, uint32_t count, si
     return page;
 }
 
-/* Writes the element table and the data of a leaf page behind its header. */
+/* Writes the element table and data of a leaf page after its header. */
 static void fill_leaf(uint8_t *page, const leaf_entry *entries, uint32_t count, const bkm_buffer *data)
 {
     uint8_t *element = page + BKM_PAGE_HEADER;
@@ -168,7 +168,7 @@ static size_t leaf_size(const bucket *bucket)
 static bool add_branch(bkm_builder *builder, bucket *bucket, int level, const uint8_t *key, uint32_t key_size,
                        uint64_t child);
 
-/* Writes entries [0, count) of a level as a page, tells the level above, and removes them. */
+/* Writes entries [0, count) of a level as a page, adds it to the level above, and removes the entries. */
 static bool write_branch(bkm_builder *builder, bucket *bucket, int index, uint32_t count)
 {
     branch_level *level = &bucket->levels[index];
@@ -217,7 +217,8 @@ static bool add_branch(bkm_builder *builder, bucket *bucket, int index, const ui
     uint32_t open = level->count - level->closed;
     bool full = level->open_size + size > builder->fill || open == BKM_MAX_ELEMENTS;
     if (open >= 2 && full) {
-        /* The open page is full. The page before it, if any, need not wait longer: two entries follow it. */
+        /* The open page is full. The held-back page before it, if any, can be written now: two entries
+         * follow it. */
         if (level->closed && !write_branch(builder, bucket, index, level->closed))
             return false;
         level = &bucket->levels[index];
@@ -232,12 +233,13 @@ static bool add_branch(bkm_builder *builder, bucket *bucket, int index, const ui
     return true;
 }
 
-/* Ends all levels from the lowest up; returns the root page of the bucket. */
+/* Completes all levels from the bottom up. Returns the bucket's root page. */
 static bool finish_branches(bkm_builder *builder, bucket *bucket, uint64_t *root)
 {
     for (int index = 0;; index++) {
         branch_level *level = &bucket->levels[index];
-        /* Entries that went up already make this level's total more than one even if one is left. */
+        /* A single entry is the root, unless this level was written in part already and so has a level
+         * above. */
         if (level->count == 1 && index + 1 == bucket->depth) {
             *root = level->entries[0].child;
             level->count = 0;
@@ -248,7 +250,8 @@ static bool finish_branches(bkm_builder *builder, bucket *bucket, uint64_t *root
         uint32_t open = level->count - level->closed;
         uint32_t first = level->closed;
         if (first && open == 1) {
-            /* A page of one entry: take one over from the page before, or become part of it. */
+            /* The last page has a single entry: it takes over one from the page before, or is merged into
+             * it. */
             first = first > 2 ? first - 1 : level->count;
         }
         if (first && !write_branch(builder, bucket, index, first))
@@ -303,7 +306,7 @@ static bool check_key(bkm_builder *builder, bkm_span key)
     return check_order(builder, &builder->buckets[builder->nesting], key);
 }
 
-/* Adds an element to the innermost bucket's leaf; returns where its value goes, or NULL. */
+/* Adds an element to the innermost bucket's leaf. Returns where to write its value, or NULL. */
 static uint8_t *add_element(bkm_builder *builder, uint32_t flags, bkm_span key, size_t value_size)
 {
     bucket *bucket = &builder->buckets[builder->nesting];
@@ -312,7 +315,7 @@ static uint8_t *add_element(bkm_builder *builder, uint32_t flags, bkm_span key, 
         return NULL;
     }
     size_t size = BKM_LEAF_ELEMENT + key.size + value_size;
-    /* The fill is at least half a page, so what may become an inline bucket is never flushed here. */
+    /* `fill` is at least half a page, so a bucket that may become inline is never flushed here. */
     if (bucket->count && (leaf_size(bucket) + size > builder->fill || bucket->count == BKM_MAX_ELEMENTS) &&
         !flush_leaf(builder, bucket))
         return NULL;
@@ -368,7 +371,7 @@ bool bkm_builder_open(bkm_builder *builder, bkm_span key, uint64_t sequence)
     return append(builder, &inner->name, key.data, key.size);
 }
 
-/* Writes what is left of a bucket that is not inline; gives its root page. */
+/* Writes the rest of a bucket that is not inline. Returns its root page. */
 static bool finish_bucket(bkm_builder *builder, bucket *bucket, uint64_t *root)
 {
     if ((bucket->count || bucket->depth == 0) && !flush_leaf(builder, bucket))
@@ -442,7 +445,8 @@ bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas, uint64_t transacti
     if (!finish_bucket(builder, &builder->buckets[0], &root) ||
         !new_run(builder, BKM_PAGE_FREELIST, 0, 0, &freelist) || !next_block(builder, 0))
         return false;
-    /* A transaction goes to the page of its parity; the next one leaves the current one alone (section 13). */
+    /* The parity of a transaction selects its meta page, so the next one won't overwrite the current one
+     * (section 13). */
     for (uint64_t one = transaction - 1; one <= transaction; one++)
         write_meta(builder, metas + (one & 1) * (size_t)builder->page_size, one & 1, one, root, freelist);
     builder->status = BKM_BUILD_FINISHED;
@@ -458,7 +462,7 @@ bkm_builder *bkm_builder_new(uint32_t page_size, uint32_t fill, bkm_sink sink, v
     builder->fill = fill;
     builder->sink = sink;
     builder->context = context;
-    if (!take(builder, 2 * (size_t)page_size)) { /* the place of the meta pages */
+    if (!take(builder, 2 * (size_t)page_size)) { /* room for the meta pages */
         bkm_builder_free(builder);
         return NULL;
     }

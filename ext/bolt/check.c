@@ -4,20 +4,20 @@
 
 #include "core/bits.h"
 
-/* A few damaged bytes can break a rule at every page of a large file. */
+/* A few damaged bytes can break a rule on every page of a large file. */
 enum { MOST_FINDINGS = 10000 };
 
 typedef struct {
     bkm_bolt *bolt;
-    uint8_t *used;         /* bitmap: reached by the trees, the free list's own pages, the meta pages */
-    uint8_t *free;         /* bitmap: named by the free list */
+    uint8_t *used;         /* bitmap: pages of trees, of the free list itself, and meta pages */
+    uint8_t *free;         /* bitmap: pages listed as free */
     bkm_report report;
     void *context;
     uint32_t findings;
     bool stopped;
 } checker;
 
-/* What the walk of one bucket's tree has to agree on. */
+/* State of the walk through one bucket's tree. */
 typedef struct {
     int leaf_depth;        /* 0 = not known yet */
     int nesting;
@@ -34,7 +34,7 @@ static void found(checker *c, uint64_t page, const char *text)
     c->stopped = !c->report(c->context, page, text);
 }
 
-/* The rule that the reader found broken; an interrupt is none. */
+/* Reports the rule that the reader found broken; an interrupt is not one. */
 static void found_by_reader(checker *c, uint64_t page)
 {
     if (c->bolt->rule == BKM_INTERRUPTED)
@@ -49,7 +49,8 @@ static bool test_and_set(uint8_t *bitmap, uint64_t page)
     return was;
 }
 
-/* Ends at the first page that is in use already, so that all calls together are linear in the file's size. */
+/* Marks pages as used. Stops at the first page in use already, so that all calls together are linear in
+ * the file's size. */
 static bool use_pages(checker *c, uint64_t id, uint64_t pages)
 {
     for (uint64_t page = id; page < id + pages; page++)
@@ -78,12 +79,12 @@ static void check_nested(checker *c, const bkm_page *page, int nesting)
     }
 }
 
-/* Checks the page and all below it. `key` is the branch key that led here (data == NULL at the root), `bound`
- * the key that all keys must stay below (data == NULL: none). */
+/* Checks a page and everything below it. `key` is the branch key that led here (data == NULL at the root).
+ * All keys must be smaller than `bound` (data == NULL: no limit). */
 static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key, bkm_span bound)
 {
     bkm_page page;
-    /* In use before it is looked at: a damaged page, too, is looked at once, whatever leads to it. */
+    /* Marked as used before it is checked, so that even a damaged page is checked only once. */
     if (id < c->bolt->high_water && !use_pages(c, id, 1))
         return;
     if (!bkm_page_at(c->bolt, id, &page)) {
@@ -184,7 +185,7 @@ static void check_accounts(checker *c)
         bool is_free = bkm_bits_have(c->free, id);
         if (used && is_free)
             found(c, id, "in use and named by the free list");
-        /* Without a stored list bbolt derives it, so nothing can be leaked. */
+        /* If no free list is stored, bbolt derives it, so no page can be leaked. */
         if (!used && !is_free && c->bolt->freelist != BKM_NO_FREELIST)
             found(c, id, "neither in use nor free");
     }

@@ -4,12 +4,13 @@
 
 #include "bolt/reader.h"
 
-/* Takes one finding. `page` is BKM_NO_PAGE if it is about the file. False ends the check. */
+/* Receives a finding. `page` is BKM_NO_PAGE if it concerns the whole file. Returning false ends the check. */
 typedef bool (*bkm_report)(void *context, uint64_t page, const char *text);
 
-/* Reports everything that bbolt's own check would, and what it misses: branch pages with one child, branch
- * keys that differ from their child's first key, uneven depth, empty leaves. Goes on after a finding, up to
- * ten thousand of them. False when `report` says so, else with bolt->rule set: out of memory or interrupted. */
+/* Reports everything that bbolt's own check would report, and what it misses: branch pages with one child,
+ * branch keys that differ from their child's first key, uneven depth, empty leaves. Continues after a
+ * finding, up to ten thousand. Returns false if `report` did, or with bolt->rule set when out of memory or
+ * interrupted. */
 bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context);
 
 #endif

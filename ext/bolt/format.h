@@ -23,7 +23,7 @@ enum {
 
     BKM_MIN_PAGE_SIZE = 1024,
     BKM_MAX_PAGE_SIZE = 16 << 20,
-    BKM_META_END = 80,      /* bytes of a meta page that mean something */
+    BKM_META_END = 80,      /* bytes of a meta page that carry data */
     BKM_MAX_TREE_DEPTH = 64,
     BKM_MAX_NESTING = 64,   /* of buckets; BuildKit's files have 3, containerd's 6 */
 };
@@ -33,7 +33,7 @@ enum {
 #define BKM_META_VERSION 2u
 #define BKM_NO_FREELIST UINT64_MAX
 
-/* Elements of inline pages are not aligned to anything, so every access goes through memcpy. */
+/* Elements of inline pages are unaligned, so every access uses memcpy. */
 #define BKM_LOAD_STORE(bits)                                                                                         \
     static inline uint##bits##_t bkm_load##bits(const uint8_t *at)                                                   \
     {                                                                                                                \
@@ -54,7 +54,7 @@ BKM_LOAD_STORE(64)
 #error "bbolt files are read and written in the processor's byte order; only little-endian is supported"
 #endif
 
-/* FNV-1a over the meta structure, from the magic up to the checksum. */
+/* FNV-1a over the meta structure, from the magic number up to the checksum. */
 static inline uint64_t bkm_meta_checksum(const uint8_t *meta_page)
 {
     uint64_t hash = 0xcbf29ce484222325u;

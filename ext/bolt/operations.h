@@ -1,4 +1,4 @@
-/* Writing edit operations (their form is in bolt/rewrite.h) to memory. */
+/* Writes edit operations (see bolt/rewrite.h) to memory. */
 #ifndef BKM_OPERATIONS_H
 #define BKM_OPERATIONS_H
 
@@ -8,17 +8,17 @@
 
 #define BKM_EMPTY BKM_NAME("")
 
-enum { BKM_CHUNK = 256 << 10 }; /* a chunk ends with the step that makes it this large */
+enum { BKM_CHUNK = 256 << 10 }; /* a chunk ends with the step that makes it at least this large */
 
-/* Operations that are written one after the other. */
+/* A buffer of consecutive operations. */
 typedef struct {
     uint8_t *data;
     size_t size, capacity;
-    bool failed; /* out of memory, or a value was too long; what is written then is lost */
-    bkm_span too_long; /* the key of that value; NULL data: none */
+    bool failed; /* out of memory, or a value was too long; the buffer is incomplete then */
+    bkm_span too_long; /* the key of that value; NULL data if there is none */
 } bkm_operations;
 
-/* Where the next bytes go, with room for `size`; NULL when out of memory. */
+/* Returns room for `size` more bytes; NULL when out of memory. */
 static inline uint8_t *bkm_operations_room(bkm_operations *out, size_t size)
 {
     size_t wanted = out->size + size;

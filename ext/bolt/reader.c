@@ -64,7 +64,7 @@ uint8_t *bkm_bolt_bitmap(bkm_bolt *bolt)
     return bitmap;
 }
 
-/* Sets the bits of `pages` pages from `id` on; false if one was set before. */
+/* Sets the bits of `pages` pages starting at `id`; false if one was set already. */
 static bool mark(uint8_t *bitmap, uint64_t id, uint64_t pages)
 {
     for (uint64_t page = id; page < id + pages; page++) {
@@ -102,7 +102,7 @@ static bkm_rule check_meta(const bkm_bolt *bolt, uint64_t offset)
     return BKM_OK;
 }
 
-/* Finds the second meta page when the first one does not tell its offset. */
+/* Searches for the second meta page when the first one does not give its offset. */
 static uint64_t find_second_meta(const bkm_bolt *bolt)
 {
     for (uint64_t offset = BKM_MIN_PAGE_SIZE; offset <= BKM_MAX_PAGE_SIZE; offset <<= 1)
@@ -201,8 +201,8 @@ static bkm_span page_key(const bkm_page *page, uint32_t index)
     return page->leaf ? bkm_leaf_item(page, index).key : bkm_branch_key(page, index);
 }
 
-/* Tests the elements of a page against the bytes that it owns. Their data is no more than the page has room
- * for: a small file must not make much to read, as it could with elements that share bytes. */
+/* Checks the elements of a page against its size. Their data must fit into the page without overlap:
+ * elements that share bytes could make a small file expand to huge output. */
 static bkm_rule check_elements(const bkm_page *page, uint64_t bytes, bool is_inline)
 {
     uint64_t table_end = BKM_PAGE_HEADER + (uint64_t)page->count * BKM_LEAF_ELEMENT;
@@ -242,7 +242,7 @@ static bkm_rule check_elements(const bkm_page *page, uint64_t bytes, bool is_inl
     return BKM_OK;
 }
 
-/* Everything that takes long comes by here. */
+/* Every long operation passes through here. */
 static bool goes_on(bkm_bolt *bolt)
 {
     enum { PAGES = 4096 };
@@ -327,8 +327,8 @@ static bool visit(bkm_cursor *cursor, const bkm_page *page)
     return true;
 }
 
-/* Puts `page` on top of the stack. Its keys must lie between the branch entry that led to it and the next
- * one; this bounds the whole subtree, since every level is tested in turn. */
+/* Pushes `page` onto the stack. Its keys must lie between the branch entry that led to it and the next
+ * one. As every level is checked in turn, this bounds the whole subtree. */
 static bool push(bkm_cursor *cursor, const bkm_page *page, uint32_t index)
 {
     bkm_bolt *bolt = cursor->bolt;
@@ -361,7 +361,7 @@ static bool push(bkm_cursor *cursor, const bkm_page *page, uint32_t index)
     return true;
 }
 
-/* Goes from the top of the stack down to a leaf, by the first child each time. */
+/* Descends from the top of the stack to a leaf, always to the first child. */
 static bool descend_first(bkm_cursor *cursor)
 {
     bkm_cursor_level *top = &cursor->levels[cursor->depth - 1];
@@ -374,7 +374,7 @@ static bool descend_first(bkm_cursor *cursor)
     return true;
 }
 
-/* After the leaf's index moved: goes on with the next leaf when it is used up. */
+/* After the leaf's index has moved: continues with the next leaf if this one is exhausted. */
 static bool settle(bkm_cursor *cursor)
 {
     while (cursor->depth > 0) {
@@ -448,7 +448,7 @@ bkm_item bkm_cursor_item(const bkm_cursor *cursor)
 
 uint64_t bkm_cursor_page(const bkm_cursor *cursor)
 {
-    /* The page of an inline bucket has no number; the caller knows the page that holds the bucket. */
+    /* The page of an inline bucket has no number; the caller knows which page holds the bucket. */
     return cursor->levels[cursor->depth - 1].page.id;
 }
 

@@ -1,5 +1,5 @@
-/* Reader of bbolt files in memory: meta pages, checked pages, cursors. No offset is followed before it
- * is known to lie within the file; every broken rule gives an error with the page it was found on. */
+/* Reader of bbolt files in memory: meta pages, checked pages, cursors. Every offset is checked to lie
+ * within the file before it is followed. Every broken rule is reported with the page it was found on. */
 #ifndef BKM_BOLT_READER_H
 #define BKM_BOLT_READER_H
 
@@ -11,7 +11,7 @@
 
 #define BKM_NO_PAGE UINT64_MAX
 
-/* Broken rules (spec section 14). The texts are in bkm_rule_text. */
+/* Broken rules (spec section 14). Their texts are in bkm_rule_text. */
 typedef enum {
     BKM_OK = 0,
     BKM_NO_MEMORY,
@@ -64,16 +64,17 @@ typedef struct {
     uint64_t root_sequence;
     uint64_t freelist;    /* BKM_NO_FREELIST if none is stored */
     uint64_t transaction;
-    bkm_rule other_meta;  /* why the meta page that is not in use is invalid, BKM_OK if it is not */
-    uint8_t *checked;     /* bitmap by page: the page has been checked */
+    bkm_rule other_meta;  /* why the other meta page is invalid; BKM_OK if it is valid */
+    uint8_t *checked;     /* bitmap by page: the page was checked */
 
-    bkm_rule rule;        /* the last error */
-    uint64_t rule_page;   /* BKM_NO_PAGE if the rule is about the file */
+    bkm_rule rule;        /* last error */
+    uint64_t rule_page;   /* BKM_NO_PAGE if the rule concerns the whole file */
 
-    /* Asked once in a while as pages are read; false ends that with BKM_INTERRUPTED. NULL: nobody is asked. */
+    /* Called from time to time while pages are read. Returning false ends that with BKM_INTERRUPTED. May
+     * be NULL. */
     bool (*go_on)(void *context);
     void *context;
-    uint32_t unasked;     /* pages that were looked at since */
+    uint32_t unasked;     /* pages read since the last call */
 } bkm_bolt;
 
 /* A page whose header, element table and data have been checked. */
@@ -90,7 +91,7 @@ typedef struct {
     bool bucket;
 } bkm_item;
 
-/* Where the tree of a bucket begins: a root page, or an inline page within the value. */
+/* The start of a bucket's tree: a root page, or an inline page within the value. */
 typedef struct {
     uint64_t root;        /* 0 = inline */
     uint64_t sequence;
@@ -102,7 +103,7 @@ typedef struct {
     uint32_t index;
 } bkm_cursor_level;
 
-/* Walks one bucket in key order. */
+/* Walks through one bucket in key order. */
 typedef struct {
     bkm_bolt *bolt;
     uint8_t *visited;     /* NULL, or a bitmap by page in which a second visit is an error */
@@ -111,10 +112,10 @@ typedef struct {
     bkm_cursor_level levels[BKM_MAX_TREE_DEPTH];
 } bkm_cursor;
 
-/* Opens a file image. Returns false with bolt->rule set. */
+/* Opens a file image. Returns false with bolt->rule set on failure. */
 bool bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size);
-/* As it was before the newest transaction. What that has freed is still there: bbolt does not use it again
- * before the next one. */
+/* Opens the state before the newest transaction. Pages freed by that one still exist: bbolt does not reuse
+ * them before the next one. */
 bool bkm_bolt_open_previous(bkm_bolt *bolt, const uint8_t *data, uint64_t size);
 void bkm_bolt_close(bkm_bolt *bolt);
 
@@ -123,7 +124,7 @@ bool bkm_bolt_fail(bkm_bolt *bolt, bkm_rule rule, uint64_t page);
 /* A zeroed bitmap with one bit per page of the file; NULL when out of memory. */
 uint8_t *bkm_bolt_bitmap(bkm_bolt *bolt);
 
-/* Number of pages of the run that starts at `data` (header included). */
+/* Number of pages in the run that starts at `data` (header included). */
 static inline uint64_t bkm_run_pages(const uint8_t *data)
 {
     return (uint64_t)bkm_load32(data + 12) + 1;
@@ -136,7 +137,7 @@ bool bkm_bucket_decode(bkm_bolt *bolt, bkm_span value, uint64_t page, bkm_bucket
 bkm_item bkm_leaf_item(const bkm_page *page, uint32_t index);
 bkm_span bkm_branch_key(const bkm_page *page, uint32_t index);
 uint64_t bkm_branch_child(const bkm_page *page, uint32_t index);
-/* A leaf or branch page by number; checks it on its first use. */
+/* Returns a leaf or branch page by number; checks it on first use. */
 bool bkm_page_at(bkm_bolt *bolt, uint64_t id, bkm_page *page);
 bool bkm_bucket_root_page(bkm_bolt *bolt, const bkm_bucket *bucket, bkm_page *page);
 
@@ -152,9 +153,9 @@ static inline bool bkm_cursor_end(const bkm_cursor *cursor)
 bkm_item bkm_cursor_item(const bkm_cursor *cursor);
 uint64_t bkm_cursor_page(const bkm_cursor *cursor);
 
-/* Looks one key up: *found tells whether it is there. */
+/* Looks up a key. *found tells whether it exists. */
 bool bkm_bucket_find(bkm_bolt *bolt, const bkm_bucket *bucket, bkm_span key, bkm_item *item, bool *found);
-/* Follows `depth` bucket names down from `bucket`; *found is false if any is missing or not a bucket. */
+/* Descends `depth` bucket names from `bucket`. *found is false if one is missing or not a bucket. */
 bool bkm_bucket_descend(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_span *path, size_t depth,
                         bkm_bucket *inner, bool *found);
 

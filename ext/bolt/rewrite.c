@@ -49,7 +49,7 @@ static bool take_span(const bkm_edits *edits, size_t *at, bkm_span *span)
     return true;
 }
 
-/* Looks at the next operation without taking it. */
+/* Decodes the next operation without consuming it. */
 static bool peek(rewriter *r, edit *next)
 {
     bkm_edits *edits = r->edits;
@@ -126,7 +126,7 @@ static bool copy_item(rewriter *r, const bkm_cursor *cursor, const bkm_item *ite
 
 static bool merge_bucket(rewriter *r, const bkm_bucket *source, int nesting);
 
-/* Carries out an operation. `item` is what the source has under its key, NULL if nothing. */
+/* Applies an operation. `item` is the source's item with its key, NULL if there is none. */
 static bool apply(rewriter *r, const bkm_cursor *cursor, const bkm_item *item, const edit *next, int nesting)
 {
     take(r, next);

@@ -47,8 +47,8 @@ static bool read_path(bkm_bolt *bolt, const bkm_bucket *row, const bkm_path *pat
     return true;
 }
 
-/* In a sound file no two rows share bytes. Rows are only looked into, so a page that several of them have is
- * not noticed; but all values of a column together are never more than the file. */
+/* In a sound file no two rows share bytes. Rows are only looked into, so a page shared by several of them
+ * goes unnoticed; instead, the values of a column must not exceed the file's size in total. */
 static bool count_value(bkm_bolt *bolt, bkm_span value, uint64_t *bytes)
 {
     *bytes += value.size;

@@ -1,4 +1,4 @@
-/* Table scan: the rows of a bucket are its child buckets, the columns are paths inside of a row. */
+/* Table scan: the rows are the child buckets of a bucket, the columns are paths within a row. */
 #ifndef BKM_BOLT_SCAN_H
 #define BKM_BOLT_SCAN_H
 
@@ -17,8 +17,8 @@ typedef struct {
     size_t column_count;
 } bkm_table;
 
-/* Reads all rows of `bucket`; keys that are not buckets are skipped. On failure (bolt->rule tells why) the
- * table is empty. */
+/* Reads all rows of `bucket`; keys that are not buckets are skipped. On failure the table is empty, and
+ * bolt->rule tells why. */
 bool bkm_scan(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *paths, size_t path_count, bkm_table *table);
 void bkm_table_free(bkm_table *table);
 

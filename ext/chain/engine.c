@@ -1,8 +1,9 @@
-/* The hashing of all chain ids, in two passes on one or more threads.
+/* Hashing of all chain ids, in two passes on one or more threads.
  *
- * A record's inputs may lie anywhere, and so may its parent. The first pass takes the records as they come,
- * which the caches like, and hashes what needs no parent; it leaves all that the second pass needs where the
- * results go. The second pass takes the records in the order of the chain, each fetched well before its turn. */
+ * A record's inputs, and its parent, may be anywhere in memory. The first pass takes the records in
+ * storage order, which is good for caches, and hashes what needs no parent; it stores what the second pass
+ * needs in the place of the results. The second pass takes the records in chain order, prefetching each
+ * well ahead. */
 #include "chain/chain.h"
 
 #include <pthread.h>
@@ -13,20 +14,20 @@
 #include "core/bits.h"
 #include "core/column.h"
 
-/* The ids to write hold the digests of (diffID, H(blob + " " + diffID)) after the first pass, and those of
- * (chainID, blobChainID) after the second. For a root with diffID and blob these are the same. */
+/* After the first pass, the output ids hold the digests of (diffID, H(blob + " " + diffID)); after the
+ * second, those of (chainID, blobChainID). For a root with diffID and blob these are the same. */
 typedef struct {
     const bkm_chain_input *in;
     const bkm_chain_output *out;
     const bkm_sha256_kernel *kernel;
     bkm_chain_order order;
-    uint8_t *odd; /* a bit for each record: a text whose digest the second pass wants is no id */
+    uint8_t *odd; /* bit per record: the second pass needs a text that is not an id */
 } engine;
 
-/* How many records before their turn the caches are told of them. */
+/* How many records ahead to prefetch. */
 enum {
     TEXTS_AHEAD = 32,
-    PLACES_AHEAD = 8, /* few: what is asked for faster than memory answers holds up the hashing */
+    PLACES_AHEAD = 8, /* few: prefetching faster than memory responds stalls the hashing */
 };
 
 /* ---- first pass: by record ---- */
@@ -99,7 +100,7 @@ static prefixes add_prefixes(const engine *e, bkm_chain_hash *batch, size_t reco
 {
     const bkm_chain_ids *above = &e->out->ids[record];
     uint8_t state = bkm_bits_have(e->odd, record) ? e->out->state[record] : BKM_CHAIN_COMPUTED;
-    uint8_t unused[BKM_ID_SIZE]; /* what is not computed is text of the caller's */
+    uint8_t unused[BKM_ID_SIZE]; /* unused, as ids that are not computed point to the caller's text */
     prefixes added;
 
     if (state == BKM_CHAIN_COMPUTED)
@@ -118,8 +119,9 @@ static void prefetch_place(const engine *e, size_t place)
     __builtin_prefetch(&e->out->ids[e->order.step[place].record], 1);
 }
 
-/* The ids of all children of the places from `begin` to `end`, which have theirs or are children of places
- * before them in that range. A batch ends before the first child of a place that is in it. */
+/* Hashes all children of the places from `begin` to `end`; those places have their ids already, or are
+ * children of earlier places in that range. A batch ends before the first child of a place in the same
+ * batch. */
 static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, size_t end)
 {
     const bkm_chain_step *step = e->order.step;
@@ -156,16 +158,16 @@ static void hash_children(const engine *e, bkm_chain_hash *batch, size_t begin, 
 
 /* ---- work for several threads ----
  *
- * Each pass is cut into tasks that share nothing they write, so that it does not matter who does which. */
+ * Each pass is divided into tasks that write to separate memory, so any thread can run any task. */
 
 typedef struct work {
     engine *engine;
     void (*task)(const struct work *, size_t number);
-    size_t tasks, begin, end; /* of what most of the tasks divide among them */
+    size_t tasks, begin, end; /* range that is divided among the tasks (but for special ones) */
     atomic_size_t next;
 } work;
 
-/* Where piece `number` of `pieces` begins. */
+/* Start of piece `number` of `pieces`. */
 static size_t cut(const work *w, size_t number, size_t pieces)
 {
     return w->begin + (size_t)((uint64_t)(w->end - w->begin) * number / pieces);
@@ -179,7 +181,7 @@ static void *take_tasks(void *argument)
     return NULL;
 }
 
-/* Returns when all is done. A thread that can't be had is no error: the others do its work. */
+/* Returns when all work is done. If a thread can't be started, the others do its work. */
 static void do_work(work *w, unsigned threads)
 {
     pthread_t helper[BKM_CHAIN_MAX_THREADS];
@@ -193,14 +195,14 @@ static void do_work(work *w, unsigned threads)
         pthread_join(helper[--helpers], NULL);
 }
 
-/* Where piece `number` of the first pass begins: no two pieces share a byte of `odd`. Task 0 is none of them. */
+/* Start of piece `number` of the first pass. Pieces share no byte of `odd`. Task 0 is not a piece. */
 static size_t part_cut(const work *w, size_t number)
 {
     size_t pieces = w->tasks - 1;
     return number == pieces ? w->end : cut(w, number, pieces) / 8 * 8;
 }
 
-/* The order, which only the second pass needs, or a piece of the first pass. */
+/* Computes the order, which only the second pass needs, or runs a piece of the first pass. */
 static void first_task(const work *w, size_t number)
 {
     const engine *e = w->engine;
@@ -210,8 +212,8 @@ static void first_task(const work *w, size_t number)
         hash_parts(e, part_cut(w, number - 1), part_cut(w, number));
 }
 
-/* All that hangs below a run of places of one level: their children, the children of those, and so on. Each
- * of these levels is a run, too. */
+/* Hashes everything below a range of places of one level: their children, grandchildren and so on. The
+ * places on each of these levels form a range, too. */
 static void tree_task(const work *w, size_t number)
 {
     const bkm_chain_order *order = &w->engine->order;
@@ -226,7 +228,8 @@ static void tree_task(const work *w, size_t number)
     }
 }
 
-/* Finds the level at which the trees are cut: the first that has half the places of the widest. */
+/* Finds the level at which the trees are divided: the first that has at least half as many places as the
+ * widest. */
 static void find_wide_level(const bkm_chain_order *order, size_t *begin, size_t *end)
 {
     size_t widest = 0;
@@ -245,7 +248,7 @@ static void find_wide_level(const bkm_chain_order *order, size_t *begin, size_t 
 
 static void hash_all(engine *e, unsigned threads)
 {
-    /* More tasks than threads even out what differs between them; but short ones leave lanes empty. */
+    /* More tasks than threads even out their differences; but tasks that are too short leave lanes empty. */
     enum { TASKS = 16, PLACES = 16 };
     size_t most = threads > 1 ? (size_t)TASKS * threads : 1;
     work first = {.engine = e, .task = first_task, .tasks = 1 + most, .end = e->in->count};
@@ -258,7 +261,7 @@ static void hash_all(engine *e, unsigned threads)
     find_wide_level(&e->order, &trees.begin, &trees.end);
     trees.tasks = (trees.end - trees.begin) / PLACES;
     trees.tasks = trees.tasks < most ? trees.tasks : most;
-    if (trees.tasks < 2) { /* one thread, or no level is wide */
+    if (trees.tasks < 2) { /* one thread, or no level is wide enough */
         trees.begin = e->order.reached;
         trees.tasks = 0;
     }

@@ -5,7 +5,7 @@
 
 enum { NAME_SIZE = sizeof NAME - 1 };
 
-/* A message of two ids: prefix, space, text, padding. */
+/* Layout of a message of two ids: prefix, space, text, padding. */
 enum {
     TEXT_AT = BKM_ID_SIZE + 1,
     MESSAGE_SIZE = BKM_ID_SIZE + 1 + BKM_ID_SIZE,
@@ -22,7 +22,7 @@ bool bkm_id_read(uint8_t digest[BKM_SHA256_DIGEST], const uint8_t id[BKM_ID_SIZE
     return memcmp(id, NAME, NAME_SIZE) == 0 && hex->read(digest, id + NAME_SIZE);
 }
 
-/* The space and the padding are the same in all messages: they are written only at the start. */
+/* The space and the padding are the same in all messages, so they are written only once. */
 static void write_frame(uint8_t message[BKM_PAIR_SIZE])
 {
     uint8_t last[2 * BKM_SHA256_BLOCK];
@@ -55,7 +55,7 @@ void bkm_chain_hash_start(bkm_chain_hash *batch, const bkm_sha256_kernel *kernel
 
 size_t bkm_chain_hash_prefix(bkm_chain_hash *batch, bkm_span prefix)
 {
-    static const uint8_t nothing; /* what an odd prefix, which has an unused place in the lanes, points at */
+    static const uint8_t nothing; /* target for odd prefixes without data */
     uint8_t *digest = batch->read[batch->prefixes];
     size_t number = bkm_chain_hash_prefix_id(batch, digest);
 

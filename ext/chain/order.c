@@ -1,32 +1,32 @@
-/* Which records need which, and what becomes of those that never get what they need. */
+/* Dependencies between records, and the fate of records that never get what they need. */
 #include "chain/order.h"
 
 #include <stdlib.h>
 
 #include "core/column.h"
 
-/* States while cycles are looked for; none is left at the end. */
+/* States during the search for cycles; none remains at the end. */
 enum { UNREACHED = BKM_CHAIN_STATES, WALKED };
 
 static const uint32_t NOWHERE = UINT32_MAX; /* no record */
 
-/* Whether children of a record in this state get their ids from it, though it needs no parent. */
+/* Whether a record in this state is a root: it needs no parent, but its children get their ids from it. */
 static bool is_root(uint8_t state)
 {
     return state == BKM_CHAIN_EMPTY || state == BKM_CHAIN_GIVEN || state == BKM_CHAIN_BASE;
 }
 
-/* Records come at random: the distance at which one is fetched before its turn. */
+/* Records are visited in random order: prefetch distance. */
 enum { AHEAD = 32 };
 
-/* Returns how many records need their parent. */
+/* Links each record that needs its parent to it. Returns their number. */
 static size_t link_children(bkm_chain_order *order, const bkm_chain_input *in, uint8_t *state)
 {
     bkm_chain_link *link = order->link;
     size_t needy = 0;
 
     memset(link, 0xff, in->count * sizeof *link); /* NOWHERE */
-    for (size_t r = in->count; r-- > 0;) { /* downwards: each becomes the first of its siblings */
+    for (size_t r = in->count; r-- > 0;) { /* downwards: each is inserted before its siblings */
         if (r >= AHEAD && in->parent[r - AHEAD] >= 0)
             __builtin_prefetch(&link[in->parent[r - AHEAD]], 1);
         state[r] = bkm_chain_own_state(in, r);
@@ -48,7 +48,8 @@ static void walk_down(bkm_chain_order *order)
         if (i + AHEAD < order->reached && step[i + AHEAD].first_child != NOWHERE)
             __builtin_prefetch(&link[step[i + AHEAD].first_child]);
         if (i + AHEAD / 2 < order->reached && step[i + AHEAD / 2].first_child != NOWHERE) {
-            uint32_t second = link[step[i + AHEAD / 2].first_child].sibling; /* fetched by the line above */
+            uint32_t second =
+                link[step[i + AHEAD / 2].first_child].sibling; /* prefetched above in an earlier round */
             if (second != NOWHERE)
                 __builtin_prefetch(&link[second]);
         }
@@ -58,8 +59,8 @@ static void walk_down(bkm_chain_order *order)
     }
 }
 
-/* Tells the members of cycles from what hangs below them or below a record without result, by walking up
- * from each record that was not reached. */
+/* Distinguishes the members of cycles from records below them, or below a record without a result, by
+ * walking up from each record that was not reached. */
 static void explain_unreached(const bkm_chain_order *order, const bkm_chain_input *in, uint8_t *state)
 {
     for (size_t r = 0; r < in->count; r++)
@@ -73,7 +74,7 @@ static void explain_unreached(const bkm_chain_order *order, const bkm_chain_inpu
             state[at] = WALKED;
             at = (size_t)in->parent[at];
         }
-        while (state[at] == WALKED) { /* met itself: once round */
+        while (state[at] == WALKED) { /* closed a cycle: mark it once round */
             state[at] = BKM_CHAIN_CYCLE;
             at = (size_t)in->parent[at];
         }

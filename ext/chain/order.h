@@ -4,11 +4,11 @@
 
 #include "chain/chain.h"
 
-/* One place in the order. The children of a place follow those of the place before it, and end at `end`. */
+/* A place in the order. Its children follow those of the previous place, and end before place `end`. */
 typedef struct {
     uint32_t record;
     union {
-        uint32_t first_child; /* while the order is made: a record */
+        uint32_t first_child; /* a record; only while the order is being made */
         uint32_t end;
     };
 } bkm_chain_step;
@@ -17,15 +17,15 @@ typedef struct {
     uint32_t first_child, sibling; /* records */
 } bkm_chain_link;
 
-/* Records that are parents or have one, parents before children and siblings side by side: the roots (which
- * need no parent) in the order of the records, then their children, then the children of those. */
+/* Records that have a parent or children, parents before children and siblings side by side: first the
+ * roots (which need no parent) in record order, then their children, then the children of those. */
 typedef struct {
     bkm_chain_step *step;
-    bkm_chain_link *link; /* of each record, while the order is made */
+    bkm_chain_link *link; /* of each record; only while the order is being made */
     size_t roots, reached;
 } bkm_chain_order;
 
-/* Room for an order of `count` records. False: out of memory. */
+/* Allocates an order of `count` records. False when out of memory. */
 bool bkm_chain_order_start(bkm_chain_order *order, size_t count);
 
 /* Sets all states and fills `order`. */
@@ -37,8 +37,7 @@ static inline bool bkm_chain_absent(bkm_span span)
     return span.data == NULL || span.size == 0;
 }
 
-/* What the record's own columns tell: its state, but for one that needs its parent. That one is computed, if
- * its parent has a result. */
+/* The state that follows from a record's own columns. COMPUTED is only final if the parent has a result. */
 static inline bkm_chain_state bkm_chain_own_state(const bkm_chain_input *in, size_t r)
 {
     if (in->skip != NULL && in->skip[r])

@@ -1,4 +1,4 @@
-/* Arrays and runs of bytes that grow. */
+/* Growing arrays and byte buffers. */
 #ifndef BKM_ARRAY_H
 #define BKM_ARRAY_H
 
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Apart from the test whether there is room, so that only that is inlined. */
+/* The slow path of bkm_array_room, kept out of line so that only the test is inlined. */
 static __attribute__((noinline)) bool bkm_array_grow(void *array, size_t *capacity, size_t wanted, size_t size,
                                                      size_t first)
 {
@@ -27,14 +27,14 @@ static __attribute__((noinline)) bool bkm_array_grow(void *array, size_t *capaci
     return true;
 }
 
-/* Makes room for `wanted` elements of `size` bytes; `array` is the address of the pointer to them. An empty array
- * gets `first`, a full one twice what it had. False when out of memory, and nothing has changed. */
+/* Ensures room for `wanted` elements of `size` bytes. `array` is the address of the pointer to them. Capacity
+ * starts at `first` and doubles. False when out of memory; then nothing has changed. */
 static inline bool bkm_array_room(void *array, size_t *capacity, size_t wanted, size_t size, size_t first)
 {
     return wanted <= *capacity || bkm_array_grow(array, capacity, wanted, size, first);
 }
 
-/* Bytes that grow; free `data` in the end. */
+/* A growing byte buffer. The owner frees `data`. */
 typedef struct {
     uint8_t *data;
     size_t size, capacity;

@@ -1,4 +1,4 @@
-/* Sets of numbers as bits. */
+/* Bitmaps. */
 #ifndef BKM_BITS_H
 #define BKM_BITS_H
 
@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* The empty set of numbers up to `last`, for free(). NULL when out of memory. */
+/* A zeroed bitmap for numbers up to `last`, to be freed with free(). NULL when out of memory. */
 static inline uint8_t *bkm_bits_new(uint64_t last)
 {
     return calloc(1, (size_t)(last / 8 + 1));

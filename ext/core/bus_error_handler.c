@@ -25,16 +25,16 @@ static void say(int fd, bkm_words words)
     }
 }
 
-/* Only async-signal-safe calls. */
+/* Makes only async-signal-safe calls. */
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
     (void)context;
     if (info->si_code != BUS_ADRERR) {
         sigaction(number, &state.before, NULL);
-        raise(number); /* comes when this function has returned */
+        raise(number); /* delivered when this function returns */
         return;
     }
-    /* Another thread that gets here waits for the end. */
+    /* Further threads that get here wait for the process to end. */
     while (atomic_flag_test_and_set(&state.is_ending))
         pause();
     say(2, state.error);

@@ -1,4 +1,4 @@
-/* The last words of a process that touches a mapped file where it has no bytes any more (SIGBUS). */
+/* SIGBUS handler: report a truncated mapping and exit. */
 #ifndef BKM_BUS_ERROR_HANDLER_H
 #define BKM_BUS_ERROR_HANDLER_H
 
@@ -10,12 +10,13 @@ typedef struct {
     size_t size;
 } bkm_words;
 
-/* From now on such an access, in any thread, writes `error` to descriptor 2 and `output` to descriptor 1, and
- * ends the process with `status`; nothing else is done. All texts must stay. Other bus errors, of broken
- * memory or sent by somebody, go the way they went before. False, with errno set, on failure. */
+/* Installs the handler: an access beyond the end of a truncated mapped file, in any thread, writes `error`
+ * to descriptor 2 and `output` to descriptor 1, and ends the process with `status`, without any cleanup.
+ * The texts must stay valid. Other bus errors (broken memory, or signals that were sent) are handled as
+ * before. False, with errno set, on failure. */
 bool bkm_bus_error_install(bkm_words error, bkm_words output, int status);
 
-/* Gives the signal back to who had it before. */
+/* Restores the previous handler. */
 void bkm_bus_error_remove(void);
 
 #endif

@@ -12,7 +12,7 @@ enum { LINE = 64 };
 
 static bool is_large(size_t bytes)
 {
-    return bytes >= 2 * HUGE_PAGE; /* little needs few pages anyway */
+    return bytes >= 2 * HUGE_PAGE; /* small columns need few pages anyway */
 }
 
 static void ask_for_huge_pages(void *column, size_t bytes)
@@ -28,7 +28,7 @@ void *bkm_column(size_t count, size_t size)
     if (count > SIZE_MAX / size - 2 * HUGE_PAGE)
         return NULL;
     size_t alignment = is_large(count * size) ? HUGE_PAGE : LINE;
-    size_t bytes = (count * size + alignment) / alignment * alignment; /* never none */
+    size_t bytes = (count * size + alignment) / alignment * alignment; /* never zero */
     void *column = aligned_alloc(alignment, bytes);
     if (column != NULL && alignment == HUGE_PAGE)
         ask_for_huge_pages(column, bytes);

@@ -1,5 +1,5 @@
-/* Lower-case hex of a digest, and back, sixteen bytes of it at a time, in vector types that GCC and clang map
- * to any processor. */
+/* Digests to lower-case hex and back, sixteen bytes at a time, in vector types that GCC and clang support
+ * on every processor. */
 #ifndef BKM_HEX_H
 #define BKM_HEX_H
 
@@ -13,7 +13,7 @@ typedef uint16_t bkm_hex_pairs __attribute__((vector_size(32)));
 typedef uint8_t bkm_hex_half __attribute__((vector_size(8)));
 typedef uint16_t bkm_hex_eight __attribute__((vector_size(16)));
 
-/* Writes the 64 digits of 32 bytes; no NUL. */
+/* Writes 32 bytes as 64 digits, without a NUL. */
 static inline void bkm_hex_digest(uint8_t *text, const uint8_t *digest)
 {
     for (int half = 0; half < 2; half++) {
@@ -31,7 +31,7 @@ static inline void bkm_hex_digest(uint8_t *text, const uint8_t *digest)
     }
 }
 
-/* Reads 64 digits as 32 bytes. False: there is something else among them, and `digest` is unspecified. */
+/* Reads 64 digits as 32 bytes. False if they are not all hex digits; `digest` is unspecified then. */
 static inline bool bkm_hex_read(uint8_t *digest, const uint8_t *text)
 {
     bkm_hex_bytes wrong = {0};
@@ -57,9 +57,9 @@ static inline bool bkm_hex_read(uint8_t *digest, const uint8_t *text)
     return (any[0] | any[1]) == 0;
 }
 
-/* The same two as functions; each SHA-256 kernel names those that suit its processor. */
+/* The two functions above; each SHA-256 kernel names implementations that suit its processor. */
 typedef struct {
-    /* The digits of `count` digests, each `apart` bytes after those before. */
+    /* Writes the digits of `count` digests, starting every `apart` bytes. */
     void (*write)(uint8_t *text, size_t apart, const uint8_t *const *digest, size_t count);
     bool (*read)(uint8_t *digest, const uint8_t *text);
 } bkm_hex_ways;

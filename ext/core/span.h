@@ -1,5 +1,5 @@
-/* A run of bytes that somebody else owns. `data == NULL` means absent; an empty
- * run that is present has a non-NULL pointer and `size == 0`. */
+/* Bytes owned by somebody else. `data == NULL` means absent; an empty span that is present has a non-NULL
+ * pointer and `size == 0`. */
 #ifndef BKM_SPAN_H
 #define BKM_SPAN_H
 
@@ -11,11 +11,11 @@ typedef struct {
     uint32_t size;
 } bkm_span;
 
-/* The span of a text that is written in the source; the first also begins an object with static storage. */
+/* The span of a string literal; the first macro can also initialise objects with static storage. */
 #define BKM_NAME_SPAN(text) {(const uint8_t *)(text), sizeof(text) - 1}
 #define BKM_NAME(text) ((bkm_span)BKM_NAME_SPAN(text))
 
-/* Unsigned byte order, the shorter one first on a common prefix (bbolt-format, section 4). */
+/* Compares as unsigned bytes; on a common prefix the shorter span comes first (bbolt-format, section 4). */
 static inline int bkm_span_compare(bkm_span a, bkm_span b)
 {
     uint32_t common = a.size < b.size ? a.size : b.size;
@@ -25,11 +25,11 @@ static inline int bkm_span_compare(bkm_span a, bkm_span b)
     return (a.size > b.size) - (a.size < b.size);
 }
 
-/* Asks for the bytes of a span that is looked at soon; any span will do. */
+/* Prefetches a span that is about to be read. Any span will do, even an absent one. */
 static inline void bkm_prefetch(bkm_span span)
 {
     __builtin_prefetch(span.data);
-    /* Reckoned as a number: an absent span has no end to point at. */
+    /* Computed as an integer, because an absent span has no end to point to. */
     __builtin_prefetch((const void *)((uintptr_t)span.data + span.size));
 }
 

@@ -1,4 +1,4 @@
-/* Finds spans in an array by value: open addressing over indexes into the array. */
+/* Hash table that finds spans in an array by value: open addressing over indexes into the array. */
 #ifndef BKM_SPAN_TABLE_H
 #define BKM_SPAN_TABLE_H
 
@@ -13,12 +13,12 @@
 
 typedef struct {
     const bkm_span *keys;
-    uint64_t *slots; /* upper half: that of the hash, so that few keys are looked at; lower half: index + 1 */
+    uint64_t *slots; /* upper half: that of the hash, to avoid most key comparisons; lower half: index + 1 */
     size_t mask;
-    uint64_t secret[2]; /* keeps who makes the keys from choosing ones that all meet in one slot */
+    uint64_t secret[2]; /* random, so that nobody can choose keys that all collide */
 } bkm_span_table;
 
-/* In a loop over spans that lie apart: asks for the one that comes some rounds later. */
+/* For loops over scattered spans: prefetches the one needed some rounds later. */
 static inline void bkm_prefetch_ahead(const bkm_span *spans, size_t count, size_t at)
 {
     enum { ROUNDS = 16 };
@@ -26,7 +26,7 @@ static inline void bkm_prefetch_ahead(const bkm_span *spans, size_t count, size_
         bkm_prefetch(spans[at + ROUNDS]);
 }
 
-/* Both halves of the product, folded: what comes out tells nothing of how it depends on an unknown factor. */
+/* Folds both halves of the product, so that the result reveals nothing about an unknown factor. */
 static inline uint64_t bkm_mix(uint64_t value, uint64_t factor)
 {
     __extension__ unsigned __int128 product = (unsigned __int128)value * factor;
@@ -48,7 +48,8 @@ static inline uint64_t bkm_span_hash(const bkm_span_table *table, bkm_span key)
     return bkm_mix(hash ^ word, table->secret[1]);
 }
 
-/* Random bytes; where the system has none yet, what a file that was made before can't know either. */
+/* Draws random bytes. If the system has none yet, uses values that the author of a file could not have
+ * known. */
 static inline void bkm_span_table_draw(bkm_span_table *table)
 {
     if (getrandom(table->secret, sizeof table->secret, GRND_NONBLOCK) != (ssize_t)sizeof table->secret) {
@@ -57,11 +58,12 @@ static inline void bkm_span_table_draw(bkm_span_table *table)
         table->secret[0] = (uint64_t)(uintptr_t)table->slots * 0x9E3779B97F4A7C15u;
         table->secret[1] = table->secret[0] ^ (uint64_t)now.tv_nsec * 0xC2B2AE3D27D4EB4Fu;
     }
-    /* A factor without large and odd parts would lose bits. */
+    /* A factor that is small or even would lose bits. */
     table->secret[1] |= UINT64_C(1) << 63 | 1;
 }
 
-/* `keys` (all different, at most BKM_MAX_ROWS) must stay. False when there are more, or out of memory. */
+/* Builds a table of `keys`: all different, at most BKM_MAX_ROWS, and kept by the caller. False if there
+ * are more, or when out of memory. */
 static inline bool bkm_span_table_make(bkm_span_table *table, const bkm_span *keys, size_t count)
 {
     size_t size = 16;
@@ -99,14 +101,14 @@ static inline int32_t bkm_span_table_find_hashed(const bkm_span_table *table, bk
     return -1;
 }
 
-/* Index of the key, -1 if it is not there. */
+/* Index of the key, -1 if it is missing. */
 static inline int32_t bkm_span_table_find(const bkm_span_table *table, bkm_span key)
 {
     return bkm_span_table_find_hashed(table, key, bkm_span_hash(table, key));
 }
 
-/* Finds many keys, each step for a block of them at once: the time goes into waiting for memory all over the
- * file, and so the waits overlap. Absent keys (NULL data) give -1. */
+/* Finds many keys, running each step for a block of keys at once, so that waits for memory overlap. Absent
+ * keys (NULL data) give -1. */
 static inline void bkm_span_table_find_all(const bkm_span_table *table, const bkm_span *keys, size_t count,
                                            int32_t *found)
 {

@@ -1,9 +1,9 @@
 #include "json/value.h"
 
-/* Strings are mostly ids and digests: these go by in steps of so many bytes. */
+/* Strings are mostly ids and digests: plain bytes are processed in steps of this size. */
 enum { STEP = 16 };
 
-/* Whether the bytes of a step mean themselves, in a string that is read and in one that is written. */
+/* Whether all bytes of a step stand for themselves in JSON, both when reading and when writing. */
 static bool is_plain_step(const uint8_t *at)
 {
     typedef uint8_t bytes __attribute__((vector_size(STEP)));
@@ -17,7 +17,7 @@ static bool is_plain_step(const uint8_t *at)
     return (halves[0] | halves[1]) == 0;
 }
 
-/* What is left of the value that is being read. */
+/* The rest of the value being read. */
 typedef struct {
     const uint8_t *at, *end;
 } input;
@@ -50,13 +50,13 @@ static bool take_escape(input *in)
     return true;
 }
 
-/* A string with its quotes. `plain`: its bytes are its text. */
+/* A quoted string. `plain`: its bytes are its text, with nothing to unescape or replace. */
 static bool take_string(input *in, bkm_span *text, bool *plain)
 {
     if (!TAKE(in, "\""))
         return false;
     const uint8_t *start = in->at;
-    const uint8_t *step = start; /* where one may do again */
+    const uint8_t *step = start; /* where the next step may be tried */
     *plain = true;
     while (in->at < in->end && *in->at != '"') {
         if (in->at >= step && in->end - in->at >= STEP) {
@@ -74,7 +74,7 @@ static bool take_string(input *in, bkm_span *text, bool *plain)
                 return false;
             continue;
         }
-        /* Beyond ASCII, invalid UTF-8 would have to be replaced. */
+        /* Beyond ASCII there may be invalid UTF-8 to replace. */
         *plain &= *in->at < 0x7F;
         in->at++;
     }
@@ -145,7 +145,7 @@ size_t bkm_utf8_character(const uint8_t *at, size_t size)
     size_t length = first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
     if (length == 0 || length > size)
         return 0;
-    /* The second byte keeps out overlong forms, surrogates and what is above U+10FFFF. */
+    /* The range of the second byte excludes overlong forms, surrogates and code points above U+10FFFF. */
     uint8_t low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
     uint8_t high = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
     if (at[1] < low || at[1] > high)
@@ -214,7 +214,7 @@ uint8_t *bkm_json_write_string(uint8_t *out, bkm_span text)
 {
     *out++ = '"';
     const uint8_t *at = text.size ? text.data : out, *end = at + text.size;
-    const uint8_t *step = at; /* where one may do again */
+    const uint8_t *step = at; /* where the next step may be tried */
     while (at < end) {
         uint8_t byte = *at;
         if (at >= step && end - at >= STEP) {

@@ -29,7 +29,7 @@ enum {
     TREE_FLAGS = 4,
     TREE_DEPTH = 6,
     TREE_ROOT = 40,
-    TREE_KIND = 0x7F,       /* bits of the flags; the free tree's other ones are about the file */
+    TREE_KIND = 0x7F,       /* bits that tell the kind; other flags of the free tree concern the file */
     FREE_TREE_KIND = 0x08,  /* integer keys */
 };
 
@@ -41,7 +41,7 @@ typedef struct {
     uint64_t size;
     uint64_t page_size;
     uint64_t last_page;
-    unsigned depth;        /* of the tree that is walked */
+    unsigned depth;        /* of the current tree */
     bool integer_keys;
     uint8_t *visited;
     bkm_lmdb_finding finding;
@@ -54,7 +54,7 @@ static bool broken(checker *c, const char *rule, uint64_t page)
     return false;
 }
 
-/* `count` pages from `id` on are in the file and were not met before. */
+/* Checks that `count` pages starting at `id` are in the file and were not reached before. */
 static bool claim(checker *c, uint64_t id, uint64_t count)
 {
     if (id < 2 || id > c->last_page || count > c->last_page - id + 1)
@@ -69,7 +69,7 @@ static bool claim(checker *c, uint64_t id, uint64_t count)
     return true;
 }
 
-/* The header must be in the file to tell how many pages follow it. */
+/* The header must be in the file, as it tells how many pages follow. */
 static bool check_overflow(checker *c, uint64_t id, uint64_t bytes)
 {
     if (!claim(c, id, 1))
@@ -132,7 +132,7 @@ static bool check_page(checker *c, uint64_t id, unsigned depth)
         uint64_t bytes = key.size + (!leaf ? 0 : flags == NODE_BIG ? 8 : low);
         if (at + NODE_HEADER + bytes > c->page_size)
             return broken(c, "key or value lies outside of the page", id);
-        /* The first key of a branch page means nothing. */
+        /* The first key of a branch page is not used. */
         if (i > (leaf ? 0u : 1u) && !check_order(c, id, before, key))
             return false;
         before = key;
@@ -198,7 +198,7 @@ bkm_lmdb_finding bkm_lmdb_check(const uint8_t *data, uint64_t size)
         meta += c.page_size;
     c.finding.transaction = bkm_load64(meta + META_TRANSACTION);
     c.last_page = bkm_load64(meta + META_LAST_PAGE);
-    /* Pages that were freed again before they were written may be missing at the end, others not. */
+    /* Pages at the end may be missing if they were freed before being written; others may not. */
     uint64_t in_file = size / c.page_size;
     if (c.last_page < 1 || c.last_page >= UINT64_MAX / c.page_size) {
         broken(&c, "impossible number of the last page", NO_PAGE);

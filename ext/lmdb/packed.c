@@ -27,7 +27,7 @@ static bkm_pack_status pack_item(bkm_bolt *bolt, bkm_span key, const bkm_item *i
         return BKM_PACK_NO_MEMORY;
     size_t start = out->size;
     bkm_pack_status status = pack_node(bolt, item, page, visited, nesting, out);
-    if (status == BKM_PACK_OK) /* a node is never larger than what this can hold */
+    if (status == BKM_PACK_OK) /* a node is never larger than this field can hold */
         bkm_store32(out->data + header + 4, (uint32_t)(out->size - start));
     return status;
 }
@@ -129,7 +129,7 @@ bool bkm_node_parts(bkm_span node, bool *bucket, uint64_t *sequence, bkm_span *c
     return true;
 }
 
-/* The builder itself limits nesting. */
+/* The builder limits nesting. */
 bkm_push_status bkm_push(bkm_builder *builder, bkm_span key, bkm_span node)
 {
     bool is_bucket;

@@ -19,7 +19,7 @@ enum {
     BKM_PACKED_ITEM = 8,
 };
 
-#define BKM_MAX_NODE 0x7FFFFFFFu /* bytes: what LMDB's binding and a bolt value can hold */
+#define BKM_MAX_NODE 0x7FFFFFFFu /* in bytes: the limit of LMDB's Python binding and of bolt values */
 
 typedef enum {
     BKM_PACK_OK = 0,
@@ -30,14 +30,13 @@ typedef enum {
 
 bool bkm_buffer_append(bkm_buffer *out, const void *data, size_t size);
 
-/* Appends the node of an item that was found on `page`. `visited`: bitmap in which a second visit of a page
- * is an error. */
+/* Appends the node of an item found on `page`. `visited`: bitmap of pages that must not be read again. */
 bkm_pack_status bkm_pack(bkm_bolt *bolt, const bkm_item *item, uint64_t page, uint8_t *visited, bkm_buffer *out);
-/* Appends an item whose node is that of `item` and whose key is `key`. */
+/* Appends an item with the node of `item` and the key `key`. */
 bkm_pack_status bkm_pack_item(bkm_bolt *bolt, bkm_span key, const bkm_item *item, uint64_t page, uint8_t *visited,
                               bkm_buffer *out);
 
-/* What is left of a run of items. `last`: the key before. */
+/* The rest of a sequence of items. `last`: the previous key. */
 typedef struct {
     bkm_span rest;
     bkm_span last;
@@ -51,7 +50,7 @@ typedef enum {
 
 bkm_unpack_status bkm_unpack_next(bkm_unpacker *unpacker, bkm_span *key, bkm_span *node);
 
-/* The parts of a node; false if it is malformed. */
+/* Splits a node into its parts; false if it is malformed. */
 bool bkm_node_parts(bkm_span node, bool *bucket, uint64_t *sequence, bkm_span *content);
 
 typedef enum {
@@ -60,7 +59,7 @@ typedef enum {
     BKM_PUSH_MALFORMED,
 } bkm_push_status;
 
-/* Pushes a node under `key` into the bucket that is open in the builder. */
+/* Adds a node under `key` to the builder's open bucket. */
 bkm_push_status bkm_push(bkm_builder *builder, bkm_span key, bkm_span node);
 
 #endif

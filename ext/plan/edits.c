@@ -1,4 +1,4 @@
-/* Both streams go step by step: a step writes whole operations and moves on, until a chunk is full. */
+/* Both streams advance in steps. A step writes whole operations; steps run until a chunk is full. */
 #include "plan/edits.h"
 
 #include <inttypes.h>
@@ -27,7 +27,7 @@ static void refuse(bkm_operations *out, bkm_span key)
 static void put_string(bkm_operations *out, bkm_span key, bkm_span text, bkm_span index_prefix)
 {
     size_t limit = 64 + key.size + index_prefix.size + 2 * bkm_json_string_limit(text.size);
-    /* No byte of a text gets shorter, so the longest ones need not be written to know. */
+    /* Escaping never shortens a text, so texts that are too long can be rejected without writing them. */
     if ((index_prefix.size ? 2 : 1) * (uint64_t)text.size > BKM_MAX_VALUE) {
         refuse(out, key);
         return;
@@ -71,7 +71,7 @@ void bkm_write_puts(bkm_operations *out, const bkm_plan *plan, size_t record)
     uint16_t flags = plan->flags[record];
     uint8_t space[BKM_ID_SIZE];
     bool chain = bkm_plan_writes_chain(plan, record);
-    /* In the order of the keys. */
+    /* In key order. */
     if (flags & BKM_PUT_BLOB)
         put_string(out, BKM_NAME(KEY_BLOB), plan->blob[record], BKM_EMPTY);
     if (chain)
@@ -112,7 +112,7 @@ struct bkm_store_edits {
     store_bucket bucket;
     bool entered;
     size_t at;         /* record */
-    bool has_external; /* the source has the bucket `_external` */
+    bool has_external; /* the source has an `_external` bucket */
 };
 
 static const bkm_span external_name = BKM_NAME_SPAN(BUCKET_EXTERNAL);
@@ -140,7 +140,7 @@ void bkm_store_edits_free(bkm_store_edits *edits)
     free(edits);
 }
 
-/* Enters the bucket unless it is entered already: there is something to be done in it. */
+/* Enters the bucket on first use, so that buckets without changes are not entered. */
 static void enter_once(bkm_store_edits *edits, bkm_operations *out, bkm_span name)
 {
     if (!edits->entered)
@@ -225,10 +225,10 @@ struct bkm_containerd_edits {
     containerd_part part;
     bool begun;   /* the namespace has been entered */
     bool entered; /* the buckets of this part have been entered */
-    size_t at;    /* record, or place in the survey */
+    size_t at;    /* record, or index in the survey */
 };
 
-/* The buckets within the namespace in which each part works; the snapshotter's follows for the last one. */
+/* The buckets in the namespace where each part works. NULL stands for the snapshotter's name. */
 static const struct {
     bkm_span names[2];
     int levels;
@@ -280,7 +280,8 @@ static void next_part(bkm_containerd_edits *edits, bkm_operations *out)
         bkm_leave(out, 2);
 }
 
-/* What an update without the root label leaves (spec containerd-metadata-db, section 6). */
+/* Removes the root label, with the same result as containerd's own update (spec containerd-metadata-db,
+ * section 6). */
 static void unlabel(bkm_containerd_edits *edits, bkm_operations *out, bkm_span name, bool has_size)
 {
     enter_part_once(edits, out);

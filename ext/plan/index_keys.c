@@ -10,9 +10,9 @@ static const bkm_span blob_chain_prefix = BKM_NAME_SPAN(INDEX_BLOB_CHAIN);
 static const bkm_span chain_prefix = BKM_NAME_SPAN(INDEX_CHAIN);
 static const bkm_span separator = BKM_NAME_SPAN(INDEX_SEPARATOR);
 
-/* ---- order of new keys ---- */
+/* ---- sorting new keys ---- */
 
-/* A record with the first bytes that tell its key from others, which mostly suffice. */
+/* A record with the leading bytes of its key, which mostly suffice to sort it. */
 typedef struct {
     uint64_t rank;
     uint32_t record;
@@ -25,8 +25,8 @@ typedef struct {
     id_text text;
 } order;
 
-/* Rises with the key, of which `parts` are what follows the prefix; keys of equal rank need a full
- * comparison. It is made of the eight bytes after the algorithm, which is nearly always the same. */
+/* Increases with the key, whose `parts` follow the index prefix; keys of equal rank need a full
+ * comparison. Made of the eight bytes after the algorithm, which is nearly always the same. */
 static uint64_t rank(const bkm_span parts[3])
 {
     uint8_t start[15] = {0};
@@ -49,7 +49,8 @@ static uint8_t byte_of(const bkm_span *parts, size_t at)
     return parts->data[at];
 }
 
-/* Compares the keys without making them: id texts are of any length, so "::" may meet other bytes. */
+/* Compares keys without building them. Id texts may have any length, so "::" may be compared with other
+ * bytes. */
 static int compare_keys(const order *by, uint32_t left, uint32_t right)
 {
     uint8_t space[2][BKM_ID_SIZE];
@@ -76,7 +77,7 @@ static bool is_above(const order *by, const entry *left, const entry *right)
     return compare_keys(by, left->record, right->record) > 0;
 }
 
-/* Merge sort from the bottom up; returns which of the two arrays holds the result. */
+/* Bottom-up merge sort. Returns whichever of the two arrays holds the result. */
 static entry *sort(const order *by, entry *from, entry *to, size_t count)
 {
     for (size_t run = 1; run < count; run *= 2) {
@@ -121,9 +122,9 @@ static uint32_t *sorted(const bkm_plan *plan, id_text text, size_t count)
     return result;
 }
 
-/* ---- keys that go ---- */
+/* ---- keys to delete ---- */
 
-/* Record id in an index key: what follows the last "::". Size 0: none. */
+/* Record id in an index key: the part after the last "::". Size 0 if there is none. */
 static bkm_span record_of(bkm_span key)
 {
     for (uint32_t at = key.size; at >= 2; at--)
@@ -163,7 +164,7 @@ static bool find_gone(bkm_index_keys *keys, bkm_bolt *source, const bkm_span_tab
     return true;
 }
 
-/* Size of the longest key to put, or more. */
+/* Upper bound of the size of keys to put. */
 static size_t key_limit(const bkm_plan *plan)
 {
     size_t limit = 0;
@@ -207,7 +208,7 @@ void bkm_index_keys_free(bkm_index_keys *keys)
 
 /* ---- the merge ---- */
 
-/* Makes the key number `at` of those to put. */
+/* Builds key number `at` of those to put. */
 static bkm_span make_key(bkm_index_keys *keys, size_t at)
 {
     bool is_blob = at < keys->count;
@@ -229,7 +230,7 @@ static bkm_span make_key(bkm_index_keys *keys, size_t at)
     return (bkm_span){keys->next_key, (uint32_t)(end - keys->next_key)};
 }
 
-/* The next key to put: two records may have the same one if an id has "::" in it. */
+/* Builds the next key to put. Two records may have the same key if an id contains "::". */
 static bool prepare_put(bkm_index_keys *keys)
 {
     while (!keys->put.data && keys->put_at < 2 * keys->count) {

@@ -1,4 +1,4 @@
-/* Names in the stores that a plan is made from and writes to. */
+/* Names in the stores that a plan reads and writes. */
 #ifndef BKM_NAMES_H
 #define BKM_NAMES_H
 

@@ -1,4 +1,4 @@
-/* The passes and checks, in the order of the reference model; each is a loop over the columns. */
+/* The passes and checks, in the order of the oracle; each is a loop over the columns. */
 #include "plan/plan.h"
 
 #include <stdlib.h>
@@ -7,16 +7,16 @@
 #include "core/span_table.h"
 #include "plan/names.h"
 
-/* What only the making of a plan needs. */
+/* Working memory for making a plan. */
 typedef struct {
     bkm_plan *plan;
     size_t count;
     bkm_span_table records_by_id;
     bkm_span_table blobs_by_digest;
-    int32_t *target;    /* index of the equal-mutable target as it is stored, or BKM_NO_INDEX */
-    int32_t *links;     /* room for one link of each record */
+    int32_t *target;    /* index of the stored equal-mutable target, or BKM_NO_INDEX */
+    int32_t *links;     /* space for one link per record */
     int32_t *blob;      /* index of the record's blob in the survey, or BKM_NO_INDEX */
-    uint32_t *walked;   /* room for find_cycles */
+    uint32_t *walked;   /* space for find_cycles */
 } maker;
 
 static void refuse(bkm_plan *plan, size_t record, bkm_reason reason)
@@ -44,7 +44,7 @@ bool bkm_is_digest(bkm_span text)
     return false;
 }
 
-/* Marks the records from which the links lead back to themselves. Links are indexes or negative. */
+/* Marks the records on cycles of links. Links are indexes, or negative for none. */
 static void find_cycles(maker *m, const int32_t *links, bkm_reason reason)
 {
     memset(m->walked, 0, m->count * sizeof *m->walked);
@@ -83,7 +83,7 @@ static void check_values(maker *m)
     }
 }
 
-/* Links and targets are looked at as they are stored, whatever other problems these records have. */
+/* Checks links and targets as stored, whatever other problems these records have. */
 static void check_equal_mutable(maker *m)
 {
     bkm_plan *plan = m->plan;
@@ -142,7 +142,7 @@ static bool pass1_committed_parent(maker *m)
     return true;
 }
 
-/* Whether the record waits for its target to give it a parent. */
+/* Whether the record gets its parent from its target. */
 static bool waits(const bkm_plan *plan, int32_t record)
 {
     return record >= 0 && !bkm_plan_dropped(plan, (size_t)record) &&
@@ -159,7 +159,7 @@ static void pass2_parent_of_equal_mutable(maker *m)
             at = m->target[at];
         if (at == (int32_t)i)
             continue;
-        /* A dropped target has no parent to give; these records will be dropped as its descendants. */
+        /* A dropped target gives no parent; these records will be dropped as its descendants. */
         bkm_span parent = {NULL, 0};
         if (at >= 0 && !bkm_plan_dropped(plan, (size_t)at))
             parent = plan->parent[at];
@@ -202,8 +202,8 @@ static bool needs_chain_ids(const bkm_plan *plan, size_t record)
     return plan->diff_id[record].size && plan->blob[record].size && !has_chain_ids;
 }
 
-/* Whether an index key of the record's chain ids would be longer than a key may be. The chainID of a record
- * without parent is its diffID, whatever that is; all other ids are digests. */
+/* Whether an index key for the record's chain ids would exceed the maximum key length. The chainID of a
+ * record without a parent is its diffID, whatever that is; all other ids are digests. */
 static bool index_key_too_long(const bkm_plan *plan, size_t record)
 {
     size_t chain_id = plan->parent[record].size ? BKM_ID_SIZE : plan->diff_id[record].size;
@@ -243,7 +243,7 @@ static void check_parent_cycles(maker *m)
     find_cycles(m, m->links, BKM_PARENT_CYCLE);
 }
 
-/* Index of the record that it descends from by way 0 (equal-mutable) or 1 (parent), negative if none. */
+/* Index of the record above by way 0 (equal-mutable) or 1 (parent), negative if there is none. */
 static int32_t ancestor(const maker *m, size_t record, int way)
 {
     if (way == 1)
@@ -251,11 +251,11 @@ static int32_t ancestor(const maker *m, size_t record, int way)
     return m->plan->flags[record] & BKM_CLEAR_EQUAL_MUTABLE ? BKM_NO_INDEX : m->target[record];
 }
 
-/* Drops what descends from dropped records: from those that are known, on to ever more. */
+/* Drops all descendants of dropped records. */
 static bool check_descendants(maker *m)
 {
     bkm_plan *plan = m->plan;
-    /* Dependents of each record as a list: 2 * record + way, linked by next. */
+    /* Linked list of each record's dependents; an element is 2 * record + way. */
     int64_t *next = malloc((2 * m->count + 1) * sizeof *next);
     int64_t *first_of = malloc((m->count + 1) * sizeof *first_of);
     uint32_t *dropped = m->walked;
@@ -372,7 +372,7 @@ static void pass6_and_7_labels(maker *m)
             plan->unlabel_snapshot[i] = survey->snapshot_root[i];
 }
 
-/* ---- the whole ---- */
+/* ---- putting it together ---- */
 
 static void find_snapshots(maker *m)
 {

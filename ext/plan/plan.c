@@ -1,4 +1,4 @@
-/* The memory of a plan. */
+/* Memory management of plans. */
 #include "plan/plan.h"
 
 #include <stdlib.h>
@@ -12,7 +12,7 @@ struct bkm_plan_text {
 
 bool bkm_plan_allocate(bkm_plan *plan)
 {
-    /* One more than needed: no allocation is of no bytes. */
+    /* One more than needed, so that no allocation has zero bytes. */
     size_t room = plan->records->count + 1;
     plan->reason = calloc(room, 1);
     plan->flags = calloc(room, sizeof *plan->flags);
@@ -35,7 +35,7 @@ bool bkm_plan_text_as_read(bkm_plan *plan, bkm_span *text)
 {
     if (bkm_utf8_valid(*text))
         return true;
-    /* A text that could outgrow the size of a span counts as one that there is no memory for. */
+    /* A text that could outgrow a span is treated as out of memory. */
     bkm_plan_text *copy = text->size > UINT32_MAX / 3 ? NULL : malloc(sizeof *copy + 3 * (size_t)text->size);
     if (!copy)
         return false;

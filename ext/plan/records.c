@@ -32,7 +32,7 @@ static uint32_t kind_of(bkm_span key)
 
 /* ---- growth ---- */
 
-/* `array` points at a pointer to objects of any type. */
+/* `array` is the address of a pointer to objects of any type. */
 static bool resize(void *array, size_t capacity, size_t size)
 {
     void *objects;
@@ -122,7 +122,7 @@ static bool set_value(bkm_records *records, uint32_t kind, size_t record, bkm_sp
     return true;
 }
 
-/* Whether the recogniser's answer is all that there is to know about a value of this kind. */
+/* Whether the recogniser's answer suffices for a value of this kind. */
 static bool is_settled(uint32_t kind, bkm_json_kind found)
 {
     switch (kind) {

@@ -5,7 +5,7 @@
 #include "bolt/reader.h"
 #include "json/value.h"
 
-/* What a record may have of the migration's own keys; v1 itself writes none of them. */
+/* The migration's own text keys, which v1 never writes but a record may have. */
 typedef enum {
     BKM_STORED_PARENT,
     BKM_STORED_DIFF_ID,
@@ -15,10 +15,10 @@ typedef enum {
     BKM_STORED_TEXTS
 } bkm_stored;
 
-/* What the migration does with a key. The first ones are those of bkm_stored. */
+/* What the migration does with a key. The first kinds are those of bkm_stored. */
 typedef enum {
-    BKM_KEY_WRITTEN = BKM_STORED_TEXTS, /* it is overwritten, but not read */
-    BKM_KEY_BLOB_SIZE,                  /* so is this one, but not by upstream */
+    BKM_KEY_WRITTEN = BKM_STORED_TEXTS, /* overwritten, but not read */
+    BKM_KEY_BLOB_SIZE,                  /* likewise, but not by upstream */
     BKM_KEY_EQUAL_MUTABLE,
     BKM_KEY_BLOB_MAPPING,
     BKM_KEY_ANY,
@@ -27,7 +27,7 @@ typedef enum {
 typedef enum {
     BKM_VALUE_UNDECODABLE,
     BKM_VALUE_IS_BUCKET,
-    BKM_BLOB_SIZE_IS_BUCKET, /* no problem for a plan that does not write it */
+    BKM_BLOB_SIZE_IS_BUCKET, /* not a problem for a plan that does not write it */
 } bkm_value_fault;
 
 typedef struct {
@@ -36,7 +36,7 @@ typedef struct {
     bkm_span key;
 } bkm_value_problem;
 
-/* A value that bkm_json_read leaves to somebody else. */
+/* A value that bkm_json_read does not recognise, to be decided by the caller. */
 typedef struct {
     uint32_t record;
     uint32_t kind; /* bkm_key_kind or bkm_stored */
@@ -47,25 +47,25 @@ typedef struct {
     size_t count, capacity;
     bkm_span *id;
     bkm_span *equal_mutable;
-    bkm_span *blobsum, *diff_id;        /* of the blob mapping; blobsum.data == NULL: there is none */
-    bkm_span *stored[BKM_STORED_TEXTS]; /* NULL until a record has a value for it */
-    uint8_t *empty_mapping;             /* the blob mapping is there and says nothing */
+    bkm_span *blobsum, *diff_id;        /* of the blob mapping; blobsum.data == NULL if there is none */
+    bkm_span *stored[BKM_STORED_TEXTS]; /* NULL until some record has such a value */
+    uint8_t *empty_mapping;             /* the blob mapping exists but is empty */
 
-    bkm_value_problem *problems;        /* sorted by record and key once all odd values are settled */
+    bkm_value_problem *problems;        /* sorted by record and key after bkm_records_settled */
     size_t problem_count, problem_capacity;
     bkm_odd_value *odd;
     size_t odd_count, odd_capacity;
 } bkm_records;
 
-/* Reads the bucket `_main` below the root; keys in it that are not buckets are skipped. False with
- * bolt->rule set on failure. The odd values are left to settle. */
+/* Reads the `_main` bucket; keys in it that are not buckets are skipped. False with bolt->rule set on
+ * failure. Odd values must be settled afterwards. */
 bool bkm_records_read(bkm_records *records, bkm_bolt *bolt);
 void bkm_records_free(bkm_records *records);
 
-/* Settle the odd value number `odd`: it does not decode, or has this text; NULL data: none. */
+/* Settle odd value number `odd`: it can't be decoded, or has this text (NULL data for none). */
 bool bkm_records_refuse(bkm_records *records, size_t odd);
 bool bkm_records_accept(bkm_records *records, size_t odd, bkm_span text, bkm_span diff_id);
-/* To be called once all are settled. */
+/* Call this after settling all odd values. */
 void bkm_records_settled(bkm_records *records);
 
 static inline bkm_span bkm_records_stored(const bkm_records *records, bkm_stored which, size_t record)

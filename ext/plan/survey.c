@@ -11,7 +11,7 @@
 static const bkm_span root_label[] = {BKM_NAME_SPAN(BUCKET_LABELS), BKM_NAME_SPAN(LABEL_ROOT)};
 static const bkm_span expire_label[] = {BKM_NAME_SPAN(BUCKET_LABELS), BKM_NAME_SPAN(LABEL_EXPIRE)};
 
-/* One flag for each row: whether the row has a value in this column. */
+/* One flag per row: whether the row has a value in this column. */
 static uint8_t *presence(const bkm_table *table, size_t column)
 {
     uint8_t *flags = malloc(table->rows + 1);
@@ -32,7 +32,7 @@ static bool no_memory(bkm_bolt *bolt)
     return bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
 }
 
-/* Scans the bucket at `steps`, which may be missing at any level. */
+/* Scans the bucket at `steps`; it may be missing at any level. */
 static bool scan(bkm_bolt *bolt, const bkm_span *steps, size_t depth, const bkm_path *paths, size_t path_count,
                  bkm_table *table)
 {
@@ -46,7 +46,7 @@ static bool scan(bkm_bolt *bolt, const bkm_span *steps, size_t depth, const bkm_
 
 /* ---- snapshots ---- */
 
-/* Keeps the snapshots that the snapshotter knows, too, with the kinds that it gives. */
+/* Keeps only snapshots that the snapshotter knows, and sets their kinds. */
 static bool join_kinds(bkm_survey *survey, const bkm_span *backend_names, const bkm_table *backend)
 {
     enum { AHEAD = 16 };
@@ -114,8 +114,8 @@ static bool read_kinds(bkm_bolt *snapshots, bkm_table *backend)
 
 /* ---- content ---- */
 
-/* A size as containerd reads it (Go's Varint: zig-zag, base 128; what follows the number does not count). 0 for
- * a number that is broken or negative. */
+/* Decodes a size as containerd does (Go's Varint: zig-zag, base 128; trailing bytes are ignored). 0 for a
+ * malformed or negative number. */
 static int64_t read_size(bkm_span stored)
 {
     enum { LONGEST = 10 };
@@ -186,7 +186,7 @@ static bool read_resources(bkm_survey *survey, bkm_bolt *metadata, const bkm_buc
     while (!bkm_cursor_end(&cursor)) {
         if (!bkm_survey_add_resource(survey, bkm_cursor_item(&cursor).key, is_content))
             return no_memory(metadata);
-        /* Each has an element of its own, unless leases share pages. */
+        /* Every resource has its own element, unless leases share pages. */
         if (survey->resource_count > metadata->size / BKM_LEAF_ELEMENT)
             return bkm_bolt_fail(metadata, BKM_PAGE_VISITED_TWICE, bkm_cursor_page(&cursor));
         if (!bkm_cursor_next(&cursor))

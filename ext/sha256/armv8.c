@@ -1,4 +1,4 @@
-/* The kernel for 64-bit ARM processors with the SHA-2 extension.
+/* Kernel for 64-bit ARM processors with the SHA-2 extension.
  *
  * Streams are interleaved for the same reason as in the x86 kernel; 32 registers hold four of them. */
 #if defined(__aarch64__)
@@ -76,5 +76,5 @@ SHA2 void bkm_sha256_armv8(uint32_t (*state)[8], const uint8_t *const *data, siz
 }
 
 #else
-typedef int bkm_sha256_armv8_is_for_arm; /* ISO C wants one declaration in a file */
+typedef int bkm_sha256_armv8_is_for_arm; /* ISO C requires a declaration in each file */
 #endif

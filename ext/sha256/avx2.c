@@ -1,7 +1,7 @@
-/* The kernel for x86 processors with AVX2 but without the SHA extensions.
+/* Kernel for x86 processors with AVX2 but without the SHA extensions.
  *
- * Eight streams, one per 32-bit lane: word i of all eight messages sits in one register, so the
- * rounds are those of the portable kernel on vectors. */
+ * Eight streams, one per 32-bit lane: word i of all eight messages is in one register, so the rounds are
+ * those of the portable kernel, on vectors. */
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -26,7 +26,7 @@ INLINE __m256i xor3(__m256i x, __m256i y, __m256i z)
     return _mm256_xor_si256(x, _mm256_xor_si256(y, z));
 }
 
-/* Turns rows into columns: word j of row i becomes word i of row j. */
+/* Transposes: word j of row i becomes word i of row j. */
 INLINE void transpose(__m256i r[8])
 {
     __m256i t[8], u[8];
@@ -116,5 +116,5 @@ void bkm_sha256_avx2(uint32_t (*state)[8], const uint8_t *const *data, size_t st
 }
 
 #else
-typedef int bkm_sha256_avx2_is_for_x86; /* ISO C wants one declaration in a file */
+typedef int bkm_sha256_avx2_is_for_x86; /* ISO C requires a declaration in each file */
 #endif

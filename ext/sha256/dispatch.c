@@ -1,4 +1,5 @@
-/* Which kernel runs: what the processor has, what was asked for, and whether it gives right answers. */
+/* Kernel selection: what the processor supports, what was requested, and whether it computes right
+ * answers. */
 #include "sha256/sha256.h"
 
 #include <stdatomic.h>
@@ -11,7 +12,7 @@
 #include <sys/auxv.h>
 #endif
 
-/* Every name is known everywhere, so that a wrong name and a wrong machine are told apart. Fastest first. */
+/* Every name is known on every machine, to tell a wrong name from a wrong machine. Fastest first. */
 static const bkm_sha256_kernel all_kernels[BKM_SHA256_MAX_KERNELS] = {
 #if defined(__x86_64__)
     {"shani", bkm_sha256_shani, &bkm_hex_ssse3},
@@ -34,13 +35,13 @@ static bool runs_here(const bkm_sha256_kernel *kernel)
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (kernel->compress == bkm_sha256_shani) {
-        /* Not every compiler knows the name of this feature: CPUID leaf 7, EBX bit 29. */
+        /* Not every compiler knows this feature by name: CPUID leaf 7, EBX bit 29. */
         unsigned a, b, c, d;
         return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) && __builtin_cpu_supports("sse4.1") &&
                __builtin_cpu_supports("ssse3");
     }
     if (kernel->compress == bkm_sha256_avx2)
-        return __builtin_cpu_supports("avx2"); /* asks the operating system (XGETBV), too */
+        return __builtin_cpu_supports("avx2"); /* also checks the operating system (XGETBV) */
 #elif defined(__aarch64__)
     if (kernel->compress == bkm_sha256_armv8)
         return getauxval(AT_HWCAP) & HWCAP_SHA2;
@@ -59,8 +60,8 @@ size_t bkm_sha256_usable(const bkm_sha256_kernel *kernels[BKM_SHA256_MAX_KERNELS
 
 bkm_sha256_status bkm_sha256_select(const char *name, const bkm_sha256_kernel **kernel)
 {
-    /* Two threads may both run a test: they get the same answer. */
-    static atomic_int tested[BKM_SHA256_MAX_KERNELS]; /* 0: not yet, 1: right, -1: wrong */
+    /* Two threads may both run a test, with the same result. */
+    static atomic_int tested[BKM_SHA256_MAX_KERNELS]; /* 0: not tested, 1: right, -1: wrong */
 
     for (size_t i = 0; i < BKM_SHA256_MAX_KERNELS; i++) {
         const bkm_sha256_kernel *candidate = &all_kernels[i];
@@ -109,8 +110,9 @@ const uint8_t bkm_sha256_answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST] = {
 
 bool bkm_sha256_self_test(bkm_sha256_compress compress, const uint8_t answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST])
 {
-    /* One to nine streams: each way in which a kernel may split them, each lane. `turn` moves the
-     * lengths through the lanes; in every other turn all lanes have one length, and so go in step. */
+    /* One to nine streams cover every way in which a kernel may split them, and every lane. `turn` shifts
+     * the lengths through the lanes; in every other turn all lanes have the same length, and so run in
+     * step. */
     enum { MOST = 9 };
     uint8_t text[256];
     bkm_span messages[MOST];

@@ -1,4 +1,4 @@
-/* Hex of digests: the plain ways as functions, and those for x86 processors that look digits up. */
+/* Hex conversion of digests: the plain functions, and table look-ups for x86 processors. */
 #include "core/hex.h"
 
 static void plain_write(uint8_t *text, size_t apart, const uint8_t *const *digest, size_t count)
@@ -50,7 +50,7 @@ SSSE3 static bool ssse3_read(uint8_t *digest, const uint8_t *text)
         __m128i nibbles =
             _mm_add_epi8(_mm_and_si128(digits, _mm_set1_epi8(0x0f)), _mm_and_si128(is_letter, _mm_set1_epi8(9)));
         right = _mm_and_si128(right, _mm_or_si128(is_number, is_letter));
-        pairs[part] = _mm_maddubs_epi16(nibbles, _mm_set1_epi16(0x0110)); /* 16 times the first + the second */
+        pairs[part] = _mm_maddubs_epi16(nibbles, _mm_set1_epi16(0x0110)); /* 16 * first + second */
     }
     _mm_storeu_si128((__m128i *)digest, _mm_packus_epi16(pairs[0], pairs[1]));
     _mm_storeu_si128((__m128i *)digest + 1, _mm_packus_epi16(pairs[2], pairs[3]));

@@ -1,4 +1,4 @@
-/* Messages of any length on top of a kernel: padding, pieces, batches. */
+/* Messages of any length on top of a kernel: padding, streaming, batches. */
 #include "sha256/sha256.h"
 
 static inline void store_word(uint8_t *to, uint32_t word)
@@ -71,13 +71,13 @@ void bkm_sha256_digest(const bkm_sha256_kernel *kernel, const uint8_t *data, siz
     bkm_sha256_finish(&stream, digest);
 }
 
-/* Messages under way. Arrays side by side, because that is what a kernel takes. */
+/* Messages in progress, as separate arrays, because that is what a kernel takes. */
 enum { SLOTS = 16 };
 
 typedef struct {
     uint32_t state[SLOTS][8];
-    const uint8_t *data[SLOTS]; /* the next block: in the message, then in the tail */
-    size_t blocks[SLOTS];       /* how many from there */
+    const uint8_t *data[SLOTS]; /* next block: first in the message, then in the tail */
+    size_t blocks[SLOTS];       /* number of blocks from there */
     size_t message[SLOTS];
     bool padded[SLOTS];
     uint8_t *tail[SLOTS];
@@ -127,11 +127,11 @@ void bkm_sha256_digest_many(bkm_sha256_compress compress, const bkm_span *messag
     while (used < SLOTS && next < count)
         slot_fill(&s, used++, messages, next++);
     while (used > 0) {
-        size_t step = s.blocks[0]; /* all go as far as the one with the fewest blocks left */
+        size_t step = s.blocks[0]; /* all advance by the smallest number of blocks left */
         for (size_t i = 1; i < used; i++)
             step = s.blocks[i] < step ? s.blocks[i] : step;
         compress(s.state, s.data, used, step);
-        for (size_t i = used; i-- > 0;) { /* from the end: a slot moved down has been seen */
+        for (size_t i = used; i-- > 0;) { /* from the end: a slot that is moved down has been processed */
             s.data[i] += step * BKM_SHA256_BLOCK;
             s.blocks[i] -= step;
             if (s.blocks[i] > 0)

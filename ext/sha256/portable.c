@@ -1,4 +1,4 @@
-/* The kernel for any processor: one stream after the other, in plain C. */
+/* Kernel for any processor: one stream after the other, in plain C. */
 #include "sha256/sha256.h"
 
 const uint32_t bkm_sha256_initial[8] = {

@@ -1,7 +1,7 @@
 /* SHA-256 over many independent streams at once, with kernels chosen at run time.
  *
- * A kernel only compresses whole blocks; everything that depends on the length of
- * a message (padding, keeping lanes full) is here, once, on top of any kernel. */
+ * A kernel only compresses whole blocks. Everything that depends on the length of a message (padding,
+ * keeping lanes full) is implemented once, on top of any kernel. */
 #ifndef BKM_SHA256_H
 #define BKM_SHA256_H
 
@@ -39,11 +39,11 @@ extern const uint32_t bkm_sha256_rounds[64];
 #define BKM_SHA256_MAX_KERNELS 4
 size_t bkm_sha256_usable(const bkm_sha256_kernel *kernels[BKM_SHA256_MAX_KERNELS]);
 
-/* Finds a usable kernel by name, or the fastest one for NULL, and tests it at its first use.
- * `*kernel` is set for BKM_SHA256_OK and BKM_SHA256_WRONG. Safe in several threads. */
+/* Finds a usable kernel by name, or the fastest one for NULL, and tests it on first use. `*kernel` is set
+ * for BKM_SHA256_OK and BKM_SHA256_WRONG. Thread-safe. */
 bkm_sha256_status bkm_sha256_select(const char *name, const bkm_sha256_kernel **kernel);
 
-/* The kernel name that the environment demands, NULL if it leaves the choice to us. */
+/* The kernel name requested by the environment, NULL if none. */
 const char *bkm_sha256_demanded(void);
 #define BKM_SHA256_VARIABLE "BUILDKIT_MIGRATE_SHA256"
 
@@ -52,11 +52,11 @@ const char *bkm_sha256_demanded(void);
 extern const uint8_t bkm_sha256_answer_sizes[BKM_SHA256_ANSWERS];
 extern const uint8_t bkm_sha256_answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST];
 
-/* Whether a kernel gives `answers` in every lane, for several stream counts and lengths. */
+/* Whether a kernel computes `answers` in every lane, for several stream counts and lengths. */
 bool bkm_sha256_self_test(bkm_sha256_compress compress, const uint8_t answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST]);
 
-/* Writes the last one or two blocks of a message of `total` bytes: its last `size` (< 64) bytes,
- * `rest`, and the padding. Returns the number of blocks. */
+/* Writes the last one or two blocks of a message of `total` bytes: its last `size` (< 64) bytes, `rest`,
+ * and the padding. Returns the number of blocks. */
 size_t bkm_sha256_pad(uint8_t tail[2 * BKM_SHA256_BLOCK], const uint8_t *rest, size_t size, uint64_t total);
 
 /* Writes a state as the 32 bytes of a digest. */
@@ -66,7 +66,7 @@ static inline void bkm_sha256_store(uint8_t digest[BKM_SHA256_DIGEST], const uin
     typedef uint32_t words __attribute__((vector_size(16)));
     typedef uint16_t halves __attribute__((vector_size(16)));
 
-    for (int i = 0; i < 2; i++) { /* in wide steps: narrow stores would delay who reads the digest next */
+    for (int i = 0; i < 2; i++) { /* in wide steps: narrow stores would delay the next read of the digest */
         words four;
         memcpy(&four, state + 4 * i, sizeof four);
         halves swapped = (halves)(four << 16 | four >> 16);
@@ -78,7 +78,7 @@ static inline void bkm_sha256_store(uint8_t digest[BKM_SHA256_DIGEST], const uin
 #endif
 }
 
-/* One message that comes in pieces. */
+/* A message that arrives in pieces. */
 typedef struct {
     bkm_sha256_compress compress;
     uint64_t total;
@@ -90,11 +90,11 @@ void bkm_sha256_start(bkm_sha256_stream *stream, const bkm_sha256_kernel *kernel
 void bkm_sha256_update(bkm_sha256_stream *stream, const uint8_t *data, size_t size);
 void bkm_sha256_finish(bkm_sha256_stream *stream, uint8_t digest[BKM_SHA256_DIGEST]);
 
-/* One message. */
+/* Hashes one message. */
 void bkm_sha256_digest(const bkm_sha256_kernel *kernel, const uint8_t *data, size_t size,
                        uint8_t digest[BKM_SHA256_DIGEST]);
 
-/* Many messages of any lengths; a lane that is done with one message takes the next. */
+/* Hashes many messages of any lengths; a lane that has finished a message takes the next. */
 void bkm_sha256_digest_many(bkm_sha256_compress compress, const bkm_span *messages, size_t count,
                             uint8_t (*digests)[BKM_SHA256_DIGEST]);
 

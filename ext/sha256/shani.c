@@ -1,8 +1,8 @@
-/* The kernel for x86 processors with the SHA extensions.
+/* Kernel for x86 processors with the SHA extensions.
  *
- * One stream can't keep the unit busy: each pair of rounds waits for the one before. So the main
- * loop takes three streams, two rounds of each in turn. Four are no faster, as their words do not fit the
- * registers, but faster than two and two; so what remains are four, two or one. */
+ * One stream can't keep the unit busy, because each pair of rounds waits for the previous one. So the main
+ * loop interleaves three streams, two rounds of each in turn. Four are no faster, as their words don't fit
+ * into the registers, but they beat two pairs; so the remainder is done as four, two or one. */
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -17,7 +17,7 @@ SHANI static inline __attribute__((always_inline)) void compress_lanes(size_t la
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
     __m128i abef[4], cdgh[4], w[4][4];
 
-    /* The instructions want the words as {f, e, b, a} and {h, g, d, c}, lowest first. */
+    /* The instructions need the words as {f, e, b, a} and {h, g, d, c}, lowest first. */
 #pragma GCC unroll 4
     for (size_t l = 0; l < lanes; l++) {
         __m128i cdab = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)&state[l][0]), 0xb1);
@@ -41,7 +41,7 @@ SHANI static inline __attribute__((always_inline)) void compress_lanes(size_t la
                     const uint8_t *from = data[l] + block * BKM_SHA256_BLOCK + 16 * i;
                     w[l][i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)from), swap);
                 }
-                /* Later words are made ahead of their rounds, in two steps, while the rounds wait. */
+                /* Later words are computed ahead of their rounds, in two steps, while the rounds wait. */
                 const __m128i now = w[l][i & 3];
                 const __m128i input = _mm_add_epi32(now, k);
                 __m128i *next = &w[l][(i + 1) & 3], *third = &w[l][(i + 3) & 3];
@@ -84,5 +84,5 @@ SHANI void bkm_sha256_shani(uint32_t (*state)[8], const uint8_t *const *data, si
 }
 
 #else
-typedef int bkm_sha256_shani_is_for_x86; /* ISO C wants one declaration in a file */
+typedef int bkm_sha256_shani_is_for_x86; /* ISO C requires a declaration in each file */
 #endif

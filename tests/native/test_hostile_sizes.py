@@ -111,7 +111,7 @@ def test_survey_that_failed_halfway_makes_no_plan(arguments: tuple[list[object],
     survey = Survey.__new__(Survey)
     with pytest.raises((TypeError, OverflowError)):
         survey.__init__("overlayfs", *arguments)  # type: ignore[misc]
-    with pytest.raises(RuntimeError, match="failed before"):
+    with pytest.raises(RuntimeError, match="earlier failure"):
         Plan(records(), survey)
     with pytest.raises(TypeError, match="once"):
         survey.__init__("overlayfs", [], [], [])  # type: ignore[misc]

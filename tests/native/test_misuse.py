@@ -354,7 +354,7 @@ def test_an_iterator_does_not_go_on_after_it_raised(name: str) -> None:
         for _ in iterator:
             pass
     for _ in range(3):
-        with pytest.raises(RuntimeError, match="failed before"):
+        with pytest.raises(RuntimeError, match="earlier failure"):
             next(iterator)
 
 
@@ -372,7 +372,7 @@ def test_a_packer_is_of_no_use_after_a_batch_failed() -> None:
     packer = Packer(reader)
     with pytest.raises(CorruptDatabaseError):
         list(packer.batches(reader.root, b"t"))
-    with pytest.raises(RuntimeError, match="failed before"):
+    with pytest.raises(RuntimeError, match="earlier failure"):
         list(packer.batches(reader.root, b"t"))
 
 
@@ -396,7 +396,7 @@ def test_a_builder_is_of_no_use_after_a_rewrite_failed(
     builder = Image().builder
     with pytest.raises(error):
         rewrite(None, builder, edits())
-    with pytest.raises(RuntimeError, match="failed before"):
+    with pytest.raises(RuntimeError, match="earlier failure"):
         USES[Builder][use](builder)
 
 
@@ -404,7 +404,7 @@ def test_a_malformed_node_ends_its_builder() -> None:
     builder = Image().builder
     with pytest.raises(CorruptDatabaseError):
         push(builder, b"k", b"\1" + bytes(8) + b"xyz")
-    with pytest.raises(RuntimeError, match="failed before"):
+    with pytest.raises(RuntimeError, match="earlier failure"):
         builder.finish()
 
 
@@ -413,7 +413,7 @@ def test_a_malformed_node_ends_its_builder() -> None:
 
 @pytest.mark.parametrize("chunk", [None, "text", 1, memoryview(b"\x04"), bytearray(b"\x04"), [b"\x04"]])
 def test_a_chunk_of_edits_is_bytes(chunk: object) -> None:
-    with pytest.raises(TypeError, match="a chunk of edits is bytes"):
+    with pytest.raises(TypeError, match="a chunk of edits must be bytes"):
         rewrite(None, Image().builder, [chunk])  # type: ignore[list-item]
 
 

@@ -1,4 +1,4 @@
-"""C face of the bolt module, for the other extension modules."""
+"""C interface of the bolt module, for the other extension modules."""
 
 from buildkit_migrate._native.guard cimport Guarded
 from bolt_reader cimport bkm_bolt, bkm_bucket
@@ -14,16 +14,16 @@ cdef class Column(Guarded):
     cdef Column adopt(bkm_span *spans, Py_ssize_t count, object owner)
 
 
-# Whatever may read pages asks whether the reader is idle, or enters it.
+# Whatever may read pages must call `idle` or `enter` on the reader first.
 cdef class Reader(Guarded):
     cdef bkm_bolt bolt
     cdef const unsigned char[::1] view
     cdef readonly str path
-    cdef object interrupt     # what a signal handler raised while pages were read
+    cdef object interrupt     # raised by a signal handler while pages were read
 
     cdef bint handle_signals(self)
 
-    # Makes the exception for the rule that `bolt` holds.
+    # Creates the exception for the rule recorded in `bolt`.
     cdef object failure(self)
 
 

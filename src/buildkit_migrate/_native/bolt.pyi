@@ -5,7 +5,7 @@ from buildkit_migrate._native.guard import Guarded
 
 @final
 class Column(Guarded):
-    """Byte strings that lie in memory owned by somebody else; absent entries are None. Read-only."""
+    """A read-only sequence of byte strings in memory that another object owns. Absent entries are None."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> bytes | None: ...
@@ -13,12 +13,12 @@ class Column(Guarded):
 
 @final
 class Reader(Guarded):
-    """A bbolt file in memory. Opening checks the meta pages; every other page is checked when it is read.
+    """A bbolt file in memory. Opening checks the meta pages; other pages are checked when first read.
 
-    `data` must stay as it is while the reader or anything made from it lives. `previous`: as it was before
-    the newest transaction. Raises `errors.CorruptDatabaseError` (spec bbolt-format, section 14). Whatever
-    reads many pages handles signals now and then, and raises what their handlers raise. `path` only names the
-    file in errors.
+    `data` must not change while the reader, or anything made from it, exists. `previous`: read the state
+    before the newest transaction. `path` is only used in error messages. Raises `errors.CorruptDatabaseError`
+    (spec bbolt-format, section 14). Long reads handle signals from time to time, and raise what the handlers
+    raise.
     """
 
     def __new__(cls, data: object, path: str = "", previous: bool = False) -> Reader: ...
@@ -26,28 +26,28 @@ class Reader(Guarded):
     def path(self) -> str: ...
     @property
     def page_size(self) -> int:
-        """Bytes of a page."""
+        """Page size in bytes."""
     @property
     def high_water(self) -> int:
-        """Pages in use end here (page number)."""
+        """Number of the first page after the pages in use."""
     @property
     def transaction(self) -> int:
-        """Number of the transaction that the file is read at."""
+        """Number of the transaction whose state is read."""
     @property
     def freelist(self) -> int | None:
         """Page number of the stored free list, None if there is none."""
     @property
     def other_meta(self) -> str:
-        """Why the meta page that is not in use is invalid; "" if it is valid."""
+        """Why the other meta page is invalid; "" if it is valid."""
     @property
     def root(self) -> Bucket:
         """The root bucket."""
 
 @final
 class Bucket(Guarded):
-    """A bucket of a file, whose `Reader` is `reader`; made from that, the root bucket.
+    """A bucket of the file of `reader`. The constructor returns the root bucket.
 
-    Raises `errors.CorruptDatabaseError` on any damaged page it meets.
+    Methods raise `errors.CorruptDatabaseError` when they meet a damaged page.
     """
 
     def __new__(cls, reader: Reader) -> Bucket: ...
@@ -55,16 +55,22 @@ class Bucket(Guarded):
     def reader(self) -> Reader: ...
     @property
     def sequence(self) -> int:
-        """The number that bbolt counts up for the bucket's user."""
+        """The bucket's sequence number, a counter that bbolt keeps for users."""
     def get(self, key: bytes) -> bytes | None:
-        """The value under `key`; None if there is none or if it is a bucket."""
+        """The value under `key`; None if the key is missing or a bucket."""
     def bucket(self, *path: bytes) -> Bucket | None:
-        """The bucket at `path` below this one; None if any step is missing or no bucket."""
+        """The bucket at `path` below this one; None if any step is missing or not a bucket."""
     def items(self, start: bytes = b"") -> Iterator[tuple[bytes, bytes | Bucket]]:
-        """Keys in byte order from `start` on, each with its value or bucket."""
+        """Iterates over keys from `start` on, in byte order, each with its value or bucket."""
 
 def scan(bucket: Bucket, paths: Sequence[tuple[bytes, ...]]) -> tuple[Column, list[Column]]:
-    """Walks the rows (child buckets) of `bucket`: their names, and for each path the values found there."""
+    """Reads a bucket as a table.
+
+    Returns the names of its child buckets (the rows) and a column for each path.
+    """
 
 def check(reader: Reader) -> list[tuple[int, str]]:
-    """Every broken rule as (page number or -1, text); empty if the file is sound. Runs without the GIL."""
+    """Returns every broken rule as (page number or -1, text); empty if the file is sound.
+
+    Releases the GIL.
+    """

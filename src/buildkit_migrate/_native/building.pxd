@@ -1,4 +1,4 @@
-"""C face of the building module, for the other extension modules."""
+"""C interface of the building module, for the other extension modules."""
 
 from libc.stdint cimport uint32_t
 
@@ -13,11 +13,11 @@ cdef class _Block:
 cdef class Builder(Guarded):
     cdef bkm_builder *builder
     cdef _Block block         # being filled
-    cdef _Block other         # the one before
+    cdef _Block other         # the previous one
     cdef object sink
     cdef object sink_error
     cdef uint32_t page_size
 
     cdef bint give(self, bkm_block *block, size_t size, size_t wanted)
-    # Makes the exception for the status of `builder`.
+    # Creates the exception for the status of `builder`.
     cdef object failure(self)

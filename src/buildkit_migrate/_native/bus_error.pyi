@@ -1,10 +1,10 @@
 def install(error: bytes, output: bytes, status: int) -> None:
-    """From now on, an access to a mapped file where it has been cut off (SIGBUS) ends the process.
+    """Installs a SIGBUS handler that ends the process when it reads a mapped file beyond its truncated end.
 
-    ``error`` is written to descriptor 2, ``output`` to 1, and the exit status is ``status``; no Python code
-    runs, and nothing is cleaned up. It is for a program that owns its process, not for a library. Raises
+    The handler writes ``error`` to descriptor 2 and ``output`` to 1, and exits with ``status``. It runs no
+    Python code and no cleanup, so it is for programs that own their process, not for libraries. Raises
     RuntimeError if it is installed already.
     """
 
 def remove() -> None:
-    """Give the signal back to who had it before; nothing if the handler is not installed."""
+    """Restores the previous signal handler. Does nothing if this one is not installed."""

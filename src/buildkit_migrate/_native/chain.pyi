@@ -4,23 +4,23 @@ from typing import Final, final
 from buildkit_migrate._native.guard import Guarded
 
 STATES: Final[tuple[str, ...]]
-"""What a record can end as (buildkit-metadata, section 4, pass 4).
+"""Result states of a record (buildkit-metadata, section 4, pass 4).
 
-"empty": no diffID or no blob, both ids are b"". "given": the values in the store stand. "base": has no
-parent, its chainID is its diffID. "computed": both ids are digests. "no-parent": needs its parent, and
-there is no such record. "cycle": is its own ancestor. "blocked": needs a parent that has no result.
-"skipped": left out. The ids of the last four are b"".
+"empty": no diffID or no blob; both ids are b"". "given": the values in the store are kept. "base": no parent;
+the chainID is the diffID. "computed": both ids are digests. "no-parent": needs its parent, which has no
+record. "cycle": is its own ancestor. "blocked": needs a parent that has no result. "skipped": left out. In
+the last four states the ids are b"".
 """
 
 @final
 class Batch(Guarded):
-    """Records packed once, for runs of the engine alone. The columns hold one value per record.
+    """Input of the chain engine, packed once for any number of runs. Each column holds one value per record.
 
-    ``parents``: index of the parent, -1 for none, -2 for one that has no record. ``diff_ids``, ``blobs``: b""
-    if absent; any bytes are hashed as they stand. ``given``: (chainID, blobChainID) that are in the store
-    already. ``skip``: true for records to leave out. ``kernel``: a name from ``sha256.kernels()``.
+    ``parents``: index of the parent; -1 for none, -2 for a parent that has no record. ``diff_ids``,
+    ``blobs``: b"" if absent; hashed as they are. ``given``: (chainID, blobChainID) already in the store.
+    ``skip``: true for records to leave out. ``kernel``: a name from ``sha256.kernels()``.
 
-    Raises ValueError for columns of different lengths, Error for a kernel that can't be used.
+    Raises ValueError if the columns differ in length, Error if the kernel can't be used.
     """
 
     def __init__(
@@ -33,20 +33,20 @@ class Batch(Guarded):
         kernel: str | None = None,
     ) -> None: ...
     def run(self, threads: int = 1) -> None:
-        """Compute all ids, without the GIL, on up to so many threads; few records are done on one.
+        """Computes all ids, without the GIL, on at most this many threads; small batches use only one.
 
-        ValueError for a parent that is no index, -1 or -2.
+        Raises ValueError if a parent is neither an index nor -1 nor -2.
         """
 
     def __len__(self) -> int: ...
     def states(self) -> bytes:
-        """A byte for each record, its place in STATES, as the last run left it."""
+        """One byte per record: its index in STATES, as of the last run."""
 
     def ids(self, record: int) -> tuple[bytes, bytes]:
-        """(chainID, blobChainID) of a record, as the last run left them. IndexError if there is none."""
+        """(chainID, blobChainID) of a record, as of the last run. Raises IndexError."""
 
     def results(self) -> list[tuple[str, bytes, bytes]]:
-        """(state, chainID, blobChainID) of each record, as the last run left them."""
+        """(state, chainID, blobChainID) of each record, as of the last run."""
 
 def chain_ids(
     parents: Sequence[int],
@@ -57,4 +57,4 @@ def chain_ids(
     kernel: str | None = None,
     threads: int = 1,
 ) -> list[tuple[str, bytes, bytes]]:
-    """(state, chainID, blobChainID) of each record; see Batch and its run for the arguments."""
+    """Computes (state, chainID, blobChainID) of each record. See Batch and Batch.run for the arguments."""

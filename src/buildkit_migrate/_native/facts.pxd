@@ -1,4 +1,4 @@
-"""C face of the facts, for the other extension modules."""
+"""C interface of the facts module, for the other extension modules."""
 
 from buildkit_migrate._native.bolt cimport Reader
 from buildkit_migrate._native.guard cimport Guarded
@@ -10,14 +10,14 @@ from plan_survey cimport bkm_survey
 cdef class Records(Guarded):
     cdef bkm_records records
     cdef readonly Reader reader
-    cdef list owned           # the texts that do not lie in the file as they are
+    cdef list owned           # decoded texts that are not in the file
 
     cdef bint settle(self, size_t odd, decode) except -1
 
 
 cdef class Survey(Guarded):
     cdef bkm_survey survey
-    cdef list owned           # what the spans point into
+    cdef list owned           # owns the memory that the spans point to
     cdef str stated_snapshotter
     cdef str stated_namespace
 

@@ -10,12 +10,12 @@ MAPPING: int
 
 @final
 class Records(Guarded):
-    """The records of the v1 store in `reader`, as columns over its file; none if there is no `_main`.
+    """The records of the v1 store in `reader`, as columns over its file; empty if there is no `_main` bucket.
 
-    Few values are not written as BuildKit writes them; `decode` is called for each of those, with its form
-    (ANY_VALUE, STRING or MAPPING) and its bytes. It returns the texts that the plan needs of it: none, the
-    string, or Blobsum and DiffID; nothing at all if the mapping is empty; and None if the value does not
-    decode, which is a problem of the plan, not an error. What it raises comes out.
+    `decode` is called for the few values that are not written exactly as BuildKit writes them, with the form
+    (ANY_VALUE, STRING or MAPPING) and the bytes. It returns the texts that the plan needs: none, the string,
+    or Blobsum and DiffID; an empty tuple for an empty mapping; None if the value can't be decoded, which the
+    plan reports as a fault. Its exceptions are passed on.
 
     Raises `errors.CorruptDatabaseError`.
     """
@@ -29,12 +29,12 @@ class Records(Guarded):
 
 @final
 class Survey(Guarded):
-    """What the containerd services say, in any order.
+    """State of the containerd services, in any order.
 
-    `snapshots`: name, kind (as `model.Kind`), parent ("" if none), whether it has the gc.root label; `blobs`:
-    digest, whether it has the label, and its bytes (from 1 to 2**63 - 1; None if containerd does not say);
-    `leases`: id and resources, None for all that its record wants. Of two entries with one name, the last
-    counts. `expiring`: ids of leases with the gc.expire label.
+    `snapshots`: name, kind (as `model.Kind`), parent ("" if none), whether it has the gc.root label. `blobs`:
+    digest, whether it has the label, size in bytes (1 to 2**63 - 1; None if containerd does not know it).
+    `leases`: id and resources; None for all resources that its record needs. Of entries with the same name,
+    the last counts. `expiring`: ids of leases with the gc.expire label.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Survey(Guarded):
     ) -> None: ...
     @staticmethod
     def offline(metadata: Reader, snapshots: Reader | None, namespace: str, snapshotter: str) -> Survey:
-        """Read containerd's database and the snapshotter's own (spec containerd-metadata-db, section 5).
+        """Reads containerd's database and the snapshotter's (spec containerd-metadata-db, section 5).
 
-        A snapshot that the snapshotter's database does not have is left out, as containerd does. Raises
+        Snapshots that are missing in the snapshotter's database are skipped, as containerd does. Raises
         `errors.CorruptDatabaseError`.
         """
     @property
     def snapshotter(self) -> str:
-        """Its name."""
+        """Name of the snapshotter."""
     @property
     def namespace(self) -> str:
         """Name of the namespace."""

@@ -1,11 +1,11 @@
-"""C face of the guard, for the other extension modules. All of it is called with the GIL held."""
+"""C interface of the guard, for the other extension modules. Call all of it with the GIL held."""
 
 
 cdef enum Use:
     NEW     # not initialised
     IDLE
     BUSY    # a call is running that has released the GIL or called back into Python
-    FAILED  # a call failed halfway, and what it left behind means nothing
+    FAILED  # a call failed halfway and left the object in an undefined state
 
 
 cdef int refuse(Guarded guarded) except -1
@@ -16,20 +16,21 @@ cdef class Guarded:
     cdef Use use
 
     cdef inline int begin(self) except -1:
-        """First in each ``__init__``, which ends with `leave`: what fails in between is of no use."""
+        """Call this first in each ``__init__``, and `leave` last: objects that fail in between are unusable.
+        """
         if self.use != NEW:
             refuse_again(self)
         self.use = FAILED
         return 0
 
     cdef inline int idle(self) except -1:
-        """Before a call that keeps the GIL and runs no Python code."""
+        """Call this before work that keeps the GIL and runs no Python code."""
         if self.use != IDLE:
             refuse(self)
         return 0
 
     cdef inline int enter(self) except -1:
-        """Before any other call, which ends with `leave` or `fail`."""
+        """Call this before any other work, and `leave` or `fail` after it."""
         if self.use != IDLE:
             refuse(self)
         self.use = BUSY
@@ -43,5 +44,5 @@ cdef class Guarded:
 
 
 cdef class GuardedIterator(Guarded):
-    # The next item; None at the end, however often it is called.
+    # Returns the next item; None at the end, even if called repeatedly.
     cdef object step(self)
