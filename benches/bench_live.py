@@ -3,7 +3,7 @@
 Needs root and a containerd. Each run gets a containerd of its own on a fresh copy of the same state, on disk
 (``--directory``) or in memory (``/dev/shm``). Beside the calls per second it tells how much of the time at
 least one call was with the daemon, the client's share of a processor, and the calls per record in relation to
-those of the reference, counted from the plan: for each record Stat and Info, Create, AddResource once or
+those of upstream, counted from the plan: for each record Stat and Info, Create, AddResource once or
 twice, Update once or twice.
 """
 
@@ -87,7 +87,7 @@ class Run:
         )
 
     @property
-    def calls_of_reference(self) -> int:
+    def calls_of_upstream(self) -> int:
         """Each record is asked for and updated by itself; blobs that records share count for each."""
         counts = self.plan.counts
         snapshots = counts["unlabel_snapshots"] - counts["views"]  # of records without equal-mutable
@@ -219,7 +219,7 @@ def test_apply(
             in_flight=f"{concurrency}",
             calls_per_second=f"{run.calls / seconds:.0f}",
             calls_per_record=f"{run.calls / len(run.records):.2f}",
-            of_the_reference=f"{run.calls / run.calls_of_reference:.0%}",
+            of_upstream=f"{run.calls / run.calls_of_upstream:.0%}",
             daemon_busy=f"{in_flight.busy / seconds:.1%}",
             own_processor=f"{used / seconds:.0%}",
         )

@@ -3,7 +3,7 @@
 Each runs in a process of its own on the same synthetic root, and is set against copying the bytes that it
 reads and writes, with one fsync, and where it hashes against the blocks at the pace of the best kernel.
 fsyncs are counted where strace is installed. `oracle.py` runs on the same root, if that is not too large
-for it. ``--reference COMMAND`` races another migration: the command gets a copy of the v1 store and a world
+for it. ``--race COMMAND`` races another migration: the command gets a copy of the v1 store and a world
 file, and prints how many seconds it took. The world file is JSON: what the containerd services answer, in
 ``snapshots`` (id, kind, parent, gcroot) and ``content`` (digest, gcroot), where what is empty is left out.
 """
@@ -41,7 +41,7 @@ from buildkit_migrate.containerd.plain import read_state
 from conftest import Report
 
 ROUNDS = 3
-REFERENCE_RECORDS = 100_000  # more would take too long, and too much memory
+ORACLE_RECORDS = 100_000  # more would take too long, and too much memory
 TABLE = "Stages of an offline migration"
 STRACE = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none", "-e", "trace=fsync,fdatasync,msync"]
 
@@ -86,12 +86,10 @@ def run(stage: str, root: Path) -> tuple[Measured, int | None]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage(benchmark: BenchmarkFixture, report: Report, root: Root, block: float, stage: str) -> None:
-    if stage == "reference" and root.stats.records > REFERENCE_RECORDS:
-        pytest.skip(f"the reference model is for {REFERENCE_RECORDS} records at most")
+    if stage == "oracle" and root.stats.records > ORACLE_RECORDS:
+        pytest.skip(f"the oracle is for {ORACLE_RECORDS} records at most")
     done: list[tuple[Measured, int | None]] = []
-    benchmark.pedantic(
-        lambda: done.append(run(stage, root.path)), rounds=1 if stage == "reference" else ROUNDS
-    )
+    benchmark.pedantic(lambda: done.append(run(stage, root.path)), rounds=1 if stage == "oracle" else ROUNDS)
     measured = best([measured for measured, _ in done])
     result = set_against_floor(measured, root.path, root.stats, block, done[0][1])
     report.add_result(f"{TABLE}, {root.shape}", result)
@@ -111,7 +109,7 @@ def compare(report: Report, root: Root, result: Result) -> None:
                 against=f"{other.records:,}",
                 ratio=f"{result.nanoseconds / other.nanoseconds:.2f}",
             )
-    if result.title == STAGES["reference"].title:
+    if result.title == STAGES["oracle"].title:
         dry_run = next(
             other
             for other in earlier
@@ -148,12 +146,12 @@ def write_world(root: Path, world: Path) -> None:
     world.write_bytes(orjson.dumps(document))
 
 
-def test_external_reference(
+def test_race(
     benchmark: BenchmarkFixture, report: Report, root: Root, request: pytest.FixtureRequest
 ) -> None:
-    command = request.config.getoption("--reference")
+    command = request.config.getoption("--race")
     if command is None:
-        pytest.skip("no --reference COMMAND")
+        pytest.skip("no --race COMMAND")
     seconds: list[float] = []
     with tempfile.TemporaryDirectory(dir=root.path.parent) as place:
         store, world = Path(place) / V1, Path(place) / "world.json"

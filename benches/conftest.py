@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--directory", default=None, help="where synthetic roots are made, e.g. on a tmpfs")
     parser.addoption("--live-records", type=int, default=300, help="records of the benches with a containerd")
     parser.addoption(
-        "--reference",
+        "--race",
         metavar="COMMAND",
         default=None,
         help="another migration to race: gets a copy of the v1 store and the world file, prints its seconds",

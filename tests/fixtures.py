@@ -1,4 +1,4 @@
-"""Loaders for the shared fixtures: real roots and synthetic stores with the reference's own results.
+"""Loaders for the shared fixtures: real roots and synthetic stores with upstream's own results.
 
 They lie outside the repository, at ``$BUILDKIT_MIGRATE_FIXTURES`` or ``<checkout>/../shared/fixtures``; tests
 that need them are skipped where they are absent. Their forms are described in the MANIFEST.md beside them.
@@ -153,7 +153,7 @@ def _svarint(stored: bytes) -> int:
 
 @dataclass
 class RealRoot:
-    """A real root before the migration, and what the reference made of it."""
+    """A real root before the migration, and what upstream made of it."""
 
     records: PlainRecords
     survey: PlainSurvey
@@ -188,7 +188,7 @@ Call = tuple[str, ...]
 
 @dataclass
 class SyntheticStore:
-    """A generated v1 store, the world around it, and what the reference made of it."""
+    """A generated v1 store, the world around it, and what upstream made of it."""
 
     records: PlainRecords
     survey: PlainSurvey

@@ -41,18 +41,18 @@ def test_json(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr(compare, "REFERENCE_RECORDS", 200)
+    monkeypatch.setattr(compare, "ORACLE_RECORDS", 200)
     assert cli.main(["bench", "--records", f"{RECORDS}", "--format", "json"]) == 0
     document = json.loads(capsysbinary.readouterr().out)
     assert document["records"] == RECORDS
     results = document["results"]
     assert list(results) == list(stages.STAGES)
-    assert results["reference"]["records"] == 200  # a smaller root, as it is slow
-    assert all(result["records"] == RECORDS for name, result in results.items() if name != "reference")
-    assert all(result["over_floor"] > 0 for name, result in results.items() if name != "reference")
+    assert results["oracle"]["records"] == 200  # a smaller root, as it is slow
+    assert all(result["records"] == RECORDS for name, result in results.items() if name != "oracle")
+    assert all(result["over_floor"] > 0 for name, result in results.items() if name != "oracle")
     assert results["migrate"]["written"] > results["v2"]["written"] > results["dry-run"]["written"] == 0
-    assert document["reference_over_dry_run"] == pytest.approx(
-        results["reference"]["nanoseconds_per_record"] / results["dry-run"]["nanoseconds_per_record"]
+    assert document["oracle_over_dry_run"] == pytest.approx(
+        results["oracle"]["nanoseconds_per_record"] / results["dry-run"]["nanoseconds_per_record"]
     )
     assert not list(tmp_path.iterdir())
 

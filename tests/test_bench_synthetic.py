@@ -195,7 +195,7 @@ def test_small_roots(tmp_path: Path, shape: str, records: int) -> None:
     assert synthetic.generate(tmp_path, shape, records).records == records
 
 
-def test_hash_blocks_are_those_of_the_reference(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hash_blocks_are_those_of_the_oracle(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted from what it hashes, less the first blocks that messages share."""
     messages = []
 
@@ -205,7 +205,7 @@ def test_hash_blocks_are_those_of_the_reference(root: Root, monkeypatch: pytest.
         return hashlib.sha256(message)
 
     monkeypatch.setattr(oracle, "hashlib", SimpleNamespace(sha256=sha256))
-    with STAGES["reference"].ready(root.worker.parent) as work:
+    with STAGES["oracle"].ready(root.worker.parent) as work:
         work()
     assert len(messages) > RECORDS // 2
     blocks = sum((len(message) + 9 + 63) // 64 for message in messages)

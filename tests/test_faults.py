@@ -109,7 +109,7 @@ def test_garbage_left_behind_is_replaced(root: OnDisk, outcome: Outcome) -> None
 
 
 def test_lease_without_resources(root: OnDisk, outcome: Outcome) -> None:
-    """What the reference leaves when it is interrupted, and then loses data over."""
+    """What upstream leaves when it is interrupted, and then loses data over."""
     record = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
     lease: Tree = {
         b"createdat": b"\x01" + bytes(12) + b"\xff\xff",

@@ -1,4 +1,4 @@
-"""The library: the contract of the reference's function, with services of one's own or offline ones."""
+"""The library: the contract of upstream's function, with services of one's own or offline ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole migrations of real roots by the command, against what the reference made of the same roots."""
+"""Whole migrations of real roots by the command, against what upstream made of the same roots."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _check_leases(after: Tree, reference_after: Tree) -> None:
 
 
 def _check_labels(after: Tree, expected: fixtures.RealRoot) -> None:
-    """Of all that the reference's run left: it rewrote the labels of objects without root label, too."""
+    """Of all that upstream's run left: it rewrote the labels of objects without root label, too."""
     theirs = expected.containerd_after
     (snapshotter,) = buckets(bucket(after, *NAMESPACE, b"snapshots"))
     for path in ((b"snapshots", snapshotter), (b"content", b"blob")):

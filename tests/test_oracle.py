@@ -1,4 +1,4 @@
-"""The reference model: against the reference's own results, and by hand-written cases."""
+"""The oracle: against upstream's own results, and by hand-written cases."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from oracle_cases import (
     text,
 )
 
-# --- The reference's own results
+# --- Upstream's own results
 
 
 @pytest.mark.parametrize("name", fixtures.REAL_ROOTS)
@@ -102,7 +102,7 @@ def test_synthetic_store(name: str) -> None:
             lease_calls["leases.AddResource", lease, kind, resource.decode()] += 1
     assert lease_calls == {call: n for call, n in store.calls.items() if call[0].startswith("leases.")}
 
-    # The reference also updates what has no label, and some twice; the plan has what that changes.
+    # Upstream also updates what has no label, and some twice; the plan has what that changes.
     field_path = "labels." + fixtures.ROOT_LABEL.decode()
     assert {call[2] for call in store.calls if call[0].endswith(".Update")} == {field_path}
     snapshots = {call[1].encode() for call in store.calls if call[0] == "snapshots.Update"}

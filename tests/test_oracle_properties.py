@@ -1,4 +1,4 @@
-"""What holds for every plan of the reference model, however broken the world."""
+"""What holds for every plan of the oracle, however broken the world."""
 
 from __future__ import annotations
 

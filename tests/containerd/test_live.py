@@ -95,7 +95,7 @@ def test_library(live: Live, expected: Expected) -> None:
 
 
 def test_leases_of_an_earlier_run(live: Live, expected: Expected) -> None:
-    """What the reference leaves when it is interrupted: leases without resources."""
+    """What upstream leaves when it is interrupted: leases without resources."""
     ids = sorted(buckets(bucket(ondisk.tree(live.root.v1), b"_main")))
     for id in (ids[0].decode(), ids[1].decode()):
         live.daemon.create_lease(id, f"{FLAT_LABEL.decode()}=now")
@@ -154,13 +154,13 @@ def test_real_root_gives_what_the_reference_made(upstream_exact: bool, tmp_path:
             expected_v2 = fixtures.with_blob_sizes(expected_v2, theirs.survey)
         assert ondisk.tree(root.v2) == expected_v2
         after = live.finish()
-    reference = ondisk.timeless(theirs.containerd_after)
+    upstream = ondisk.timeless(theirs.containerd_after)
     leases = (*NAMESPACE, b"leases")
-    assert bucket(after, *leases) == bucket(reference, *leases)
+    assert bucket(after, *leases) == bucket(upstream, *leases)
     leased = {name for lease in fixtures.leases_of(after).values() for _, name in lease}
     for path in ((*NAMESPACE, b"snapshots", b"overlayfs"), (*NAMESPACE, b"content", b"blob")):
-        ours, expected, old = (buckets(bucket(tree, *path)) for tree in (after, reference, before))
-        # Our last collection took what was to go; the reference's dump still has some of it.
+        ours, expected, old = (buckets(bucket(tree, *path)) for tree in (after, upstream, before))
+        # Our last collection took what was to go; upstream's dump still has some of it.
         gone = expected.keys() - ours.keys()
         assert not gone & leased
         assert all(_is_labelled_view(theirs, name) or ROOT_LABEL not in _labels(old[name]) for name in gone)

@@ -1,4 +1,4 @@
-"""The native plan: equal to the reference model, and its edits do what the plan says."""
+"""The native plan: equal to the oracle, and its edits do what the plan says."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def native_plan(store: Tree, survey: PlainSurvey, *, upstream_exact: bool = Fals
     return Plan(records, native_survey(survey), upstream_exact=upstream_exact)
 
 
-# --- Equal to the reference model
+# --- Equal to the oracle
 
 
 @SLOW

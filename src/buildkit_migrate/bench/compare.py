@@ -1,4 +1,4 @@
-"""The short bench for users: a synthetic root, its migration stage by stage, and the reference model."""
+"""The short bench for users: a synthetic root, its migration stage by stage, and the oracle."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from buildkit_migrate.bench.synthetic import Stats, generate
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.files.errors import storage_errors
 
-__all__ = ["REFERENCE_RECORDS", "Comparison", "compare"]
+__all__ = ["ORACLE_RECORDS", "Comparison", "compare"]
 
-REFERENCE_RECORDS: Final = 20_000
-"""The most that the reference model gets: it takes some 0.3 ms and 5 kB of memory for a record."""
+ORACLE_RECORDS: Final = 20_000
+"""The most that the oracle gets: it takes some 0.3 ms and 5 kB of memory for a record."""
 
 _SHAPE: Final = "forest"
 _ROUNDS: Final = 3
@@ -40,9 +40,9 @@ class Comparison:
     results: dict[str, Result]
 
     @property
-    def reference_over_dry_run(self) -> float:
-        """How many times as long the reference takes for a record."""
-        return self.results["reference"].nanoseconds / self.results["dry-run"].nanoseconds
+    def oracle_over_dry_run(self) -> float:
+        """How many times as long the oracle takes for a record."""
+        return self.results["oracle"].nanoseconds / self.results["dry-run"].nanoseconds
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -53,7 +53,7 @@ class Comparison:
             "hash_blocks": self.stats.hash_blocks,
             "nanoseconds_per_block": self.block * 1e9,
             "results": {stage: result.as_dict() for stage, result in self.results.items()},
-            "reference_over_dry_run": self.reference_over_dry_run,
+            "oracle_over_dry_run": self.oracle_over_dry_run,
         }
 
 
@@ -65,14 +65,14 @@ def compare(records: int, progress: Callable[[str], object]) -> Comparison:
         root = directory / "root"
         stats = _generate(root, records)
         small, small_stats = root, stats
-        if records > REFERENCE_RECORDS:
+        if records > ORACLE_RECORDS:
             small = directory / "small"
-            small_stats = _generate(small, REFERENCE_RECORDS)
+            small_stats = _generate(small, ORACLE_RECORDS)
         block = block_seconds()
         results = {}
         for name, stage in STAGES.items():
             progress(stage.title)
-            if name == "reference":
+            if name == "oracle":
                 results[name] = set_against_floor(measure(name, small), small, small_stats, block)
                 continue
             fastest = best([measure(name, root) for _ in range(_ROUNDS)])

@@ -58,7 +58,7 @@ def set_against_floor(
     """
     stage = STAGES[measured.stage]
     floor = None
-    if measured.stage != "reference":
+    if measured.stage != "oracle":
         sources = [root / WORKER / name for name in stage.reads]
         floor = copy_seconds(sources, measured.written, root.parent)
         floor += stats.hash_blocks * block / len(os.sched_getaffinity(0)) if stage.hashes else 0

@@ -120,7 +120,7 @@ def _migrate(root: Path) -> Iterator[Work]:
 
 
 @contextmanager
-def _reference(root: Path) -> Iterator[Work]:
+def _oracle(root: Path) -> Iterator[Work]:
     with ExitStack() as held:
         inputs = _Inputs(root, held)
 
@@ -155,6 +155,6 @@ STAGES: Final = {
     "containerd": Stage("rewriting containerd's database", (CONTAINERD,), _rewrite_containerd),
     "dry-run": Stage("dry run", DATABASES, _dry_run, hashes=True),
     "migrate": Stage("whole migration", DATABASES, _migrate),
-    "reference": Stage("dry run in plain Python", DATABASES, _reference),
+    "oracle": Stage("dry run in plain Python", DATABASES, _oracle),
 }
 """By the names that `measure` knows them by."""

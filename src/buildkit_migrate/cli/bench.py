@@ -17,7 +17,7 @@ DOCUMENT: Final[Mapping[str, Any]] = {
     "hash_blocks": None,
     "nanoseconds_per_block": None,
     "results": {},
-    "reference_over_dry_run": None,
+    "oracle_over_dry_run": None,
 }
 """What the JSON document of an error has beside it: the same names as that of a result."""
 
@@ -27,7 +27,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "bench",
         help="time each stage of a migration on a synthetic cache",
         description="Make a synthetic v1 cache in a temporary directory (below $TMPDIR, 32 kB a record),\n"
-        "time each stage of its offline migration and the plain-Python reference model, and\n"
+        "time each stage of its offline migration and the oracle in plain Python, and\n"
         "set them against what the hardware takes for hashing and copying as much.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,

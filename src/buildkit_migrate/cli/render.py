@@ -250,7 +250,7 @@ def _blob_sizes_line(upstream_exact: bool | None) -> str:
 
 
 def _record_lines(report: Report, done: str) -> Iterator[str]:
-    """A line per record, with the fields of the reference's log."""
+    """A line per record, with the fields of upstream's log."""
     problems = {problem.record: problem for problem in report.problems}
     for record in _records(report.plan) if report.plan else ():
         if record.dropped:
@@ -354,7 +354,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     yield from table(comparison.results.values())
     yield ""
     yield (
-        f"For a record, the dry run is {comparison.reference_over_dry_run:.0f} times as fast as the same in "
+        f"For a record, the dry run is {comparison.oracle_over_dry_run:.0f} times as fast as the same in "
         "plain Python."
     )
     yield (

@@ -1,6 +1,6 @@
 """What a migration asks of containerd: one survey, and the plan applied in bulk.
 
-The three services are those that the reference's function takes. Each only tells its containerd, which does
+The three services are those that upstream's function takes. Each only tells its containerd, which does
 all the work: leases and labels are safe in one order only.
 """
 

@@ -112,7 +112,7 @@ def settled(from_path: Path, to_path: Path, engine: Engine | None = None) -> Rep
     """The report if there is nothing to do, None if there is a v1 store to migrate.
 
     ``engine``: that the v2 store must have, None for any, and then v1 is not looked into. Raises
-    UnusableTargetError if what is at ``to_path`` is another store or none; the reference takes that for
+    UnusableTargetError if what is at ``to_path`` is another store or none; upstream takes that for
     migrated, and BuildKit then starts with an empty cache or not at all. Raises StorageError.
     """
     target = target_at(to_path, engine)
@@ -278,7 +278,7 @@ class Migration:
 
         Raises DifferencesError.
         """
-        # It brings the reference model along.
+        # It brings the oracle along.
         from buildkit_migrate.migration.verification import verify_new_store
 
         assert isinstance(self._store, Database)  # see `check_options`

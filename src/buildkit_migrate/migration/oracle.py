@@ -177,7 +177,7 @@ def _check_equal_mutable(table: _Records, survey: PlainSurvey, problems: _Proble
 
 
 def _check_snapshots(table: _Records, survey: PlainSurvey, problems: _Problems) -> None:
-    """NO_SNAPSHOT: pass 1 of the reference aborts on these (row 5)."""
+    """NO_SNAPSHOT: pass 1 of upstream aborts on these (row 5)."""
     for record in table.values():
         if not record.equal_mutable and record.id not in survey.snapshots:
             problems.add(record.id, Reason.NO_SNAPSHOT)
@@ -229,7 +229,7 @@ def _pass3_blob(records: _Records, survey: PlainSurvey) -> None:
 
 
 def _put_blob_sizes(records: _Records, survey: PlainSurvey) -> None:
-    """Sizes of the blobs that pass 3 has put, which the reference does not write."""
+    """Sizes of the blobs that pass 3 has put, which upstream does not write."""
     for record in records.values():
         size = survey.blobs[record.text(keys.BLOB)].size if keys.BLOB in record.puts else None
         if size is not None:
@@ -240,7 +240,7 @@ def _put_blob_sizes(records: _Records, survey: PlainSurvey) -> None:
 
 
 def _check_digests(records: _Records, problems: _Problems) -> None:
-    """BAD_DIGEST: containerd refuses such a resource, so pass 5 of the reference aborts."""
+    """BAD_DIGEST: containerd refuses such a resource, so pass 5 of upstream aborts."""
     for record in records.values():
         blob = record.text(keys.BLOB)
         if blob and not _DIGEST.fullmatch(blob):
@@ -248,7 +248,7 @@ def _check_digests(records: _Records, problems: _Problems) -> None:
 
 
 def _check_index_keys(records: _Records, problems: _Problems) -> None:
-    """KEY_TOO_LONG: bbolt refuses such a key, so pass 4 of the reference aborts."""
+    """KEY_TOO_LONG: bbolt refuses such a key, so pass 4 of upstream aborts."""
     for record in records.values():
         if not _needs_chain_ids(record):
             continue
@@ -260,7 +260,7 @@ def _check_index_keys(records: _Records, problems: _Problems) -> None:
 
 
 def _check_parents(records: _Records, table: _Records, problems: _Problems) -> None:
-    """NO_PARENT: pass 4 of the reference panics on these (row 4)."""
+    """NO_PARENT: pass 4 of upstream panics on these (row 4)."""
     for record in records.values():
         if record.parent and record.parent not in table and _needs_chain_ids(record):
             problems.add(record.id, Reason.NO_PARENT, record.parent)
@@ -411,6 +411,6 @@ def _cautions(kept: _Records, table: _Records, *, upstream_exact: bool) -> set[t
 
 
 def _has_empty_blob_mapping(record: _Record) -> bool:
-    """``{}``, on which the reference aborts, or ``null``, which it skips (row 23)."""
+    """``{}``, on which upstream aborts, or ``null``, which it skips (row 23)."""
     stored = record.stored.get(keys.BLOB_MAPPING)
     return stored is not None and stored != b"" and gojson.blob_mapping(stored) is None
