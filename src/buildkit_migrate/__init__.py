@@ -11,9 +11,11 @@ TYPE_CHECKING = False  # typing's own would have to be imported
 if TYPE_CHECKING:
     from typing import Any
 
-    from buildkit_migrate.api import clean_root, migrate_root, root_status, undo_root, verify_root
+    from buildkit_migrate.api import check_root, clean_root, migrate_root, root_status, undo_root, verify_root
     from buildkit_migrate.chain import ChainIds, chain_ids
     from buildkit_migrate.embed import ensure_migrated
+    from buildkit_migrate.maintenance.check import Checked
+    from buildkit_migrate.maintenance.finding import Finding, Severity
     from buildkit_migrate.migration.clean import Cleaned
     from buildkit_migrate.migration.migrate import migrate_v2
     from buildkit_migrate.migration.report import Report
@@ -26,13 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChainIds",
+    "Checked",
     "Cleaned",
+    "Finding",
     "Report",
+    "Severity",
     "Status",
     "Undone",
     "Verification",
     "__version__",
     "chain_ids",
+    "check_root",
     "clean_root",
     "ensure_migrated",
     "errors",
@@ -46,12 +52,16 @@ __all__ = [
 
 _HOMES = {
     "ChainIds": "buildkit_migrate.chain",
+    "Checked": "buildkit_migrate.maintenance.check",
     "Cleaned": "buildkit_migrate.migration.clean",
+    "Finding": "buildkit_migrate.maintenance.finding",
     "Report": "buildkit_migrate.migration.report",
+    "Severity": "buildkit_migrate.maintenance.finding",
     "Status": "buildkit_migrate.migration.status",
     "Undone": "buildkit_migrate.migration.undo",
     "Verification": "buildkit_migrate.migration.verification",
     "chain_ids": "buildkit_migrate.chain",
+    "check_root": "buildkit_migrate.api",
     "clean_root": "buildkit_migrate.api",
     "ensure_migrated": "buildkit_migrate.embed",
     "migrate_root": "buildkit_migrate.api",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import DifferencesError, Error, JournalError, StorageError
+from buildkit_migrate.maintenance.check import Checked, check_stores
+from buildkit_migrate.maintenance.finding import Severity
 from buildkit_migrate.migration.clean import Cleaned, CleanedOutcome, faults, leftovers, remove_leftovers
 from buildkit_migrate.migration.journal import journal_path, leases_before, read_state
 from buildkit_migrate.migration.kept import opened_kept
@@ -27,6 +29,7 @@ from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.workspace.finding import Host, find_root, find_roots
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, Root, Skipped, Worker
+from buildkit_migrate.workspace.one_file import open_file
 from buildkit_migrate.workspace.opening import (
     ONE_BY_ONE,
     ContainerdPlace,
@@ -36,13 +39,16 @@ from buildkit_migrate.workspace.opening import (
     lock_state,
 )
 from buildkit_migrate.workspace.places import default_places
+from buildkit_migrate.workspace.stores import find_state, open_stores
 
 __all__ = [
     "Host",
     "Root",
     "Worker",
+    "check_root",
     "clean_root",
     "default_places",
+    "find_checked",
     "find_root",
     "find_roots",
     "migrate_root",
@@ -413,3 +419,35 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
         )
     verdict = Verdict.DIFFERENT if findings.differences else Verdict.OK
     return Verification(worker.v1, worker.v2, verdict, findings, time.perf_counter() - started)
+
+
+def find_checked(path: StrPath | None = None) -> Root:
+    """What `check_root` works on: as `find_root`; the builder of Docker, or one database file, too."""
+    if path is not None and Path(path).is_file():
+        return Root(Path(path), Path(path).parent, ())
+    return find_state(path)
+
+
+def check_root(
+    path: StrPath | None = None,
+    *,
+    containerd: ConnectionOptions | None = None,
+    containerd_root: StrPath | Setting | None = None,
+    namespace: str | Setting = DEFAULT_NAMESPACE,
+    snapshotter: str | Setting | None = None,
+    snapshotter_root: StrPath | Setting | None = None,
+    rules: Collection[str] | None = None,
+    severities: Collection[Severity] | None = None,
+    progress: Progress | None = None,
+) -> Checked:
+    """Tests the stores of a stopped BuildKit by all rules, or one database file by those of it alone.
+
+    ``rules``: only these, such as ``{"C8"}``; ``severities``: only findings of these. Other parameters are
+    those of `migrate_root`. Nothing is written. What is wrong with a store is a finding and raises nothing.
+    Raises the errors of `find_root`, BusyError, which names the daemon, StorageError, ContainerdStateError.
+    """
+    place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    root = find_checked(path)
+    opened = open_file(root.path) if root.path.is_file() else open_stores(root, place)
+    with opened as stores:
+        return check_stores(stores, rules=rules, severities=severities, progress=progress)

@@ -27,6 +27,7 @@ EXIT_STATUSES: Final = {
     # What is damaged.
     10: "a verification found differences, or a worker that is not migrated; clean found damage, or a worker "
     "without a store",
+    15: "check has findings",
     5: "a database file is damaged, is not laid out as expected, or was cut short while it was read",
     1: "unexpected failure",
     # What ends the command as a whole.

@@ -84,7 +84,8 @@ def _namespace(name: str) -> str:
     return name
 
 
-def add_root(parser: argparse.ArgumentParser) -> None:
+def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """``more``: what else it may be, at the end of the help."""
     root = parser.add_argument(
         "root",
         metavar="ROOT",
@@ -92,9 +93,9 @@ def add_root(parser: argparse.ArgumentParser) -> None:
         type=not_empty,
         help="BuildKit's state directory, or one worker directory in it (default: /var/lib/buildkit, then "
         "$XDG_DATA_HOME/buildkit or ~/.local/share/buildkit, else the only one elsewhere, such as a volume "
-        "of docker buildx)",
+        f"of docker buildx){more}",
     )
-    root.complete = _DIRECTORIES  # type: ignore[attr-defined]
+    root.complete = _FILES if more else _DIRECTORIES  # type: ignore[attr-defined]
 
 
 def add_missing_ok(parser: argparse.ArgumentParser) -> None:

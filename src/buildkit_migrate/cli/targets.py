@@ -33,6 +33,9 @@ class Result:
 Work = Callable[["Root", Callable[[str], object] | None], Result]
 """Called with the root and what progress is told to."""
 
+Find = Callable[[str | None], "Root"]
+"""Finds the root at a path, or at one of the usual places."""
+
 
 def add_all(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -42,9 +45,12 @@ def add_all(parser: ArgumentParser) -> None:
     )
 
 
-def on_one(options: Namespace, work: Work) -> int:
-    """Works on ROOT, or on the one that is found. Returns the exit status."""
-    root = _chosen(options)
+def on_one(options: Namespace, work: Work, find: Find | None = None) -> int:
+    """Works on ROOT, or on the one that is found. Returns the exit status.
+
+    ``find``: `api.find_root` by default.
+    """
+    root = _chosen(options, find)
     with output.progress() as progress:
         result = work(root, progress)
     output.answer(options, result.document, result.lines, done=result.done)
@@ -52,18 +58,21 @@ def on_one(options: Namespace, work: Work) -> int:
     return result.status
 
 
-def _chosen(options: Namespace) -> Root:
+def _chosen(options: Namespace, find: Find | None) -> Root:
+    from functools import partial
+
     from buildkit_migrate.api import find_root
     from buildkit_migrate.settings import FOUND
 
-    missing_ok = getattr(options, "missing_ok", False)
+    if find is None:
+        find = partial(find_root, missing_ok=getattr(options, "missing_ok", False))
     try:
-        root = find_root(options.root, missing_ok=missing_ok)
+        root = find(options.root)
     except errors.RootNotFoundError as error:
         if options.root is None or len(error.candidates) != 1:
             error.command = f"buildkit-migrate {options.command} "
             raise
-        root = find_root(error.candidates[0])
+        root = find(error.candidates[0])
         _note(f"{options.root} is not a BuildKit root, {root.path} is, and is taken")
     if root.origin == FOUND:
         _note(f"no root at the usual places; {root.path} is the only one on this host, and is taken")

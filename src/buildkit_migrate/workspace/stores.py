@@ -48,11 +48,12 @@ class Fault(enum.Enum):
     CORRUPT = "corrupt"
     UNREADABLE = "unreadable"  # by us, at least
     ELSEWHERE = "elsewhere"  # with a containerd of which nobody said where its files are
+    NOT_GIVEN = "not given"  # one file is looked at by itself, and it is another one
 
 
 @dataclass(frozen=True)
 class Store:
-    """One database file. ``path``: None if it is ELSEWHERE.
+    """One database file. ``path``: None if it is ELSEWHERE or NOT_GIVEN.
 
     ``database``: open and locked, None for every fault but EMPTY. ``error``: what opening it raised.
     """

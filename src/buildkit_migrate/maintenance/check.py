@@ -1,0 +1,196 @@
+"""All rules over all stores of a root.
+
+with open_stores(find_state(path), place) as stores:
+    checked = check_stores(stores)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from buildkit_migrate.errors import CorruptDatabaseError
+from buildkit_migrate.maintenance import table
+from buildkit_migrate.maintenance.available import unavailable, unavailable_in_worker
+from buildkit_migrate.maintenance.facts import Facts
+from buildkit_migrate.maintenance.finding import Finding, Severity
+from buildkit_migrate.maintenance.rule import Part, RootRule, WorkerRule, number_of
+from buildkit_migrate.maintenance.rules import files
+from buildkit_migrate.model import Progress
+from buildkit_migrate.text import named_text, printable
+from buildkit_migrate.workspace.stores import Fault, Stores
+
+__all__ = ["ROOT_RULES", "WORKER_RULES", "Checked", "NotTested", "check_stores"]
+
+WORKER_RULES: Final[tuple[WorkerRule, ...]] = ()
+"""In the order in which they are run; findings are sorted."""
+
+ROOT_RULES: Final[tuple[RootRule, ...]] = ()
+
+
+@dataclass(frozen=True)
+class NotTested:
+    """``rules``: their numbers. ``place``: the worker, or the root. ``reason``: for people."""
+
+    rules: tuple[str, ...]
+    place: Path
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "rules": list(self.rules),
+            **named_text("place", self.place),
+            **named_text("reason", self.reason),
+        }
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found. ``tested``: numbers of the rules that were tested everywhere or at least somewhere.
+
+    ``findings``: in the order of the rules, then of files and subjects. ``unsound``: databases with damaged
+    pages or free lists.
+    """
+
+    root: Path
+    findings: tuple[Finding, ...]
+    tested: tuple[str, ...]
+    not_tested: tuple[NotTested, ...] = ()
+    unsound: tuple[Path, ...] = ()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Findings of each rule that has any, in the order of the rules."""
+        return Counter(finding.rule for finding in self.findings)
+
+    @property
+    def worst(self) -> Severity | None:
+        """None without findings."""
+        found = {finding.severity for finding in self.findings}
+        return next((severity for severity in Severity if severity in found), None)
+
+    @property
+    def bytes(self) -> int:
+        """What all findings cost on disk."""
+        return sum(finding.bytes or 0 for finding in self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """0, FINDINGS, or that of a damaged database."""
+        if self.unsound:
+            return CorruptDatabaseError.exit_code
+        return FINDINGS if self.findings else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **named_text("root", self.root),
+            "findings": [_as_dict(finding) for finding in self.findings],
+            "counts": dict(self.counts),
+            "worst": self.worst,
+            "bytes": self.bytes,
+            "tested": list(self.tested),
+            "not_tested": [one.as_dict() for one in self.not_tested],
+            "unsound": [printable(str(path)) for path in self.unsound],
+        }
+
+
+FINDINGS: Final = 15
+"""Exit status of a check that has findings, all databases being sound."""
+
+
+def _as_dict(finding: Finding) -> dict[str, Any]:
+    entry = table.entries()[finding.rule]
+    return {
+        "rule": finding.rule,
+        "severity": finding.severity,
+        **named_text("file", finding.file),
+        **named_text("subject", finding.subject),
+        **named_text("message", finding.message),
+        "bytes": finding.bytes,
+        "meaning": entry.meaning,
+        **named_text("repair", finding.repair or entry.repair),
+    }
+
+
+def check_stores(
+    stores: Stores,
+    *,
+    rules: Collection[str] | None = None,
+    severities: Collection[Severity] | None = None,
+    progress: Progress | None = None,
+) -> Checked:
+    """Checks the pages of all stores, then all rules that can be tested.
+
+    ``rules``: only these, by number; ``severities``: only findings of these. Pages are looked at in any case,
+    as rules stand on them. Raises StorageError if a store can't be read, so that nothing can be said, and
+    CorruptDatabaseError.
+    """
+    tell = progress or (lambda step: None)
+    for store in stores.all:
+        if store.fault is Fault.UNREADABLE and store.error is not None:
+            raise store.error
+    run = _Run(stores.root.path, rules)
+    looked_at = files.check_files(stores, tell)
+    run.add(files.NUMBERS, looked_at.findings)
+    facts = Facts(stores, frozenset(looked_at.unusable))
+    for worker in facts.workers:
+        missing = unavailable_in_worker(worker.stores, looked_at.unusable)
+        for worker_rule in WORKER_RULES:
+            if run.can(worker_rule.numbers, worker_rule.needs, missing, worker.stores.path):
+                tell(f"checking {worker.stores.path}: {', '.join(worker_rule.numbers)}")
+                run.add(worker_rule.numbers, worker_rule.find(worker))
+    missing = unavailable(stores, looked_at.unusable)
+    for root_rule in ROOT_RULES:
+        if run.can(root_rule.numbers, root_rule.needs, missing, stores.root.state):
+            tell(f"checking {stores.root.state}: {', '.join(root_rule.numbers)}")
+            run.add(root_rule.numbers, root_rule.find(facts))
+    return run.result(looked_at.unsound, lambda finding: not severities or finding.severity in severities)
+
+
+class _Run:
+    """What was asked for, and what came out of it so far."""
+
+    def __init__(self, root: Path, rules: Collection[str] | None) -> None:
+        self._root = root
+        self._asked = rules
+        self._findings: list[Finding] = []
+        self._tested: set[str] = set()
+        self._untested: dict[tuple[Path, str], set[str]] = {}
+
+    def _wanted(self, numbers: Iterable[str]) -> set[str]:
+        return {number for number in numbers if self._asked is None or number in self._asked}
+
+    def can(
+        self, numbers: Iterable[str], needs: Iterable[Part], missing: Mapping[Part, str], place: Path
+    ) -> bool:
+        """Whether a rule is to be tested; if it can't be, that is noted."""
+        wanted = self._wanted(numbers)
+        why = next((missing[part] for part in needs if part in missing), None)
+        if wanted and why is not None:
+            self._untested.setdefault((place, why), set()).update(wanted)
+        return bool(wanted) and why is None
+
+    def add(self, numbers: Iterable[str], findings: Iterator[Finding] | Iterable[Finding]) -> None:
+        wanted = self._wanted(numbers)
+        self._tested |= wanted
+        self._findings += (finding for finding in findings if finding.rule in wanted)
+
+    def result(self, unsound: Iterable[Path], shown: Callable[[Finding], bool]) -> Checked:
+        findings = sorted(
+            filter(shown, self._findings),
+            key=lambda finding: (number_of(finding.rule), str(finding.file), finding.subject),
+        )
+        return Checked(
+            self._root,
+            tuple(findings),
+            tuple(sorted(self._tested, key=number_of)),
+            tuple(
+                NotTested(tuple(sorted(numbers, key=number_of)), place, reason)
+                for (place, reason), numbers in self._untested.items()
+            ),
+            tuple(unsound),
+        )

@@ -1,0 +1,107 @@
+"""One database file by itself, as all stores of a root of which nothing else is known."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from buildkit_migrate.bolt import Bucket, Database
+from buildkit_migrate.errors import CorruptDatabaseError, StorageError
+from buildkit_migrate.files.locks import lock
+from buildkit_migrate.schema.containerd import namespaces
+from buildkit_migrate.schema.tables import buckets_in
+from buildkit_migrate.values.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
+from buildkit_migrate.workspace.layout import LOCK_FILE, OCI_WORKER, Root
+from buildkit_migrate.workspace.stores import Fault, Store, Stores, WorkerStores
+
+__all__ = ["open_file"]
+
+_NAMES: Final = {
+    "metadata_v2.db": "records",
+    "containerdmeta.db": "containerd",
+    "meta.db": "containerd",
+    "metadata.db": "snapshots",
+    "cache.db": "cache",
+    "cache-debug.db": "cache_debug",
+    "history.db": "history",
+    "history_c8d.db": "history",
+}
+_BUCKETS: Final = {
+    MAIN_BUCKET: "records",
+    INDEX_BUCKET: "records",
+    EXTERNAL_BUCKET: "records",
+    b"_result": "cache",
+    b"_byresult": "cache",
+    b"_links": "cache",
+    b"_backlinks": "cache",
+    b"byhash": "cache_debug",
+    b"_records": "history",
+    b"_version": "history",
+}
+_LEVELS: Final = 3
+"""How far above a store the state directory may be."""
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> Iterator[Stores]:
+    """Locks the file, shared, and ``buildkitd.lock`` of the root it is in. Which store it is, is told by its
+    buckets, else by its name; one that is neither has its pages only.
+
+    Raises BusyError, and StorageError if the file can't be read. What is wrong with it raises nothing.
+    """
+    with contextlib.ExitStack() as held:
+        for directory in path.absolute().parents[:_LEVELS]:
+            try:
+                held.enter_context(lock(directory / LOCK_FILE, exclusive=False))
+            except StorageError as error:
+                if not error.missing:
+                    raise
+        try:
+            database = held.enter_context(Database.open(path))
+            store = Store(path, database, None if database.size else Fault.EMPTY)
+        except CorruptDatabaseError as error:
+            store = Store(path, fault=Fault.CORRUPT, error=error)
+        yield _alone(path, store)
+
+
+def _alone(path: Path, store: Store) -> Stores:
+    kind, namespace, snapshotter = _NAMES.get(path.name, ""), b"buildkit", b""
+    if store.root is not None:
+        with contextlib.suppress(CorruptDatabaseError):
+            kind, namespace, snapshotter = _recognised(store.root, kind)
+    places = dict.fromkeys(_NAMES.values(), Store(None, fault=Fault.NOT_GIVEN))
+    places[kind or "cache_debug"] = store
+    worker = WorkerStores(
+        path,
+        OCI_WORKER,
+        namespace,
+        snapshotter,
+        None,
+        places["records"],
+        places["containerd"],
+        places["snapshots"],
+        content=None,
+    )
+    return Stores(
+        Root(path, path.parent, ()),
+        (worker,),
+        places["cache"],
+        places["cache_debug"],
+        (places["history"],),
+    )
+
+
+def _recognised(root: Bucket, kind: str) -> tuple[str, bytes, bytes]:
+    """What store it is, and containerd's namespace and snapshotter in it."""
+    names = buckets_in(root)
+    kind = next((_BUCKETS[name] for name in names if name in _BUCKETS), kind)
+    if b"v1" not in names:
+        return kind, b"buildkit", b""
+    spaces = namespaces(root)
+    if spaces and set(spaces) <= {b"snapshots", b"parents"}:
+        return "snapshots", b"buildkit", b""
+    namespace = next((name for name in (b"buildkit", b"moby") if name in spaces), b"buildkit")
+    found = buckets_in(root.bucket(b"v1", namespace, b"snapshots"))
+    return "containerd", namespace, found[0] if found else b""
