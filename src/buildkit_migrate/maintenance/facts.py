@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from buildkit_migrate.bolt import Bucket
+from buildkit_migrate.maintenance.loading import Found, Loading
 from buildkit_migrate.schema.containerd import Namespace, Snapshots
 from buildkit_migrate.schema.history import History
 from buildkit_migrate.schema.records import External, IndexEntries, Records
@@ -65,6 +66,13 @@ class WorkerFacts:
         """What the snapshotter itself knows; not of Docker's builder, where that is another layout."""
         root = self._root(self.stores.snapshots)
         return None if root is None or self.stores.kind == DOCKER_BUILDER else Backend(root)
+
+    @cached_property
+    def loading(self) -> Loading | None:
+        """What a daemon makes of the records when it starts. None without any of the three stores."""
+        if self.records is None or self.namespace is None or self.snapshots is None or self.backend is None:
+            return None
+        return Loading(self.records, Found.of(self.snapshots, self.backend), self.namespace.blobs.index)
 
     def _root(self, store: Store) -> Bucket | None:
         return None if store in self._unsound else store.root
