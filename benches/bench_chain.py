@@ -1,15 +1,16 @@
 """The chainID engine alone: ``pytest benches/bench_chain.py [--records N]``.
 
-Each result is set against hashlib, doing the same in plain Python, and against a floor: as many blocks as the
-shape needs, hashed by the best kernel in long messages side by side, in turns with the engine. A record needs
-three blocks for H(blob + " " + diffID); if it has a parent, two for each of its two ids; and as the first
-block of an id lies within the parent's id, two more for each parent, whatever the number of its children.
+Each result is compared with hashlib, doing the same in plain Python, and with a floor: the number of blocks
+that the shape needs, hashed by the best kernel in long messages side by side, alternating with the engine. A
+record needs three blocks for H(blob + " " + diffID); with a parent, two more for each of its two ids; and as
+the first block of an id lies within the parent's id, two more for each parent, however many children it has.
 
-A chain can't be hashed at that pace: each record waits for the one before. Its own floor takes the three
-blocks of an id at the time of a kernel with one stream (the two ids go side by side), and the other three as
-above.
+A chain can't be hashed at that pace, because each record waits for the one before. Its floor takes the three
+blocks of an id at the speed of a kernel with one stream (the two ids run side by side), and the other three
+as above.
 
-All is processor time, for other work on the machine to count less, but for the gain by a second thread.
+All times are processor time, to reduce the influence of other work on the machine, except for the gain by a
+second thread.
 """
 
 import hashlib
@@ -75,7 +76,7 @@ def with_hashlib(parents: list[int], diff_ids: list[bytes], blobs: list[bytes]) 
 
 
 class Fastest:
-    """The best of many runs of each kind, in turns: other work on the machine must flatter none."""
+    """The best of many runs of each kind, alternating, so that other work on the machine favours none."""
 
     def __init__(self, clock: Callable[[], float], **works: Callable[[], object]) -> None:
         self.clock = clock

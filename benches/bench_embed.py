@@ -1,6 +1,6 @@
-"""What a daemon pays at each start: ``pytest benches/bench_embed.py``.
+"""Cost to a daemon at each start: ``pytest benches/bench_embed.py``.
 
-Import of the package, above what a bare interpreter takes; and `ensure_migrated` on a root that is migrated.
+Importing the package, compared with a bare interpreter; and `ensure_migrated` on a migrated root.
 """
 
 import subprocess
@@ -16,18 +16,18 @@ from buildkit_migrate import ensure_migrated, migrate_root
 from buildkit_migrate.bench.synthetic import generate
 from conftest import Report
 
-TABLE = "What a daemon pays at each start"
+TABLE = "Cost to a daemon at each start"
 
 
 def start(code: str) -> float:
-    """Seconds that a new interpreter takes for this, without looking for site packages."""
+    """Seconds that a new interpreter takes to run this code, without site packages."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-S", "-c", code], check=True)
     return time.perf_counter() - began
 
 
 def test_import(benchmark: BenchmarkFixture, report: Report) -> None:
-    """Interleaved with bare starts; the difference of the fastest ones is what counts."""
+    """Alternates with bare starts; the difference of the fastest ones counts."""
     source = Path(migrate_root.__code__.co_filename).parents[1]
     code = f"import sys; sys.path.insert(0, {str(source)!r}); import buildkit_migrate"
     bare: list[float] = []

@@ -1,10 +1,10 @@
 """Migrations against a running containerd: ``pytest benches/bench_live.py [--live-records N]``.
 
-Needs root and a containerd. Each run gets a containerd of its own on a fresh copy of the same state, on disk
-(``--directory``) or in memory (``/dev/shm``). Beside the calls per second it tells how much of the time at
-least one call was with the daemon, the client's share of a processor, and the calls per record in relation to
-those of upstream, counted from the plan: for each record Stat and Info, Create, AddResource once or
-twice, Update once or twice.
+Needs root and containerd. Each run starts a containerd on a fresh copy of the same state, on disk
+(``--directory``) or in memory (``/dev/shm``). Besides calls per second it reports the share of time in which
+at least one call was with the daemon, the client's use of a processor, and the calls per record relative to
+upstream. Upstream's calls are counted from the plan: for each record Stat and Info, Create, AddResource once
+or twice, Update once or twice.
 """
 
 import resource
@@ -43,7 +43,7 @@ PLACES = ("disk", "memory")
 
 @pytest.fixture(scope="module")
 def state(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A v1 store and the databases of its containerd, to be copied."""
+    """A v1 store and its containerd databases, to be copied."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory) / "root"
         generate(root, "forest", request.config.getoption("--live-records"))
@@ -60,7 +60,7 @@ def state(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 class Run:
-    """A containerd on a copy of the state, and a plan made from what it says."""
+    """A containerd on a copy of the state, and a plan made from its survey."""
 
     def __init__(
         self, held: ExitStack, state: Path, place: str, directory: str | None, concurrency: int
@@ -88,7 +88,7 @@ class Run:
 
     @property
     def calls_of_upstream(self) -> int:
-        """Each record is asked for and updated by itself; blobs that records share count for each."""
+        """Upstream queries and updates each record separately; blobs shared by records count for each."""
         counts = self.plan.counts
         snapshots = counts["unlabel_snapshots"] - counts["views"]  # of records without equal-mutable
         blobs = sum(planned_record(self.plan, index).blob != b"" for index in range(len(self.records)))
@@ -97,7 +97,7 @@ class Run:
 
 
 class InFlight:
-    """Seconds in which at least one call was with the daemon."""
+    """Seconds during which at least one call was with the daemon."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -119,7 +119,7 @@ class InFlight:
 
 
 def with_asyncio(run: Run, in_flight: InFlight) -> None:
-    """What the package does."""
+    """What the package itself does."""
     call = Client.call
 
     async def counted(self: Client, *arguments: Any) -> Any:
@@ -134,7 +134,7 @@ def with_asyncio(run: Run, in_flight: InFlight) -> None:
 
 
 def with_threads(run: Run, in_flight: InFlight) -> None:
-    """The same calls by a pool of threads."""
+    """The same calls made by a pool of threads."""
     metadata = (("containerd-namespace", "buildkit"),)
     mask = api.FieldMask(paths=[b"labels.containerd.io/gc.root"])
 
@@ -226,7 +226,7 @@ def test_apply(
 
 
 def test_journal(state: Path, benchmark: BenchmarkFixture, report: Report, directory: str | None) -> None:
-    """A whole migration, and how much of it is spent on the journal: making it, noting leases, its end."""
+    """A whole migration, and how much of it is spent on the journal: creating, updating and closing it."""
     with ExitStack() as held:
         run = Run(held, state, "disk", directory, 16)
         spent = 0.0
@@ -270,7 +270,7 @@ def test_journal(state: Path, benchmark: BenchmarkFixture, report: Report, direc
 
 
 def test_survey(state: Path, benchmark: BenchmarkFixture, report: Report, directory: str | None) -> None:
-    """All snapshots, blobs and leases; the result is given for 10,000 snapshots."""
+    """Surveys all snapshots, blobs and leases. The result is scaled to 10,000 snapshots."""
     with ExitStack() as held:
         run = Run(held, state, "disk", directory, 16)
         benchmark.pedantic(run.containerd.survey, args=(run.records,), rounds=3)

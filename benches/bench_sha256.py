@@ -1,4 +1,4 @@
-"""SHA-256 kernels, ns per block of 64 bytes and against hashlib: ``pytest benches/bench_sha256.py``."""
+"""SHA-256 kernels, ns per 64-byte block, compared with hashlib: ``pytest benches/bench_sha256.py``."""
 
 import hashlib
 import timeit
@@ -12,7 +12,7 @@ from buildkit_migrate._native import sha256
 from buildkit_migrate.bench.floors import STREAMS, kernel_seconds
 from conftest import Report
 
-MESSAGES = [b"%0143d" % i for i in range(4096)]  # the length of nearly all messages of chain ids
+MESSAGES = [b"%0143d" % i for i in range(4096)]  # length of nearly all messages of chain ids
 BLOCKS = 3 * len(MESSAGES)
 
 
@@ -26,7 +26,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize("kernel", sha256.kernels())
 def test_messages(benchmark: BenchmarkFixture, report: Report, kernel: str) -> None:
-    """Includes one Python object per digest, about as much as two blocks."""
+    """Includes creating one Python object per digest, which takes about as long as two blocks."""
     work = partial(sha256.digest_many, MESSAGES, kernel=kernel)
     assert benchmark.pedantic(work, rounds=30, warmup_rounds=2) == with_hashlib()  # type: ignore[no-untyped-call]
     ours, plain = seconds(work), seconds(with_hashlib)
@@ -42,7 +42,7 @@ def test_messages(benchmark: BenchmarkFixture, report: Report, kernel: str) -> N
 @pytest.mark.parametrize("kernel", sha256.kernels())
 @pytest.mark.parametrize("streams", [1, 2, 3, 4, STREAMS])
 def test_long_messages(benchmark: BenchmarkFixture, report: Report, kernel: str, streams: int) -> None:
-    """The kernel alone, with so many messages side by side."""
+    """The kernel alone, with this many messages side by side."""
     best = benchmark.pedantic(kernel_seconds, args=(kernel, streams), rounds=1)  # type: ignore[no-untyped-call]
     report.add(
         "SHA-256 of long messages, the kernel alone",

@@ -1,11 +1,12 @@
 """Each stage of an offline migration: ``pytest benches/bench_stages.py [--records N,N] [--directory DIR]``.
 
-Each runs in a process of its own on the same synthetic root, and is set against copying the bytes that it
-reads and writes, with one fsync, and where it hashes against the blocks at the pace of the best kernel.
-fsyncs are counted where strace is installed. `oracle.py` runs on the same root, if that is not too large
-for it. ``--race COMMAND`` races another migration: the command gets a copy of the v1 store and a world
-file, and prints how many seconds it took. The world file is JSON: what the containerd services answer, in
-``snapshots`` (id, kind, parent, gcroot) and ``content`` (digest, gcroot), where what is empty is left out.
+Each stage runs in its own process on the same synthetic root. It is compared with copying the bytes that it
+reads and writes, with one fsync, and, if it hashes, with hashing as many blocks by the best kernel. fsyncs
+are counted if strace is installed. The oracle runs on the same root if that is not too large.
+
+``--race COMMAND`` measures another migration: the command gets a copy of the v1 store and a world file, and
+prints how many seconds it took. The world file is JSON with the answers of the containerd services, in
+``snapshots`` (id, kind, parent, gcroot) and ``content`` (digest, gcroot); empty values are left out.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from buildkit_migrate.containerd.plain import read_state
 from conftest import Report
 
 ROUNDS = 3
-ORACLE_RECORDS = 100_000  # more would take too long, and too much memory
+ORACLE_RECORDS = 100_000  # more would take too much time and memory
 TABLE = "Stages of an offline migration"
 STRACE = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none", "-e", "trace=fsync,fdatasync,msync"]
 
@@ -76,7 +77,7 @@ def may_trace() -> bool:
 
 
 def run(stage: str, root: Path) -> tuple[Measured, int | None]:
-    """What was measured, and how often something was made durable."""
+    """Runs a stage. Returns the measurement, and the number of fsyncs if they can be counted."""
     if not may_trace():
         return measure(stage, root), None
     with tempfile.NamedTemporaryFile("r") as trace:
@@ -98,7 +99,7 @@ def test_stage(benchmark: BenchmarkFixture, report: Report, root: Root, block: f
 
 
 def compare(report: Report, root: Root, result: Result) -> None:
-    """Ratios to what was measured before, in the same run."""
+    """Reports ratios to earlier measurements of the same run."""
     earlier = report.results(f"{TABLE}, {root.shape}")
     for other in earlier:
         if other.title == result.title and other.records < result.records:

@@ -1,6 +1,6 @@
 """The store engines: ``pytest benches/bench_store.py [--records N] [--directory DIR]``.
 
-In one run, on the same store: loading it into LMDB and back, and the same questions put to both engines.
+One run on one store: converting it to LMDB and back, and the same queries to both engines.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def fill(builder: Builder, records: int) -> None:
 
 @pytest.fixture(scope="module")
 def paths(records: int, directory: str | None) -> Iterator[dict[str, Path]]:
-    """A migrated store, where the LMDB one will be, and where a bolt one made from that will be."""
+    """Paths of a migrated store, of the LMDB store made from it, and of the bolt store made from that."""
     with tempfile.TemporaryDirectory(dir=directory) as place:
         paths = {name: Path(place) / name for name in ("bolt", "lmdb", "back")}
         write(paths["bolt"], mode=0o600, page_size=4096, fill=lambda builder: fill(builder, records)).close()
@@ -97,7 +97,7 @@ def paths(records: int, directory: str | None) -> Iterator[dict[str, Path]]:
 
 
 def microseconds(ask: Callable[[], object], times: int) -> float:
-    """Mean time of one call, the best of three rounds."""
+    """Mean time of one call; the best of three rounds."""
     rounds = []
     for _ in range(3):
         began = time.perf_counter()

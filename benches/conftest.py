@@ -1,4 +1,4 @@
-"""Options of the benches, and the tables of what they found, printed when all are done."""
+"""Options of the benches, and the tables of results printed at the end."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from buildkit_migrate.bench.results import Result, aligned, machine, table
 def _sizes(text: str) -> list[int]:
     sizes = [int(size) if size.isdecimal() else 0 for size in text.split(",")]
     if min(sizes) < 100:
-        raise ArgumentTypeError("must be numbers from 100 on, with commas between them")
+        raise ArgumentTypeError("must be comma-separated numbers from 100 up")
     return sizes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--records", type=_sizes, default=[10_000], help="records of synthetic roots: N[,N...]")
-    parser.addoption("--directory", default=None, help="where synthetic roots are made, e.g. on a tmpfs")
-    parser.addoption("--live-records", type=int, default=300, help="records of the benches with a containerd")
+    parser.addoption("--records", type=_sizes, default=[10_000], help="records in synthetic roots: N[,N...]")
+    parser.addoption("--directory", default=None, help="where to create synthetic roots, e.g. a tmpfs")
+    parser.addoption("--live-records", type=int, default=300, help="records in benches with a containerd")
     parser.addoption(
         "--race",
         metavar="COMMAND",
         default=None,
-        help="another migration to race: gets a copy of the v1 store and the world file, prints its seconds",
+        help="another migration to race: gets a copy of the v1 store and a world file, prints its seconds",
     )
 
 
@@ -35,14 +35,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Report:
-    """What is printed at the end: tables by their title."""
+    """The tables printed at the end, by title."""
 
     def __init__(self) -> None:
         self._rows: dict[str, list[dict[str, str]]] = {}
         self._results: dict[str, list[Result]] = {}
 
     def add(self, title: str, **columns: str) -> None:
-        """A row. All rows of a table have the same columns; "_" in their names is a space."""
+        """Adds a row. All rows of a table have the same columns; "_" in column names becomes a space."""
         self._rows.setdefault(title, []).append(columns)
 
     def add_result(self, title: str, result: Result) -> None:
@@ -64,7 +64,7 @@ _REPORT = pytest.StashKey[Report]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    config.option.benchmark_quiet = True  # its table has no ratios, and counts the start of processes
+    config.option.benchmark_quiet = True  # its table has no ratios, and includes process startup
     config.stash[_REPORT] = Report()
 
 
@@ -75,7 +75,7 @@ def report(request: pytest.FixtureRequest) -> Report:
 
 @pytest.fixture(scope="session")
 def directory(request: pytest.FixtureRequest) -> str | None:
-    """Where synthetic roots are made; None is the system's place for temporary files."""
+    """Where synthetic roots are created; None for the system's temporary directory."""
     place: str | None = request.config.getoption("--directory")
     return place and str(Path(place).absolute())
 

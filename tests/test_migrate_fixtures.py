@@ -75,9 +75,9 @@ def _snapshots_sequence(root: ondisk.OnDisk) -> int:
         return found.sequence
 
 
-def _check_leases(after: Tree, reference_after: Tree) -> None:
+def _check_leases(after: Tree, upstream_after: Tree) -> None:
     ours = buckets(bucket(after, *NAMESPACE, b"leases"))
-    theirs = buckets(bucket(reference_after, *NAMESPACE, b"leases"))
+    theirs = buckets(bucket(upstream_after, *NAMESPACE, b"leases"))
     for lease in (*ours.values(), *theirs.values()):
         created = lease.pop(b"createdat")
         assert isinstance(created, bytes)
@@ -124,7 +124,7 @@ def _forget_leases(containerd: Tree) -> None:
     bucket(containerd, *NAMESPACE).pop(b"leases", None)
 
 
-def test_verbose_lines_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
+def test_verbose_lines_are_those_of_upstream(name: str, tmp_path: Path) -> None:
     root = ondisk.real(name, tmp_path)
     log = gzip.decompress((fixtures.directory() / name / "migrated.log.gz").read_bytes()).decode()
     theirs = [re.sub(r'\\"', '"', line) for line in re.findall(r'msg="migrated ((?:[^"\\]|\\.)*)"', log)]

@@ -67,7 +67,7 @@ def test_real_root(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(fixtures.REAL_ROOTS))
-def test_what_the_reference_made_of_a_real_root(name: str, tmp_path: Path) -> None:
+def test_what_upstream_made_of_a_real_root(name: str, tmp_path: Path) -> None:
     """It had its garbage collected meanwhile: no view is left."""
     root = ondisk.real(name, tmp_path)
     expected = fixtures.real_root(name)

@@ -142,7 +142,7 @@ def test_too_large_a_message_to_the_end(live: Live) -> None:
 
 
 @pytest.mark.parametrize("upstream_exact", [True, False])
-def test_real_root_gives_what_the_reference_made(upstream_exact: bool, tmp_path: Path) -> None:
+def test_real_root_gives_what_upstream_made(upstream_exact: bool, tmp_path: Path) -> None:
     root = ondisk.real("c", tmp_path)
     before = ondisk.tree(root.containerd)
     theirs = fixtures.real_root("c")

@@ -192,7 +192,7 @@ def test_offline_migration_taken_back_from_a_running_daemon(live: Live) -> None:
     after = state(live)
     assert after.leases == before.leases
     assert after.snapshots == before.snapshots
-    # A blob that only a label of another one referred to is not held by flat leases (of upstream, too).
+    # A blob that only another blob's label refers to is not held by flat leases, nor by upstream's.
     assert after.blobs.items() <= before.blobs.items()
     assert len(after.blobs) > 100
 

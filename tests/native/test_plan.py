@@ -72,7 +72,7 @@ def native_plan(store: Tree, survey: PlainSurvey, *, upstream_exact: bool = Fals
 
 @SLOW
 @given(worlds(max_records=10), st.booleans())
-def test_equals_the_reference_model(world: tuple[PlainRecords, PlainSurvey], upstream_exact: bool) -> None:
+def test_equals_the_oracle(world: tuple[PlainRecords, PlainSurvey], upstream_exact: bool) -> None:
     records, survey = world
     native = native_plan(store_of(records), survey, upstream_exact=upstream_exact)
     assert plain_plan(native) == oracle.plan(records, survey, upstream_exact=upstream_exact)

@@ -1,1 +1,1 @@
-"""Where the time of a migration goes: synthetic roots, each stage by itself, and what the hardware takes."""
+"""Benchmarks: synthetic roots, timing of each stage of a migration, and the limits of the hardware."""

@@ -1,4 +1,4 @@
-"""The short bench for users: a synthetic root, its migration stage by stage, and the oracle."""
+"""The short benchmark for users: a synthetic root, its migration stage by stage, and the oracle."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from buildkit_migrate.files.errors import storage_errors
 __all__ = ["ORACLE_RECORDS", "Comparison", "compare"]
 
 ORACLE_RECORDS: Final = 20_000
-"""The most that the oracle gets: it takes some 0.3 ms and 5 kB of memory for a record."""
+"""Maximum for the oracle, which takes some 0.3 ms and 5 kB of memory per record."""
 
 _SHAPE: Final = "forest"
 _ROUNDS: Final = 3
 _ROOM: Final = 32_000
-"""Bytes of disk for a record, with the root, what a migration writes, and the floor's copy."""
+"""Disk space per record in bytes: the root, the output of a migration, and the copy made for the floor."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``results``: a row for each stage, in the order of `STAGES`. ``block``: seconds for hashing a block."""
+    """``results``: one per stage, in the order of `STAGES`. ``block``: seconds for hashing a block."""
 
     machine: str
     stats: Stats
@@ -41,11 +41,11 @@ class Comparison:
 
     @property
     def oracle_over_dry_run(self) -> float:
-        """How many times as long the oracle takes for a record."""
+        """How many times as long as a dry run the oracle takes per record."""
         return self.results["oracle"].nanoseconds / self.results["dry-run"].nanoseconds
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The JSON form."""
         return {
             "machine": self.machine,
             "shape": _SHAPE,
@@ -58,10 +58,13 @@ class Comparison:
 
 
 def compare(records: int, progress: Callable[[str], object]) -> Comparison:
-    """In a temporary directory, which is removed. Raises StorageError, StageFailedError."""
+    """Runs the benchmark in a temporary directory, which is deleted.
+
+    Raises StorageError, StageFailedError.
+    """
     where = machine()
     with _temporary_directory(records) as directory:
-        progress(f"making a cache of {records:,} records")
+        progress(f"creating a cache of {records:,} records")
         root = directory / "root"
         stats = _generate(root, records)
         small, small_stats = root, stats
@@ -95,7 +98,7 @@ def _temporary_directory(records: int) -> Iterator[Path]:
         if room < records * _ROOM:
             raise StorageError(
                 f"{made}: {records:,} records need {records * _ROOM / 1e9:.1f} GB of disk, "
-                f"and {room / 1e9:.1f} GB are free",
-                hint="name a directory with more room in $TMPDIR, or take fewer records",
+                f"but {room / 1e9:.1f} GB are free",
+                hint="set $TMPDIR to a directory with more room, or use fewer records",
             )
         yield Path(made)

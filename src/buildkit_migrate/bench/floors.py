@@ -1,4 +1,4 @@
-"""What the hardware takes: for hashing blocks, and for copying bytes."""
+"""Limits of the hardware: time for hashing blocks, and for copying bytes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from buildkit_migrate._native import sha256
 __all__ = ["block_seconds", "copy_seconds", "kernel_seconds", "one_copy_seconds"]
 
 STREAMS: Final = 15
-"""Right for a kernel that takes three at once, and for one that takes eight."""
+"""Suits kernels that take three streams at once as well as those that take eight."""
 
-_BLOCKS: Final = 1000  # of one message
+_BLOCKS: Final = 1000  # per message
 _PIECE: Final = 4 << 20
 _SECTOR: Final = 4096
 
@@ -25,11 +25,11 @@ _SECTOR: Final = 4096
 def kernel_seconds(
     kernel: str | None = None, streams: int = STREAMS, *, blocks: int = STREAMS * _BLOCKS, rounds: int = 30
 ) -> float:
-    """Seconds of a processor for one SHA-256 block in long messages side by side; the best of many rounds.
+    """Processor time in seconds for one SHA-256 block in long messages side by side; the best of many rounds.
 
-    ``kernel``: one of `sha256.kernels`, by default the one in use. ``blocks``: how many a round takes, or
-    somewhat more. To compare with something that takes longer, let a round take as long: other work on the
-    machine leaves short rounds alone more often.
+    ``kernel``: one of `sha256.kernels`, by default the active one. ``blocks``: per round, at least. When
+    comparing with something that takes longer, make rounds as long: short rounds are less often disturbed by
+    other work on the machine.
     """
     messages = [bytes(64 * _BLOCKS - 9)] * streams
     turns = max(1, -(-blocks // (streams * _BLOCKS)))
@@ -43,29 +43,30 @@ def kernel_seconds(
 
 
 def block_seconds() -> float:
-    """Of the fastest kernel."""
+    """`kernel_seconds` of the fastest kernel."""
     return min(map(kernel_seconds, sha256.kernels()))
 
 
 def copy_seconds(sources: Collection[Path], size: int, directory: Path) -> float:
-    """Seconds for reading files, from front to back, and writing ``size`` bytes with one fsync, if any.
+    """Seconds for reading files from front to back and writing ``size`` bytes (if any) with one fsync.
 
-    The best of four, two of them past the page cache.
+    The best of four runs, two of them bypassing the page cache.
     """
     return min(one_copy_seconds(sources, size, directory, direct=direct) for direct in (True, False) * 2)
 
 
 def one_copy_seconds(sources: Iterable[Path], size: int, directory: Path, *, direct: bool) -> float:
-    """The same, once.
+    """The same, measured once.
 
-    ``direct``: past the page cache, which takes whole sectors; infinite where the file system can't do that.
+    ``direct``: bypass the page cache, writing whole sectors; infinite where the file system does not allow
+    it.
     """
     path = directory / "floor"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     if direct:
         flags |= os.O_DIRECT
         size = -(-size // _SECTOR) * _SECTOR
-    with mmap.mmap(-1, _PIECE) as piece:  # as what is written directly must begin at a page
+    with mmap.mmap(-1, _PIECE) as piece:  # direct writes must start at a page boundary
         piece.write(os.urandom(_PIECE))
         began = time.perf_counter()
         for source in sources:

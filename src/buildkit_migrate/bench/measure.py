@@ -1,7 +1,7 @@
-"""A stage timed in a process of its own, with what it wrote and the memory that it took.
+"""Times a stage in its own process, and measures its output and memory.
 
-The process is told the stage and the root. When all is ready it prints a line, works, and prints another. Its
-private memory is sampled from outside, as the native code keeps the interpreter busy.
+The process gets the stage and the root as arguments. It prints a line when everything is ready, works, and
+prints another line. Its private memory is sampled from outside, as native code keeps the interpreter busy.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _SAMPLING: Final = 0.005  # seconds
 
 @dataclass(frozen=True)
 class Measured:
-    """``read``: size of the databases that the stage reads, in bytes, whatever it skips in them.
+    """``read``: size of the databases that the stage reads, in bytes, even if it skips parts of them.
 
-    ``written``: bytes that were handed to the system; those of the journal, which is mapped, are not among
-    them. ``private``: the most anonymous memory, above what the process had before, in bytes.
+    ``written``: bytes passed to the system, without those of the journal, which is memory-mapped.
+    ``private``: peak of anonymous memory in bytes, above what the process had at the start.
     """
 
     stage: str
@@ -43,15 +43,12 @@ class Measured:
 
 
 class StageFailedError(Error):
-    """A stage ended before its time."""
+    """The process of a stage ended early or reported an error."""
 
 
 def measure(stage: str, root: Path, *, wrapper: Sequence[str] = ()) -> Measured:
-    """Runs one of `STAGES` on a synthetic root, under the command ``wrapper`` if one is given.
-
-    Raises StageFailedError.
-    """
-    # -P: the directory that the user is in is no place for modules.
+    """Runs one of `STAGES` on a synthetic root, under the command ``wrapper`` if given."""
+    # -P: don't import modules from the current directory.
     command = [*wrapper, sys.executable, "-P", "-m", __name__, stage, str(root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None
@@ -74,7 +71,7 @@ def measure(stage: str, root: Path, *, wrapper: Sequence[str] = ()) -> Measured:
 
 
 def best(rounds: Sequence[Measured]) -> Measured:
-    """The fastest one, with the most memory that any took."""
+    """The fastest round, with the largest memory use of all rounds."""
     fastest = min(rounds, key=lambda measured: measured.seconds)
     return replace(fastest, private=max(measured.private for measured in rounds))
 
@@ -102,7 +99,7 @@ def _written() -> int:
 
 
 def _field(path: str, name: str) -> int:
-    """A number from a file of lines "name: number", 0 if it has none of the name."""
+    """Reads a number from a file with lines "name: number"; 0 if the name is missing."""
     lines = Path(path).read_text().splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
@@ -120,9 +117,7 @@ def _work(stage: str, root: Path) -> None:
 
 
 def main() -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # Ctrl-C reaches both processes; one of them has words for it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches both processes; the parent reports it
     stage, root = sys.argv[1:]
     try:
         _work(stage, Path(root))

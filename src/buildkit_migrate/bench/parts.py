@@ -1,4 +1,4 @@
-"""What synthetic roots are made of: trees of layers, ids, times and numbers as they are stored, files."""
+"""Building blocks of synthetic roots: trees of layers, ids, stored times and numbers, files."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ def _minute(minutes: int) -> bytes:
 
 
 def stored_time(second: int, nanoseconds: int) -> bytes:
-    """So many seconds after START, in containerd's form (spec containerd-metadata-db, section 2)."""
+    """The time this many seconds after START, in containerd's form (containerd-metadata-db, section 2)."""
     return _TIME.pack(1, GO_EPOCH + START + second, nanoseconds, -1)
 
 
 def text_time(second: int, nanoseconds: int) -> bytes:
-    """The same as text. The last digit of ``nanoseconds`` must not be 0, which Go would drop."""
+    """The same as text. The last digit of ``nanoseconds`` must not be 0, as Go would drop it."""
     return b"%b%02d.%09dZ" % (_minute(second // 60), second % 60, nanoseconds)
 
 
 def write(path: Path, mode: int, content: Callable[[Builder], None]) -> int:
-    """Writes one database; returns its size in bytes."""
+    """Writes a database. Returns its size in bytes."""
     with path.open("xb") as file:
         builder = Builder(file.write)
         content(builder)
@@ -90,7 +90,7 @@ def write(path: Path, mode: int, content: Callable[[Builder], None]) -> int:
 
 @contextmanager
 def nested(builder: Builder, name: bytes, sequence: int = 0) -> Iterator[Put]:
-    """Puts go into a bucket of the name. For the few outer ones: a row of a table is opened without this."""
+    """Opens a bucket for puts. Only for the few outer buckets; rows of a table are opened directly."""
     builder.open_bucket(name, sequence)
     yield builder.put
     builder.close_bucket()
@@ -110,5 +110,5 @@ def uvarint(number: int) -> bytes:
 
 
 def svarint(number: int) -> bytes:
-    """Of a number that is not negative."""
+    """Encodes a number that is not negative."""
     return uvarint(2 * number)

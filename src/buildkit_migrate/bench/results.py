@@ -1,4 +1,4 @@
-"""What was measured, set against its floor, and the table of it."""
+"""Measurements compared with their floor, and their table."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ __all__ = ["Result", "aligned", "machine", "set_against_floor", "table"]
 
 @dataclass(frozen=True)
 class Result:
-    """One row. ``floor``: seconds that the hardware takes to read as many bytes, to write as many with one
-    fsync and to hash as many blocks, one after the other; None if there is nothing to compare.
+    """A row of results. Sizes are in bytes.
 
-    Sizes are in bytes; ``syncs``: calls of fsync and the like, None if they were not counted.
+    ``floor``: seconds that the hardware needs to read as many bytes, write as many with one fsync, and hash
+    as many blocks, one after the other; None if there is nothing to compare. ``syncs``: calls of fsync and
+    the like, None if not counted.
     """
 
     title: str
@@ -37,7 +38,7 @@ class Result:
 
     @property
     def nanoseconds(self) -> float:
-        """For a record."""
+        """Time per record."""
         return self.seconds / self.records * 1e9
 
     @property
@@ -45,16 +46,16 @@ class Result:
         return self.seconds / self.floor if self.floor else None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The JSON form."""
         return {**asdict(self), "nanoseconds_per_record": self.nanoseconds, "over_floor": self.over_floor}
 
 
 def set_against_floor(
     measured: Measured, root: Path, stats: Stats, block: float, syncs: int | None = None
 ) -> Result:
-    """``block``: seconds for hashing one block, on one processor; stages that hash may use all of them.
+    """Combines a measurement with its floor, which is measured now, beside the root.
 
-    The floor is taken now and beside the root.
+    ``block``: seconds for hashing one block on one processor; stages that hash may use all processors.
     """
     stage = STAGES[measured.stage]
     floor = None
@@ -75,7 +76,7 @@ def set_against_floor(
 
 
 def table(results: Iterable[Result]) -> list[str]:
-    """A line for each result below a line of titles. Columns of which nothing is known are left out."""
+    """A line of titles and a line per result. Columns without any values are left out."""
     titles = ["", "records", "seconds", "ns/record", "read MB", "written MB", "fsyncs", "memory B/record"]
     rows = [[*titles, "floor s", "x floor"]]
     for result in results:
@@ -98,7 +99,7 @@ def table(results: Iterable[Result]) -> list[str]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns side by side, the first one to the left, the others to the right."""
+    """Aligns columns: the first one to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -110,7 +111,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def machine() -> str:
-    """Processor, number of processors that may be used, and the SHA-256 kernel in use."""
+    """Processor, number of usable CPUs, and the active SHA-256 kernel."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

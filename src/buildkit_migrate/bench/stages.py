@@ -1,7 +1,7 @@
-"""The stages of an offline migration, each ready to be timed by itself.
+"""The stages of an offline migration, each prepared for timing.
 
-A stage leaves the root that it works on as it found it: what it writes goes beside it and is removed. What it
-needs is made ready before the clock starts.
+A stage leaves its root unchanged: it writes beside the root, and deletes what it wrote. Inputs are prepared
+before the clock starts.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Stage:
-    """``ready``: given a root, what is to be timed.
+    """``ready``: prepares the stage for a root, and gives the function to be timed.
 
-    ``reads``: the databases of the worker that this reads. ``hashes``: all chain ids are part of its floor.
+    ``reads``: databases of the worker that the stage reads. ``hashes``: its floor includes hashing all chain
+    ids.
     """
 
     title: str
@@ -46,7 +47,7 @@ class Stage:
 
 
 class _Inputs:
-    """The databases of a root, and what is made of them when it is asked for."""
+    """The databases of a root, and what is derived from them on demand."""
 
     def __init__(self, root: Path, held: ExitStack) -> None:
         self.worker = root / WORKER
@@ -99,7 +100,7 @@ def _build_v2(root: Path) -> Iterator[Work]:
 def _rewrite_containerd(root: Path) -> Iterator[Work]:
     with ExitStack() as held:
         plan = _Inputs(root, held).plan()
-        held.close()  # or it could not be locked
+        held.close()  # releases the lock for the rewrite
         copy = held.enter_context(linked_copy(root))
         database = MetadataDatabase(copy / WORKER / CONTAINERD, exclusive=True)
         held.callback(database.close)
@@ -137,7 +138,7 @@ def _scratch(root: Path) -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def linked_copy(root: Path) -> Iterator[Path]:
-    """A root with the same files under names of its own. A migration puts others in their place."""
+    """A copy of a root made of hard links. A migration replaces files, and so leaves the originals alone."""
     with _scratch(root) as scratch:
         copy = Path(scratch) / root.name
         for name in DATABASES:
@@ -157,4 +158,4 @@ STAGES: Final = {
     "migrate": Stage("whole migration", DATABASES, _migrate),
     "oracle": Stage("dry run in plain Python", DATABASES, _oracle),
 }
-"""By the names that `measure` knows them by."""
+"""Stages by the names that `measure` takes."""

@@ -4,8 +4,8 @@
 
 Equal arguments give equal files. Values and proportions follow real roots: of a hundred records 82 are
 committed, 8 mutable, and 10 form pairs of a mutable record and its equal-immutable one (spec
-buildkit-metadata, section 2.1). A root takes about 8 kB for a record, most of it in containerdmeta.db,
-where each snapshot and blob has a page of its own because a bucket with a bucket in it is never inline.
+buildkit-metadata, section 2.1). A root takes about 8 kB per record, most of it in containerdmeta.db, where
+each snapshot and blob has its own page because a bucket with nested buckets is never inline.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ CONTENTHASH_SHARE = 0.07
 
 @dataclass(frozen=True)
 class Stats:
-    """What a root holds. Depths are numbers of ancestors of committed snapshots; ``size`` is in bytes.
+    """Statistics of a root. Depths are numbers of ancestors of committed snapshots; ``size`` is in bytes.
 
-    ``hash_blocks``: of 64 bytes, that must be hashed for all chain ids.
+    ``hash_blocks``: 64-byte blocks to hash for all chain ids.
     """
 
     records: int
@@ -70,10 +70,10 @@ class Stats:
 
 @dataclass
 class World:
-    """A cache before it is written. The order of creation is the order of the lists.
+    """A cache before it is written. The lists are in order of creation.
 
-    Snapshots: the committed ones, then the active ones of mutable records, then leaked views. Records: the
-    same without the views, then the equal-immutable ones; the i-th of these belongs to the i-th mutable one.
+    Snapshots: first the committed ones, then the active ones of mutable records, then leaked views. Records:
+    the same without views, then the equal-immutable ones; the i-th of these belongs to the i-th mutable one.
     """
 
     committed: int
@@ -90,16 +90,16 @@ class World:
     rnd: random.Random
 
     def name(self, i: int) -> bytes:
-        """The snapshotter's name of a snapshot. Preparing and committing took a sequence number each."""
+        """The snapshotter's name of a snapshot. Preparing and committing took one sequence number each."""
         sequence = 2 * (i + 1) if i < self.committed else self.committed + i + 1
         return b"buildkit/%d/%b" % (sequence, self.snapshots[i])
 
     def time(self, i: int) -> bytes:
-        """When the i-th snapshot was made, in containerd's form (spec containerd-metadata-db, section 2)."""
+        """Creation time of the i-th snapshot, in containerd's form (containerd-metadata-db, section 2)."""
         return stored_time(i, self.nanoseconds[i])
 
     def gc_root(self, i: int) -> bytes:
-        """The same time as text, the value of the label that protects snapshot or blob."""
+        """The same time as text, for the label that protects a snapshot or blob."""
         return text_time(i, self.nanoseconds[i])
 
 
@@ -146,7 +146,7 @@ def _world(shape: str, records: int, seed: int) -> World:
         orphan = shape == "flat" or committed == 0 or rnd.random() < 0.3
         parents.append(-1 if orphan else rnd.randrange(committed))
     parents += [rnd.randrange(committed) for _ in range(views)]
-    # The last digit is never 0, which Go's text of a time would drop.
+    # The last digit is never 0, as Go would drop it from a time's text.
     nanoseconds = [10 * rnd.randrange(99_999_999) + 3 for _ in range(records + views)]
     return World(
         committed, mutable, equal, ids, snapshots, parents, depths, blobs, diff_ids, missing, nanoseconds, rnd
@@ -156,7 +156,7 @@ def _world(shape: str, records: int, seed: int) -> World:
 def _layers(
     ids: list[bytes], parents: list[int], committed: int, rnd: random.Random
 ) -> tuple[dict[int, bytes], dict[int, bytes]]:
-    """Blob and diff id of the records that have a blob. Pulled layers get their chainID as id."""
+    """Blob and diff id of records that have a blob. The id of a pulled layer is its chainID."""
     fresh = digests(2 * committed, rnd)
     blobs, diff_ids = {}, {}
     pulled: set[int] = set()
@@ -174,8 +174,11 @@ def _layers(
 
 
 def _hash_blocks(world: World) -> int:
-    """Three for H(blob + " " + diffID). Three for each of the two ids of a child; but the first of them lies
-    within the parent's id, and is shared by all children. Without a blob the parent's ids are empty."""
+    """Number of blocks to hash for all chain ids.
+
+    Three for H(blob + " " + diffID). Three for each of the two ids of a child, but the first of them lies
+    within the parent's id, and is shared by all children. Without a blob the parent's ids are empty.
+    """
     layers = world.blobs.keys() - world.missing
     parents = [world.parents[i] for i in layers if world.parents[i] >= 0]
     return 3 * len(layers) + 4 * len(parents) + 2 * len(layers.intersection(parents))
@@ -211,7 +214,7 @@ def _metadata(builder: Builder, world: World) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """What finds a mutable record again. `name` is the index string, and the value under `key`."""
+    """How a mutable record is found again. `name` is the index string, and the value under `key`."""
 
     key: bytes
     name: bytes

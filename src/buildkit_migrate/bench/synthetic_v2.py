@@ -52,7 +52,7 @@ MUTABLE_SHARE: Final = 0.2
 PAIR_SHARE: Final = 0.15
 MERGE_SHARE: Final = 0.03
 DIFF_SHARE: Final = 0.02
-BLOB_SHARE: Final = 0.85  # of the layers whose parent has one
+BLOB_SHARE: Final = 0.85  # of layers whose parent has one
 CONTENTHASH_SHARE: Final = 0.07
 RECORDS_OF_A_BUILD: Final = 100
 
@@ -61,7 +61,7 @@ _GZIP: Final = b"application/vnd.oci.image.layer.v1.tar+gzip"
 
 @dataclass(frozen=True)
 class Stats:
-    """What a root holds. ``size``: bytes of the databases."""
+    """Statistics of a root. ``size``: of the databases, in bytes."""
 
     records: int
     layers: int
@@ -105,10 +105,10 @@ class World:
     """Parents of merges, and (lower, upper) of diffs."""
     snapshots: list[int] = field(default_factory=list)
     number: dict[int, int] = field(default_factory=dict)
-    """Of the directory."""
+    """Number of the snapshot's directory."""
 
     def name(self, i: int) -> bytes:
-        """The snapshotter's. Preparing and committing took a number each."""
+        """The snapshotter's name of the snapshot. Preparing and committing took a number each."""
         return b"buildkit/%d/%b" % (2 * self.number[i], self.ids[i])
 
     def time(self, i: int) -> bytes:
@@ -118,12 +118,12 @@ class World:
         return text_time(i, self.nanoseconds[i])
 
     def base(self, i: int) -> int:
-        """The record whose snapshot is the parent of this one's."""
+        """The record whose snapshot is the parent of this record's snapshot."""
         return self.several[i][0] if i in self.merges else self.parents[i] if i not in self.diffs else -1
 
 
 def generate(path: Path, records: int, shape: str = "forest", seed: int = 1, *, files: bool = False) -> Stats:
-    """Writes a root at ``path``, which must not have one yet. Raises ValueError for an unknown shape."""
+    """Writes a root at ``path``, which must not exist yet. Raises ValueError for an unknown shape."""
     world = _world(shape, records, seed)
     (path / WORKER / "snapshots" / "snapshots").mkdir(parents=True)
     (path / WORKER / "content" / "ingest").mkdir(parents=True)
@@ -194,7 +194,7 @@ def _world(shape: str, records: int, seed: int) -> World:
         blobs,
         diff_ids,
         {i: chains[i] for i in blobs},
-        # The last digit is never 0, which Go's text of a time would drop.
+        # The last digit is never 0, as Go would drop it from a time's text.
         [10 * rnd.randrange(99_999_999) + 3 for _ in range(records)],
         identities(1, rnd)[0],
         identities(len(layers), rnd),
@@ -259,7 +259,7 @@ def _alone(world: World) -> range:
 
 
 def _source(i: int) -> tuple[bytes, bytes, bytes, bytes]:
-    """Key, value and index of a mutable record that stands alone, and its type."""
+    """Key, value and index of a stand-alone mutable record, and its type."""
     if i % 3 == 0:
         value = b"context:context-%d:" % i
         return b"local.sharedKey", value, b"local.sharedKey:" + value, b"source.local"
@@ -271,7 +271,7 @@ def _source(i: int) -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def _values(world: World, i: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys of a record and their values."""
+    """Keys of a record, with their values."""
     created = (START + i) * 1_000_000_000 + world.nanoseconds[i]
     yield b"cache.createdAt", b'{"value":%d}' % created
     yield b"cache.lastUsedAt", b'{"value":%d}' % (created + 1_000_003 * (i % 86_400))
@@ -473,7 +473,7 @@ def _snapshotter(builder: Builder, world: World) -> None:
 
 
 def _solver_cache(builder: Builder, world: World) -> None:
-    """One key for each layer, linked to by that of the parent."""
+    """One key per layer, linked from the key of its parent."""
     keys = world.keys
     results = [b"%b::%b" % (world.worker, world.ids[i]) for i in world.layers]
     order = in_order(keys, world.layers)

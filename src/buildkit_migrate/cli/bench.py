@@ -1,4 +1,4 @@
-"""``buildkit-migrate bench``: where the time of a migration goes, on this machine."""
+"""``buildkit-migrate bench``: how long each stage of a migration takes on this machine."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ DOCUMENT: Final[Mapping[str, Any]] = {
     "results": {},
     "oracle_over_dry_run": None,
 }
-"""What the JSON document of an error has beside it: the same names as that of a result."""
+"""Fields of the JSON document of an error: the same names as in a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "bench",
         help="time each stage of a migration on a synthetic cache",
-        description="Make a synthetic v1 cache in a temporary directory (below $TMPDIR, 32 kB a record),\n"
-        "time each stage of its offline migration and the oracle in plain Python, and\n"
-        "set them against what the hardware takes for hashing and copying as much.",
+        description="Create a synthetic v1 cache in a temporary directory (below $TMPDIR, 32 kB a record),\n"
+        "time each stage of its offline migration and the same planning in plain Python, and\n"
+        "compare them with the time that the hardware needs to hash and copy as much.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -38,7 +38,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         metavar="N",
         type=shared.whole_number(100, 10_000_000),
         default=10_000,
-        help="size of the cache; 0.7 kB of memory are used for each (default: %(default)d)",
+        help="size of the cache; takes 0.7 kB of memory per record (default: %(default)d)",
     )
     shared.add_output(parser)
 

@@ -177,7 +177,7 @@ def _check_equal_mutable(table: _Records, survey: PlainSurvey, problems: _Proble
 
 
 def _check_snapshots(table: _Records, survey: PlainSurvey, problems: _Problems) -> None:
-    """NO_SNAPSHOT: pass 1 of upstream aborts on these (row 5)."""
+    """NO_SNAPSHOT: upstream's pass 1 aborts on these (row 5)."""
     for record in table.values():
         if not record.equal_mutable and record.id not in survey.snapshots:
             problems.add(record.id, Reason.NO_SNAPSHOT)
@@ -240,7 +240,7 @@ def _put_blob_sizes(records: _Records, survey: PlainSurvey) -> None:
 
 
 def _check_digests(records: _Records, problems: _Problems) -> None:
-    """BAD_DIGEST: containerd refuses such a resource, so pass 5 of upstream aborts."""
+    """BAD_DIGEST: containerd refuses such a resource, so upstream's pass 5 aborts."""
     for record in records.values():
         blob = record.text(keys.BLOB)
         if blob and not _DIGEST.fullmatch(blob):
@@ -248,7 +248,7 @@ def _check_digests(records: _Records, problems: _Problems) -> None:
 
 
 def _check_index_keys(records: _Records, problems: _Problems) -> None:
-    """KEY_TOO_LONG: bbolt refuses such a key, so pass 4 of upstream aborts."""
+    """KEY_TOO_LONG: bbolt refuses such a key, so upstream's pass 4 aborts."""
     for record in records.values():
         if not _needs_chain_ids(record):
             continue
@@ -260,7 +260,7 @@ def _check_index_keys(records: _Records, problems: _Problems) -> None:
 
 
 def _check_parents(records: _Records, table: _Records, problems: _Problems) -> None:
-    """NO_PARENT: pass 4 of upstream panics on these (row 4)."""
+    """NO_PARENT: upstream's pass 4 panics on these (row 4)."""
     for record in records.values():
         if record.parent and record.parent not in table and _needs_chain_ids(record):
             problems.add(record.id, Reason.NO_PARENT, record.parent)
