@@ -16,7 +16,7 @@ import pkgutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +56,42 @@ def run(
     if result.returncode == NOT_PERMITTED:
         pytest.skip(f"can't become {dict(who)} here: {result.stderr.strip()}")
     return result
+
+
+def failure(who: Mapping[str, Any], job: Callable[[], object]) -> str:
+    """Class and text of what a function raises as another user, in a process of its own; "" if nothing.
+
+    Skips the test where that is not possible.
+    """
+    import pytest
+
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    _load_all()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os._exit(_try(who, job, writer))
+    os.close(writer)
+    with os.fdopen(reader, "rb") as told:
+        text = told.read().decode()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == NOT_PERMITTED:
+        pytest.skip(f"can't become {dict(who)} here")
+    assert status == 0
+    return text
+
+
+def _try(who: Mapping[str, Any], job: Callable[[], object], writer: int) -> int:
+    try:
+        become(who)
+    except OSError:
+        return NOT_PERMITTED
+    try:
+        job()
+    except BaseException as error:
+        os.write(writer, f"{type(error).__name__}: {error}".encode())
+    return 0
 
 
 def open_directory() -> Iterator[Path]:
@@ -129,7 +165,7 @@ def _load_all() -> None:
     for module in pkgutil.walk_packages(buildkit_migrate.__path__, "buildkit_migrate."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for name in ("orjson", "lmdb", "traceback", "encodings.idna", "rich.console"):
+    for name in ("orjson", "lmdb", "shlex", "traceback", "encodings.idna", "rich.console"):
         importlib.import_module(name)
 
 

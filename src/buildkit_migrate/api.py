@@ -14,6 +14,7 @@ from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import DifferencesError, Error, JournalError, StorageError
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.maintenance.check import Checked, check_stores
 from buildkit_migrate.maintenance.finding import Severity
 from buildkit_migrate.migration.clean import Cleaned, CleanedOutcome, faults, leftovers, remove_leftovers
@@ -223,7 +224,7 @@ def undo_root(
     root = find_root(path)
     place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     if place.root is None and any(
-        worker.kind == CONTAINERD_WORKER and worker.v2.exists() for worker in root.workers
+        worker.kind == CONTAINERD_WORKER and exists(worker.v2) for worker in root.workers
     ):
         refuse_event_loop()  # before a file for the lock is made
     results: dict[Worker, Undone] = {}
@@ -235,10 +236,10 @@ def undo_root(
         coming: dict[Path, Database] = {}
         # Of several that share a containerd's file the last one has to be taken back first.
         for worker in reversed(root.workers):
-            if not worker.v1.exists() and not worker.v2.exists():
+            if not exists(worker.v1) and not exists(worker.v2):
                 continue
             try:
-                if not worker.v2.exists() and read_state(journal_path(worker.v2)) is None:
+                if not exists(worker.v2) and read_state(journal_path(worker.v2)) is None:
                     # Nobody has to start a containerd for that.
                     results[worker] = Undone(worker.v1, worker.v2, UndoneOutcome.NOTHING_TO_UNDO)
                     continue
@@ -308,7 +309,7 @@ def clean_root(
         lock_state(root, held, dry_run=dry_run)
         opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
         for worker in root.workers:
-            stopped = opener.place(worker).backend and (worker.v1.exists() or worker.v2.exists())
+            stopped = opener.place(worker).backend and (exists(worker.v1) or exists(worker.v2))
             found = opener.containerd(worker) if stopped else None
             offline = found if isinstance(found, OfflineContainerd) else None
             files = leftovers(worker.v2, offline.kept if offline else None)
@@ -340,10 +341,17 @@ def root_status(
     root = find_root(path, missing_ok=missing_ok)
     statuses = [status(worker.v1, worker.v2, engine) for worker in root.workers]
     statuses += [
-        Status(one.v1, one.v2, Stage.SKIPPED, one.v1.exists(), None, None, reason=one.reason)
+        Status(one.v1, one.v2, Stage.SKIPPED, _is_there(one.v1), None, None, reason=one.reason)
         for one in root.skipped
     ]
     return sorted(statuses, key=lambda status: status.worker)
+
+
+def _is_there(path: Path) -> bool | None:
+    """None if that can't be determined: nobody needs to be able to look into a directory that is skipped."""
+    with contextlib.suppress(StorageError):
+        return exists(path)
+    return None
 
 
 def verify_root(

@@ -50,7 +50,7 @@ def _is_settled(root: str, magic: bytes | None) -> bool:
         with os.scandir(root) as entries:
             names = {entry.name for entry in entries if entry.name.startswith(_KINDS)}
     except FileNotFoundError:
-        return not os.path.islink(root)  # noqa: PTH114 - pathlib; one that leads nowhere is perhaps not mounted
+        return not _is_taken(root)  # what a link should lead to is perhaps not mounted
     except OSError:
         return False  # `migrate_root` says what is wrong with it
     workers = [f"{root}/{name}" for name in names if not _is_copy(name, names)]
@@ -72,7 +72,7 @@ def _is_worker_settled(worker: str, magic: bytes | None) -> bool:
         # Not to wait for the writer of a FIFO.
         fd = os.open(f"{worker}/metadata_v2.db", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
-        return not os.path.lexists(f"{worker}/metadata.db")
+        return not _is_taken(f"{worker}/metadata.db")
     except OSError:
         return False
     try:
@@ -81,3 +81,14 @@ def _is_worker_settled(worker: str, magic: bytes | None) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def _is_taken(path: str) -> bool:
+    """Whether there is anything, a link that leads nowhere included; also if that can't be determined."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True

@@ -21,6 +21,7 @@ from buildkit_migrate.containerd.plain import edits_to_restore, holdings, read_s
 from buildkit_migrate.containerd.services import Holding, Services
 from buildkit_migrate.errors import ContainerdStateError, StorageError
 from buildkit_migrate.files.durable import Aside
+from buildkit_migrate.files.errors import is_link
 from buildkit_migrate.files.ownership import usable_mode
 from buildkit_migrate.model import Before, PlainState
 from buildkit_migrate.values.times import stored_time, text_time
@@ -36,14 +37,13 @@ class MetadataDatabase:
 
     def __init__(self, path: Path, *, exclusive: bool) -> None:
         """Raises as `open_database` does; ContainerdStateError for a link, as a rename would replace it."""
-        self.path = path
-        self.database = open_database(path, exclusive=exclusive)
-        if path.is_symlink():
-            self.close()
+        if is_link(path):
             raise ContainerdStateError(
                 f"containerd's database {path} is a symbolic link",
                 hint="put the file itself in the place of the link",
             )
+        self.path = path
+        self.database = open_database(path, exclusive=exclusive)
 
     def rewrite(
         self,

@@ -18,7 +18,7 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 
 from buildkit_migrate.errors import BusyError, StorageError
 from buildkit_migrate.files.blocks import copy
-from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.errors import exists, is_directory, is_file, look, storage_errors
 from buildkit_migrate.files.locks import Lock, lock, readable, take_lock
 from buildkit_migrate.files.ownership import copy_access, model_for
 
@@ -203,7 +203,7 @@ def _rename_without_links(path: Path, target: Path) -> None:
         number = ctypes.get_errno()
         if number not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(number, os.strerror(number), str(target))
-    if os.path.lexists(target):
+    if exists(target, follow_symlinks=False):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     path.rename(target)
 
@@ -224,7 +224,8 @@ def keep(path: Path, name: Path) -> None:
     """
     with storage_errors(name):
         # A symbolic link to the file would end up pointing at its replacement.
-        if not name.is_symlink() and name.exists() and name.samefile(path):
+        there = look(name, follow_symlinks=False)
+        if there is not None and os.path.samestat(there, path.stat()):
             return
         _make_way(path, name)
         try:
@@ -237,11 +238,11 @@ def keep(path: Path, name: Path) -> None:
 
 def _make_way(path: Path, name: Path) -> None:
     """Frees ``name``. An identical copy, which a killed run may have left, is simply deleted."""
-    if name.is_file() and not name.is_symlink() and filecmp.cmp(path, name, shallow=False):
+    if is_file(name, follow_symlinks=False) and filecmp.cmp(path, name, shallow=False):
         name.unlink()
-    elif os.path.lexists(name):
+    elif exists(name, follow_symlinks=False):
         numbered = (name.with_name(f"{name.name}.~{number}~") for number in itertools.count(1))
-        rename(name, next(other for other in numbered if not os.path.lexists(other)))
+        rename(name, next(other for other in numbered if not exists(other, follow_symlinks=False)))
 
 
 def _copy(path: Path, name: Path) -> None:
@@ -311,7 +312,7 @@ def discard_directory(path: Path, names: Iterable[str]) -> None:
     Raises StorageError.
     """
     with storage_errors(path):
-        if path.is_dir() and not path.is_symlink():
+        if is_directory(path, follow_symlinks=False):
             for name in names:
                 (path / name).unlink(missing_ok=True)
             path.rmdir()

@@ -17,7 +17,7 @@ from typing import Final
 
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.files.access import Access, changes, keeps_out, packed, unpacked, without_acl
-from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.errors import is_file, storage_errors
 
 __all__ = [
     "access_of",
@@ -102,7 +102,7 @@ def copy_access(fd: int, path: Path, model: Path, mode: int) -> None:
         with _tolerated():
             os.fchown(fd, -1, wanted.gid)
     made = wanted.with_group(os.fstat(fd).st_gid)
-    if stat.S_ISREG(info.st_mode) and model.is_file():
+    if stat.S_ISREG(info.st_mode) and is_file(model):
         _copy_attributes(fd, model)
     if made.acl:
         with _tolerated():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Final
 from buildkit_migrate.bolt import Database, check
 from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError, JournalError
 from buildkit_migrate.files.durable import remove
-from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.errors import exists, is_directory, look, storage_errors
 from buildkit_migrate.migration import journal
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.text import named_text
@@ -85,14 +86,14 @@ def leftovers(v2: Path, kept: Path | None) -> tuple[tuple[Path, int], ...]:
     """
     places = [v2.with_name(name) for name in _names(v2.parent) if _LEFT_IN_WORKER.fullmatch(name)]
     lock = v2.with_name(v2.name + "-lock")
-    if lock in places and v2.exists() and _is_lmdb(v2):
+    if lock in places and exists(v2) and _is_lmdb(v2):
         places.remove(lock)  # it belongs to the store that is in use
     noted = journal.journal_path(v2)
-    places += [noted / name for name in (_names(noted) if noted.is_dir() and not noted.is_symlink() else ())]
+    places += [noted / name for name in (_names(noted) if is_directory(noted, follow_symlinks=False) else ())]
     if kept is not None and kept.parent != v2.parent:
         left = re.compile(re.escape(kept.name) + r"(\.tmp|\.~\d+~)?")
         places += [kept.with_name(name) for name in _names(kept.parent) if left.fullmatch(name)]
-    if not v2.exists():
+    if not exists(v2):
         places = [path for path in places if path.suffix == ".tmp" or ".before-v2" not in path.name]
     return tuple((path, size) for path in places if (size := _size(path)) is not None)
 
@@ -104,8 +105,8 @@ def _names(directory: Path) -> list[str]:
 
 def _size(path: Path) -> int | None:
     """None if it is no regular file."""
-    with storage_errors(path):
-        return path.lstat().st_size if path.is_file() and not path.is_symlink() else None
+    info = look(path, follow_symlinks=False)
+    return info.st_size if info is not None and stat.S_ISREG(info.st_mode) else None
 
 
 def _is_lmdb(path: Path) -> bool:
@@ -128,15 +129,15 @@ def faults(
     except JournalError as error:
         yield error
         state = None
-    if state is not None and (state.phase == journal.UNDOING or not v2.exists()):
+    if state is not None and (state.phase == journal.UNDOING or not exists(v2)):
         begun = "going back to v1" if state.phase == journal.UNDOING else "a migration"
         yield JournalError(
             f"{v2.parent}: {begun} was begun and interrupted",
             hint="buildkit-migrate status tells how to finish it",
         )
         return
-    store = v2 if v2.exists() else v1
-    if not store.exists():
+    store = v2 if exists(v2) else v1
+    if not exists(store):
         yield DifferencesError(
             f"{v2.parent} has neither {v1.name} nor {v2.name}", (), hint="put one of them back"
         )

@@ -164,7 +164,7 @@ def _look(path: Path, *, follow: bool) -> _Found:
         if error.errno == errno.ELOOP:
             return _Found(_LOOP)
         if error.errno in _MISSING:
-            return _Found(_DANGLING if follow and path.is_symlink() else b"")
+            return _Found(_DANGLING if follow and _look(path, follow=False).kind else b"")
         return _Found(refusal=_refusal(error, path))
     kind = stat.S_IFMT(info.st_mode)
     return _Found(_KINDS.get(kind, b"something else"), info.st_size)

@@ -23,7 +23,7 @@ from buildkit_migrate.files.durable import (
     reserve,
     sync_directory,
 )
-from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.errors import is_directory, is_link, look, storage_errors
 from buildkit_migrate.migration.fingerprint import fingerprint
 from buildkit_migrate.model import Before, Resource
 
@@ -142,7 +142,7 @@ def is_untouched(state: State, database: Path | None) -> bool:
     if now in ("", state.kept, state.containerd_after):
         return now == state.kept != ""
     with storage_errors(database), contextlib.suppress(FileNotFoundError):
-        return kept.samefile(database) or fingerprint(kept) == now
+        return os.path.samestat(kept.stat(), database.stat()) or fingerprint(kept) == now
     return state.phase == APPLYING or (state.phase == UNDOING and state.way_back in _WITHOUT_KEPT)
 
 
@@ -330,15 +330,19 @@ def leases_before(path: Path) -> frozenset[bytes]:
 
 def _is_there(path: Path) -> bool:
     data = path / _DATA
-    # LMDB writes to what it opens, and would follow a link out of the root.
-    for place in (path, data, path / _LOCK):
-        if place.is_symlink():
-            raise JournalError(f"{place} is a symbolic link", hint="remove the link")
-    with storage_errors(data):
-        try:
-            return data.stat().st_size > 0
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+    _refuse_link(path)
+    if not is_directory(path):
+        return False
+    for place in (data, path / _LOCK):
+        _refuse_link(place)
+    found = look(data)
+    return found is not None and found.st_size > 0
+
+
+def _refuse_link(place: Path) -> None:
+    """LMDB writes to what it opens, and would follow a link out of the root."""
+    if is_link(place):
+        raise JournalError(f"{place} is a symbolic link", hint="remove the link")
 
 
 def _state_in(environment: lmdb.Environment, path: Path) -> State | None:

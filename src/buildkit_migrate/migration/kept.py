@@ -41,8 +41,9 @@ def opened_kept(state: State | None, database: Path, usual: Path) -> Iterator[Ke
         if path is not None:
             original = _sound(path, held)
             why_not = "" if original is not None else f"{path} is damaged or can't be read"
+        suffixed = f"{database.name}.before-v2-"
         with storage_errors(database.parent):
-            names = sorted(database.parent.glob(f"{database.name}.before-v2-*"))
+            names = [other for other in sorted(database.parent.iterdir()) if other.name.startswith(suffixed)]
         names = [
             name for name in names if name != path and not name.name.endswith("~")
         ]  # see `files.durable.keep`

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from buildkit_migrate.bolt import Bucket, Database, scan
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, JournalError, StorageError
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.fingerprint import fingerprint
 from buildkit_migrate.store.engines import Engine
@@ -26,7 +27,7 @@ def newer_records(v1: Path, v2: Path, engine: Engine | None) -> int | None:
     """
     try:
         state = journal.read_state(journal.journal_path(v2))
-        if not v1.exists() or (state is not None and fingerprint(v1) == state.v1):
+        if not exists(v1) or (state is not None and fingerprint(v1) == state.v1):
             return 0
         if engine != "bolt":
             return None

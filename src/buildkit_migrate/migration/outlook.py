@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildkit_migrate.errors import CorruptDatabaseError, StorageError
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.fingerprint import digest, fingerprint
 from buildkit_migrate.migration.journal import State
@@ -46,7 +47,7 @@ def outlook_of(state: State, from_path: Path, to_path: Path) -> Outlook:
 def _look_at_containerd(state: State, to_path: Path, obstacles: list[str], doubts: list[str]) -> None:
     database = Path(state.containerd["place"])
     beside = to_path.with_name(database.name)
-    if beside.exists():  # an OCI worker's own, which may have been moved with it
+    if exists(beside):  # an OCI worker's own, which may have been moved with it
         database = beside
         _look_at_snapshotter(to_path.with_name("snapshots") / "metadata.db", doubts)
     now = fingerprint(database)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.outlook import Outlook, outlook_of
@@ -46,7 +47,8 @@ _NEXT = {
 class Status:
     """Of one worker. ``state``: that of the journal, None if there is none.
 
-    ``target``: what lies at the v2 path, None if nothing does.
+    ``has_v1``: None for a directory that is skipped and can't be looked into. ``target``: what lies at the v2
+    path, None if nothing does.
     ``finished_leases``: noted as written by a migration of a running containerd. ``reason``: why the worker
     is skipped, "" if it is not. ``newer_in_v1``: records of v1 made after the migration; None if that can't
     be told. ``outlook``: what the files tell of an undo.
@@ -55,7 +57,7 @@ class Status:
     from_path: Path
     to_path: Path
     stage: Stage
-    has_v1: bool
+    has_v1: bool | None
     target: Target | None
     state: journal.State | None
     finished_leases: int = 0
@@ -150,7 +152,7 @@ def status(from_path: Path, to_path: Path, engine: Engine = "bolt") -> Status:
         with found:
             finished = len(found.finished_leases())
     state = found.state if found is not None else None
-    has_v1, target = from_path.exists(), target_at(to_path, engine)
+    has_v1, target = exists(from_path), target_at(to_path, engine)
     if state is not None and state.phase == journal.UNDOING:
         stage = Stage.UNDO_INTERRUPTED
     elif target is not None:

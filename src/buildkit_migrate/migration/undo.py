@@ -26,6 +26,7 @@ from buildkit_migrate.errors import (
     UndoRefusedError,
 )
 from buildkit_migrate.files.durable import remove, rename
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.changes import counted, database_changes, gone, store_changes, were
 from buildkit_migrate.migration.fingerprint import digest, fingerprint
@@ -174,14 +175,14 @@ class Undo:
             self._look_at_containerd(held, coming, exclusive)
             self.changes = tuple(self._changes)
             # An undo that went on without the new store is decided: nothing more is lost by ending it.
-            begun = self._state.phase == journal.UNDOING and not to_path.exists()
+            begun = self._state.phase == journal.UNDOING and not exists(to_path)
             self.losses = () if begun else tuple(self._losses)
             self._held = held.pop_all()
 
     # --- Looking
 
     def _open_source(self, exclusive: bool) -> Database:
-        if not self._from_path.exists():
+        if not exists(self._from_path):
             raise JournalError(
                 f"there is no way back to v1: {self._from_path} is gone", hint="keep the v2 store"
             )
@@ -215,7 +216,7 @@ class Undo:
 
     def _look_at_new_store(self, held: contextlib.ExitStack, exclusive: bool) -> None:
         path = self._to_path
-        if not path.exists():
+        if not exists(path):
             return
         try:
             if engine_of(path) == "bolt":
@@ -341,7 +342,7 @@ class Undo:
 
     def report(self) -> Undone:
         """What would be done."""
-        moved = self._free_name() if self._to_path.exists() else None
+        moved = self._free_name() if exists(self._to_path) else None
         counts = {"leases": 0, "snapshots": 0, "blobs": 0}
         if self._way != NOTHING:
             # One who knows none of the snapshots has nothing of ours; `force` takes it as it is.
@@ -396,19 +397,19 @@ class Undo:
     def _move_aside(self) -> Path | None:
         """LMDB's lock file goes with the store, or is removed if that went before."""
         lock = self._to_path.with_name(self._to_path.name + _LOCK_SUFFIX)
-        if not self._to_path.exists():
+        if not exists(self._to_path):
             remove(lock)
             return None
         moved = self._free_name()
         rename(self._to_path, moved)
-        if lock.exists():
+        if exists(lock, follow_symlinks=False):
             rename(lock, moved.with_name(moved.name + _LOCK_SUFFIX))
         return moved
 
     def _free_name(self) -> Path:
         moved = self._to_path.with_name(self._to_path.name + _MOVED_SUFFIX)
         number = 1
-        while moved.exists():
+        while exists(moved, follow_symlinks=False):
             number += 1
             moved = self._to_path.with_name(f"{self._to_path.name}{_MOVED_SUFFIX}.{number}")
         return moved

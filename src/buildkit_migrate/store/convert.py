@@ -10,8 +10,9 @@ from pathlib import Path
 
 from buildkit_migrate.bolt import Database, write
 from buildkit_migrate.choices import ENGINES, check_choice
-from buildkit_migrate.errors import CorruptDatabaseError, UnusableTargetError
+from buildkit_migrate.errors import CorruptDatabaseError, StorageError, UnusableTargetError
 from buildkit_migrate.files.durable import Aside
+from buildkit_migrate.files.errors import exists, is_directory, is_file, storage_errors
 from buildkit_migrate.files.locks import Lock
 from buildkit_migrate.files.ownership import usable_mode
 from buildkit_migrate.store.engines import Engine, engine_of
@@ -57,7 +58,7 @@ def convert(
         to_engine = "lmdb" if from_engine == "bolt" else "bolt"
     if to_engine == from_engine:
         raise UnusableTargetError(f"{source} is a {from_engine} store already", hint="copy the file")
-    if os.path.lexists(target):
+    if exists(target, follow_symlinks=False):
         raise _target_exists(target)
     make = _to_lmdb if to_engine == "lmdb" else _to_bolt
     with contextlib.ExitStack() as held, Aside[Database | Lock](target, exists=False) as aside:
@@ -69,21 +70,32 @@ def convert(
             aside.switch()
         except FileExistsError as error:  # created by somebody else meanwhile
             raise _target_exists(target) from error
-    size = target.stat().st_size
+    with storage_errors(target):
+        size = target.stat().st_size
     return Conversion(source, target, from_engine, to_engine, size, time.perf_counter() - began)
 
 
 def _check_is_a_file(source: Path) -> None:
     """Raises CorruptDatabaseError, suggesting the store that may be meant, if this is a directory."""
-    if source.is_dir():
-        found = (path for name in _STORES for path in (source / name, *sorted(source.glob(f"*/{name}"))))
-        store = next(filter(Path.is_file, found), source / _STORES[0])
+    if is_directory(source):
         raise CorruptDatabaseError(
             "not a regular file",
             path=str(source),
             detail="a directory",
-            hint=f"give the file of a store, such as {store}",
+            hint=f"give the file of a store, such as {_store_in(source)}",
         )
+
+
+def _store_in(directory: Path) -> Path:
+    """The first store that is there, or right below, and can be seen; where one could be if there is none."""
+    below: list[Path] = []
+    with contextlib.suppress(OSError):
+        below = sorted(directory.iterdir())
+    for path in (place / name for name in _STORES for place in (directory, *below)):
+        with contextlib.suppress(StorageError):
+            if is_file(path):
+                return path
+    return directory / _STORES[0]
 
 
 def _target_exists(target: Path) -> UnusableTargetError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from buildkit_migrate.bolt import Bucket, Database
 from buildkit_migrate.choices import ENGINES, check_choice
 from buildkit_migrate.errors import CorruptDatabaseError
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.locks import Lock, readable
 from buildkit_migrate.lmdb import LMDB_MAGIC
 from buildkit_migrate.store import bolt_store
@@ -64,7 +65,7 @@ def open_store(
         check_choice("create", create, ENGINES)
         if read_only:
             raise ValueError("create needs a writable store, but read_only is set")
-    if create is not None and not path.exists():
+    if create is not None and not exists(path):
         return _store_class(create).create(path)
     return _store_class(engine_of(path)).open(path, read_only=read_only)
 

@@ -16,6 +16,7 @@ from buildkit_migrate.bolt import Builder
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, EditConflictError
 from buildkit_migrate.files.durable import make_like
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.lmdb.file import check_file, lmdb_errors, translate
 from buildkit_migrate.store.interface import MetadataStore, Stored
 from buildkit_migrate.store.lmdb_bulk import write_empty
@@ -77,10 +78,10 @@ class LmdbStore(MetadataStore):
         path = Path(os.path.realpath(path))
         check_file(path)
         lock_file = path.with_name(f"{path.name}-lock")
-        is_new = not lock_file.exists()
+        is_new = not exists(lock_file)
         store = cls(path, open_environment(path, read_only=read_only), read_only=read_only)
         try:
-            if is_new and lock_file.exists():  # there is none on a read-only file system
+            if is_new and exists(lock_file):  # there is none on a read-only file system
                 make_like(lock_file, path)  # a reader must not lock out the store's owner
             _check_head(store._get(HEAD_KEY), path)
         except BaseException:
@@ -99,12 +100,12 @@ class LmdbStore(MetadataStore):
         path = Path(os.path.realpath(path))
         lock = path.with_name(path.name + "-lock")
         check_file(path)
-        alone = not lock.exists()
+        alone = not exists(lock)
         environment = open_environment(path, read_only=True, alone=alone)
         with contextlib.closing(cls(path, environment, read_only=True)) as store:
             _check_head(store._get(HEAD_KEY), path)
             yield store
-        if alone and lock.exists():
+        if alone and exists(lock):
             raise BusyError(f"{path} was opened by another process while it was being read", hint="try again")
 
     @classmethod

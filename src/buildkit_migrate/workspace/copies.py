@@ -11,6 +11,7 @@ from typing import Final
 from buildkit_migrate.bolt import BucketView, Database
 from buildkit_migrate.choices import KNOWN_SNAPSHOTTERS
 from buildkit_migrate.errors import BusyError, Error
+from buildkit_migrate.files.locks import readable
 from buildkit_migrate.workspace.names import copied_from
 
 __all__ = ["original_of"]
@@ -58,9 +59,8 @@ def _snapshotters(path: Path) -> set[str]:
 def _have_one_id(directory: Path, sibling: str) -> bool:
     """Whether both have the same ``workerid``, which is random: one is then a copy of the other."""
     ids = []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(Error):
         for path in (directory / "workerid", directory.with_name(sibling) / "workerid"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    ids.append(file.read(_ID_BYTES))
+            with readable(path) as fd:
+                ids.append(os.read(fd, _ID_BYTES))
     return len(ids) == 2 and ids[0] == ids[1] != b""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.errors import RootNotFoundError, StorageError
-from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.errors import exists, storage_errors
 from buildkit_migrate.settings import DEFAULT, FOUND
 from buildkit_migrate.workspace.layout import Root, root_at
 from buildkit_migrate.workspace.places import (
@@ -137,7 +137,10 @@ def _at_known_places(missing_ok: bool) -> Root:
 
 def _near(path: Path) -> list[Root]:
     """Roots one level or a few above or below a path that is none: what may have been meant."""
-    if not path.exists():
+    try:
+        if not exists(path):
+            return []
+    except StorageError:
         return []
     above = path.resolve()
     for _ in range(_LEVELS_UP):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.errors import RootNotFoundError
-from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.errors import is_directory, storage_errors
 from buildkit_migrate.settings import ARGUMENT
 from buildkit_migrate.workspace.copies import original_of
 from buildkit_migrate.workspace.names import is_identifier
@@ -140,4 +140,4 @@ def _is_state_without_workers(names: set[str]) -> bool:
 
 def _names_a_worker(path: Path) -> bool:
     kind, dash, snapshotter = path.name.partition("-")
-    return kind in (OCI_WORKER, CONTAINERD_WORKER) and bool(dash and snapshotter) and path.is_dir()
+    return kind in (OCI_WORKER, CONTAINERD_WORKER) and bool(dash and snapshotter) and is_directory(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from buildkit_migrate.errors import (
     Error,
     StorageError,
 )
-from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.locks import lock
 from buildkit_migrate.files.ownership import model_for, predict_access
 from buildkit_migrate.model import Progress
@@ -118,22 +117,21 @@ def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None
     Raises EventLoopError if a running containerd can't be called here.
     """
     path = root.state / LOCK_FILE
-    if root.path == root.state and not os.path.lexists(path):
+    if root.path == root.state and not exists(path, follow_symlinks=False):
         predict_access(path, *model_for(path, _any_store(root)))
     for worker in workers:
         place = opener.place(worker)
         if not place.backend:
             refuse_event_loop()
         database = Path(place.containerd.value) if place.backend else None
-        with storage_errors(database or worker.path):
-            there = database is not None and database.exists()  # if not, who opens it says so
+        there = database is not None and exists(database)  # if not, who opens it says so
         foresee_migration(worker.v1, worker.v2, database if there else None)
 
 
 def _any_store(root: Root) -> Path | None:
     """One that the daemon works with."""
     stores = (store for worker in root.workers for store in (worker.v1, worker.v2))
-    return next((store for store in stores if store.exists()), None)
+    return next((store for store in stores if exists(store)), None)
 
 
 @dataclass(frozen=True)
@@ -224,7 +222,7 @@ class Opener:
         path = usual if given is None else Path(given.value, usual.name)
         # Remote snapshotters (stargz) have it one level below.
         below = path.parent / "snapshotter" / path.name
-        return str(below if below.exists() and not path.exists() else path)
+        return str(below if not exists(path) and exists(below) else path)
 
     def containerd(self, worker: Worker) -> AnyContainerd:
         """Opens it. Raises ContainerdStateError, which says what to do for a worker of this kind."""
@@ -273,7 +271,7 @@ class Opener:
 def _hint_for_missing(worker: Worker, place: Place) -> str:
     if worker.kind == OCI_WORKER:
         # The other database has one place only.
-        elsewhere = ", or see --snapshotter-root" if Path(place.containerd.value).exists() else ""
+        elsewhere = ", or see --snapshotter-root" if exists(Path(place.containerd.value)) else ""
         return (
             f"restore all of {worker.path} from one backup{elsewhere}; without the file the cache is lost, "
             f"and moving {worker.v1.name} away begins with an empty one"
