@@ -14,7 +14,7 @@ from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import DifferencesError, Error, JournalError, StorageError
-from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.errors import exists, is_file
 from buildkit_migrate.maintenance.check import Checked, check_stores
 from buildkit_migrate.maintenance.finding import Severity
 from buildkit_migrate.migration.clean import Cleaned, CleanedOutcome, faults, leftovers, remove_leftovers
@@ -431,7 +431,7 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
 
 def find_checked(path: StrPath | None = None) -> Root:
     """What `check_root` works on: as `find_root`; the builder of Docker, or one database file, too."""
-    if path is not None and Path(path).is_file():
+    if path is not None and is_file(Path(path)):
         return Root(Path(path), Path(path).parent, ())
     return find_state(path)
 
@@ -456,6 +456,6 @@ def check_root(
     """
     place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     root = find_checked(path)
-    opened = open_file(root.path) if root.path.is_file() else open_stores(root, place)
+    opened = open_file(root.path) if is_file(root.path) else open_stores(root, place)
     with opened as stores:
         return check_stores(stores, rules=rules, severities=severities, progress=progress)
