@@ -18,9 +18,6 @@ from buildkit_migrate.bolt import Bucket, Builder, Reader, encode
 SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "sample-root.tar.gz"
 WORKER = "root/runc-overlayfs/"
 
-Tree = dict[bytes, Any]
-"""Keys with their values, or with nested trees."""
-
 
 def file_of(tree: Mapping[bytes, Any], page_size: int = 1024) -> bytes:
     image = bytearray()
@@ -42,13 +39,13 @@ def _fill(builder: Builder, tree: Mapping[bytes, Any]) -> None:
             builder.close_bucket()
 
 
-def tree_of(bucket: Bucket) -> Tree:
+def tree_of(bucket: Bucket) -> dict[bytes, Any]:
     return {key: value if isinstance(value, bytes) else tree_of(value) for key, value in bucket.items()}
 
 
 def bolt_seeds() -> Iterator[tuple[str, bytes]]:
     """Files, with edits behind them."""
-    nested: Tree = {b"x": b"y"}
+    nested: dict[bytes, Any] = {b"x": b"y"}
     for _ in range(20):
         nested = {b"n": nested, b"m": b""}
     rows = {
@@ -56,7 +53,7 @@ def bolt_seeds() -> Iterator[tuple[str, bytes]]:
     }
     many = {b"key%03d" % i: b"v" * 20 for i in range(120)}
     long_keys = {b"k" * 300 + b"%02d" % i: b"v" for i in range(12)}
-    put: Tree = {b"a": b"1", b"b": {b"c": None, b"d": {b"e": b"f"}}, b"row03": None, b"zz": b""}
+    put: dict[bytes, Any] = {b"a": b"1", b"b": {b"c": None, b"d": {b"e": b"f"}}, b"row03": None, b"zz": b""}
     yield "empty", file_of({})
     yield "one-key", file_of({b"a": b"b"}) + b"".join(encode(put))
     yield "inline", file_of({b"b": {b"c": b"d", b"e": b""}, b"d": {}}) + b"".join(encode(put))
@@ -71,7 +68,7 @@ def bolt_seeds() -> Iterator[tuple[str, bytes]]:
 
 def plan_seeds() -> Iterator[tuple[str, bytes]]:
     """A v1 store, containerd's database and the snapshotter's in one file."""
-    whole: Tree = {}
+    whole: dict[bytes, Any] = {}
     with tarfile.open(SAMPLE) as archive:
         for name in ("metadata.db", "containerdmeta.db", "snapshots/metadata.db"):
             member = archive.extractfile(WORKER + name)
@@ -107,12 +104,12 @@ def plan_seeds() -> Iterator[tuple[str, bytes]]:
     yield "chain", file_of(_chain(6))
 
 
-def _chain(length: int) -> Tree:
+def _chain(length: int) -> dict[bytes, Any]:
     """Records that descend from each other, with blobs; the last one shares the data of the one before."""
-    main: Tree = {}
-    kinds: Tree = {}
-    snapshots: Tree = {}
-    blobs: Tree = {}
+    main: dict[bytes, Any] = {}
+    kinds: dict[bytes, Any] = {}
+    snapshots: dict[bytes, Any] = {}
+    blobs: dict[bytes, Any] = {}
     label = {b"labels": {b"containerd.io/gc.root": b"x"}}
     # 1, the largest, two that are none
     sizes = [b"\2", b"\xfe" + b"\xff" * 8 + b"\1", b"\1", b"\x80"]

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 import plain_bbolt
 from buildkit_migrate._native.bolt import Bucket, Reader
 from buildkit_migrate._native.building import Builder, rewrite
+from plain_bbolt import BucketDict
 
-Tree = dict[bytes, "bytes | Tree"]
 
-
-def fill(builder: Builder, tree: Mapping[bytes, bytes | Tree]) -> None:
+def fill(builder: Builder, tree: Mapping[bytes, bytes | BucketDict]) -> None:
     """Pushes `tree` into the bucket that is open in `builder`."""
     for key in sorted(tree):
         value = tree[key]
@@ -38,13 +37,13 @@ class Image:
         return bytes(self.data)
 
 
-def file_of(tree: Mapping[bytes, bytes | Tree], page_size: int = 4096, share: float = 0.9) -> bytes:
+def file_of(tree: Mapping[bytes, bytes | BucketDict], page_size: int = 4096, share: float = 0.9) -> bytes:
     image = Image(page_size, share)
     fill(image.builder, tree)
     return image.finish()
 
 
-def tree_of(bucket: Bucket) -> Tree:
+def tree_of(bucket: Bucket) -> BucketDict:
     return {k: v if isinstance(v, bytes) else tree_of(v) for k, v in bucket.items()}
 
 
@@ -53,7 +52,7 @@ values = st.binary(max_size=60) | st.integers(200, 9000).map(lambda n: b"v" * n)
 page_sizes = st.sampled_from([1024, 2048, 4096, 8192, 65536])
 
 
-def trees() -> st.SearchStrategy[Tree]:
+def trees() -> st.SearchStrategy[BucketDict]:
     return st.recursive(
         st.dictionaries(keys, values, max_size=30),
         lambda inner: st.dictionaries(keys, values | inner, max_size=12),
@@ -61,7 +60,7 @@ def trees() -> st.SearchStrategy[Tree]:
     )
 
 
-def edited(reader: Reader, edits: Iterable[bytes]) -> plain_bbolt.Tree:
+def edited(reader: Reader, edits: Iterable[bytes]) -> BucketDict:
     """Content of the file after these edits of its root bucket, as the independent reader sees it."""
     image = Image()
     rewrite(reader.root, image.builder, edits)

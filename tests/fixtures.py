@@ -19,6 +19,7 @@ import pytest
 
 import plain_bbolt
 from buildkit_migrate.model import Blob, Kind, PlainPlan, PlainRecords, PlainSurvey, Resource, Snapshot
+from plain_bbolt import BucketDict
 
 ROOT_LABEL = b"containerd.io/gc.root"
 FLAT_LABEL = b"containerd.io/gc.flat"
@@ -32,7 +33,7 @@ REAL_ROOTS = {"a": "overlayfs", "b": "native", "c": "overlayfs"}
 
 SYNTHETIC_STORES = ("deep-1000-1", "flat-1000-1", "forest-1000-1", "wide-1000-1")
 
-Tree = plain_bbolt.Tree
+Tree = BucketDict
 
 
 def directory() -> Path:
@@ -44,9 +45,9 @@ def directory() -> Path:
     return path
 
 
-def with_blob_sizes(v2: Tree, survey: PlainSurvey) -> Tree:
+def with_blob_sizes(v2: BucketDict, survey: PlainSurvey) -> BucketDict:
     """A store that upstream has made, with the one key that it leaves out beside each blob."""
-    main: Tree = dict(bucket(v2, b"_main"))
+    main: BucketDict = dict(bucket(v2, b"_main"))
     for id, record in buckets(main).items():
         blob = record.get(b"cache.blob")
         if isinstance(blob, bytes):
@@ -56,10 +57,10 @@ def with_blob_sizes(v2: Tree, survey: PlainSurvey) -> Tree:
     return {**v2, b"_main": main}
 
 
-def migrated(metadata: Tree, plan: PlainPlan) -> Tree:
+def migrated(metadata: BucketDict, plan: PlainPlan) -> BucketDict:
     """The v2 store that a plan for good input makes of a v1 store."""
     index = dict(bucket(metadata, b"_index"))
-    main: Tree = dict(bucket(metadata, b"_main"))
+    main: BucketDict = dict(bucket(metadata, b"_main"))
     for id, record in plan.records.items():
         main[id] = {**bucket(main, id), **record.puts}
         index |= dict.fromkeys(record.index, b"")
@@ -69,14 +70,14 @@ def migrated(metadata: Tree, plan: PlainPlan) -> Tree:
 # --- Dumps of real roots
 
 
-def dump(root: str, moment: str, database: str) -> Tree:
+def dump(root: str, moment: str, database: str) -> BucketDict:
     """A dump of a real root: ``moment`` is "before" or "after-migratev2"; bucket sequences are left out."""
     path = directory() / root / moment / f"{database}.json.gz"
     return _tree(json.loads(gzip.decompress(path.read_bytes())))
 
 
-def _tree(bucket: dict[str, Any]) -> Tree:
-    tree: Tree = {_name(name): _tree(child) for name, child in bucket.get("buckets", {}).items()}
+def _tree(bucket: dict[str, Any]) -> BucketDict:
+    tree: BucketDict = {_name(name): _tree(child) for name, child in bucket.get("buckets", {}).items()}
     tree |= {_name(name): _value(value) for name, value in bucket.get("keys", {}).items()}
     return tree
 
@@ -90,7 +91,7 @@ def _value(value: str | dict[str, str]) -> bytes:
     return value.encode() if isinstance(value, str) else base64.b64decode(value["b64"])
 
 
-def bucket(tree: Tree, *path: bytes) -> Tree:
+def bucket(tree: BucketDict, *path: bytes) -> BucketDict:
     """The bucket at ``path``, an empty one if it is absent."""
     for name in path:
         child = tree.get(name, {})
@@ -99,12 +100,12 @@ def bucket(tree: Tree, *path: bytes) -> Tree:
     return tree
 
 
-def buckets(tree: Tree) -> dict[bytes, Tree]:
+def buckets(tree: BucketDict) -> dict[bytes, BucketDict]:
     """The nested buckets of a bucket, without its plain keys."""
     return {name: child for name, child in tree.items() if isinstance(child, dict)}
 
 
-def records_of(tree: Tree) -> PlainRecords:
+def records_of(tree: BucketDict) -> PlainRecords:
     """The records of a metadata store."""
     return {
         id: {key: None if isinstance(value, dict) else value for key, value in record.items()}
@@ -112,7 +113,7 @@ def records_of(tree: Tree) -> PlainRecords:
     }
 
 
-def leases_of(containerd: Tree) -> dict[bytes, set[Resource]]:
+def leases_of(containerd: BucketDict) -> dict[bytes, set[Resource]]:
     """Lease id to resources, from containerd's metadata database."""
     leases = {}
     for id, lease in buckets(bucket(containerd, b"v1", b"buildkit", b"leases")).items():
@@ -123,7 +124,7 @@ def leases_of(containerd: Tree) -> dict[bytes, set[Resource]]:
     return leases
 
 
-def survey_of(containerd: Tree, backend: Tree, snapshotter: str) -> PlainSurvey:
+def survey_of(containerd: BucketDict, backend: BucketDict, snapshotter: str) -> PlainSurvey:
     """Survey from containerd's metadata database and the snapshotter's own one (for the kinds)."""
     namespace = bucket(containerd, b"v1", b"buildkit")
     kinds = buckets(bucket(backend, b"v1", b"snapshots"))
@@ -157,10 +158,10 @@ class RealRoot:
 
     records: PlainRecords
     survey: PlainSurvey
-    metadata: Tree
-    metadata_v2: Tree
-    containerd: Tree
-    containerd_after: Tree
+    metadata: BucketDict
+    metadata_v2: BucketDict
+    containerd: BucketDict
+    containerd_after: BucketDict
     survey_after: PlainSurvey
 
 
@@ -192,8 +193,8 @@ class SyntheticStore:
 
     records: PlainRecords
     survey: PlainSurvey
-    metadata: Tree
-    metadata_v2: Tree
+    metadata: BucketDict
+    metadata_v2: BucketDict
     calls: Counter[Call]
 
 
@@ -218,8 +219,8 @@ def synthetic_store(name: str) -> SyntheticStore:
     )
 
 
-def _lines_to_tree(data: bytes) -> Tree:
-    tree: Tree = {}
+def _lines_to_tree(data: bytes) -> BucketDict:
+    tree: BucketDict = {}
     for line in gzip.decompress(data).splitlines():
         entry = json.loads(line)
         at = tree

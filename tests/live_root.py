@@ -13,8 +13,8 @@ from typing import Any
 import fixtures
 import ondisk
 from containerd_daemon import Containerd
-from fixtures import Tree
 from ondisk import OnDisk
+from plain_bbolt import BucketDict
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Live:
     def verify(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return ondisk.run("verify", "--address", self.daemon.address, *arguments, str(self.root.root))
 
-    def finish(self) -> Tree:
+    def finish(self) -> BucketDict:
         """Stops the daemon after a last collection; returns its database."""
         self.daemon.collect_garbage()
         self.daemon.stop()
@@ -48,7 +48,7 @@ class Expected:
 
     v1: bytes
     v2: bytes
-    containerd: Tree
+    containerd: BucketDict
     leases: int
     resources: int
     labels: int

@@ -23,7 +23,8 @@ from buildkit_migrate.bolt import Bucket, Builder, Database, Reader, check, enco
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.migration.verification import Verdict
 from dicts import file_of
-from fixtures import FLAT_LABEL, Tree, bucket, buckets
+from fixtures import FLAT_LABEL, bucket, buckets
+from plain_bbolt import BucketDict
 
 __all__ = [
     "OnDisk",
@@ -175,7 +176,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def tree(path: Path) -> Tree:
+def tree(path: Path) -> BucketDict:
     """Content of a database, by the plain reader; the file must be sound."""
     data = path.read_bytes()
     assert check(Reader(data)) == []
@@ -197,7 +198,7 @@ def tmpfs(path: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", str(path)], check=True)
 
 
-def timeless(containerd: Tree) -> Tree:
+def timeless(containerd: BucketDict) -> BucketDict:
     """containerd's database without the times that differ from run to run."""
     namespace = bucket(containerd, b"v1", b"buildkit")
     for lease in buckets(bucket(namespace, b"leases")).values():

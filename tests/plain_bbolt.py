@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-Tree = dict[bytes, "bytes | Tree"]
+BucketDict = dict[bytes, "bytes | BucketDict"]
 """Key to value, or to the nested bucket."""
 
 _PAGE_HEADER = struct.Struct("<QHHI")
@@ -21,7 +21,7 @@ _BRANCH, _LEAF = 1, 2
 _IS_BUCKET = 1
 
 
-def load(data: bytes) -> Tree:
+def load(data: bytes) -> BucketDict:
     """All buckets and keys of a database file with two good meta pages; sequences are left out."""
     page_size = struct.unpack_from("<I", data, 24)[0]
     metas = [_META.unpack_from(data, at + _PAGE_HEADER.size) for at in (0, page_size)]
@@ -29,8 +29,8 @@ def load(data: bytes) -> Tree:
     return _bucket(data, page_size, newest[4])
 
 
-def _bucket(data: bytes, page_size: int, root: int) -> Tree:
-    tree: Tree = {}
+def _bucket(data: bytes, page_size: int, root: int) -> BucketDict:
+    tree: BucketDict = {}
     for flags, key, value in _elements(data, root * page_size, page_size):
         if not flags & _IS_BUCKET:
             tree[key] = value

@@ -13,7 +13,7 @@ from buildkit_migrate.store.convert import convert
 from buildkit_migrate.store.engines import Engine, open_store
 from buildkit_migrate.store.interface import Item, MetadataStore
 from buildkit_migrate.values.gojson import encode_value
-from trees import Tree
+from trees import PlainBucket
 
 rows = trees.rows
 rows_of = trees.rows_of
@@ -21,25 +21,25 @@ rows_of = trees.rows_of
 ENGINES: tuple[Engine, ...] = ("bolt", "lmdb")
 
 INDEX = b"the::index"
-TREE = Tree(
+TREE = PlainBucket(
     {
-        b"_main": Tree(
+        b"_main": PlainBucket(
             {
-                b"r1": Tree(
+                b"r1": PlainBucket(
                     {
                         b"a": encode_value(1),
                         b"b": encode_value(b"x", INDEX),
                         b"cleared": b"",
-                        b"nested": Tree({b"k": b"v"}, sequence=4),
+                        b"nested": PlainBucket({b"k": b"v"}, sequence=4),
                     },
                     sequence=9,
                 ),
-                b"r2": Tree(),
+                b"r2": PlainBucket(),
                 b"stray": b"x",
             },
             sequence=7,
         ),
-        b"_index": Tree(
+        b"_index": PlainBucket(
             {
                 b"the::index::r1": b"",
                 b"the::index::sha256:abc": b"",
@@ -49,15 +49,17 @@ TREE = Tree(
                 b"only-missing::gone": b"",
             }
         ),
-        b"_external": Tree({b"r1": Tree({b"name": b"data", b"empty": b"", b"nested": Tree()})}),
-        b"foreign": Tree({b"k": Tree({b"deep": b"v"}, sequence=3)}, sequence=2),
+        b"_external": PlainBucket(
+            {b"r1": PlainBucket({b"name": b"data", b"empty": b"", b"nested": PlainBucket()})}
+        ),
+        b"foreign": PlainBucket({b"k": PlainBucket({b"deep": b"v"}, sequence=3)}, sequence=2),
         b"plain": b"value",
     }
 )
 """A store with everything in it that the interface speaks of, and things that are not BuildKit's."""
 
 
-def make(directory: Path, engine: Engine, tree: trees.Tree) -> Path:
+def make(directory: Path, engine: Engine, tree: PlainBucket) -> Path:
     """A store file with this content; the directory may have none yet."""
     path = directory / "store"
     bolt = path if engine == "bolt" else directory / "source"
@@ -83,7 +85,7 @@ def content(path: Path) -> list[trees.Row]:
     return rows
 
 
-def open_made(directory: Path, engine: Engine, tree: trees.Tree) -> MetadataStore:
+def open_made(directory: Path, engine: Engine, tree: PlainBucket) -> MetadataStore:
     return open_store(make(directory, engine, tree))
 
 

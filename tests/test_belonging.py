@@ -18,8 +18,9 @@ from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.migration.belonging import is_wrong_place
 from buildkit_migrate.settings import Setting
 from dicts import file_of
-from fixtures import ROOT_LABEL, Tree, bucket, buckets
+from fixtures import ROOT_LABEL, bucket, buckets
 from ondisk import OnDisk, run
+from plain_bbolt import BucketDict
 
 POLICIES = ["fail", "drop"]
 
@@ -57,7 +58,7 @@ def refused(root: OnDisk, *options: str, **environ: str) -> dict[str, Any]:
 
 def in_namespace(root: OnDisk, name: bytes) -> None:
     """Gives containerd another namespace, of somebody else, as Kubernetes' own is."""
-    theirs: Tree = {
+    theirs: BucketDict = {
         b"snapshots": {b"overlayfs": {b"sha256:1": {b"name": b"k/1/sha256:1", b"labels": {ROOT_LABEL: b"x"}}}}
     }
     ondisk.edit(root.containerd, {b"v1": {name: theirs}})

@@ -8,17 +8,18 @@ import pytest
 
 import fixtures
 import ondisk
-from fixtures import EXPIRE_LABEL, FLAT_LABEL, Tree, bucket, buckets
+from fixtures import EXPIRE_LABEL, FLAT_LABEL, bucket, buckets
 from ondisk import OnDisk
+from plain_bbolt import BucketDict
 
 LEASES = (b"v1", b"buildkit", b"leases")
 PAST = b"2020-01-01T00:00:00Z"
 
 
-def with_expiring(root: OnDisk, labels: Tree) -> tuple[bytes, bytes]:
+def with_expiring(root: OnDisk, labels: BucketDict) -> tuple[bytes, bytes]:
     """Two leases that expire: of a record, with half of what that needs, and of somebody else."""
     id = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
-    lease: Tree = {
+    lease: BucketDict = {
         b"createdat": b"\x01\0\0\0\x0e\xd6" + bytes(7) + b"\xff\xff",
         b"labels": labels,
         b"content": {b"sha256:" + b"0" * 64: b""},
@@ -31,7 +32,7 @@ def with_expiring(root: OnDisk, labels: Tree) -> tuple[bytes, bytes]:
 @pytest.mark.parametrize("kind", ["oci", "containerd"])
 def test_offline(tmp_path: Path, kind: str, with_flat: bool) -> None:
     root = ondisk.sample(tmp_path) if kind == "oci" else ondisk.sample_of_containerd(tmp_path)
-    labels: Tree = {EXPIRE_LABEL: PAST, **({FLAT_LABEL: b"x"} if with_flat else {})}
+    labels: BucketDict = {EXPIRE_LABEL: PAST, **({FLAT_LABEL: b"x"} if with_flat else {})}
     id, other = with_expiring(root, labels)
     before = root.containerd.read_bytes()
     root.migrate_here()

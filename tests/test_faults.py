@@ -21,8 +21,9 @@ import ondisk
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.files.locks import lock
 from fault_points import calls
-from fixtures import FLAT_LABEL, Tree, bucket, buckets
+from fixtures import FLAT_LABEL, bucket, buckets
 from ondisk import OnDisk, timeless
+from plain_bbolt import BucketDict
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -111,7 +112,7 @@ def test_garbage_left_behind_is_replaced(root: OnDisk, outcome: Outcome) -> None
 def test_lease_without_resources(root: OnDisk, outcome: Outcome) -> None:
     """What upstream leaves when it is interrupted, and then loses data over."""
     record = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
-    lease: Tree = {
+    lease: BucketDict = {
         b"createdat": b"\x01" + bytes(12) + b"\xff\xff",
         b"labels": {FLAT_LABEL: b"2020-01-01T00:00:00Z"},
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from judge import Judge
-from trees import Tree, write
+from trees import PlainBucket, write
 
 pytestmark = pytest.mark.real
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.real
 @pytest.fixture
 def data(tmp_path: Path) -> bytearray:
     """A file whose page 2 is the first leaf of a bucket."""
-    write(tmp_path / "db", Tree({b"b": Tree({b"key%04d" % i: b"v" * 100 for i in range(200)})}))
+    write(tmp_path / "db", PlainBucket({b"b": PlainBucket({b"key%04d" % i: b"v" * 100 for i in range(200)})}))
     return bytearray((tmp_path / "db").read_bytes())
 
 

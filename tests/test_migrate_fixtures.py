@@ -14,7 +14,8 @@ import fixtures
 import ondisk
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.migration import oracle
-from fixtures import FLAT_LABEL, NAMESPACE, ROOT_LABEL, Tree, bucket, buckets
+from fixtures import FLAT_LABEL, NAMESPACE, ROOT_LABEL, bucket, buckets
+from plain_bbolt import BucketDict
 
 RFC3339 = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{0,8}[1-9])?Z")
 
@@ -75,7 +76,7 @@ def _snapshots_sequence(root: ondisk.OnDisk) -> int:
         return found.sequence
 
 
-def _check_leases(after: Tree, upstream_after: Tree) -> None:
+def _check_leases(after: BucketDict, upstream_after: BucketDict) -> None:
     ours = buckets(bucket(after, *NAMESPACE, b"leases"))
     theirs = buckets(bucket(upstream_after, *NAMESPACE, b"leases"))
     for lease in (*ours.values(), *theirs.values()):
@@ -88,7 +89,7 @@ def _check_leases(after: Tree, upstream_after: Tree) -> None:
     assert ours == theirs
 
 
-def _check_labels(after: Tree, expected: fixtures.RealRoot) -> None:
+def _check_labels(after: BucketDict, expected: fixtures.RealRoot) -> None:
     """Of all that upstream's run left: it rewrote the labels of objects without root label, too."""
     theirs = expected.containerd_after
     (snapshotter,) = buckets(bucket(after, *NAMESPACE, b"snapshots"))
@@ -103,7 +104,7 @@ def _check_labels(after: Tree, expected: fixtures.RealRoot) -> None:
     assert expected.survey_after.snapshots.keys() <= expected.survey.snapshots.keys()
 
 
-def _check_nothing_else_changed(before: Tree, after: Tree) -> None:
+def _check_nothing_else_changed(before: BucketDict, after: BucketDict) -> None:
     """But for new leases, the objects that lost the root label differ in it and in the time of change."""
     _forget_leases(before)
     _forget_leases(after)
@@ -120,7 +121,7 @@ def _check_nothing_else_changed(before: Tree, after: Tree) -> None:
     assert after == before
 
 
-def _forget_leases(containerd: Tree) -> None:
+def _forget_leases(containerd: BucketDict) -> None:
     bucket(containerd, *NAMESPACE).pop(b"leases", None)
 
 

@@ -9,8 +9,9 @@ import pytest
 
 import ondisk
 from buildkit_migrate import migrate_root, root_status
-from fixtures import Tree, bucket, buckets
+from fixtures import bucket, buckets
 from ondisk import OnDisk, run
+from plain_bbolt import BucketDict
 from test_locks import held
 
 LATER = b'{"value":9000000000000000000}'
@@ -31,7 +32,7 @@ def without_journal(root: OnDisk) -> None:
     journal.rmdir()
 
 
-def add(root: OnDisk, number: int, record: Tree) -> None:
+def add(root: OnDisk, number: int, record: BucketDict) -> None:
     ondisk.edit(root.v1, {b"_main": {b"new%d" % i: record for i in range(number)}})
 
 
@@ -63,7 +64,7 @@ def test_up_and_back_and_up_again(root: OnDisk, journal: bool) -> None:
 
 
 @pytest.mark.parametrize("record", [{}, {b"cache.createdAt": b"{"}, {b"cache.createdAt": b""}])
-def test_records_without_a_time(root: OnDisk, record: Tree) -> None:
+def test_records_without_a_time(root: OnDisk, record: BucketDict) -> None:
     add(root, 3, record)
     assert told(root) == 3
 

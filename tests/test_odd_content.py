@@ -8,8 +8,9 @@ import pytest
 
 import ondisk
 from buildkit_migrate.bolt.edits import Edits
-from fixtures import ROOT_LABEL, Tree, bucket, buckets
+from fixtures import ROOT_LABEL, bucket, buckets
 from ondisk import OnDisk
+from plain_bbolt import BucketDict
 
 
 def committed(root: OnDisk) -> list[bytes]:
@@ -86,7 +87,7 @@ def test_a_hundred_thousand_labels(root: OnDisk) -> None:
     before = ondisk.tree(root.containerd)
     blobs = bucket(before, b"v1", b"buildkit", b"content", b"blob")
     digest = next(name for name, row in buckets(blobs).items() if ROOT_LABEL in bucket(row, b"labels"))
-    many: Tree = {b"label/%06d" % i: b"value" for i in range(100_000)}
+    many: BucketDict = {b"label/%06d" % i: b"value" for i in range(100_000)}
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"content": {b"blob": {digest: {b"labels": many}}}}}})
     root.migrate_here()
     after = ondisk.tree(root.containerd)

@@ -25,8 +25,9 @@ from buildkit_migrate.model import Before
 from buildkit_migrate.store.bolt_store import BoltFileStore
 from buildkit_migrate.values.gojson import Value
 from fault_points import calls
-from fixtures import ROOT_LABEL, Tree, bucket, buckets
+from fixtures import ROOT_LABEL, bucket, buckets
 from ondisk import OnDisk
+from plain_bbolt import BucketDict
 
 
 def undo(root: OnDisk, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -174,7 +175,7 @@ def test_forced_when_containerd_was_used(root: OnDisk) -> None:
     """What somebody else did in the database stays; what we did is taken back."""
     before = ondisk.tree(root.containerd)
     assert root.migrate().returncode == 0
-    lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
+    lease: BucketDict = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
     gone = min(buckets(bucket(before, b"v1", b"buildkit", b"content", b"blob")))
     ondisk.edit(
         root.containerd,
@@ -203,7 +204,10 @@ def test_forced_when_containerd_was_used(root: OnDisk) -> None:
 
 def test_leases_that_were_there_stay(root: OnDisk) -> None:
     record = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
-    lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff", b"content": {b"sha256:" + b"0" * 64: b""}}
+    lease: BucketDict = {
+        b"createdat": b"\x01" + bytes(12) + b"\xff\xff",
+        b"content": {b"sha256:" + b"0" * 64: b""},
+    }
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {record: lease}}}})
     before = databases(root)
     assert root.migrate().returncode == 0
@@ -302,7 +306,7 @@ def test_killed_before_anything_was_replaced_and_v1_used_since(
     assert calls("migrate")[at] == before_call
     assert fault_points.run(at, "kill", "migrate", root).returncode == -9
     # The old daemon is started once more.
-    lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
+    lease: BucketDict = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": lease}}}})
     if v1_too:
         add_record(root.v1)
@@ -352,7 +356,7 @@ def test_what_was_done_before_a_run_went_on_stays(root: OnDisk) -> None:
     """The new store was used and removed by hand; the next run goes on from the journal."""
     root.migrate_here()
     root.v2.unlink()
-    lease: Tree = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
+    lease: BucketDict = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": lease}}}})
     root.migrate_here()
     root.undo_here()

@@ -13,8 +13,9 @@ from buildkit_migrate.api import undo_root
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.migration import undo as undo_module
-from fixtures import Tree, bucket, buckets
+from fixtures import bucket, buckets
 from ondisk import OnDisk
+from plain_bbolt import BucketDict
 from undoing import databases, set_value, undo
 
 
@@ -97,7 +98,7 @@ def test_two_workers_of_one_stopped_containerd(tmp_path: Path) -> None:
     assert labels_in(bucket(tree, *top)) == labels_in(bucket(plain_bbolt.load(before["meta.db"]), *top))
 
 
-def labels_in(snapshots: Tree) -> dict[tuple[bytes, bytes], object]:
+def labels_in(snapshots: BucketDict) -> dict[tuple[bytes, bytes], object]:
     """The labels of all snapshots."""
     return {
         (snapshotter, name): bucket(row, b"labels")

@@ -23,8 +23,9 @@ from buildkit_migrate.migration.rewritten import Migrated, rewrite_differences
 from buildkit_migrate.migration.verification import Verdict
 from containerd_faults import EXPIRE_LABEL, OF_BLOB, OTHERS, RULES, TIME, WHOLE, K, Plants
 from dicts import file_of
-from fixtures import FLAT_LABEL, ROOT_LABEL, Tree, bucket, buckets
+from fixtures import FLAT_LABEL, ROOT_LABEL, bucket, buckets
 from ondisk import OnDisk
+from plain_bbolt import BucketDict
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_binary_is_shown_short(root: OnDisk) -> None:
 
 
 @functools.cache
-def small() -> tuple[Tree, Tree, Migrated]:
+def small() -> tuple[BucketDict, BucketDict, Migrated]:
     """A migrated database, the original, and what was done."""
     from buildkit_migrate.migration import verify as pure
 
@@ -147,7 +148,7 @@ def small() -> tuple[Tree, Tree, Migrated]:
         return before, after, found[0]
 
 
-def paths(tree: Tree, *above: bytes) -> list[tuple[bytes, ...]]:
+def paths(tree: BucketDict, *above: bytes) -> list[tuple[bytes, ...]]:
     found = []
     for name, value in tree.items():
         found.append((*above, name))
@@ -156,7 +157,7 @@ def paths(tree: Tree, *above: bytes) -> list[tuple[bytes, ...]]:
     return found
 
 
-def copied(tree: Tree, path: tuple[bytes, ...]) -> Tree:
+def copied(tree: BucketDict, path: tuple[bytes, ...]) -> BucketDict:
     """A copy in which the buckets on the way may be changed."""
     new = dict(tree)
     if path:
@@ -212,7 +213,7 @@ def test_no_sequence_can_be_changed(data: st.DataObject) -> None:
         assert (found.kind, found.subject) == (K.SEQUENCE, b"/".join(path))
 
 
-def at_path(tree: Tree, path: tuple[bytes, ...]) -> bytes | Tree:
+def at_path(tree: BucketDict, path: tuple[bytes, ...]) -> bytes | BucketDict:
     return bucket(tree, *path[:-1])[path[-1]]
 
 

@@ -14,18 +14,18 @@ Row = tuple[tuple[bytes, ...], bytes | None, bytes | int]
 
 
 @dataclass
-class Tree:
+class PlainBucket:
     """A bucket: its keys, each with a value or a bucket."""
 
-    items: dict[bytes, bytes | Tree] = field(default_factory=dict)
+    items: dict[bytes, bytes | PlainBucket] = field(default_factory=dict)
     sequence: int = 0
 
 
-def rows(tree: Tree, path: tuple[bytes, ...] = ()) -> Iterator[Row]:
+def rows(tree: PlainBucket, path: tuple[bytes, ...] = ()) -> Iterator[Row]:
     """The rows of a tree in key order."""
     yield path, None, tree.sequence
     for key, value in sorted(tree.items.items()):
-        if isinstance(value, Tree):
+        if isinstance(value, PlainBucket):
             yield from rows(value, (*path, key))
         else:
             yield path, key, value
@@ -41,7 +41,7 @@ def rows_of(bucket: Bucket, path: tuple[bytes, ...] = ()) -> Iterator[Row]:
             yield path, key, value
 
 
-def write(path: Path, tree: Tree, page_size: int = 4096, fill: float = 0.9) -> None:
+def write(path: Path, tree: PlainBucket, page_size: int = 4096, fill: float = 0.9) -> None:
     """Writes a file with `Builder`."""
     with path.open("wb") as file:
         builder = Builder(file.write, page_size, fill)
@@ -67,9 +67,9 @@ def read(path: Path) -> Reader:
     return Reader(path.read_bytes(), str(path))
 
 
-def _put(builder: Builder, tree: Tree) -> None:
+def _put(builder: Builder, tree: PlainBucket) -> None:
     for key, value in sorted(tree.items.items()):
-        if isinstance(value, Tree):
+        if isinstance(value, PlainBucket):
             builder.open_bucket(key, value.sequence)
             _put(builder, value)
             builder.close_bucket()

@@ -13,11 +13,12 @@ from buildkit_migrate._native.bolt import Bucket, Reader, check, scan
 from buildkit_migrate._native.building import Builder, rewrite
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.errors import EditConflictError
-from dicts import Image, Tree, file_of, fill, page_sizes, tree_of, trees
+from dicts import Image, file_of, fill, page_sizes, tree_of, trees
+from plain_bbolt import BucketDict
 
 
 @given(trees(), page_sizes, st.sampled_from([0.5, 0.9, 1.0]))
-def test_what_is_built_is_read_and_sound(tree: Tree, page_size: int, share: float) -> None:
+def test_what_is_built_is_read_and_sound(tree: BucketDict, page_size: int, share: float) -> None:
     data = file_of(tree, page_size, share)
     reader = Reader(data)
     assert tree_of(reader.root) == tree
@@ -27,7 +28,7 @@ def test_what_is_built_is_read_and_sound(tree: Tree, page_size: int, share: floa
 
 
 @given(trees())
-def test_seek_and_get_agree_with_the_order_of_keys(tree: Tree) -> None:
+def test_seek_and_get_agree_with_the_order_of_keys(tree: BucketDict) -> None:
     root = Reader(file_of(tree, 1024)).root
     ordered = sorted(tree)
     for index, key in enumerate(ordered):
@@ -38,7 +39,7 @@ def test_seek_and_get_agree_with_the_order_of_keys(tree: Tree) -> None:
         assert root.get(key + b"\0") == (tree.get(key + b"\0") if key + b"\0" in tree else None)
 
 
-def apply(tree: Tree, edits: dict) -> Tree:
+def apply(tree: BucketDict, edits: dict) -> BucketDict:
     """The model of rewrite."""
     result = dict(tree)
     for key, edit in edits.items():
@@ -52,8 +53,8 @@ def apply(tree: Tree, edits: dict) -> Tree:
 
 
 @given(trees(), st.data(), page_sizes)
-def test_rewrite_equals_the_model(tree: Tree, data: st.DataObject, page_size: int) -> None:
-    def edits_of(bucket: Tree, depth: int) -> dict:
+def test_rewrite_equals_the_model(tree: BucketDict, data: st.DataObject, page_size: int) -> None:
+    def edits_of(bucket: BucketDict, depth: int) -> dict:
         edits: dict = {}
         names = sorted(bucket) + data.draw(st.lists(st.binary(min_size=1, max_size=4), max_size=4))
         for name in data.draw(st.lists(st.sampled_from(names), max_size=6)) if names else []:
@@ -180,7 +181,7 @@ def test_an_empty_bucket_is_32_bytes_and_inline_ends_at_a_quarter_page() -> None
 
 
 def test_scan_gives_rows_and_columns() -> None:
-    rows: Tree = {
+    rows: BucketDict = {
         b"r%04d" % i: {b"v": b"%d" % i, b"labels": {b"a/b": b"x"} if i % 2 else {}} for i in range(500)
     }
     rows[b"r0003x"] = b"not a row"

@@ -11,7 +11,7 @@ from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate.bolt import encode
 from buildkit_migrate.bolt.edits import Edits
 from dicts import edited, file_of
-from fixtures import Tree
+from plain_bbolt import BucketDict
 
 # Values and buckets have names of their own, as an edit that takes one for the other is an error.
 values = st.integers(0, 6).map(lambda n: b"v%d" % n)
@@ -19,7 +19,7 @@ names = st.integers(0, 3).map(lambda n: b"b%d" % n)
 data = st.binary(max_size=5)
 
 
-trees: st.SearchStrategy[Tree] = st.recursive(
+trees: st.SearchStrategy[BucketDict] = st.recursive(
     st.dictionaries(values, data, max_size=5),
     lambda inner: st.builds(
         lambda leaves, buckets: {**leaves, **buckets},
@@ -40,7 +40,7 @@ changes: st.SearchStrategy[dict[bytes, bytes | Edits | None]] = st.recursive(
 )
 
 
-def applied(tree: Tree, edits: Edits) -> Tree:
+def applied(tree: BucketDict, edits: Edits) -> BucketDict:
     for key, edit in edits.items():
         if edit is None:
             tree.pop(key, None)
@@ -54,7 +54,7 @@ def applied(tree: Tree, edits: Edits) -> Tree:
 
 
 @given(trees, changes)
-def test_like_a_dict(tree: Tree, edits: Edits) -> None:
+def test_like_a_dict(tree: BucketDict, edits: Edits) -> None:
     assert edited(Reader(file_of(tree)), encode(edits)) == applied(copy.deepcopy(tree), edits)
 
 

@@ -9,14 +9,14 @@ import pytest
 
 from buildkit_migrate._native.bolt import check
 from judge import Judge
-from trees import Tree, read, rows, rows_of, write
+from trees import PlainBucket, read, rows, rows_of, write
 
 pytestmark = pytest.mark.real
 
 PAGE_SIZES = [1024, 2048, 4096, 8192, 16384, 32768, 65536]
 
 
-def assert_go_accepts(judge: Judge, path: Path, tree: Tree, transactions: int = 200) -> None:
+def assert_go_accepts(judge: Judge, path: Path, tree: PlainBucket, transactions: int = 200) -> None:
     """Go finds the tree and no fault, also after it updated the file; then our reader agrees with Go."""
     assert judge.check(path) == []
     assert judge.dump(path) == list(rows(tree))
@@ -27,13 +27,15 @@ def assert_go_accepts(judge: Judge, path: Path, tree: Tree, transactions: int = 
     assert list(rows_of(reader.root)) == judge.dump(path)
 
 
-def flat(count: int, rnd: random.Random) -> Tree:
-    return Tree({b"%032x" % rnd.getrandbits(128): rnd.randbytes(rnd.randrange(200)) for _ in range(count)})
+def flat(count: int, rnd: random.Random) -> PlainBucket:
+    return PlainBucket(
+        {b"%032x" % rnd.getrandbits(128): rnd.randbytes(rnd.randrange(200)) for _ in range(count)}
+    )
 
 
-def record(rnd: random.Random, depth: int) -> Tree:
+def record(rnd: random.Random, depth: int) -> PlainBucket:
     """A small bucket that may have buckets in it."""
-    tree = Tree(sequence=rnd.choice([0, 0, 1, 2**63]))
+    tree = PlainBucket(sequence=rnd.choice([0, 0, 1, 2**63]))
     for _ in range(rnd.randrange(5)):
         tree.items[rnd.randbytes(rnd.randint(1, 30))] = rnd.randbytes(rnd.choice([0, 10, 100, 900]))
     for _ in range(rnd.randrange(3) if depth else 0):
@@ -44,18 +46,18 @@ def record(rnd: random.Random, depth: int) -> Tree:
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 @pytest.mark.parametrize("count", [0, 1, 2, 50, 3000])
 def test_keys(judge: Judge, tmp_path: Path, count: int, page_size: int) -> None:
-    tree = Tree({b"bucket": flat(count, random.Random(count))})
+    tree = PlainBucket({b"bucket": flat(count, random.Random(count))})
     write(tmp_path / "db", tree, page_size)
     assert_go_accepts(judge, tmp_path / "db", tree)
 
 
 def test_no_bucket_at_all(judge: Judge, tmp_path: Path) -> None:
-    write(tmp_path / "db", Tree())
-    assert_go_accepts(judge, tmp_path / "db", Tree())
+    write(tmp_path / "db", PlainBucket())
+    assert_go_accepts(judge, tmp_path / "db", PlainBucket())
 
 
 def test_200000_keys(judge: Judge, tmp_path: Path) -> None:
-    tree = Tree({b"bucket": flat(200_000, random.Random(7))})
+    tree = PlainBucket({b"bucket": flat(200_000, random.Random(7))})
     write(tmp_path / "db", tree)
     assert_go_accepts(judge, tmp_path / "db", tree, transactions=600)
 
@@ -64,9 +66,11 @@ def test_200000_keys(judge: Judge, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fill", [0.5, 0.75, 1.0])
 def test_nested_buckets(judge: Judge, tmp_path: Path, fill: float, page_size: int) -> None:
     rnd = random.Random(page_size)
-    tree = Tree()
+    tree = PlainBucket()
     for name in (b"_external", b"_index", b"_main"):
-        tree.items[name] = Tree({rnd.randbytes(25): record(rnd, 3) for _ in range(400)}, sequence=len(name))
+        tree.items[name] = PlainBucket(
+            {rnd.randbytes(25): record(rnd, 3) for _ in range(400)}, sequence=len(name)
+        )
     write(tmp_path / "db", tree, page_size, fill)
     assert_go_accepts(judge, tmp_path / "db", tree, transactions=300)
 
@@ -75,12 +79,12 @@ def test_nested_buckets(judge: Judge, tmp_path: Path, fill: float, page_size: in
 def test_inline_limit(judge: Judge, tmp_path: Path, page_size: int) -> None:
     """A bucket is inline up to a quarter page with its headers, unless there is a bucket in it."""
     largest = page_size // 4 - 16 - 16 - len(b"key")
-    tree = Tree(
+    tree = PlainBucket(
         {
-            b"empty": Tree(),
-            b"fits": Tree({b"key": b"x" * largest}, sequence=3),
-            b"too large": Tree({b"key": b"x" * (largest + 1)}, sequence=4),
-            b"with a bucket": Tree({b"bucket": Tree(sequence=5)}),
+            b"empty": PlainBucket(),
+            b"fits": PlainBucket({b"key": b"x" * largest}, sequence=3),
+            b"too large": PlainBucket({b"key": b"x" * (largest + 1)}, sequence=4),
+            b"with a bucket": PlainBucket({b"bucket": PlainBucket(sequence=5)}),
         }
     )
     write(tmp_path / "db", tree, page_size)
@@ -97,8 +101,10 @@ def test_values_around_page_boundaries(judge: Judge, tmp_path: Path, page_size: 
             size = pages * page_size - 16 - 16 - len(b"00/0") + surplus
             values[b"%02d/%d" % (pages, surplus + 1)] = b"v" * size
             values[b"%02d/%d small" % (pages, surplus + 1)] = b"small"
-    nested: dict[bytes, bytes | Tree] = {key: Tree({key: value}) for key, value in values.items()}
-    tree = Tree({b"large": Tree(dict(values)), b"rows": Tree(nested)})
+    nested: dict[bytes, bytes | PlainBucket] = {
+        key: PlainBucket({key: value}) for key, value in values.items()
+    }
+    tree = PlainBucket({b"large": PlainBucket(dict(values)), b"rows": PlainBucket(nested)})
     write(tmp_path / "db", tree, page_size)
     assert_go_accepts(judge, tmp_path / "db", tree)
 
@@ -109,7 +115,12 @@ def test_values_around_page_boundaries(judge: Judge, tmp_path: Path, page_size: 
 def test_long_keys(judge: Judge, tmp_path: Path, key_size: int, fill: float, page_size: int) -> None:
     """Long keys get into branch pages, which then hold two of them, be they larger than a page or not."""
     keys = {b"%06d" % i + b"k" * (key_size - 6): b"v" * (i % 50) for i in range(300)}
-    tree = Tree({b"long": Tree(dict(keys)), b"rows": Tree({key: Tree({b"a": b"b"}) for key in keys})})
+    tree = PlainBucket(
+        {
+            b"long": PlainBucket(dict(keys)),
+            b"rows": PlainBucket({key: PlainBucket({b"a": b"b"}) for key in keys}),
+        }
+    )
     write(tmp_path / "db", tree, page_size, fill)
     assert_go_accepts(judge, tmp_path / "db", tree, transactions=100)
 
@@ -119,9 +130,9 @@ def test_random_mixture(judge: Judge, tmp_path: Path, seed: int) -> None:
     """Keys of all lengths side by side, so that every way of closing a page occurs."""
     rnd = random.Random(seed)
     page_size, fill = rnd.choice(PAGE_SIZES), rnd.uniform(0.5, 1.0)
-    tree = Tree({b"mixed": Tree()})
+    tree = PlainBucket({b"mixed": PlainBucket()})
     mixed = tree.items[b"mixed"]
-    assert isinstance(mixed, Tree)
+    assert isinstance(mixed, PlainBucket)
     for _ in range(1500):
         key = rnd.randbytes(rnd.choice([1, 8, 25, 25, 71, 300, page_size // 2, min(2 * page_size, 32768)]))
         mixed.items[key] = rnd.randbytes(rnd.choice([0, 20, 20, 200, page_size // 3, 2 * page_size]))

@@ -19,9 +19,10 @@ from buildkit_migrate.containerd.live import LiveContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.migration.migrate import migrate_v2
 from containerd_daemon import Containerd
-from fixtures import FLAT_LABEL, NAMESPACE, ROOT_LABEL, Tree, bucket, buckets
+from fixtures import FLAT_LABEL, NAMESPACE, ROOT_LABEL, bucket, buckets
 from grpc_proxy import Proxy
 from live_root import Expected, Live, error_of
+from plain_bbolt import BucketDict
 
 pytestmark = [
     pytest.mark.real,
@@ -191,7 +192,7 @@ def test_sizes_are_read_as_containerd_reads_them(tmp_path: Path) -> None:
     assert 0 < counts["blob_sizes"] == counts["blobs"] - len(found[0]["cautions"])
 
 
-def _labels(row: Tree) -> Tree:
+def _labels(row: BucketDict) -> BucketDict:
     return bucket(row, b"labels")
 
 

@@ -18,9 +18,10 @@ from buildkit_migrate.bolt import Database
 from buildkit_migrate.containerd.live import LiveContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions
 from buildkit_migrate.model import Kind, PlainState
-from fixtures import Tree, bucket, buckets
+from fixtures import bucket, buckets
 from grpc_proxy import Proxy
 from live_root import Expected, Live, error_of
+from plain_bbolt import BucketDict
 
 pytestmark = [
     pytest.mark.real,
@@ -140,7 +141,7 @@ def test_back_exactly(live: Live) -> None:
     assert not {snapshots[name][b"name"] for name in gone} & still
 
 
-def without_gone_children(row: Tree, rows: dict[bytes, Tree]) -> Tree:
+def without_gone_children(row: BucketDict, rows: dict[bytes, BucketDict]) -> BucketDict:
     children = {name for name in bucket(row, b"children") if name in rows}
     labels = bucket(row, b"labels")
     return {key: value for key, value in row.items() if key not in (b"children", b"labels")} | {

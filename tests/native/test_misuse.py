@@ -23,9 +23,10 @@ from buildkit_migrate._native.packing import Packer, push, push_all
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.errors import CorruptDatabaseError
-from dicts import Image, Tree, file_of, tree_of
+from dicts import Image, file_of, tree_of
+from plain_bbolt import BucketDict
 
-RECORDS: Tree = {b"_main": {b"r%03d" % i: {b"k": b'{"value":1}'} for i in range(300)}}
+RECORDS: BucketDict = {b"_main": {b"r%03d" % i: {b"k": b'{"value":1}'} for i in range(300)}}
 FILE = file_of(RECORDS, 1024)
 
 
@@ -194,7 +195,7 @@ def test_a_builder_is_not_called_from_its_sink(way: str, use: int) -> None:
 
     data = bytearray()
     builder = Builder(sink, 1024)
-    values: Tree = {b"%06d" % i: b"v" * 900 for i in range(9000)}  # more than one block
+    values: BucketDict = {b"%06d" % i: b"v" * 900 for i in range(9000)}  # more than one block
     for key, value in values.items():
         assert isinstance(value, bytes)
         builder.put(key, value)
@@ -248,8 +249,8 @@ def test_edits_may_be_made_from_the_file_that_is_rewritten() -> None:
 @pytest.fixture(scope="module")
 def large_file() -> bytes:
     """Of more pages in each bucket than are read between two looks at signals."""
-    rows: Tree = {b"r%06d" % i: {b"k": b'{"value":"%b"}' % (b"v" * 700)} for i in range(6000)}
-    values: Tree = {b"v%06d" % i: b"v" * 700 for i in range(6000)}
+    rows: BucketDict = {b"r%06d" % i: {b"k": b'{"value":"%b"}' % (b"v" * 700)} for i in range(6000)}
+    values: BucketDict = {b"v%06d" % i: b"v" * 700 for i in range(6000)}
     return file_of({b"_main": rows, b"v1": {b"n": {b"content": {b"blob": rows}}}, b"values": values}, 1024)
 
 

@@ -18,6 +18,7 @@ from buildkit_migrate.schema.records import External, IndexEntries, Records, ind
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW, Backend
 from buildkit_migrate.schema.solver import SolverCache
 from buildkit_migrate.values import gojson
+from plain_bbolt import BucketDict
 
 DUMPED = ("rich", "native", "v012", "containerd", "healed")
 
@@ -38,7 +39,7 @@ def root_of(store: object) -> Bucket:
     return root
 
 
-def dump(root: str, database: str) -> fixtures.Tree:
+def dump(root: str, database: str) -> BucketDict:
     path = fixtures.directory() / "v2" / root / "dump" / f"{database}.json.gz"
     return fixtures._tree(json.loads(gzip.decompress(path.read_bytes())))
 

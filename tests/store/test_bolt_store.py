@@ -16,15 +16,15 @@ from buildkit_migrate.store.bolt_store import BoltStore, write_store
 from buildkit_migrate.store.interface import Item, ReadableStore
 from buildkit_migrate.values.gojson import Value, encode_value
 from dicts import file_of
-from fixtures import Tree
+from plain_bbolt import BucketDict
 
-RECORD: Tree = {
+RECORD: BucketDict = {
     b"a": encode_value(1),
     b"b": encode_value(b"x", b"the::index"),
     b"cleared": b"",
     b"nested": {b"k": b"v"},
 }
-STORE: Tree = {
+STORE: BucketDict = {
     b"_main": {
         b"r1": RECORD,
         b"r2": {},
@@ -43,11 +43,11 @@ STORE: Tree = {
 }
 
 
-def store_of(tree: Tree) -> ReadableStore:
+def store_of(tree: BucketDict) -> ReadableStore:
     return BoltStore(Reader(file_of(tree)).root)
 
 
-def without_bad() -> Tree:
+def without_bad() -> BucketDict:
     main = STORE[b"_main"]
     assert isinstance(main, dict)
     return {**STORE, b"_main": {id: record for id, record in main.items() if id != b"bad"}}

@@ -21,9 +21,9 @@ from buildkit_migrate.files import durable
 from buildkit_migrate.store.convert import convert
 from buildkit_migrate.store.engines import Engine, engine_of, open_store
 from ondisk import OnDisk, run
-from trees import Tree, rows
+from trees import PlainBucket, rows
 
-SMALL = Tree({b"_main": Tree({b"r": Tree({b"k": b"{}"})}), b"other": b"v"})
+SMALL = PlainBucket({b"_main": PlainBucket({b"r": PlainBucket({b"k": b"{}"})}), b"other": b"v"})
 
 
 def failed(*arguments: str, status: int) -> str:

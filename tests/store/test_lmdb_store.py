@@ -26,9 +26,11 @@ from buildkit_migrate.store.convert import convert
 from buildkit_migrate.store.engines import open_store
 from buildkit_migrate.store.lmdb_store import LmdbStore
 from buildkit_migrate.values.gojson import Value, encode_value
-from trees import Tree, rows
+from trees import PlainBucket, rows
 
-SMALL = Tree({b"_main": Tree({b"r%03d" % n: Tree({b"k": encode_value(n)}) for n in range(300)})})
+SMALL = PlainBucket(
+    {b"_main": PlainBucket({b"r%03d" % n: PlainBucket({b"k": encode_value(n)}) for n in range(300)})}
+)
 
 # --- Lossless
 
@@ -38,14 +40,14 @@ some_values = st.binary(max_size=30) | st.integers(1000, 9000).map(lambda n: b"v
 keys = short | long_keys
 
 
-def buckets(inner: st.SearchStrategy[bytes | Tree]) -> st.SearchStrategy[Tree]:
-    return st.builds(Tree, st.dictionaries(keys, inner, max_size=8), st.integers(0, 2**64 - 1))
+def buckets(inner: st.SearchStrategy[bytes | PlainBucket]) -> st.SearchStrategy[PlainBucket]:
+    return st.builds(PlainBucket, st.dictionaries(keys, inner, max_size=8), st.integers(0, 2**64 - 1))
 
 
-nodes: st.SearchStrategy[bytes | Tree] = st.recursive(some_values, buckets, max_leaves=20)
+nodes: st.SearchStrategy[bytes | PlainBucket] = st.recursive(some_values, buckets, max_leaves=20)
 NAMES = (b"_main", b"_index", b"_external")
 roots = st.builds(
-    lambda own, other: Tree({**other, **own}),
+    lambda own, other: PlainBucket({**other, **own}),
     st.dictionaries(st.sampled_from(NAMES), buckets(nodes) | some_values),
     st.dictionaries(keys, nodes, max_size=4),
 )
@@ -53,14 +55,14 @@ roots = st.builds(
 
 @settings(max_examples=50)
 @given(root=roots)
-def test_there_and_back_is_the_same_tree(tmp_path_factory: pytest.TempPathFactory, root: Tree) -> None:
+def test_there_and_back_is_the_same_tree(tmp_path_factory: pytest.TempPathFactory, root: PlainBucket) -> None:
     directory = tmp_path_factory.mktemp("store")
     assert stores.content(stores.make(directory, "lmdb", root)) == list(rows(root))
 
 
 def test_a_bucket_with_more_keys_than_a_page_of_bolt_may_have(tmp_path: Path) -> None:
-    many = Tree({b"%06d" % n: b"" for n in range(70_000)}, sequence=1)
-    root = Tree({b"foreign": many, b"_main": Tree({b"r": many})})
+    many = PlainBucket({b"%06d" % n: b"" for n in range(70_000)}, sequence=1)
+    root = PlainBucket({b"foreign": many, b"_main": PlainBucket({b"r": many})})
     assert stores.content(stores.make(tmp_path, "lmdb", root)) == list(rows(root))
 
 
@@ -304,7 +306,7 @@ def test_loading_does_not_overwrite(tmp_path: Path) -> None:
 
 
 def test_loading_grows_the_map(tmp_path: Path) -> None:
-    root = Tree({b"_main": Tree({b"r%03d" % n: b"v" * 1_000_000 for n in range(40)})})
+    root = PlainBucket({b"_main": PlainBucket({b"r%03d" % n: b"v" * 1_000_000 for n in range(40)})})
     path = stores.make(tmp_path, "lmdb", root)
     assert stores.content(path) == list(rows(root))
     check_file(path, thorough=True)

@@ -18,7 +18,7 @@ from buildkit_migrate.store.engines import open_store
 from buildkit_migrate.store.interface import MetadataStore, RecordUpdate
 from buildkit_migrate.values import gojson
 from buildkit_migrate.values.gojson import Value, encode_value
-from trees import Tree
+from trees import PlainBucket
 
 IDS = [b"r", b"sha256:abc", b"stray", *(b"x" * n for n in (508, 509, 510, 511, 600)), b"x" * 600 + b"1"]
 KEYS = [b"a", b"b", b"nested", b"k" * 700]
@@ -38,22 +38,22 @@ seldom = st.sampled_from([True, *[False] * 7])
 
 
 @st.composite
-def trees(draw: st.DrawFn) -> Tree:
+def trees(draw: st.DrawFn) -> PlainBucket:
     """A store, sound or not, with things in it that BuildKit would not put there."""
-    node = st.sampled_from(STORED) | st.builds(Tree, sequence=sequences)
-    record = st.builds(Tree, st.dictionaries(keys, node, max_size=3), sequences)
-    tree = Tree()
+    node = st.sampled_from(STORED) | st.builds(PlainBucket, sequence=sequences)
+    record = st.builds(PlainBucket, st.dictionaries(keys, node, max_size=3), sequences)
+    tree = PlainBucket()
     if not draw(seldom):
         plain_or_record = record | record | st.just(b"plain")
         main = draw(st.dictionaries(ids, plain_or_record, min_size=2, max_size=6))
-        tree.items[b"_main"] = Tree(dict(main), draw(sequences))
+        tree.items[b"_main"] = PlainBucket(dict(main), draw(sequences))
     if draw(st.booleans()):
         index_keys = st.builds(lambda index, id: index + b"::" + id, st.sampled_from(INDEXES), ids)
         index = dict.fromkeys(draw(st.lists(index_keys | ids, max_size=5)), b"")
-        tree.items[b"_index"] = Tree(dict(index), draw(sequences))
+        tree.items[b"_index"] = PlainBucket(dict(index), draw(sequences))
     if draw(st.booleans()):
-        external = st.builds(Tree, st.dictionaries(names, data, max_size=2), sequences)
-        tree.items[b"_external"] = Tree(
+        external = st.builds(PlainBucket, st.dictionaries(names, data, max_size=2), sequences)
+        tree.items[b"_external"] = PlainBucket(
             dict(draw(st.dictionaries(ids, external | data, max_size=3))), draw(sequences)
         )
     tree.items |= draw(
@@ -63,21 +63,21 @@ def trees(draw: st.DrawFn) -> Tree:
 
 
 class Model:
-    """The store interface on a `Tree`, in the words of the specification."""
+    """The store interface on a `PlainBucket`, in the words of the specification."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: PlainBucket) -> None:
         self.tree = tree
 
-    def bucket(self, *path: bytes) -> dict[bytes, bytes | Tree] | None:
-        node: bytes | Tree | None = self.tree
+    def bucket(self, *path: bytes) -> dict[bytes, bytes | PlainBucket] | None:
+        node: bytes | PlainBucket | None = self.tree
         for name in path:
-            node = node.items.get(name) if isinstance(node, Tree) else None
-        return node.items if isinstance(node, Tree) else None
+            node = node.items.get(name) if isinstance(node, PlainBucket) else None
+        return node.items if isinstance(node, PlainBucket) else None
 
-    def made(self, *path: bytes) -> dict[bytes, bytes | Tree]:
+    def made(self, *path: bytes) -> dict[bytes, bytes | PlainBucket]:
         node = self.tree
         for name in path:
-            inner = node.items.setdefault(name, Tree())
+            inner = node.items.setdefault(name, PlainBucket())
             if isinstance(inner, bytes):
                 raise EditConflictError("")
             node = inner
@@ -126,7 +126,7 @@ class Model:
 
     def put(self, value: bytes, key: bytes, *path: bytes) -> None:
         bucket = self.made(*path)
-        if isinstance(bucket.get(key), Tree):
+        if isinstance(bucket.get(key), PlainBucket):
             raise EditConflictError("")
         bucket[key] = value
 
@@ -194,7 +194,7 @@ class Stores(RuleBasedStateMachine):
         self.opened: list[MetadataStore] = []
 
     @initialize(tree=trees())
-    def make(self, tree: Tree) -> None:
+    def make(self, tree: PlainBucket) -> None:
         self.model = Model(tree)
         for engine in stores.ENGINES:
             directory = Path(self.directory.name) / engine
@@ -306,13 +306,13 @@ def _carry_out(record: RecordUpdate, steps: list[tuple[Any, ...]]) -> None:
         getattr(record, name)(*arguments)
 
 
-def _tree_of(rows: list[Any]) -> Tree:
-    root = Tree()
+def _tree_of(rows: list[Any]) -> PlainBucket:
+    root = PlainBucket()
     for path, key, value in rows:
         node = root
         for name in path:
-            inner = node.items.setdefault(name, Tree())
-            assert isinstance(inner, Tree)
+            inner = node.items.setdefault(name, PlainBucket())
+            assert isinstance(inner, PlainBucket)
             node = inner
         if key is None:
             node.sequence = value

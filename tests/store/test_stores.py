@@ -21,9 +21,11 @@ from buildkit_migrate.store.engines import Engine, engine_of, open_store, write_
 from buildkit_migrate.store.interface import Item, MetadataStore, RecordUpdate
 from buildkit_migrate.values.gojson import Value, encode_value
 from stores import INDEX, TREE, ids
-from trees import Tree
+from trees import PlainBucket
 
-BAD = Tree({b"_main": Tree({b"bad": Tree({b"a": encode_value(1), b"b": b"{", b"c": b"{}"})})})
+BAD = PlainBucket(
+    {b"_main": PlainBucket({b"bad": PlainBucket({b"a": encode_value(1), b"b": b"{", b"c": b"{}"})})}
+)
 
 
 # --- Reading
@@ -328,13 +330,15 @@ def test_all_else_in_the_file_stays(engine: Engine, tmp_path: Path) -> None:
 def test_no_change_loses_the_sequence_of_a_bucket(
     engine: Engine, tmp_path: Path, change: Callable[[MetadataStore, bytes], object], id: bytes
 ) -> None:
-    record = Tree({b"a": encode_value(1), b"nested": Tree({b"k": b"v"}, 2)}, 3)
-    tree = Tree(
+    record = PlainBucket({b"a": encode_value(1), b"nested": PlainBucket({b"k": b"v"}, 2)}, 3)
+    tree = PlainBucket(
         {
-            b"_main": Tree({id: record, b"other": Tree({}, 4)}, 5),
-            b"_index": Tree({b"index::" + id: b"", b"index::z": b""}, 6),
-            b"_external": Tree({id: Tree({b"name": b"old"}, 7), b"other": Tree({}, 8)}, 9),
-            b"foreign": Tree({}, 10),
+            b"_main": PlainBucket({id: record, b"other": PlainBucket({}, 4)}, 5),
+            b"_index": PlainBucket({b"index::" + id: b"", b"index::z": b""}, 6),
+            b"_external": PlainBucket(
+                {id: PlainBucket({b"name": b"old"}, 7), b"other": PlainBucket({}, 8)}, 9
+            ),
+            b"foreign": PlainBucket({}, 10),
         }
     )
     path = stores.make(tmp_path, engine, tree)
