@@ -65,7 +65,7 @@ def test_the_only_one(host: Host) -> None:
     root = host.volume("one")
     result = host.run("migrate")
     assert result.returncode == 0
-    assert f"{root.root} is the only one on this host, and is taken" in result.stderr
+    assert f"using {root.root}, the only one on this host" in result.stderr
     assert f"{root.worker}: migrated 287 of 287" in result.stdout
 
 
@@ -103,7 +103,7 @@ def test_status_names_the_builder_of_docker(host: Host) -> None:
     builder.mkdir()
     for name in ("cache.db", "metadata.db", "snapshots.db"):
         (builder / name).touch()
-    assert f"{builder} is the builder inside of Docker Engine" in host.run("status").stdout
+    assert f"{builder} is the builder inside Docker Engine" in host.run("status").stdout
     assert document(host.run("status", "--format", "json"))["docker"] == [str(builder)]
 
 
@@ -159,7 +159,7 @@ def test_a_path_that_is_not_quite_it(host: Host, given: str) -> None:
     path = f"{root.root}/{given}"
     result = host.run("migrate", path)
     assert result.returncode == 0, result.stderr
-    assert f"{path} is not a BuildKit root, " in result.stderr
+    assert f"{path} is not a BuildKit root; using " in result.stderr
     assert root.v2.exists()
 
 

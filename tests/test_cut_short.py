@@ -49,7 +49,7 @@ def test_says_so_and_the_next_run_goes_on(root: OnDisk, moment: str, name: str) 
     sound = victim.read_bytes()
     result = migrate_and_cut(root, moment, victim)
     assert result.returncode == 5, result.stderr
-    assert "cut short by another process" in result.stderr
+    assert "truncated by another process" in result.stderr
     assert len(result.stderr.splitlines()) == 2
     assert json.loads(result.stdout)["error"]["exit_code"] == 5
     assert not root.v2.exists()

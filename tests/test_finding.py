@@ -86,7 +86,7 @@ def test_the_builder_of_docker(tmp_path: Path) -> None:
     for path in (builder, builder.parent):
         with pytest.raises(errors.RootNotFoundError) as caught:
             find_root(path)
-        assert "inside of Docker Engine" in caught.value.message + caught.value.hint
+        assert "inside Docker Engine" in caught.value.message + caught.value.hint
 
 
 # --- Roots

@@ -1,6 +1,6 @@
-"""Turn a BuildKit v1 build cache (``metadata.db``) into a v2 one (``metadata_v2.db``).
+"""Migrate a BuildKit v1 build cache (``metadata.db``) to v2 (``metadata_v2.db``).
 
-Importing the package costs next to nothing; each name is loaded when it is first used.
+Importing the package costs almost nothing; each name is loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""For daemons that call at each start: a root that is migrated already costs next to nothing."""
+"""For daemons that call this at each start: checking a root that is migrated already costs almost nothing."""
 
 import os
 
@@ -16,18 +16,17 @@ __all__ = ["ensure_migrated"]
 _KINDS = ("runc-", "containerd-")
 
 _MAGICS = {"bolt": b"\xed\xda\x0c\xed\x02\0\0\0", "lmdb": b"\xde\xc0\xef\xbe\x01\0\0\0"}
-"""By engine: its magic number and version; as in `store.engines`, which is not worth its import here."""
+"""Magic number and version, by engine; as in `store.engines`, which is too expensive to import here."""
 _MAGIC_AT = 16
 
 
 def ensure_migrated(root: "str | os.PathLike[str]", **options: "Any") -> "list[Report]":
-    """Migrates what is to be migrated of a state directory or a worker directory, whose daemon is stopped.
+    """Migrates whatever needs it in a state or worker directory, whose daemon must be stopped.
 
-    Returns [] if nothing is: told from the names of files and the first bytes of the v2 stores, which show
-    their engine, before anything of the package is loaded. Otherwise it does what `migrate_root` does with
-    these options, and returns and raises the same. A directory that does not exist has nothing to migrate.
-    Raises ValueError if ``root`` is empty and, in any case, for an ``engine`` or ``on_broken`` that does not
-    exist.
+    Returns [] if there is nothing to migrate. That is decided from file names and the first bytes of the v2
+    stores, which show their engine, before the rest of the package is loaded. Otherwise calls `migrate_root`
+    with these options, and returns and raises the same. A directory that does not exist has nothing to
+    migrate. Raises ValueError if ``root`` is empty, and always for an invalid ``engine`` or ``on_broken``.
     """
     path = os.fspath(root)
     if not path:
@@ -35,7 +34,7 @@ def ensure_migrated(root: "str | os.PathLike[str]", **options: "Any") -> "list[R
     if not isinstance(path, str):
         raise TypeError(f"the root must be a str or a path object, not {type(root).__name__}")
     if options:
-        # A wrong one is found at the first start, not when there is something to migrate one day.
+        # Wrong options should fail at the first start, not on the day when there is something to migrate.
         names = ("on_broken", "engine", "verify")
         check_options(**{name: options[name] for name in names if name in options})
     if _is_settled(path, _MAGICS.get(options.get("engine", "bolt"))):
@@ -50,15 +49,15 @@ def _is_settled(root: str, magic: bytes | None) -> bool:
         with os.scandir(root) as entries:
             names = {entry.name for entry in entries if entry.name.startswith(_KINDS)}
     except FileNotFoundError:
-        return not _is_taken(root)  # what a link should lead to is perhaps not mounted
+        return not _is_taken(root)  # a dangling link's target is perhaps not mounted
     except OSError:
-        return False  # `migrate_root` says what is wrong with it
+        return False  # `migrate_root` will report the error
     workers = [f"{root}/{name}" for name in names if not _is_copy(name, names)]
     return all(_is_worker_settled(worker, magic) for worker in workers or [root])
 
 
 def _is_copy(name: str, names: "set[str]") -> bool:
-    """Whether it is named like a copy that was put aside; `migrate_root` sorts out what else is one."""
+    """Whether it is named like a copy that was put aside; `migrate_root` recognises other copies."""
     kind, _, snapshotter = name.partition("-")
     if snapshotter in KNOWN_SNAPSHOTTERS:
         return False
@@ -67,9 +66,9 @@ def _is_copy(name: str, names: "set[str]") -> bool:
 
 
 def _is_worker_settled(worker: str, magic: bytes | None) -> bool:
-    """What does not begin like a store of the engine is not for us to judge here."""
+    """A file that does not start like a store of this engine is left to `migrate_root`."""
     try:
-        # Not to wait for the writer of a FIFO.
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
         fd = os.open(f"{worker}/metadata_v2.db", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return not _is_taken(f"{worker}/metadata.db")

@@ -1,7 +1,7 @@
-"""Errors of buildkit-migrate: one base class; each class knows its exit status and carries fields.
+"""Errors of buildkit-migrate: one base class; each class has its exit status and fields.
 
-Each also knows how it is shown: ``as_dict()`` for JSON, ``lines()`` for a person, below the message.
-A daemon that embeds the package loads this module at each start, so it imports next to nothing.
+Errors also render themselves: ``as_dict()`` for JSON, ``lines()`` for people, below the message. Daemons that
+embed the package load this module at each start, so it imports next to nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from buildkit_migrate.model import Problem
 
     class Finding(Protocol):
-        """One of several things that are wrong, as `Problem` is."""
+        """One of several things that are wrong, like `Problem`."""
 
         def as_dict(self) -> dict[str, str | None]: ...
 
         def line(self) -> str: ...
 
     class Finished(Protocol):
-        """What became of a worker: a report of any command."""
+        """Result for a worker: a report of any command."""
 
         @property
         def worker(self) -> Path: ...
@@ -56,11 +56,11 @@ __all__ = [
 
 
 class Error(Exception):
-    """Base class. ``str(error)`` is one message for a person: what is wrong, where, and what to do.
+    """Base class. ``str(error)`` is a message for people: what is wrong, where, and what to do.
 
     ``message`` (str): that message. ``hint`` (str): what to do next, by default that of the class; "" if
-    nothing helps. ``exit_code`` (int): the exit status of the command. ``reports`` (a tuple of `Report`,
-    `Undone` or `Cleaned`): the workers of the root that were finished before the error.
+    there is none. ``exit_code`` (int): exit status of the command. ``reports`` (a tuple of `Report`, `Undone`
+    or `Cleaned`): the workers of the root that were finished before the error.
     """
 
     exit_code: int = 1
@@ -75,9 +75,9 @@ class Error(Exception):
             self.hint = hint
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, in the form of `Report.as_dict`: the names are those of the fields of all classes.
+        """The JSON form, as of `Report.as_dict`.
 
-        What does not apply is None, or [].
+        It has the fields of all classes; those that don't apply are None or [].
         """
         from buildkit_migrate.text import named_text
 
@@ -95,15 +95,15 @@ class Error(Exception):
         }
 
     def lines(self, *, verbose: bool = False) -> Iterable[str]:
-        """What a person reads below the message, safe to print; a long list in full only if ``verbose``."""
+        """Lines below the message, safe to print; long lists are complete only if ``verbose``."""
         return ()
 
 
 class RootNotFoundError(Error):
-    """No BuildKit state directory or worker directory where one was expected.
+    """No BuildKit state or worker directory where one was expected.
 
-    ``candidates`` (tuple of str): paths of those that may be meant. ``command`` (str): what each completes to
-    a command line.
+    ``candidates`` (tuple of str): paths that may be meant. ``command`` (str): prefix that turns each
+    candidate into a command line.
     """
 
     exit_code = 3
@@ -128,20 +128,18 @@ class RootNotFoundError(Error):
 
 
 class BusyError(Error):
-    """A database or lock file is held by another process, most likely a running daemon; or a store can't be
-    written now.
-    """
+    """A database or lock file is in use by another process, usually a daemon; or a store can't be written."""
 
     exit_code = 4
     hint = "stop the BuildKit daemon (and any other buildkit-migrate) and run the command again"
 
 
 class CorruptDatabaseError(Error):
-    """A database file breaks a rule of its format (bbolt: spec bbolt-format, section 14).
+    """A database file violates a rule of its format (bbolt: spec bbolt-format, section 14).
 
-    ``path`` (str): the file, "" for one in memory. ``page`` (int): page number, or -1 if the rule is about
-    the file. ``rule`` (str): short name of the broken rule. ``detail`` (str): what breaks it, "" if the rule
-    says all.
+    ``path`` (str): the file, "" if in memory. ``page`` (int): page number, or -1 if the rule concerns the
+    whole file. ``rule`` (str): short name of the violated rule. ``detail`` (str): what violates it; "" if the
+    rule says it all.
     """
 
     exit_code = 5
@@ -198,13 +196,13 @@ class BrokenRecordsError(Error):
 
 
 class ContainerdStateError(Error):
-    """The containerd services have no usable state for this worker, or not that of its v1 store."""
+    """The containerd services lack usable state for this worker, or have that of another v1 store."""
 
     exit_code = 7
 
     @property
     def missing(self) -> bool:
-        """Whether it is that a stopped containerd's files are not there."""
+        """Whether the cause is that files of a stopped containerd are missing."""
         return isinstance(self.__cause__, StorageError) and self.__cause__.missing
 
 
@@ -215,26 +213,27 @@ class StorageError(Error):
 
     @property
     def missing(self) -> bool:
-        """Whether it is that there is no such file."""
+        """Whether the cause is that the file does not exist."""
         return isinstance(self.__cause__, FileNotFoundError)
 
 
 class UnusableTargetError(Error):
-    """Something exists where a store is to be written; or what is at the v2 path is no sound store, or one of
-    another engine.
+    """Something is in the way of a new store.
+
+    A file exists already, or what is at the v2 path is not a sound store, or has another engine.
     """
 
     exit_code = 9
 
 
 class DifferencesError(Error):
-    """What a migration wrote is not what v1 and containerd ask for.
+    """What a migration wrote differs from what v1 and containerd require.
 
-    ``differences`` (tuple of `migration.findings.Difference`): each of them.
+    ``differences`` (tuple of `migration.findings.Difference`): all of them.
     """
 
     exit_code = 10
-    hint = "the v1 store is as it was; please report this"
+    hint = "the v1 store is unchanged; please report this"
     differences: tuple[Finding, ...]
 
     def __init__(self, message: str, differences: Sequence[Finding], *, hint: str | None = None) -> None:
@@ -258,9 +257,9 @@ class EditConflictError(Error):
 
 
 class ContainerdUnavailableError(Error):
-    """A running containerd is needed and does not answer, or does not let us in.
+    """A running containerd is needed, but does not answer or denies access.
 
-    ``address`` (str): that of its socket.
+    ``address`` (str): of its socket.
     """
 
     exit_code = 11
@@ -281,11 +280,11 @@ class ContainerdUnavailableError(Error):
 
 
 class ContainerdCallError(Error):
-    """A running containerd refused a call.
+    """A running containerd rejected a call.
 
     ``method`` (str): such as ``Leases.Create``. ``code`` (str): name of the gRPC status. ``detail`` (str):
-    what containerd says. ``subject`` (bytes): the record, snapshot, blob or lease that the call was about,
-    empty if it was about all.
+    containerd's message. ``subject`` (bytes): the record, snapshot, blob or lease that the call was about;
+    empty if none in particular.
     """
 
     exit_code = 12
@@ -317,7 +316,7 @@ class ContainerdCallError(Error):
 
 
 class EventLoopError(Error, RuntimeError):
-    """A running containerd was to be called inside of a running event loop, which that would block."""
+    """A running containerd can't be called from within a running event loop, which the call would block."""
 
     hint = "await asyncio.to_thread(migrate_root, ...), or the function that you called, does it in a thread"
 
@@ -327,7 +326,7 @@ class RecordNotFoundError(Error):
 
 
 class JournalError(Error):
-    """The journal of an earlier run is of another plan or can't be read, or nothing leads back to v1."""
+    """The journal of an earlier run belongs to another plan or can't be read; or nothing leads back to v1."""
 
     exit_code = 13
 
@@ -335,7 +334,7 @@ class JournalError(Error):
 class UndoRefusedError(Error):
     """Going back to v1 would lose what was done since.
 
-    ``reasons`` (tuple of str): each of them, for a person; the message has them, too.
+    ``reasons`` (tuple of str): all of them, for people; also in the message.
     """
 
     exit_code = 14
@@ -353,4 +352,4 @@ class UndoRefusedError(Error):
 
 
 class NativeSelfTestError(Error):
-    """A native kernel gave a wrong answer for a known input; the build or its dispatch is faulty."""
+    """A native kernel computed a wrong answer for a known input: the build or kernel selection is faulty."""

@@ -10,10 +10,10 @@ from typing import Final
 __all__ = ["cut", "named_text", "printable", "shortened"]
 
 _SHOWN: Final = 20
-"""Lines of a list that are shown when nobody asks for all."""
+"""How many lines of a list are shown by default."""
 
 _MAX_NAME: Final = 300
-"""Characters of an id, key or path in a line about it."""
+"""Maximum length of an id, key or path in a line."""
 
 
 def named_text(name: str, value: bytes | str | Path | None) -> dict[str, str | None]:
@@ -28,9 +28,9 @@ def named_text(name: str, value: bytes | str | Path | None) -> dict[str, str | N
 
 
 def printable(value: bytes | str) -> str:
-    """Text that is safe to print: bytes that are not UTF-8 and control characters are escaped.
+    """Makes text safe to print: bytes that are not UTF-8 and control characters are escaped.
 
-    In a str, as in a path, such a byte is a lone surrogate.
+    In a str, such as a path, such a byte is a lone surrogate.
     """
     text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
@@ -43,13 +43,13 @@ def _escaped(char: str) -> str:
 
 
 def cut(name: bytes) -> str:
-    """An id, key or path that is safe to print, shortened to what a line can take."""
+    """An id, key or path that is safe to print, shortened to fit into a line."""
     text = printable(name)
     return text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}... ({len(name)} bytes)"
 
 
 def shortened(lines: Sequence[str], verbose: bool) -> Iterator[str]:
-    """The first lines of a list, and how many more there are; all of them if ``verbose``."""
+    """The first lines of a list, and how many more there are; all lines if ``verbose``."""
     shown = len(lines) if verbose else _SHOWN
     yield from lines[:shown]
     if len(lines) > shown:

@@ -1,4 +1,4 @@
-"""The command ``buildkit-migrate``: arguments, errors, exit codes. Each command has a module of its own."""
+"""The command ``buildkit-migrate``: arguments, errors, exit codes. Each subcommand has its own module."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"see {self.prog} --help")
 
     def _print_message(self, message: str, file: object = None) -> None:
-        """The help."""
+        """Prints the help."""
         output.emit([message.rstrip("\n")])
 
 
@@ -65,7 +65,7 @@ class InterruptedByUserError(errors.Error):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status. Arguments are those of the process by default."""
+    """Runs the command and returns its exit status. ``arguments``: by default those of the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _replace_closed_streams()
     with ending_cleanly() as ending:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _replace_closed_streams() -> None:
-    """Opens /dev/null for a stream that the caller closed, before a database gets its descriptor."""
+    """Opens /dev/null for streams that the caller closed, before a database gets their descriptors."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
@@ -89,7 +89,7 @@ def _replace_closed_streams() -> None:
 def _run(given: list[str], ending: Ending) -> int:
     try:
         options = _make_parser().parse_args(given)
-        with _last_words(given):
+        with _reporting_bus_errors(given):
             status: int = _module(options.command).run(options)
     except KeyboardInterrupt:
         if ending.number:
@@ -101,19 +101,19 @@ def _run(given: list[str], ending: Ending) -> int:
 
 
 @contextlib.contextmanager
-def _last_words(given: Sequence[str]) -> Iterator[None]:
-    """Meanwhile, what would be a bus error ends the process with a message and exit status.
+def _reporting_bus_errors(given: Sequence[str]) -> Iterator[None]:
+    """Within the block, SIGBUS ends the process with a message and an exit status.
 
-    Databases are mapped; one that somebody cuts short meanwhile can't be read where it ended. Locks keep
+    Databases are memory-mapped; one that is truncated meanwhile can't be read beyond its new end. Locks keep
     daemons away, but not a ``cp`` or ``truncate``.
     """
     from buildkit_migrate._native import bus_error
     from buildkit_migrate.cli import render
 
     error = errors.CorruptDatabaseError(
-        "cut short by another process, or unreadable on its disk, while it was read",
+        "truncated by another process, or unreadable on disk, while it was being read",
         path="a database file",
-        hint="make sure that nothing else works on the root, and run the command again",
+        hint="make sure that nothing else uses the root, and run the command again",
     )
     document = output.json_text(_document(error, given)) if wants_json(given) else b""
     lines = "".join(f"{line}\n" for line in render.error_lines(error, verbose=False))
@@ -128,7 +128,7 @@ def _make_parser() -> argparse.ArgumentParser:
     statuses = epilog()
     parser = _Parser(
         prog="buildkit-migrate",
-        description="Turn a BuildKit v1 build cache (metadata.db) into a v2 one (metadata_v2.db).",
+        description="Migrate a BuildKit v1 build cache (metadata.db) to v2 (metadata_v2.db).",
         epilog=statuses,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -153,14 +153,14 @@ def _module(name: str) -> Any:
 
 
 def _fail(error: Exception, given: Sequence[str]) -> int:
-    """Reports an error on stderr and, if JSON was asked for, as the one document on stdout."""
+    """Reports an error on stderr and, if JSON was requested, as the only document on stdout."""
     from buildkit_migrate.cli import render
 
     known = render.known_error(error)
     if "--debug" in given:
         output.tell(output.traceback_lines(error))
     if wants_json(given):
-        # If it can't be printed, the error counts that was there before.
+        # If stdout can't be written, the original error counts.
         with contextlib.suppress(errors.StorageError):
             output.emit_json(_document(known, given))
     output.tell(render.error_lines(known, verbose="-v" in given or "--verbose" in given))
@@ -168,13 +168,13 @@ def _fail(error: Exception, given: Sequence[str]) -> int:
 
 
 def _document(error: errors.Error, given: Sequence[str]) -> dict[str, Any]:
-    """With the names of the command's other documents, if the command is one."""
+    """The JSON document of an error, with the fields of the command's other documents."""
     names = _module(given[0]).DOCUMENT if given and given[0] in _COMMANDS else {}
     return {**names, "error": error.as_dict()}
 
 
 def wants_json(given: Sequence[str]) -> bool:
-    """Whether JSON is asked for, also by a command line that is wrong elsewhere."""
+    """Whether JSON is requested, even if the command line is otherwise wrong."""
     return "--format=json" in given or any(
         option == "--format" and value == "json" for option, value in itertools.pairwise(given)
     )

@@ -1,4 +1,4 @@
-"""``buildkit-migrate check``: what is wrong with a stopped root, by all rules that can be tested."""
+"""``buildkit-migrate check``: checks a stopped root against all rules that can be tested."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ DOCUMENT: Final[Mapping[str, Any]] = {
     "not_tested": [],
     "unsound": [],
 }
-"""What the JSON document of an error has beside it: the same names as that of a result."""
+"""Fields of the JSON document of an error: the same names as in a result."""
 
 _MOST: Final = 63
 _RANGE: Final = re.compile(r"C([1-9][0-9]?)(?:-C([1-9][0-9]?))?")
 
 
 def _rules(text: str) -> frozenset[str]:
-    """Numbers of rules, as in ``C8,C10-C22``."""
+    """Parses numbers of rules, such as ``C8,C10-C22``."""
     found: set[str] = set()
     for part in shared.not_empty(text).split(","):
         match = _RANGE.fullmatch(part.strip().upper())
@@ -85,7 +85,7 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status: 0, that of findings, or that of a damaged database."""
+    """Returns 0, the exit status of findings, or that of a damaged database."""
     from buildkit_migrate.api import check_root, find_checked
 
     if options.explain:
@@ -164,7 +164,7 @@ def _short(file: Path, root: Path) -> str:
 
 
 def _ranges(rules: tuple[str, ...]) -> str:
-    """C8, C10 to C22."""
+    """Formats numbers of rules, such as "C8, C10 to C22"."""
     runs: list[list[int]] = []
     for number in (int(rule[1:]) for rule in rules):
         if runs and runs[-1][-1] == number - 1:

@@ -1,4 +1,4 @@
-"""``buildkit-migrate clean``: what a finished migration left for an undo, removed."""
+"""``buildkit-migrate clean``: deletes what a finished migration keeps for undo."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
 DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "workers": []}
-"""What the JSON document of an error has beside it: the same names as that of a result."""
+"""Fields of the JSON document of an error: the same names as in a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "clean",
-        help="remove what only an undo needs",
-        description="Remove what a finished migration left for an undo: old databases of containerd,\n"
-        "journals, v2 stores that were moved aside, and temporary files. metadata.db stays. After that\n"
-        "there is no undo. Nothing is removed unless the migration or undo of all workers is finished\n"
-        "and their files are sound. Of containerd workers the old database goes with --offline only.",
+        help="delete what is only needed for undo",
+        description="Delete what a finished migration keeps for undo: old databases of containerd,\n"
+        "journals, v2 stores that were moved aside, and temporary files. metadata.db stays. Afterwards\n"
+        "undo is impossible. Nothing is deleted unless the migration or undo of all workers is finished\n"
+        "and their files are sound. For containerd workers the old database is only deleted with --offline.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     shared.add_root(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print what would be removed; remove nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be deleted; delete nothing")
     shared.add_containerd(parser)
     shared.add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status: 0, or that of a refusal if a dry run shows that there will be one."""
+    """Returns 0, or the exit status of a refusal if a dry run predicts one."""
     from buildkit_migrate.api import clean_root
     from buildkit_migrate.cli import render
 
     place = shared.containerd_arguments(options)
-    del place["containerd"]  # a running one is not asked
+    del place["containerd"]  # a running containerd is not needed
 
     def work(root: Root, progress: Progress | None) -> targets.Result:
         results = clean_root(root.path, **place, dry_run=options.dry_run, progress=progress)

@@ -1,4 +1,4 @@
-"""``buildkit-migrate convert``: a metadata store from one engine to the other."""
+"""``buildkit-migrate convert``: converts a metadata store from one engine to the other."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["DOCUMENT", "add_parser", "run"]
 DOCUMENT: Final[Mapping[str, Any]] = dict.fromkeys(
     ("source", "target", "from_engine", "to_engine", "bytes", "seconds")
 )
-"""What the JSON document of an error has beside it: the same names as that of a result."""
+"""Fields of the JSON document of an error: the same names as in a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "convert",
         help="convert a metadata store between bolt and LMDB",
-        description="Write a metadata store (v1 or v2) to a new file of the other engine, with everything "
-        "that is in it: bolt is what BuildKit reads, lmdb is for programs that embed the store.",
+        description="Convert a metadata store (v1 or v2) to a new file of the other engine, without loss: "
+        "bolt is what BuildKit reads, lmdb is for programs that embed the store.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -39,7 +39,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     add(
         "--to-engine",
         choices=ENGINES,
-        help="engine of DST (default: not that of SRC)",
+        help="engine of DST (default: the one that SRC does not have)",
     )
     add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -48,7 +48,7 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status: 0."""
+    """Returns 0."""
     from buildkit_migrate.cli import output
     from buildkit_migrate.store.convert import convert
 

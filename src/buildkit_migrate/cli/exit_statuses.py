@@ -1,4 +1,4 @@
-"""The exit statuses of the command: what each means, and which of several is the worst."""
+"""The exit statuses of the command: their meanings, and which of several is the worst."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ __all__ = ["EXIT_STATUSES", "epilog", "worst"]
 
 EXIT_STATUSES: Final = {
     0: "done, or nothing to do",
-    # What may be gone when the command is run again.
+    # Conditions that may pass if the command is run again.
     3: "no BuildKit root found, or several and no --all",
-    4: "a daemon, or another migration, holds the root",
-    11: "containerd does not answer, or does not let us in",
-    12: "containerd refused a call",
+    4: "a daemon, or another migration, is using the root",
+    11: "containerd does not answer, or denies access",
+    12: "containerd rejected a call",
     8: "the system refused to read or write (disk full, no permission, I/O error)",
-    # What asks for a decision.
+    # Conditions that need a decision.
     14: "going back to v1 would lose what was done since",
-    6: "broken records, and --on-broken fail; or nothing but broken records",
+    6: "broken records with --on-broken fail, or nothing but broken records",
     9: "what is at metadata_v2.db is not a metadata store, or not of the engine asked for; DST of convert "
     "exists, or SRC has that engine already",
     7: "containerd's state for a worker is missing, or is not that of its v1 store",
-    13: "the journal of an earlier run is of another migration, missing, or can't be read; nothing leads "
+    13: "the journal of an earlier run belongs to another migration, is missing, or can't be read; no way "
     "back to v1",
-    # What is damaged.
+    # Damage.
     10: "a verification found differences, or a worker that is not migrated; clean found damage, or a worker "
     "without a store",
     15: "check has findings",
-    5: "a database file is damaged, is not laid out as expected, or was cut short while it was read",
+    5: "a database file is damaged, has an unexpected layout, or was truncated while it was being read",
     1: "unexpected failure",
-    # What ends the command as a whole.
+    # Reasons that end the whole command.
     2: "wrong usage",
     129: "ended by SIGHUP",
     130: "interrupted (Ctrl-C)",
     143: "ended by SIGTERM",
 }
-"""From bad to worse."""
+"""In ascending order of severity."""
 
 
 def worst(statuses: Iterable[int]) -> int:
-    """The one of several exit statuses that is the command's; 0 if there are none."""
+    """The worst of several exit statuses; 0 if there are none."""
     return max(statuses, key=list(EXIT_STATUSES).index, default=0)
 
 
 def epilog() -> str:
-    """The table as ``--help`` shows it."""
+    """The table as shown by ``--help``."""
     lines = ["exit codes:"]
     for status, meaning in sorted(EXIT_STATUSES.items()):
         lines += textwrap.wrap(

@@ -1,4 +1,4 @@
-"""``buildkit-migrate migrate``: the whole migration of a root, or a dry run of it."""
+"""``buildkit-migrate migrate``: migrates a root, or does a dry run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
 DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "dry_run": None, "workers": []}
-"""What the JSON document of an error has beside it: the same names as that of a result."""
+"""Fields of the JSON document of an error: the same names as in a result."""
 
 _REFUSED: Final = (
     "buildkit-migrate: a migration of this root will be refused because of its broken records",
@@ -43,31 +43,31 @@ def add_parser(commands: Any, epilog: str) -> None:
     add(
         "--verify",
         action="store_true",
-        help="compute the new store again in plain Python and compare, before anything is changed",
+        help="compute the new store a second time, in plain Python, and compare before anything is changed",
     )
     add("-v", "--verbose", action="store_true", help="print a line per record")
     add(
         "--on-broken",
         choices=ON_BROKEN,
         default="fail",
-        help="records that can't be migrated: refuse and change nothing (default), or leave them and their "
+        help="if records can't be migrated: refuse and change nothing (default), or leave them and their "
         "descendants out",
     )
     common.add_engine(
         parser,
-        "what the v2 store is written as: bolt (default) is what BuildKit reads, lmdb is for programs that "
+        "engine of the v2 store: bolt (default) is what BuildKit reads, lmdb is for programs that "
         "embed the store",
     )
     add(
         "--upstream-exact",
         action="store_true",
-        help="write exactly the bytes that BuildKit's own migration writes, so without the sizes of blobs: "
+        help="write exactly the bytes of BuildKit's own migration, which omits the sizes of blobs: "
         "BuildKit v0.8 and later can't export images with these layers",
     )
     add(
         "--previous-transaction",
         action="store_true",
-        help="a v1 store whose newest transaction is torn: migrate it as it was before that",
+        help="for a v1 store whose newest transaction is torn: migrate the state before it",
     )
     common.add_containerd(parser)
     common.add_skip_unreachable(parser)
@@ -75,7 +75,7 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status: 0, or that of a refusal if a dry run shows that the migration would be refused."""
+    """Returns 0, or the exit status of a refusal if a dry run predicts one."""
     from buildkit_migrate.api import migrate_root
     from buildkit_migrate.cli import UsageError, render
 

@@ -1,4 +1,4 @@
-"""Options that commands have in common, and what they mean."""
+"""Options shared by commands, and their meaning."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ __all__ = [
 ]
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
-"""What containerd takes for a namespace, of at most 76 characters (spec containerd-services, section 1)."""
+"""Valid namespaces of containerd, with at most 76 characters (spec containerd-services, section 1)."""
 
 
 _CONTAINERD_ROOT: Final = "/var/lib/containerd"
 
-# How shells complete what follows.
+# How shells complete arguments.
 _DIRECTORIES: Final = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
 _FILES: Final = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
 
 def not_empty(text: str) -> str:
-    """The type of arguments that name something: an empty one is a slip, and as a path it means ``.``."""
+    """Type of arguments that must not be empty: that is a mistake, and as a path it would mean ``.``."""
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty: is a variable not set?")
     return text
@@ -61,7 +61,7 @@ def _seconds(text: str) -> float:
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """The type of an option that takes a number in these bounds."""
+    """Returns the type of an option that takes a number within these bounds."""
 
     def parse(text: str) -> int:
         try:
@@ -85,7 +85,7 @@ def _namespace(name: str) -> str:
 
 
 def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """``more``: what else it may be, at the end of the help."""
+    """Adds ROOT. ``more``: what else it may be, at the end of the help."""
     root = parser.add_argument(
         "root",
         metavar="ROOT",
@@ -100,7 +100,7 @@ def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:
 
 def add_missing_ok(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--missing-ok", action="store_true", help="a ROOT that does not exist is an empty one: exit status 0"
+        "--missing-ok", action="store_true", help="treat a ROOT that does not exist as empty: exit status 0"
     )
 
 
@@ -143,7 +143,7 @@ def add_containerd(
         metavar="SECONDS",
         type=_seconds,
         default=ConnectionOptions.connect_timeout,
-        help="that containerd may be away, at first or while it is restarted (default: %(default)g)",
+        help="how long to wait for containerd at first or during a restart (default: %(default)g)",
     )
     add(
         "--concurrency",
@@ -155,20 +155,20 @@ def add_containerd(
     add(
         "--offline",
         action="store_true",
-        help="containerd is stopped, too: work on its files",
+        help="containerd is stopped, too: use its files",
     )
     root = add(
         "--containerd-root",
         metavar="DIR",
         type=not_empty,
-        help=f"root of the stopped containerd; means --offline (default: {_CONTAINERD_ROOT})",
+        help=f"root of the stopped containerd; implies --offline (default: {_CONTAINERD_ROOT})",
     )
     snapshots = add(
         "--snapshotter-root",
         metavar="DIR",
         type=not_empty,
-        help="directory with the snapshotter's metadata.db, if it is not where it usually is; for one worker "
-        "that is worked on in files: an OCI worker, or --offline",
+        help="directory with the snapshotter's metadata.db, if not at its usual place; for a single worker "
+        "that is processed offline: an OCI worker, or with --offline",
     )
     snapshots.complete = _DIRECTORIES  # type: ignore[attr-defined]
     address.complete = _FILES  # type: ignore[attr-defined]
@@ -183,19 +183,19 @@ def add_skip_unreachable(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-unreachable",
         action="store_true",
-        help="leave containerd workers whose containerd can't be reached as they are, and go on with the "
+        help="skip containerd workers whose containerd can't be reached, and continue with the "
         "others; exit status 0",
     )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")
+    add("--format", choices=("text", "json"), default="text", help="format of the result on stdout")
     add("--debug", action="store_true", help="show the traceback of an error")
 
 
 def containerd_arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """What the functions for whole roots take of the options of `add_containerd`. Raises UsageError."""
+    """Converts the options of `add_containerd` to arguments of the functions for roots. Raises UsageError."""
     address = _chosen(options, "address", _address) or Setting(ConnectionOptions.address, DEFAULT)
     root = Setting(_CONTAINERD_ROOT, DEFAULT) if options.offline else None
     if options.containerd_root:
@@ -213,7 +213,7 @@ def containerd_arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _chosen(options: argparse.Namespace, name: str, check: Callable[[str], str]) -> Setting | None:
-    """That of the option, else that of containerd's variable, None if there is neither."""
+    """The option's value, or else that of containerd's variable; None if neither is given."""
     given = getattr(options, name)
     if given is not None:
         return Setting(given, f"--{name}")

@@ -1,8 +1,8 @@
-"""What goes to stdout, stderr and the terminal: nothing else of the package prints.
+"""Output to stdout, stderr and the terminal. Nothing else in the package prints.
 
-The exit status is that of the work, whoever reads. So a reader that goes away ends the output and nothing
-else, and so does a stderr that takes no more; only a report that is lost on a stdout that can't be written
-(a full disk) is an error.
+The exit status is that of the work, no matter who reads the output. A reader that goes away, or a stderr that
+can't be written, only ends the output. The exception is a report that is lost because stdout can't be written
+(full disk): that is an error.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ def answer(
     *,
     done: str = "",
 ) -> None:
-    """Prints the result of a command in the form that was asked for.
+    """Prints the result of a command in the requested format.
 
-    ``done``: what was changed by then. Raises StorageError, which says so, if the result can't be printed.
+    ``done``: what has been changed by then. Raises StorageError, which includes that, if the result can't be
+    printed.
     """
     try:
         if options.format == "json":
@@ -46,7 +47,7 @@ def answer(
 
 
 def emit(lines: Iterable[str]) -> None:
-    """Prints to stdout; not to the end if nobody reads. Raises StorageError if the system refuses."""
+    """Prints to stdout; stops if nobody reads. Raises StorageError if the system refuses."""
     with _writing_output():
         for line in lines:
             sys.stdout.buffer.write(line.encode() + b"\n")
@@ -54,7 +55,7 @@ def emit(lines: Iterable[str]) -> None:
 
 
 def emit_json(document: dict[str, Any]) -> None:
-    """Prints a document to stdout, as `emit` does."""
+    """Prints a JSON document to stdout, like `emit`."""
     text = json_text(document)
     with _writing_output():
         sys.stdout.buffer.write(text)
@@ -79,14 +80,14 @@ def _writing_output() -> Iterator[None]:
 
 
 def _abandon(stream: TextIO) -> None:
-    """Sends what is still to be printed nowhere, so that Python does not fail on it again when it ends."""
+    """Redirects pending output to /dev/null, so that Python does not fail on it again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 def tell(lines: Iterable[str]) -> None:
-    """Prints to stderr, if that can be."""
+    """Prints to stderr if possible."""
     try:
         for line in lines:
             print(line, file=sys.stderr)
@@ -95,11 +96,11 @@ def tell(lines: Iterable[str]) -> None:
 
 
 def traceback_lines(error: Exception) -> Iterator[str]:
-    """Where an error came from, safe to print."""
+    """The traceback of an error, safe to print."""
     import traceback
 
     for part in traceback.format_exception(error):
-        # A place in the code has two lines. A message is one, whatever is in it.
+        # A code location has two lines; a message is one line, whatever it contains.
         lines = part.splitlines() if part.startswith(" ") else [part.strip("\n")]
         yield from map(printable, lines)
 
@@ -120,7 +121,7 @@ def progress() -> Iterator[Callable[[str], object] | None]:
 
 
 class _Terminal:
-    """A stream that ignores that it can't be written: the work goes on when its terminal was closed."""
+    """A stream that ignores write errors: the work continues if its terminal was closed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -39,7 +39,7 @@ __all__ = [
 
 
 def known_error(error: Exception) -> errors.Error:
-    """The error itself if it is ours; what the system refused; otherwise one that asks for a report."""
+    """Returns our own errors as they are, and converts others; unexpected ones ask for a report."""
     if isinstance(error, errors.Error):
         return error
     if isinstance(error, OSError):
@@ -202,7 +202,7 @@ def _cleaned_lines(worker: str, result: Cleaned) -> Iterator[str]:
 
 
 def short_status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
-    """One line for the root."""
+    """One line per root."""
     workers = [f"{printable(status.worker.name)} {status.stage}" for status in statuses]
     yield f"{printable(os.fspath(root))}: {', '.join(workers) or 'no workers'}"
 
@@ -250,7 +250,7 @@ def _blob_sizes_line(upstream_exact: bool | None) -> str:
 
 
 def _record_lines(report: Report, done: str) -> Iterator[str]:
-    """A line per record, with the fields of upstream's log."""
+    """One line per record, with the fields of upstream's log."""
     problems = {problem.record: problem for problem in report.problems}
     for record in _records(report.plan) if report.plan else ():
         if record.dropped:

@@ -1,4 +1,4 @@
-"""Signals that end the command: as Ctrl-C does, so that temporary files go and no task complains."""
+"""Signals that end the command cleanly, as Ctrl-C does: temporary files are deleted, no task complains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INTERRUPT: Final = frozenset({signal.SIGINT})
 
 
 class Ending:
-    """``number``: of the signal that ends the command, 0 if none does. ``is_over``: too late for one."""
+    """``number``: of the signal that ends the command, 0 if none. ``is_over``: signals are too late."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -21,15 +21,15 @@ class Ending:
 
     @property
     def status(self) -> int:
-        """The exit status that a shell would show for it."""
+        """The exit status that a shell would show."""
         return 128 + self.number
 
     def begin(self, number: int, frame: object) -> None:
-        """Handles a signal. Only the first one counts: the others must not interrupt the cleaning up."""
+        """Handles a signal. Only the first one counts; others must not interrupt the cleanup."""
         if self.number or self.is_over:
             return
         self.number = number
-        # An event loop ends all its tasks at SIGINT; an exit out of one of them would leave the others.
+        # At SIGINT an event loop ends all its tasks; an exit from one task would leave the others running.
         signal.raise_signal(signal.SIGINT)
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
@@ -39,7 +39,7 @@ class Ending:
 
 @contextlib.contextmanager
 def ending_cleanly() -> Iterator[Ending]:
-    """Meanwhile SIGTERM, and SIGHUP unless it is ignored, raise KeyboardInterrupt, or end an event loop."""
+    """Within the block, SIGTERM and (unless ignored) SIGHUP raise KeyboardInterrupt or end the event loop."""
     ending = Ending()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup
@@ -57,9 +57,9 @@ def ending_cleanly() -> Iterator[Ending]:
 
 @contextlib.contextmanager
 def _deliverable_interrupts() -> Iterator[None]:
-    """Where SIGINT is ignored, as in the background of a script, it is blocked instead.
+    """If SIGINT is ignored, as in background jobs of scripts, blocks it instead.
 
-    So Ctrl-C still does nothing, but an event loop, and `Ending.begin`, find the handler that they need.
+    Ctrl-C still does nothing then, but event loops and `Ending.begin` find the handler that they need.
     """
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     handler = signal.getsignal(signal.SIGINT)
@@ -69,5 +69,5 @@ def _deliverable_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)  # if it is to be ignored, one that waits is dropped
+        signal.signal(signal.SIGINT, handler)  # if it is ignored, a pending one is dropped
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -1,4 +1,4 @@
-"""``buildkit-migrate status``: how far a root is, and what comes next."""
+"""``buildkit-migrate status``: shows the progress of a root, and the next step."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
 DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "workers": []}
-"""What the JSON document of an error has beside it: the same names as that of a result."""
+"""Fields of the JSON document of an error: the same names as in a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "status",
-        help="tell how far a root is",
-        description="Tell which stores and journals a root has, and what the next step would be: from the\n"
-        "files alone, without asking a daemon, and without a change. Without ROOT, all roots that are\n"
-        "found on this host are listed, a line each.",
+        help="show the progress of a root",
+        description="Show which stores and journals a root has, and what the next step would be, from the\n"
+        "files alone, without asking a daemon or changing anything. Without ROOT, list all roots found\n"
+        "on this host, one line each.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -34,18 +34,16 @@ def add_parser(commands: Any, epilog: str) -> None:
     shared.add_root(parser)
     targets.add_all(parser)
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="tell of each worker, not a line per root"
+        "-v", "--verbose", action="store_true", help="describe each worker instead of one line per root"
     )
     shared.add_missing_ok(parser)
     shared.add_engine(parser, "the engine that a v2 store must have: bolt (default) is what BuildKit reads")
-    shared.add_containerd(
-        parser, "Taken, so that all commands can be given the same, and not used: nobody is asked."
-    )
+    shared.add_containerd(parser, "Accepted so that all commands take the same options, but not used.")
     shared.add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status: 0, or that with which `migrate` refuses what lies at the v2 path of a worker."""
+    """Returns 0, or the exit status with which `migrate` would refuse what is at the v2 path of a worker."""
     from buildkit_migrate.api import root_status
     from buildkit_migrate.cli import render
 

@@ -1,4 +1,4 @@
-"""Which root a command works on, and working on all that are found."""
+"""Choosing the root that a command works on, or all roots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Result", "Work", "add_all", "on_all", "on_one"]
 
 @dataclass(frozen=True)
 class Result:
-    """Of a command for one root. ``told``: lines for stderr. ``done``: as for `output.answer`."""
+    """Result of a command for one root. ``told``: lines for stderr. ``done``: as for `output.answer`."""
 
     document: Callable[[], dict[str, Any]]
     lines: Callable[[], Iterable[str]]
@@ -31,7 +31,7 @@ class Result:
 
 
 Work = Callable[["Root", Callable[[str], object] | None], Result]
-"""Called with the root and what progress is told to."""
+"""Called with the root and a progress function."""
 
 Find = Callable[[str | None], "Root"]
 """Finds the root at a path, or at one of the usual places."""
@@ -41,12 +41,12 @@ def add_all(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--all",
         action="store_true",
-        help="all roots that are found on this host, each by itself; the exit status is the worst of theirs",
+        help="process all roots found on this host, one by one; the exit status is the worst of theirs",
     )
 
 
 def on_one(options: Namespace, work: Work, find: Find | None = None) -> int:
-    """Works on ROOT, or on the one that is found. Returns the exit status.
+    """Processes ROOT, or the root that is found. Returns the exit status.
 
     ``find``: `api.find_root` by default.
     """
@@ -73,16 +73,16 @@ def _chosen(options: Namespace, find: Find | None) -> Root:
             error.command = f"buildkit-migrate {options.command} "
             raise
         root = find(error.candidates[0])
-        _note(f"{options.root} is not a BuildKit root, {root.path} is, and is taken")
+        _note(f"{options.root} is not a BuildKit root; using {root.path}")
     if root.origin == FOUND:
-        _note(f"no root at the usual places; {root.path} is the only one on this host, and is taken")
+        _note(f"no root at the usual places; using {root.path}, the only one on this host")
     return root
 
 
 def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
-    """Works on all roots of the host, whatever becomes of each. Returns the worst exit status.
+    """Processes all roots of the host, even if some fail. Returns the worst exit status.
 
-    ``summary``: a line about each at the end.
+    ``summary``: print a line about each at the end.
     """
     from buildkit_migrate.api import find_root, find_roots
     from buildkit_migrate.cli import UsageError
@@ -90,7 +90,7 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
     if options.root is not None:
         raise UsageError("--all takes no ROOT")
     host = find_roots()
-    # Without any, the error says where they were looked for.
+    # If there are none, the error tells where was searched.
     roots = host.roots or (find_root(missing_ok=getattr(options, "missing_ok", False)),)
     documents: list[dict[str, Any]] = []
     lines: list[str] = []
@@ -109,7 +109,7 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
     if summary:
         lines += map(_summary, roots, statuses)
     for message in host.unreadable:
-        _note(f"could not look everywhere: {message}")
+        _note(f"could not search everywhere: {message}")
     output.answer(
         options,
         lambda: {**_named(host), "roots": documents},
@@ -122,7 +122,7 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
 def _one_of_all(
     root: Root, work: Work, progress: Callable[[str], object] | None, options: Namespace
 ) -> tuple[int, dict[str, Any], list[str]]:
-    """Exit status, document and lines for stdout; what is for stderr is told at once."""
+    """Returns exit status, document and lines for stdout. Lines for stderr are printed immediately."""
     from importlib import import_module
 
     from buildkit_migrate.cli import render

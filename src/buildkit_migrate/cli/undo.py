@@ -1,4 +1,4 @@
-"""``buildkit-migrate undo``: a migrated root, or one that is half way, back to v1."""
+"""``buildkit-migrate undo``: takes a migrated or partly migrated root back to v1."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
 DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "workers": []}
-"""What the JSON document of an error has beside it: the same names as that of a result."""
+"""Fields of the JSON document of an error: the same names as in a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "undo",
         help="go back to v1",
-        description="Take a migration back, be it finished or interrupted: labels are restored, then leases\n"
+        description="Take back a finished or interrupted migration: labels are restored, then leases are\n"
         "deleted, and the v2 store is moved aside (never deleted). Running it again is safe.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -35,7 +35,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="even if the v2 store or containerd was used since; what was cached since is lost for v1",
+        help="even if the v2 store or containerd was used since; what was cached since then is lost to v1",
     )
     parser.add_argument(
         "--dry-run",
@@ -47,7 +47,7 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status: 0, or that of a refusal if a dry run shows that there will be one."""
+    """Returns 0, or the exit status of a refusal if a dry run predicts one."""
     from buildkit_migrate.api import undo_root
     from buildkit_migrate.cli import render
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _refusal(results: Sequence[Undone], force: bool) -> int:
-    """The exit status of a refusal of the whole; 0 if there is none."""
+    """The exit status if the whole undo is refused, otherwise 0."""
     obstacles = [result.exit_code for result in results if result.obstacle is not None]
     if obstacles:
         return obstacles[0]

@@ -1,4 +1,4 @@
-"""``buildkit-migrate verify``: a migrated root compared with its v1 stores, all computed anew."""
+"""``buildkit-migrate verify``: compares a migrated root with its v1 stores, computing everything again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
 DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "workers": []}
-"""What the JSON document of an error has beside it: the same names as that of a result."""
+"""Fields of the JSON document of an error: the same names as in a result."""
 
 
 def add_parser(commands: Any, epilog: str) -> None:
@@ -25,9 +25,9 @@ def add_parser(commands: Any, epilog: str) -> None:
         "verify",
         help="compare a freshly migrated root with its v1 stores",
         description="Compare the v2 cache of a stopped BuildKit, and containerd's leases and labels, with\n"
-        "what the v1 cache asks for. Everything is computed anew, without the code that migrates.\n"
-        "For a root that no daemon has used since it was migrated: what one has changed is\n"
-        "different, too. Nothing is written.",
+        "what the v1 cache requires. Everything is computed again, without the migration's own code.\n"
+        "Only for a root that no daemon has used since it was migrated: a daemon's changes count\n"
+        "as differences. Nothing is written.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -39,13 +39,13 @@ def add_parser(commands: Any, epilog: str) -> None:
     add(
         "--content",
         action="store_true",
-        help="hash the blob files and look for the directories of snapshots, too",
+        help="also hash the blob files and check that snapshot directories exist",
     )
     add(
         "-v",
         "--verbose",
         action="store_true",
-        help="print the v1 records that are rightly left out or repaired",
+        help="print the v1 records that were rightly left out or repaired",
     )
     shared.add_containerd(parser)
     shared.add_skip_unreachable(parser)
@@ -53,7 +53,7 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status: 0, or that of differences if there are any or a worker is not migrated."""
+    """Returns 0, or the exit status of differences if there are any, or a worker is not migrated."""
     from buildkit_migrate.api import verify_root
     from buildkit_migrate.cli import render
 

@@ -1,4 +1,4 @@
-"""Directories of a root that look like workers but are none: copies that somebody put aside there."""
+"""Recognises copies of worker directories that somebody put aside in a root."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _ID_BYTES: Final = 64
 
 
 def original_of(directory: Path, names: Collection[str]) -> str | None:
-    """The snapshotter of the worker that this worker directory is a copy of; None if it is none.
+    """The snapshotter of the worker that this worker directory is a copy of; None if it is not a copy.
 
-    "" if it is a copy, and nobody knows of what. ``names``: those of all worker directories beside it. What
-    its database of containerd says is worth more than its name: any name may be that of a snapshotter.
+    "" if it is a copy of an unknown worker. ``names``: names of all worker directories beside it. The
+    directory's containerd database is trusted more than its name, since any name may be that of a
+    snapshotter.
     """
     kind, _, name = directory.name.partition("-")
     if name in KNOWN_SNAPSHOTTERS:
@@ -32,9 +33,9 @@ def original_of(directory: Path, names: Collection[str]) -> str | None:
     try:
         inside = _snapshotters(directory / "containerdmeta.db")
     except BusyError:
-        return None  # a daemon uses it
+        return None  # in use by a daemon, so not a copy
     except Error:
-        pass  # missing, as in that of a containerd worker, or damaged
+        pass  # missing, as for containerd workers, or damaged
     if name in inside:
         return None
     siblings = {sibling.partition("-")[2] for sibling in names if sibling.startswith(f"{kind}-")} - {name}
@@ -57,7 +58,7 @@ def _snapshotters(path: Path) -> set[str]:
 
 
 def _have_one_id(directory: Path, sibling: str) -> bool:
-    """Whether both have the same ``workerid``, which is random: one is then a copy of the other."""
+    """Whether both have the same ``workerid``, which is random: then one is a copy of the other."""
     ids = []
     with contextlib.suppress(Error):
         for path in (directory / "workerid", directory.with_name(sibling) / "workerid"):

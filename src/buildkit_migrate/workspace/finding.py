@@ -1,4 +1,4 @@
-"""Finding roots: at a path, near one that is none, and on the whole host."""
+"""Finding roots: at a path, near a path that is not a root, and on the whole host."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from buildkit_migrate.workspace.places import (
 __all__ = ["OF_DOCKER", "Host", "find_root", "find_roots"]
 
 OF_DOCKER: Final = (
-    "is the builder inside of Docker Engine, which keeps its snapshots in another form; "
-    "it is not migrated yet"
+    "is the builder inside Docker Engine, which stores its snapshots differently; it can't be migrated yet"
 )
 _LEVELS_UP: Final = 5
 _MOST_BELOW: Final = 4096
@@ -34,10 +33,10 @@ _MOST_BELOW: Final = 4096
 
 @dataclass(frozen=True)
 class Host:
-    """All roots that were found on this host, in order of preference.
+    """All roots found on this host, in order of preference.
 
-    ``docker``: builders inside of Docker Engine, which are another layout. ``unreadable``: messages about
-    what could not be looked at.
+    ``docker``: builders inside Docker Engine, which use another layout. ``unreadable``: messages about what
+    could not be searched.
     """
 
     roots: tuple[Root, ...]
@@ -46,7 +45,7 @@ class Host:
 
 
 def find_roots() -> Host:
-    """All roots with workers: at the default places, and where else people run BuildKit. Raises nothing."""
+    """All roots with workers, at the default places and wherever else people run BuildKit. Raises nothing."""
     more = more_places()
     roots: dict[str, Root] = {}
     unreadable = []
@@ -57,7 +56,7 @@ def find_roots() -> Host:
             unreadable.append(str(error))
             continue
         if root is not None and (root.workers or root.skipped):
-            # A place may have two names.
+            # The same place may have two names.
             roots.setdefault(os.path.realpath(place), replace(root, origin=FOUND))
     return Host(tuple(roots.values()), tuple(more.docker), (*unreadable, *more.unreadable))
 
@@ -65,9 +64,9 @@ def find_roots() -> Host:
 def find_root(path: str | os.PathLike[str] | None = None, *, missing_ok: bool = False) -> Root:
     """The state or worker directory at ``path``, or at the first default place that has one.
 
-    Without either, the only one of `find_roots`. ``missing_ok``: a directory that does not exist is a root
-    without workers. Raises RootNotFoundError, which says what was looked for and has the roots near ``path``
-    or all that were found, StorageError, and ValueError for an empty path.
+    If neither exists, the only root of `find_roots`. ``missing_ok``: treat a directory that does not exist as
+    a root without workers. Raises RootNotFoundError, which tells where was searched and lists the roots near
+    ``path`` or all that were found; StorageError; ValueError for an empty path.
     """
     if path is None:
         return _at_known_places(missing_ok)
@@ -125,7 +124,8 @@ def _at_known_places(missing_ok: bool) -> Root:
         tried.append(rootless)
     if without_workers is not None:
         return without_workers
-    # Other people's directories, which a rootless daemon's user may not list, are not where its root is.
+    # Other people's directories, which the user of a rootless daemon may not list, don't have that daemon's
+    # root.
     if missing_ok and all(map(_is_missing, places)):
         return Root(places[0], places[0], ())
     tried += [message for message in host.unreadable if message not in tried]
@@ -136,7 +136,7 @@ def _at_known_places(missing_ok: bool) -> Root:
 
 
 def _near(path: Path) -> list[Root]:
-    """Roots one level or a few above or below a path that is none: what may have been meant."""
+    """Roots a few levels above or below a path that is not one: probably what was meant."""
     try:
         if not exists(path):
             return []
@@ -153,7 +153,7 @@ def _near(path: Path) -> list[Root]:
         below += sorted(itertools.islice(path.iterdir(), _MOST_BELOW))
     found = [root for place in dict.fromkeys(below) if (root := _quiet_root_at(place)) is not None]
     with_workers = [root for root in found if root.workers]
-    # The new volume of a container has none yet.
+    # A container's new volume has no workers yet.
     return with_workers or [root for root in found if root.path.name == "_data"]
 
 
@@ -165,7 +165,7 @@ def _quiet_root_at(path: Path) -> Root | None:
 
 
 def _is_missing(place: Path) -> bool:
-    """A link that leads nowhere is there: what it should lead to is perhaps not mounted."""
+    """A dangling symbolic link is not missing: its target may be on a file system that is not mounted."""
     with storage_errors(place):
         try:
             place.lstat()

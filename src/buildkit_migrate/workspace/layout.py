@@ -37,7 +37,7 @@ _STATE_FILES: Final = {LOCK_FILE, "cache.db", "history.db"}
 
 @dataclass(frozen=True)
 class _Directory:
-    """With the places of its stores."""
+    """A directory with its stores."""
 
     path: Path
 
@@ -60,16 +60,16 @@ class Worker(_Directory):
 
 @dataclass(frozen=True)
 class Skipped(_Directory):
-    """A directory that is named like a worker's and is none. ``reason``: for people."""
+    """A directory that is named like a worker's but is not one. ``reason``: for people."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Root:
-    """What was found at ``path``. ``state``: the state directory, which is the parent of a lone worker.
+    """What was found at ``path``. ``state``: the state directory; for a lone worker its parent.
 
-    ``skipped``: copies of workers, for example. ``origin``: of ``path``, see `Setting`.
+    ``skipped``: for example copies of workers. ``origin``: of ``path``, see `Setting`.
     """
 
     path: Path
@@ -80,9 +80,9 @@ class Root:
 
 
 def root_at(path: Path) -> Root | None:
-    """The state or worker directory at ``path``, None if there is none. Raises StorageError.
+    """The state or worker directory at ``path``, None if it is neither. Raises StorageError.
 
-    Raises RootNotFoundError if all that looks like a worker names no snapshotter that could be.
+    Raises RootNotFoundError if all directories that look like workers have impossible snapshotter names.
     """
     with storage_errors(path):
         try:
@@ -99,7 +99,7 @@ def root_at(path: Path) -> Root | None:
 
 
 def _sorted_out(path: Path, directories: Sequence[Path]) -> Root:
-    """The workers among directories that are named so; copies and the like must not be in their way."""
+    """The workers among directories with such names; copies and the like are set apart."""
     names = [directory.name for directory in directories]
     workers, copies, odd = [], [], []
     for directory in directories:
@@ -118,7 +118,7 @@ def _sorted_out(path: Path, directories: Sequence[Path]) -> Root:
 
 
 def _named_worker(path: Path) -> Worker:
-    """A directory that was asked for by its name is a worker, be it a copy."""
+    """A directory that was given by name is a worker, even if it is a copy."""
     kind, _, snapshotter = path.name.partition("-")
     siblings: list[str] = []
     with contextlib.suppress(OSError):
@@ -134,7 +134,10 @@ def _names_no_snapshotter(path: Path) -> RootNotFoundError:
 
 
 def _is_state_without_workers(names: set[str]) -> bool:
-    """So is a new volume. Docker has its records right beside ``cache.db``; that is another layout."""
+    """Whether these are the files of a state directory without workers, or of a new volume.
+
+    Docker's builder has its records directly beside ``cache.db``; that is another layout.
+    """
     return not names - {"lost+found"} or (bool(_STATE_FILES & names) and "metadata.db" not in names)
 
 

@@ -1,6 +1,6 @@
-"""Names of worker directories, and of the copies that somebody put aside.
+"""Names of worker directories, and of copies that somebody put aside.
 
-For daemons that call at each start, too: nothing is imported here.
+Used by daemons at each start, so it imports nothing.
 """
 
 __all__ = ["copied_from", "is_identifier"]
@@ -38,19 +38,19 @@ _SET_ASIDE = frozenset(
     )
 )
 _DATE = 6
-"""So many digits are a date or time."""
+"""A suffix with this many digits is a date or time."""
 
 
 def is_identifier(name: str) -> bool:
-    """Whether containerd could have a namespace, or here a snapshotter, of that name."""
+    """Whether this is a valid name of a containerd namespace, or here of a snapshotter."""
     words = name.replace(".", "-").replace("_", "-").split("-")
     return len(name) <= 76 and all(word.isascii() and word.isalnum() for word in words)
 
 
 def copied_from(name: str, names: "frozenset[str] | set[str]") -> "str | None":
-    """The one of ``names`` that the ending of ``name`` shows it to be a copy of, as in ``overlayfs.bak``.
+    """Returns the one of ``names`` that ``name`` is a copy of by its suffix, as in ``overlayfs.bak``.
 
-    "" if the whole name is such an ending, as in ``runc-backup``; None if it is no copy.
+    "" if the whole name is such a suffix, as in ``runc-backup``; None if it is not a copy.
     """
     for original in sorted(names, key=len, reverse=True):
         if name.startswith(original) and _is_set_aside(name[len(original) :]):

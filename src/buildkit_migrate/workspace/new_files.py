@@ -1,4 +1,4 @@
-"""What the files that a migration makes will be like, told before one is made."""
+"""Predicts the access of files that a migration will create."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["foresee_migration"]
 def foresee_migration(
     from_path: Path, to_path: Path, database: Path | None
 ) -> dict[Path, tuple[Access, Access]]:
-    """By file that will be made: what the one has that it must be like, and what it will have itself.
+    """For each file that will be created: the access of its model, and the predicted access.
 
-    ``database``: containerd's, if it will be replaced. Raises StorageError if a file can't be made, or not so
-    that the owner of the other one can work with it.
+    ``database``: containerd's, if it will be replaced. Raises StorageError if a file can't be created, or its
+    owner could not use it.
     """
     new = predict_access(to_path, from_path, usable_mode(from_path))
     found = {to_path: (access_of(from_path), new)}

@@ -1,4 +1,4 @@
-"""One database file by itself, as all stores of a root of which nothing else is known."""
+"""A single database file, presented as the stores of a root about which nothing else is known."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ _BUCKETS: Final = {
     b"_version": "history",
 }
 _LEVELS: Final = 3
-"""How far above a store the state directory may be."""
+"""How many levels above a store the state directory may be."""
 
 
 @contextlib.contextmanager
 def open_file(path: Path) -> Iterator[Stores]:
-    """Locks the file, shared, and ``buildkitd.lock`` of the root it is in. Which store it is, is told by its
-    buckets, else by its name; one that is neither has its pages only.
+    """Locks the file (shared) and ``buildkitd.lock`` of its root.
 
-    Raises BusyError, and StorageError if the file can't be read. What is wrong with it raises nothing.
+    The kind of store is detected by its buckets, or else by its name; if neither tells, only its pages can be
+    checked. Raises BusyError, and StorageError if the file can't be read. Damage in the file raises nothing.
     """
     with contextlib.ExitStack() as held:
         for directory in path.absolute().parents[:_LEVELS]:
@@ -94,7 +94,7 @@ def _alone(path: Path, store: Store) -> Stores:
 
 
 def _recognised(root: Bucket, kind: str) -> tuple[str, bytes, bytes]:
-    """What store it is, and containerd's namespace and snapshotter in it."""
+    """The kind of store, and its containerd namespace and snapshotter."""
     names = buckets_in(root)
     kind = next((_BUCKETS[name] for name in names if name in _BUCKETS), kind)
     if b"v1" not in names:

@@ -1,4 +1,4 @@
-"""Opening the workers of a root: its locks, and the containerd that each of them belongs to."""
+"""Opening the workers of a root: its locks, and the containerd that each worker belongs to."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ __all__ = [
 ]
 
 OCI_NAMESPACE: Final = "buildkit"
-"""The OCI worker's namespace can't be configured."""
+"""The namespace of OCI workers can't be configured."""
 
-SKIP_UNREACHABLE: Final = "--skip-unreachable leaves this worker as it is and goes on with the others"
-ONE_BY_ONE: Final = "with the directory of another worker as ROOT this one stays as it is"
+SKIP_UNREACHABLE: Final = "--skip-unreachable leaves this worker as it is and continues with the others"
+ONE_BY_ONE: Final = "give the directory of another worker as ROOT to leave this one as it is"
 _STOP_CONTAINERD: Final = (
-    "stop containerd (and any other buildkit-migrate) and run the command again; or leave --offline and "
-    "--containerd-root out: a running containerd is asked over its socket"
+    "stop containerd (and any other buildkit-migrate) and run the command again; or omit --offline and "
+    "--containerd-root: a running containerd is used through its socket"
 )
 _SNAPSHOTS: Final = "snapshots/metadata.db"
 _METADATA: Final = "io.containerd.metadata.v1.bolt/meta.db"
 
 
 def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None:
-    """Keeps daemons from starting. Of the state directory's files only the lock file may be created."""
+    """Keeps daemons from starting. Of the files in the state directory, only the lock file may be created."""
     create = not dry_run and root.path == root.state
-    # The lock file is left behind, as removing it could pull it from under a daemon that waits to start;
-    # the daemon removes it itself when it stops.
+    # The lock file is left behind, because removing it could pull it from under a daemon that is about to
+    # start. Daemons remove it themselves when they stop.
     for name, created in ((LOCK_FILE, create), ("cache.db", False)):
         try:
             held.enter_context(
@@ -80,10 +80,11 @@ def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None
 def about(
     worker: Worker, root: Root, skip_unreachable: bool, without_it: str = SKIP_UNREACHABLE
 ) -> Iterator[list[str]]:
-    """Errors name the worker's directory. Gives a list that is empty unless the worker is to be skipped.
+    """Adds the worker's directory to errors.
 
-    That is so if ``skip_unreachable`` and its containerd can't be reached; the list has the reason then.
-    ``without_it``: a hint at how to go on with the others.
+    Yields a list that stays empty unless the worker is to be skipped. That is the case if
+    ``skip_unreachable`` is set and its containerd can't be reached; then the list holds the reason.
+    ``without_it``: a hint at how to continue with the other workers.
     """
     reasons: list[str] = []
     try:
@@ -105,14 +106,18 @@ def about(
 
 
 def _is_unreachable(error: Error) -> bool:
-    """One without the namespace or snapshotter is reached: that is the wrong one, and no reason to skip."""
+    """Whether the containerd can't be reached at all.
+
+    One that lacks the namespace or snapshotter is reachable: it is the wrong one, and that is no reason to
+    skip.
+    """
     return isinstance(error, ContainerdUnavailableError) or (
         isinstance(error, ContainerdStateError) and error.missing
     )
 
 
 def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None:
-    """Writes nothing. Raises StorageError if a file that a migration makes can't be made as it must be.
+    """Raises StorageError if a file that a migration creates can't be created as it must be. Writes nothing.
 
     Raises EventLoopError if a running containerd can't be called here.
     """
@@ -124,12 +129,12 @@ def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None
         if not place.backend:
             refuse_event_loop()
         database = Path(place.containerd.value) if place.backend else None
-        there = database is not None and exists(database)  # if not, who opens it says so
+        there = database is not None and exists(database)  # if not, opening it will say so
         foresee_migration(worker.v1, worker.v2, database if there else None)
 
 
 def _any_store(root: Root) -> Path | None:
-    """One that the daemon works with."""
+    """A store that the daemon uses, None if there is none."""
     stores = (store for worker in root.workers for store in (worker.v1, worker.v2))
     return next((store for store in stores if exists(store)), None)
 
@@ -138,9 +143,9 @@ def _any_store(root: Root) -> Path | None:
 class ContainerdPlace:
     """Where the containerd of containerd workers is, and what BuildKit used in it.
 
-    ``root``: that of a stopped one, None if it runs and is reached by ``connection``. ``snapshotter``: None
-    for the one in the directory's name. ``snapshotter_root``: the directory with the database of the
-    snapshotter of the one worker that is worked on in files, None if it is at its usual place.
+    ``root``: of a stopped containerd; None if it runs and is reached through ``connection``. ``snapshotter``:
+    None for the one in the directory's name. ``snapshotter_root``: directory of the snapshotter's database,
+    for the one worker that is processed offline; None if it is at its usual place.
     """
 
     connection: ConnectionOptions
@@ -151,9 +156,9 @@ class ContainerdPlace:
 
 
 class Opener:
-    """Opens the containerds of a root's workers; one that several of them share is opened once.
+    """Opens the containerds of a root's workers; one that is shared by several workers is opened once.
 
-    Raises ContainerdStateError if one snapshotter, or its files, are given for several workers.
+    Raises ContainerdStateError if a single snapshotter, or its files, are given for several workers.
     """
 
     def __init__(
@@ -170,14 +175,14 @@ class Opener:
             raise ContainerdStateError(
                 f"{root.path} has {len(workers)} containerd workers, which can't all use the snapshotter "
                 f"{place.snapshotter.value}",
-                hint="leave --snapshotter and $CONTAINERD_SNAPSHOTTER out, or give one worker directory",
+                hint="omit --snapshotter and $CONTAINERD_SNAPSHOTTER, or give one worker directory",
             )
         on_files = [worker for worker in root.workers if worker.kind == OCI_WORKER or place.root is not None]
         if place.snapshotter_root is not None and root.workers and len(on_files) != 1:
             raise ContainerdStateError(
-                f"{root.path} has {len(on_files)} workers that are worked on in files, and "
+                f"{root.path} has {len(on_files)} workers that are processed offline, but "
                 f"{place.snapshotter_root.value} can be the directory of one snapshotter only",
-                hint="leave --snapshotter-root out, or give one worker directory; a running containerd knows "
+                hint="omit --snapshotter-root, or give one worker directory; a running containerd knows "
                 "where its snapshots are",
             )
         self._held = held
@@ -195,12 +200,12 @@ class Opener:
         if self._place.root is None:
             raise ContainerdStateError(
                 f"the blob files of {worker.path} belong to a running containerd and can't be hashed here",
-                hint="leave --content out, or stop containerd and use --offline",
+                hint="omit --content, or stop containerd and use --offline",
             )
         return Path(self._place.root.value, "io.containerd.content.v1.content")
 
     def place(self, worker: Worker) -> Place:
-        """Where the worker's containerd is, and who says so."""
+        """Where the worker's containerd is, and the origin of each setting."""
         root = Setting(str(self._root.path), self._root.origin)
         named = Setting(worker.snapshotter, "name of the directory")
         if worker.kind == OCI_WORKER:
@@ -217,7 +222,7 @@ class Opener:
         return Place("containerd", root, database, self._place.namespace, snapshotter, self._backend(backend))
 
     def _backend(self, usual: Path) -> str:
-        """The snapshotter's database, which is at ``usual`` if nobody says where."""
+        """Path of the snapshotter's database: ``usual`` unless another place was given."""
         given = self._place.snapshotter_root
         path = usual if given is None else Path(given.value, usual.name)
         # Remote snapshotters (stargz) have it one level below.
@@ -225,7 +230,7 @@ class Opener:
         return str(below if not exists(path) and exists(below) else path)
 
     def containerd(self, worker: Worker) -> AnyContainerd:
-        """Opens it. Raises ContainerdStateError, which says what to do for a worker of this kind."""
+        """Opens the worker's containerd. Raises ContainerdStateError with a hint for this kind of worker."""
         place = self.place(worker)
         snapshotter, namespace = place.snapshotter.value, place.namespace.value
         if not place.backend:
@@ -238,7 +243,7 @@ class Opener:
                 )
             if self._stopped is None:
                 self._stopped = self._metadata(metadata)
-            # The file may be replaced for several namespaces and snapshotters, one after the other.
+            # The file may be replaced once for each namespace and snapshotter.
             suffix = f"{KEPT_SUFFIX}-{namespace}-{snapshotter}"
             return OfflineContainerd(
                 self._stopped, self._database(backend), namespace, snapshotter, kept_suffix=suffix
@@ -252,7 +257,7 @@ class Opener:
             raise
 
     def _live(self, snapshotter: str) -> LiveContainerd:
-        # gRPC is loaded for those who need it.
+        # gRPC is only loaded when needed.
         from buildkit_migrate.containerd.connection import Connection
         from buildkit_migrate.containerd.live import LiveContainerd
 
@@ -274,10 +279,10 @@ def _hint_for_missing(worker: Worker, place: Place) -> str:
         elsewhere = ", or see --snapshotter-root" if exists(Path(place.containerd.value)) else ""
         return (
             f"restore all of {worker.path} from one backup{elsewhere}; without the file the cache is lost, "
-            f"and moving {worker.v1.name} away begins with an empty one"
+            f"and moving {worker.v1.name} away starts an empty one"
         )
     return (
         "give the root of the containerd that BuildKit used with --containerd-root, and its --snapshotter "
-        f"(now {place.snapshotter}), or the --snapshotter-root if that is elsewhere; leave --offline out if "
+        f"(now {place.snapshotter}), or the --snapshotter-root if that is elsewhere; omit --offline if "
         "it runs"
     )

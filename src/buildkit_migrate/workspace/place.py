@@ -1,6 +1,6 @@
-"""Where a worker's containerd is and what BuildKit uses in it, each with who says so.
+"""Where a worker's containerd is and what BuildKit uses in it, each setting with its origin.
 
-A wrong namespace makes every record look broken; what is worked on, and why, begins every plan.
+A wrong namespace makes every record look broken, so every plan starts with what is processed, and why.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Place"]
 
 @dataclass(frozen=True)
 class Place:
-    """Of one worker. ``kind``: "OCI" or "containerd", "" if services of one's own are worked on.
+    """Settings of one worker. ``kind``: "OCI" or "containerd"; "" if the caller passed services.
 
     ``root``: BuildKit's, None if unknown. ``containerd``: socket or database. ``backend``: the snapshotter's
     own database, "" if only the running daemon knows it.
@@ -32,14 +32,14 @@ class Place:
 
     @classmethod
     def of_services(cls, identity: Mapping[str, str]) -> Self:
-        """That of services which were given as arguments; ``identity``: see `Containerd.identity`."""
+        """Settings of services passed by the caller. ``identity``: see `Containerd.identity`."""
         place, namespace, snapshotter = (
             Setting(identity.get(name, "")) for name in ("place", "namespace", "snapshotter")
         )
         return cls("", None, place, namespace, snapshotter)
 
     def settings(self) -> Iterator[tuple[str, Setting]]:
-        """What is known of it, by name."""
+        """The known settings, by name."""
         if self.root is not None:
             yield "root", self.root
         yield "containerd", self.containerd
@@ -47,7 +47,7 @@ class Place:
         yield "snapshotter", self.snapshotter
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The JSON form."""
         document: dict[str, Any] = {"kind": self.kind, "root": None}
         for name, setting in self.settings():
             document[name] = {**named_text("value", setting.value), "origin": setting.origin}

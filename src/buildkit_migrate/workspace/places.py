@@ -1,6 +1,6 @@
-"""Where people run BuildKit: its own places, volumes of buildx's builders, and Docker's builder.
+"""Where people run BuildKit: its own places, volumes of buildx builders, and Docker's builder.
 
-Lists of paths only; no directory is walked, and none is opened but to list its names.
+Only lists of paths; directories are listed, but never walked.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _OCI_SNAPSHOTTERS: Final = ("overlayfs", "native", "fuse-overlayfs", "stargz")
 
 
 def default_places(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where BuildKit keeps its state when nothing else is configured, in order of preference.
+    """Where BuildKit keeps its state by default, in order of preference.
 
-    That of a rootless daemon is left out if the environment does not tell it.
+    The place of a rootless daemon is omitted if the environment does not tell it.
     """
     rootless = rootless_place(environ)
     return [SYSTEM_ROOT, rootless] if isinstance(rootless, Path) else [SYSTEM_ROOT]
 
 
 def rootless_place(environ: Mapping[str, str]) -> Path | str:
-    """As BuildKit finds it, which does not ask the user database; or why there is none.
+    """The place that a rootless BuildKit uses (it does not ask the user database), or why there is none.
 
-    A relative path is not used: it would be one below wherever the command happens to be run.
+    A relative path is not used, as it would depend on the current directory.
     """
     data_home, home = environ.get("XDG_DATA_HOME", "").split(":")[0], environ.get("HOME", "")
     if data_home.startswith("/"):
@@ -54,7 +54,7 @@ def rootless_place(environ: Mapping[str, str]) -> Path | str:
 
 @dataclass
 class Places:
-    """``roots``: where a state directory may be. ``docker``: builders inside of Docker Engine that are there.
+    """``roots``: possible state directories. ``docker``: existing builders inside Docker Engine.
 
     ``unreadable``: messages about directories that can't be listed.
     """
@@ -67,10 +67,10 @@ class Places:
 def more_places(
     environ: Mapping[str, str] = os.environ, top: Path = Path("/"), *, all_users: bool | None = None
 ) -> Places:
-    """Those beside `default_places`; see the module.
+    """Places other than `default_places`; see the module.
 
-    ``top``: what paths of the host are below. ``all_users``: also those of rootless daemons of others; by
-    default if that is root, who may read them.
+    ``top``: prefix of all paths on the host. ``all_users``: include other users' rootless daemons; by default
+    if this is root, who may read them.
     """
     found = Places()
     homes = []
@@ -82,7 +82,7 @@ def more_places(
         homes += [other for other in others if other not in homes]
         found.roots += [other / "buildkit" for other in others]
     for home in homes:
-        # rootless nerdctl has a BuildKit for each namespace
+        # rootless nerdctl has one BuildKit per namespace
         found.roots += [entry for entry in _entries(home, found) if entry.name.startswith("buildkit-")]
     for data in _docker_data(environ, top, homes, found):
         found.roots += volumes(data / "volumes", found)
@@ -94,7 +94,7 @@ def more_places(
 
 
 def volumes(directory: Path, found: Places) -> Iterator[Path]:
-    """Volumes of the containers that buildx's builders are, and others with a worker in them."""
+    """Volumes of buildx builder containers, and other volumes with a worker in them."""
     for volume in _entries(directory, found):
         data = volume / "_data"
         of_buildx = volume.name.startswith("buildx_buildkit_") and volume.name.endswith("_state")
@@ -103,14 +103,14 @@ def volumes(directory: Path, found: Places) -> Iterator[Path]:
 
 
 def docker_builder(path: Path) -> bool:
-    """Whether it is the directory of the builder inside of Docker Engine: its records lie right in it."""
+    """Whether this is the directory of the builder inside Docker Engine: its records are directly in it."""
     return any(
         _exists(path / name) for name in ("snapshots.db", "metadata.db", "metadata_v2.db")
     ) and _exists(path / "cache.db")
 
 
 def _docker_data(environ: Mapping[str, str], top: Path, homes: list[Path], found: Places) -> Iterator[Path]:
-    """Docker's data roots, each also for remapped users, without those that are named twice."""
+    """Docker's data roots, each also for remapped users, without duplicates."""
     config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", ""), ".config"))
     roots = [_below(top, path) for path in _DOCKER] + [home / "docker" for home in homes]
     for settings in (Path("/etc/docker/daemon.json"), Path(config, "docker/daemon.json")):

@@ -29,33 +29,34 @@ from buildkit_migrate.workspace.places import docker_builder
 __all__ = ["DOCKER_BUILDER", "Fault", "Store", "Stores", "WorkerStores", "find_state", "open_stores"]
 
 DOCKER_BUILDER: Final = "docker"
-"""Kind of the worker that Docker Engine's builder has for graph drivers, right in its state directory."""
+"""Kind of the worker of Docker Engine's builder for graph drivers, located directly in its state directory.
+"""
 
 _DOCKER_SNAPSHOTTER: Final = "default"
 _DOCKER_NAMESPACE: Final = "moby"
-"""Of Docker's containerd workers; what the builder for graph drivers has is in ``buildkit``."""
+"""Namespace of Docker's containerd workers; the builder for graph drivers uses ``buildkit``."""
 _DOCKER_WORKER_ID: Final = b"moby"
-"""Of the versions before the engine had an id of its own."""
+"""Worker id of versions that had no engine id yet."""
 
 _LONGEST_ID: Final = 4096
 
 
 class Fault(enum.Enum):
-    """What keeps a store from being used."""
+    """Why a store can't be used."""
 
     MISSING = "missing"
-    EMPTY = "0 bytes"  # a daemon takes it for a new one; so do we: it is open, and has nothing in it
+    EMPTY = "0 bytes"  # daemons take it for a new store, and so do we: it is open and empty
     CORRUPT = "corrupt"
-    UNREADABLE = "unreadable"  # by us, at least
-    ELSEWHERE = "elsewhere"  # with a containerd of which nobody said where its files are
-    NOT_GIVEN = "not given"  # one file is looked at by itself, and it is another one
+    UNREADABLE = "unreadable"  # to us, at least
+    ELSEWHERE = "elsewhere"  # in a containerd whose files nobody told us about
+    NOT_GIVEN = "not given"  # another single file is being checked
 
 
 @dataclass(frozen=True)
 class Store:
-    """One database file. ``path``: None if it is ELSEWHERE or NOT_GIVEN.
+    """A database file. ``path``: None if it is ELSEWHERE or NOT_GIVEN.
 
-    ``database``: open and locked, None for every fault but EMPTY. ``error``: what opening it raised.
+    ``database``: open and locked; None for every fault but EMPTY. ``error``: raised on opening it.
     """
 
     path: Path | None
@@ -65,16 +66,16 @@ class Store:
 
     @property
     def root(self) -> Bucket | None:
-        """The root bucket; None if it is not open."""
+        """The root bucket; None if the file is not open."""
         return self.database.root if self.database is not None else None
 
 
 @dataclass(frozen=True)
 class WorkerStores:
-    """Those of one worker, where they are, and under which names containerd has its things.
+    """Stores of one worker, their places, and the names used in containerd.
 
-    ``kind``: OCI_WORKER, CONTAINERD_WORKER or DOCKER_BUILDER. ``containerd``: containerd's metadata database;
-    ``snapshots``: the snapshotter's own, of Docker's builder ``snapshots.db``, which has another layout.
+    ``kind``: OCI_WORKER, CONTAINERD_WORKER or DOCKER_BUILDER. ``containerd``: containerd's metadata database.
+    ``snapshots``: the snapshotter's own; for Docker's builder ``snapshots.db``, which has another layout.
     ``worker_id``: b"" if the file is empty, None if it is missing.
     """
 
@@ -94,17 +95,17 @@ class WorkerStores:
 
     @property
     def directories(self) -> Path | None:
-        """Where the directories of snapshots are, each named by its number; None if that is not known."""
+        """Where the snapshot directories are, each named by its number; None if unknown."""
         path = self.snapshots.path
         return None if path is None or self.kind == DOCKER_BUILDER else path.parent / "snapshots"
 
 
 @dataclass(frozen=True)
 class Stores:
-    """Of one state directory. With a worker's directory as root, ``workers`` has that one alone.
+    """Stores of one state directory. If the root is a worker's directory, ``workers`` has only that worker.
 
     ``cache_debug``: usually MISSING. ``histories``: ``history.db``, and that of Docker's containerd mode if
-    it is there.
+    it exists.
     """
 
     root: Root
@@ -115,13 +116,13 @@ class Stores:
 
     @property
     def all(self) -> tuple[Store, ...]:
-        """Each once, as containerd workers share containerd's database."""
+        """All stores, each once: containerd workers share containerd's database."""
         stores = [store for worker in self.workers for store in worker.stores]
         return tuple(dict.fromkeys([*stores, self.cache, self.cache_debug, *self.histories]))
 
 
 def find_state(path: str | os.PathLike[str] | None = None) -> Root:
-    """As `find_root`, with the same errors; the directory of Docker's builder is found, too."""
+    """Like `find_root`, with the same errors, but also accepts the directory of Docker's builder."""
     if path is None or not docker_builder(Path(path)):
         return find_root(path)
     place = Path(path)
@@ -134,11 +135,11 @@ def find_state(path: str | os.PathLike[str] | None = None) -> Root:
 
 @contextlib.contextmanager
 def open_stores(root: Root, place: ContainerdPlace) -> Iterator[Stores]:
-    """Locks ``buildkitd.lock`` and all stores, shared; nothing is written and nobody waits.
+    """Locks ``buildkitd.lock`` and all stores, shared, without waiting. Writes nothing.
 
-    Raises BusyError, which names the process, if a daemon or another tool works with any of them, and
-    StorageError if the directory can't be looked into. What is wrong with a store raises nothing. The
-    snapshotter's database is opened by daemons when first needed: that it can be locked means nothing.
+    Raises BusyError, naming the process, if a daemon or another tool uses any of them, and StorageError if
+    the directory can't be read. Damage in a store raises nothing. That the snapshotter's database can be
+    locked does not mean that no daemon runs: daemons open it only when they first need it.
     """
     with contextlib.ExitStack() as held:
         with _missing_is_fine():
@@ -168,7 +169,7 @@ def _missing_is_fine() -> Iterator[None]:
 
 
 class _Opened:
-    """Stores that are open, by path."""
+    """Open stores, by path."""
 
     def __init__(self, held: contextlib.ExitStack) -> None:
         self._held = held
@@ -228,7 +229,7 @@ def _docker_builder(worker: Worker, opened: _Opened) -> WorkerStores:
 
 
 def _text(path: Path) -> bytes | None:
-    """What the beginning of a small file says, None if there is none."""
+    """The beginning of a small file, None if it does not exist."""
     try:
         with readable(path) as fd, storage_errors(path):
             return os.read(fd, _LONGEST_ID)
