@@ -1,4 +1,4 @@
-"""A connection to a running containerd: calls with deadlines, retries, and errors that say what was asked.
+"""Client of a running containerd: calls with deadlines and retries, and errors that name the call.
 
 Connection, namespace header and status codes: spec containerd-services, sections 1 and 2.
 """
@@ -27,13 +27,13 @@ Response = TypeVar("Response", bound=Message)
 Row = TypeVar("Row")
 
 _OPTIONS: Final = (
-    # The server sends messages of up to 16 MiB; gRPC for Python takes 4 by default.
+    # The server sends messages of up to 16 MiB; gRPC for Python accepts 4 by default.
     ("grpc.max_receive_message_length", 32 << 20),
-    # A daemon that was restarted is found again soon; by default gRPC would wait longer and longer.
+    # Reconnect quickly to a restarted daemon; by default gRPC would wait longer and longer.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # Two clients of one process must not share a connection: closing one would end the other's calls.
+    # Two clients in one process must not share a connection: closing one would end the other's calls.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.default_authority", "localhost"),
 )
@@ -42,14 +42,14 @@ _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
 _DEADLINES_MISSED: Final = 3
-"""So many attempts of one call may miss their deadline before it fails."""
+"""A call fails once this many attempts have missed their deadline."""
 
 
 class Client:
-    """One namespace of the containerd at ``address``, a path of a unix socket; used in one event loop.
+    """One namespace of the containerd at ``address``, the path of a Unix socket. For use in one event loop.
 
     ``timeout``: seconds that a call, or the next message of a stream, may take. ``connect_timeout``: seconds
-    that the daemon may be away before a call fails, at the beginning as well as later.
+    that the daemon may be unavailable before a call fails, at the start as well as later.
     """
 
     def __init__(self, address: str, namespace: str, *, timeout: float, connect_timeout: float) -> None:
@@ -61,14 +61,14 @@ class Client:
         self._channel: grpc.aio.Channel | None = None
 
     def within(self, namespace: str) -> Client:
-        """The same connection, for another namespace; this one has to be open, and is the one to close."""
+        """A client for another namespace on the same, open connection. Only the original is to be closed."""
         other = copy.copy(self)
         other.namespace = namespace
         other._metadata = (("containerd-namespace", namespace),)
         return other
 
     async def open(self) -> None:
-        """Connects and asks for the version. Raises ContainerdUnavailableError, ContainerdCallError."""
+        """Connects and requests the version. Raises ContainerdUnavailableError, ContainerdCallError."""
         retry = _Retry(self, VERSION, b"")
         while (refusal := self._refusal()) is not None:
             await retry.after_refusal(refusal)
@@ -76,7 +76,7 @@ class Client:
         await self.call(VERSION, api.Empty())
 
     def _refusal(self) -> str | None:
-        """Why nobody can be reached, asked of the socket itself: gRPC's own answers are less clear."""
+        """Why nobody can be reached, by trying the socket itself: gRPC's own errors are less clear."""
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(self.address)
@@ -97,9 +97,9 @@ class Client:
     async def call(
         self, method: Method[Request, Response], request: Request, subject: bytes = b""
     ) -> Response:
-        """One call. It may reach the daemon more than once, so its effect must not depend on that.
+        """Makes a call. It may reach the daemon more than once, so it must be idempotent.
 
-        ``subject``: whom the call is about, for the error. Raises ContainerdUnavailableError,
+        ``subject``: what the call is about, for errors. Raises ContainerdUnavailableError,
         ContainerdCallError.
         """
         assert self._channel is not None
@@ -123,7 +123,7 @@ class Client:
         request: Request,
         rows_of: Callable[[Response], Iterable[Row]],
     ) -> list[Row]:
-        """All that a stream gives. If the daemon goes away meanwhile, the stream begins anew."""
+        """All rows of a stream. If the daemon goes away meanwhile, the stream is started again."""
         retry = _Retry(self, method, b"")
         while True:
             rows: list[Row] = []
@@ -137,7 +137,7 @@ class Client:
                 return rows
 
     async def _stream(self, method: Method[Request, Response], request: Request) -> AsyncIterator[Response]:
-        """The deadline is for each message: a long stream takes as long as it takes."""
+        """The deadline applies to each message: a long stream may take as long as it needs."""
         assert self._channel is not None
         call = self._channel.unary_stream(
             method.path,
@@ -165,21 +165,21 @@ def _missed_deadline() -> grpc.aio.AioRpcError:
 
 
 class _Retry:
-    """Decides after each failure of one call whether it is tried again."""
+    """Decides after each failure of a call whether to try again."""
 
     def __init__(self, client: Client, method: Method[Request, Response], subject: bytes) -> None:
         self._client = client
         self._method = method.name
         self._subject = subject
-        self._began: float | None = None  # of the outage
+        self._began: float | None = None  # start of the outage
         self._pause = _FIRST_PAUSE
         self._missed = 0
         self._rows = 0
 
     def progress(self, rows: int) -> None:
-        """A stream has given so many rows. If that is more than ever, the outage before it is over.
+        """A stream has received this many rows. If that is more than before, the previous outage is over.
 
-        A daemon that goes away at the same place each time makes no progress.
+        A daemon that goes away at the same point each time makes no progress.
         """
         if rows > self._rows:
             self._rows = rows
@@ -188,7 +188,7 @@ class _Retry:
             self._missed = 0
 
     async def after(self, error: grpc.aio.AioRpcError) -> None:
-        """Returns when it is time to try again; otherwise raises what the user is told."""
+        """Returns when it is time to try again; otherwise raises the error for the user."""
         code, detail = error.code(), error.details() or ""
         if code is grpc.StatusCode.UNAVAILABLE:
             await self.after_refusal(detail)
@@ -207,7 +207,7 @@ class _Retry:
         ) from error
 
     async def after_refusal(self, why: str) -> None:
-        """The same if the daemon is away, which it may be for a while: it is being restarted, perhaps."""
+        """The same if the daemon is unavailable, which may last a while: perhaps it is being restarted."""
         now = time.monotonic()
         if self._began is None:
             self._began = now
@@ -215,13 +215,13 @@ class _Retry:
             raise ContainerdUnavailableError(
                 f"containerd at {self._client.address} does not answer: {why}", address=self._client.address
             )
-        # Not all calls at once, when it comes back.
+        # Random pauses, so that not all calls come at once when the daemon is back.
         await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
 async def unless_gone(call: Awaitable[object]) -> None:
-    """Waits for a call on something that need not be there."""
+    """Awaits a call on something that may not exist."""
     try:
         await call
     except ContainerdCallError as error:

@@ -1,4 +1,4 @@
-"""A connection to a running containerd for those who are in no event loop, and many calls at a time."""
+"""A blocking connection to a running containerd, which makes many calls at a time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from buildkit_migrate.errors import Error
 
 __all__ = ["Connection"]
 
-_TOLD_EVERY: Final = 100
+_REPORT_EVERY: Final = 100
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
 class Connection:
-    """A connection to a containerd and the event loop that its calls run in; a context manager.
+    """A connection to a containerd, and the event loop for its calls; a context manager.
 
-    Not for use inside of a running event loop: it blocks (``asyncio.to_thread`` is for that).
+    Not for use inside a running event loop, as it blocks (use ``asyncio.to_thread``).
     """
 
     def __init__(
@@ -62,20 +62,23 @@ class Connection:
     def for_each(
         self, step: str, count: int, items: Iterable[Item], work: Callable[[Item], Awaitable[None]]
     ) -> None:
-        """As `concurrently`, for who is not in the event loop; tells how many of ``count`` are begun."""
+        """Like `concurrently`, from outside the event loop.
 
-        def told() -> Iterator[Item]:
+        Reports how many of ``count`` items were started.
+        """
+
+        def reporting() -> Iterator[Item]:
             for number, item in enumerate(items):
-                if number % _TOLD_EVERY == 0:
+                if number % _REPORT_EVERY == 0:
                     self._progress(f"{step}: {number} of {count}")
                 yield item
 
-        self.run(self.concurrently(told(), work))
+        self.run(self.concurrently(reporting(), work))
 
     async def concurrently(self, items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
-        """Does ``work`` for all items, as many at a time as the options say, begun in their order.
+        """Does ``work`` for all items in order, with as many at a time as the options allow.
 
-        The first error ends it; no call is in flight when it returns.
+        The first error ends it; when it returns, no call is in flight.
         """
         rest = iter(items)
 

@@ -1,7 +1,7 @@
 """The containerd services of a running daemon, over gRPC.
 
-The survey is read from streams, one call for each service; the plan is carried out in concurrent calls, as
-many at a time as were asked for. Facts: spec containerd-services, sections 3 to 9.
+The survey is read from streams, with one call per service. The plan is carried out by concurrent calls, as
+many at a time as the options allow. Spec containerd-services, sections 3 to 9.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from buildkit_migrate.model import Before, Blob, Kind, PlainState, Snapshot
 __all__ = ["LiveContainerd"]
 
 _ROOT_LABEL_ONLY: Final = api.FieldMask(paths=[b"labels." + ROOT_LABEL])
-"""An update with this mask sets this label, or removes it, and leaves the others alone (section 4)."""
+"""An update with this mask sets or removes this label, and leaves others alone (section 4)."""
 
 
 class LiveContainerd(Services):
@@ -61,7 +61,7 @@ class LiveContainerd(Services):
         namespace: str = "buildkit",
         options: ConnectionOptions | None = None,
     ) -> Iterator[LiveContainerd]:
-        """Raises as `Connection` does."""
+        """Connects. Raises the same errors as `Connection`."""
         with contextlib.closing(Connection(options or ConnectionOptions(), namespace)) as connection:
             yield cls(connection, snapshotter)
 
@@ -123,7 +123,7 @@ class LiveContainerd(Services):
 
         async def look(place: tuple[str, str]) -> None:
             namespace, snapshotter = place
-            with contextlib.suppress(ContainerdCallError):  # most are not loaded
+            with contextlib.suppress(ContainerdCallError):  # most snapshotters are not loaded
                 names = await client.within(namespace).rows(
                     LIST_SNAPSHOTS,
                     api.ListSnapshotsRequest(snapshotter=snapshotter.encode()),
@@ -150,7 +150,7 @@ class LiveContainerd(Services):
                 lease.id: labels[EXPIRE_LABEL] for lease, labels in labelled if EXPIRE_LABEL in labels
             },
             flat_leases={lease.id for lease, labels in labelled if labels.get(FLAT_LABEL)},
-            # Without one containerd says what is year 1 for Go.
+            # If it is missing, containerd reports Go's year 1.
             undated_leases={lease.id for lease, _ in leases if lease.created_at.seconds <= 0},
         )
 
@@ -164,14 +164,14 @@ class LiveContainerd(Services):
         return snapshots
 
     async def _snapshots_if_any(self) -> list[tuple[bytes, int, bytes, bytes]]:
-        with contextlib.suppress(ContainerdStateError):  # there is no such snapshotter
+        with contextlib.suppress(ContainerdStateError):  # the snapshotter does not exist
             return await self._snapshots()
         return []
 
     async def _snapshots(self) -> list[tuple[bytes, int, bytes, bytes]]:
-        """All with one call: name, kind, parent, value of the gc.root label ("" if it has none).
+        """All snapshots in one call: name, kind, parent, value of the gc.root label ("" if it has none).
 
-        What has gone from the list is what Stat calls not found (section 4).
+        A snapshot missing from the list is one that Stat reports as not found (section 4).
         """
         request = api.ListSnapshotsRequest(snapshotter=self.name.encode())
         try:
@@ -192,9 +192,9 @@ class LiveContainerd(Services):
             raise
 
     async def _blobs(self) -> list[tuple[bytes, bytes, int | None]]:
-        """All, with the value of the label, and the size, None if it is not known.
+        """All blobs with the value of the label, and the size (None if unknown).
 
-        A filter for the label would leave out what exists without.
+        A filter for the label would omit blobs that exist without it.
         """
         return await self.connection.client.rows(
             LIST_CONTENT,
@@ -227,9 +227,12 @@ class LiveContainerd(Services):
         keep: bool = True,
         switching: Callable[[Path], None] | None = None,
     ) -> None:
-        """Each call is durable when the daemon answers; it keeps and switches its database itself."""
+        """Each call is durable when the daemon answers.
+
+        The daemon keeps its own database, so ``keep`` and ``switching`` are not used.
+        """
         self.leases.write(plan, self.before(plan), on_finished)
-        # Only now: from here on leases protect what the labels did.
+        # Only now, as from here on the leases protect what the labels did.
         counts, for_each = plan.counts, self.connection.for_each
         snapshots = ((name, b"") for name in plan.unlabel_snapshots())
         for_each("removing labels of snapshots", counts["unlabel_snapshots"], snapshots, self._label_snapshot)
@@ -256,7 +259,7 @@ class LiveContainerd(Services):
         raise ValueError("a running containerd keeps its database itself")
 
     async def _label_snapshot(self, label: tuple[bytes, bytes]) -> None:
-        """Gives the snapshot of this name this gc.root label, or takes it away if that is empty."""
+        """Sets the gc.root label of the snapshot with this name, or removes it if the value is empty."""
         name, value = label
         request = api.UpdateSnapshotRequest(
             snapshotter=self.name.encode(),
@@ -266,7 +269,7 @@ class LiveContainerd(Services):
         await unless_gone(self.connection.client.call(UPDATE_SNAPSHOT, request, name))
 
     async def _label_blob(self, label: tuple[bytes, bytes]) -> None:
-        """As `_label_snapshot`, by digest."""
+        """Like `_label_snapshot`, for the blob with this digest."""
         digest, value = label
         request = api.UpdateContentRequest(
             info=api.BlobInfo(digest=digest, labels=_root_label(value)), update_mask=_ROOT_LABEL_ONLY
@@ -279,5 +282,5 @@ def _value(key: bytes, labels: Iterable[api.Label]) -> bytes:
 
 
 def _root_label(value: bytes) -> list[api.Label]:
-    """What to send with the mask: without a value the label is removed."""
+    """Labels to send with the mask; without a value the label is removed."""
     return [api.Label(key=ROOT_LABEL, value=value)] if value else []

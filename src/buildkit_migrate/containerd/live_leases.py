@@ -29,16 +29,16 @@ __all__ = ["LiveLeases", "labels_of"]
 
 
 class LiveLeases:
-    """Reads and writes leases, in the namespace of the connection, as many at a time as its options say."""
+    """Reads and writes leases in the namespace of the connection, as many at a time as its options allow."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._client = connection.client
 
     def write(self, plan: Plan, before: Before, on_finished: Callable[[bytes], None]) -> None:
-        """Carries out what the plan says of leases; ``before`` is what that replaces.
+        """Carries out the plan for leases. ``before``: the state that it replaces.
 
-        ``on_finished`` is told the id of each lease as soon as it has all its resources.
+        ``on_finished`` is called with the id of each lease as soon as it has all its resources.
         """
 
         async def write(lease: tuple[bytes, bool, frozenset[Resource]]) -> None:
@@ -57,27 +57,28 @@ class LiveLeases:
     async def _replace(
         self, id: bytes, labels: Mapping[bytes, bytes], resources: frozenset[Resource]
     ) -> None:
-        """A lease's labels can't be changed, so it is deleted and made anew.
+        """Deletes and recreates a lease, because its labels can't be changed.
 
-        Meanwhile root labels hold what records need: they go after all leases, and come back before any.
+        Meanwhile root labels protect what records need: they are removed after all leases are written, and
+        restored before any are changed back.
         """
         await unless_gone(self._client.call(DELETE_LEASE, api.DeleteLeaseRequest(id=id), id))
         await self._make(id, labels, resources)
 
     async def _make(self, id: bytes, labels: Mapping[bytes, bytes], resources: frozenset[Resource]) -> None:
         if not await self._create(id, labels):
-            # Made since the survey, or by a call whose answer was lost.
+            # Created since the survey, or by a call whose answer was lost.
             resources -= await self._resources(id)
         await self.add(id, resources)
 
     async def add(self, id: bytes, resources: frozenset[Resource]) -> None:
-        """Gives the lease these resources."""
+        """Adds resources to a lease."""
         for type_, name in sorted(resources):
             resource = api.Resource(id=name, type=type_.encode())
             await self._client.call(ADD_RESOURCE, api.LeaseResourceRequest(id=id, resource=resource), id)
 
     async def _create(self, id: bytes, labels: Mapping[bytes, bytes]) -> bool:
-        """Whether it was made; False if it exists."""
+        """Creates a lease; returns False if it exists already."""
         request = api.CreateLeaseRequest(
             id=id, labels=[api.Label(key=key, value=value) for key, value in labels.items()]
         )
@@ -96,10 +97,10 @@ class LiveLeases:
     async def named_like(
         self, ids: Collection[bytes], finished: Container[bytes] = frozenset()
     ) -> list[tuple[api.Lease, frozenset[Resource] | None]]:
-        """The leases of these ids that exist, with their resources.
+        """The existing leases with these ids, and their resources.
 
-        Those that are finished are not asked for their resources; they have None. One that would expire is
-        not finished.
+        Finished leases are not asked for their resources, and have None. A lease that would expire is not
+        finished.
         """
         existing = {lease.id: lease async for lease in self._with_heads_of(ids, "")}
         found: list[tuple[api.Lease, frozenset[Resource] | None]] = []
@@ -116,7 +117,7 @@ class LiveLeases:
         return found
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:
-        """Makes the leases of these ids what they were before."""
+        """Restores the leases with these ids to their previous state."""
         existing = self._connection.run(self.named_like(ids, frozenset(ids) - before.leases.keys()))
         leases = {lease.id: (labels_of(lease), resources) for lease, resources in existing}
         for id in before.expiring.keys() - leases.keys():
@@ -140,10 +141,10 @@ class LiveLeases:
             await unless_gone(self._client.call(DELETE_RESOURCE, request, id))
 
     async def _with_heads_of(self, ids: Collection[bytes], prefix: str) -> AsyncIterator[api.Lease]:
-        """Leases that have the first characters of any id that begins with ``prefix``.
+        """Leases that share their first characters with any id that begins with ``prefix``.
 
-        The answer is one message, and the server fails if it is too long for that (section 1): then it is
-        asked for in parts, each with one more character.
+        One character beyond the prefix is compared. The server answers in one message, and fails if that
+        becomes too long (section 1). Then the leases are requested in parts, each with one more character.
         """
         heads = {id[: len(prefix) + 1] for id in _texts(ids) if id.startswith(prefix)}
         if not heads:
@@ -169,12 +170,12 @@ def labels_of(lease: api.Lease) -> dict[bytes, bytes]:
 
 
 def _texts(ids: Iterable[bytes]) -> Iterator[str]:
-    """Ids that are no UTF-8 are left out: their records can't be migrated."""
+    """Omits ids that are not UTF-8, as their records can't be migrated."""
     for id in ids:
         with contextlib.suppress(UnicodeDecodeError):
             yield id.decode()
 
 
 def _quoted(pattern: str) -> bytes:
-    """A string of the filter language; it has Go's escapes, and those of JSON are among them (section 7)."""
+    """A string in the filter language, which has Go's escapes; JSON's are a subset (section 7)."""
     return json.dumps(pattern, ensure_ascii=False).encode()

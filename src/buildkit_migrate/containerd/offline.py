@@ -1,6 +1,6 @@
-"""The containerd services of a stopped daemon, worked on in its database files.
+"""The containerd services of a stopped daemon, implemented on its database files.
 
-Two databases: containerd's own (leases, labels, parents), which is rewritten as a whole, and the
+There are two databases: containerd's own (leases, labels, parents), which is rewritten as a whole, and the
 snapshotter's (kinds), which is only read. Spec containerd-metadata-db, sections 1 to 6.
 """
 
@@ -29,18 +29,18 @@ from buildkit_migrate.values.times import stored_time, text_time
 __all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
 
 KEPT_SUFFIX: Final = ".before-v2"
-"""Ends the second name that containerd's database gets before it is replaced, so that one can go back."""
+"""Suffix of the second name that keeps containerd's database before it is replaced, for undo."""
 
 
 class MetadataDatabase:
-    """containerd's metadata database, locked. Namespaces and snapshotters share one."""
+    """containerd's metadata database, locked. It is shared by all namespaces and snapshotters."""
 
     def __init__(self, path: Path, *, exclusive: bool) -> None:
-        """Raises as `open_database` does; ContainerdStateError for a link, as a rename would replace it."""
+        """Raises the errors of `open_database`; ContainerdStateError for a link, as a rename replaces it."""
         if is_link(path):
             raise ContainerdStateError(
                 f"containerd's database {path} is a symbolic link",
-                hint="put the file itself in the place of the link",
+                hint="replace the link with the file itself",
             )
         self.path = path
         self.database = open_database(path, exclusive=exclusive)
@@ -51,10 +51,10 @@ class MetadataDatabase:
         kept: Path | None = None,
         switching: Callable[[Path], None] | None = None,
     ) -> None:
-        """Applies edits of the root bucket at once: the new file takes the place of the old one by a rename.
+        """Applies edits of the root bucket at once: a new file replaces the old one by a rename.
 
-        The old one stays under the name ``kept``. Without edits nothing is written. The lock goes over to
-        the new file, which ``switching`` is told right before.
+        The old file is kept under the name ``kept``. Without edits nothing is written. The new file takes
+        over the lock. ``switching`` is called with its path right before the rename.
         """
         rest = iter(edits)
         first = next(rest, None)
@@ -78,7 +78,10 @@ class MetadataDatabase:
         self._go_over_to(new)
 
     def put_back(self, kept: Database) -> None:
-        """The file takes the place of this one by a rename, and so does its lock, which must be exclusive."""
+        """Replaces the file by a kept one, which must be exclusively locked, by a rename.
+
+        The lock is taken over.
+        """
         kept.rename(self.path)
         self._go_over_to(kept)
 
@@ -91,7 +94,10 @@ class MetadataDatabase:
 
 
 def open_database(path: Path, *, exclusive: bool) -> Database:
-    """Raises ContainerdStateError if it is missing; BusyError, CorruptDatabaseError, StorageError."""
+    """Opens a database. Raises ContainerdStateError if it is missing.
+
+    Also raises BusyError, CorruptDatabaseError, StorageError.
+    """
     try:
         return Database.open(path, exclusive=exclusive)
     except StorageError as error:
@@ -112,9 +118,9 @@ class OfflineContainerd(Services):
         *,
         kept_suffix: str = KEPT_SUFFIX,
     ) -> None:
-        """The databases stay the caller's to close; `open` does all of it.
+        """The caller remains responsible for closing the databases; `open` does everything.
 
-        ``kept_suffix``: ends the second name that containerd's database gets before it is replaced.
+        ``kept_suffix``: suffix of the second name that keeps containerd's database before it is replaced.
         """
         self._kept_suffix = kept_suffix
         self._metadata = metadata
@@ -133,9 +139,9 @@ class OfflineContainerd(Services):
         *,
         exclusive: bool = True,
     ) -> Iterator[OfflineContainerd]:
-        """Locks and opens containerd's database and the snapshotter's; ``exclusive`` is needed for `apply`.
+        """Locks and opens containerd's database and the snapshotter's; ``exclusive`` is required for `apply`.
 
-        Raises as `open_database` does.
+        Raises the same errors as `open_database`.
         """
         with (
             contextlib.closing(MetadataDatabase(metadata_path, exclusive=exclusive)) as metadata,
@@ -194,7 +200,7 @@ class OfflineContainerd(Services):
         return b"v1", self._namespace.encode(), b"snapshots", self._snapshotter.encode()
 
     def before(self, plan: Plan) -> Before:
-        return Before()  # `kept` has it
+        return Before()  # `kept` has the previous state
 
     def apply(
         self,
@@ -204,7 +210,7 @@ class OfflineContainerd(Services):
         keep: bool = True,
         switching: Callable[[Path], None] | None = None,
     ) -> None:
-        """Leases and labels together, in one rename."""
+        """Applies leases and labels together, in one rename."""
         now = time.time_ns()
         edits = plan.containerd_edits(stored_time(now), text_time(now))
         self._metadata.rewrite(edits, self.kept if keep else None, switching)

@@ -1,6 +1,6 @@
-"""What the databases of a stopped containerd say, as plain Python objects (spec containerd-metadata-db).
+"""Reads the databases of a stopped containerd into plain Python objects (spec containerd-metadata-db).
 
-The native survey reads the same; this is its double for those who do not trust it, and for going back.
+An independent counterpart of the native survey, for verification, and for undo.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["blob_size", "edits_to_restore", "existing", "holdings", "read_before
 
 
 def read_state(metadata: Bucket, snapshots: Bucket, namespace: str, snapshotter: str) -> PlainState:
-    """Of the root buckets of containerd's database and the snapshotter's (sections 3 to 5).
+    """Reads the state from the root buckets of containerd's database and the snapshotter's (sections 3 to 5).
 
-    A snapshot that the snapshotter does not have is left out, as containerd does.
+    Snapshots that the snapshotter does not have are left out, as containerd does.
     """
     state = PlainState(snapshotter)
     top = metadata.bucket(b"v1", namespace.encode())
@@ -45,7 +45,7 @@ def read_state(metadata: Bucket, snapshots: Bucket, namespace: str, snapshotter:
 
 
 def read_before(metadata: Bucket, namespace: str, snapshotter: str, ids: Container[bytes]) -> Before:
-    """Of the root bucket of containerd's database as it was: leases of these ids, and root labels."""
+    """Reads leases with these ids, and root labels, from the root bucket of containerd's old database."""
     top = metadata.bucket(b"v1", namespace.encode())
     return Before(
         {id: frozenset(_resources(entry)) for id, entry in _rows(top, b"leases") if id in ids},
@@ -60,7 +60,7 @@ def read_before(metadata: Bucket, namespace: str, snapshotter: str, ids: Contain
 
 
 def existing(metadata: Bucket, namespace: str, snapshotter: str) -> tuple[set[bytes], set[bytes]]:
-    """Of the root bucket of containerd's database: names of all snapshots, digests of all blobs."""
+    """Names of all snapshots and digests of all blobs in containerd's database, given its root bucket."""
     top = metadata.bucket(b"v1", namespace.encode())
     return (
         {name for name, _ in _rows(top, b"snapshots", snapshotter.encode())},
@@ -69,7 +69,7 @@ def existing(metadata: Bucket, namespace: str, snapshotter: str) -> tuple[set[by
 
 
 def holdings(metadata: Bucket, ids: Collection[bytes]) -> list[Holding]:
-    """See `Containerd.holdings`; of the root bucket of containerd's database."""
+    """Implements `Containerd.holdings`, given the root bucket of containerd's database."""
     return [
         Holding(
             namespace.decode(errors="backslashreplace"),
@@ -84,7 +84,7 @@ def holdings(metadata: Bucket, ids: Collection[bytes]) -> list[Holding]:
 def edits_to_restore(
     metadata: Bucket, namespace: str, snapshotter: str, ids: Collection[bytes], before: Before
 ) -> Edits:
-    """What `Containerd.restore` changes in the root bucket of containerd's database; {} if nothing."""
+    """Edits of the root bucket of containerd's database for `Containerd.restore`; {} if nothing changes."""
     top = metadata.bucket(b"v1", namespace.encode())
     labels = {
         (b"snapshots", snapshotter.encode()): before.snapshots,
@@ -131,7 +131,7 @@ def _labelled(top: Bucket | None, *path: bytes) -> Iterator[tuple[bytes, bytes]]
 
 
 def _rows(top: Bucket | None, *path: bytes) -> Iterator[tuple[bytes, Bucket]]:
-    """The buckets below ``path``; plain keys beside them are something else."""
+    """The buckets below ``path``; plain keys are skipped."""
     bucket = top.bucket(*path) if top is not None else None
     for name, row in bucket.items() if bucket is not None else ():
         if isinstance(row, Bucket):
@@ -145,9 +145,9 @@ def _kind(stored: bytes | None) -> Kind:
 
 
 def blob_size(stored: bytes | None) -> int | None:
-    """Bytes that a blob has, from ``size`` in its bucket (section 2); None if it does not say.
+    """Size of a blob in bytes, from ``size`` in its bucket (section 2); None if unknown.
 
-    As containerd reads it: a broken number is 0, and what follows a number does not count.
+    Decoded as by containerd: a malformed number is 0, and trailing bytes are ignored.
     """
     size = signed(stored)
     return size if size is not None and size > 0 else None

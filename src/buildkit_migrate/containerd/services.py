@@ -1,7 +1,7 @@
-"""What a migration asks of containerd: one survey, and the plan applied in bulk.
+"""What a migration needs from containerd: one survey, and the plan applied in bulk.
 
-The three services are those that upstream's function takes. Each only tells its containerd, which does
-all the work: leases and labels are safe in one order only.
+The three services are those that upstream's function takes. Each only identifies its containerd, which does
+all the work, because leases and labels are safe in one order only.
 """
 
 from __future__ import annotations
@@ -39,17 +39,16 @@ EXPIRE_LABEL: Final = b"containerd.io/gc.expire"
 """Labels of the garbage collector (spec containerd-services, section 8)."""
 
 LONGEST_TIMEOUT: Final = 1e6
-"""Seconds, more than a week; what the timers of the system and of gRPC can still count."""
+"""In seconds, more than a week; the limit of the timers of the system and of gRPC."""
 
 
 @dataclass(frozen=True)
 class ConnectionOptions:
-    """How to talk to a running containerd.
+    """How to connect to a running containerd.
 
-    ``address``: path of its unix socket. ``timeout``: seconds for one call. ``connect_timeout``: seconds that
-    it may be away, at the beginning or while it is restarted. ``concurrency``: calls in flight.
-    ``origin``: who says that this is the address, for messages. Raises TypeError and ValueError for what none
-    of them can be.
+    ``address``: path of its Unix socket. ``timeout``: seconds for one call. ``connect_timeout``: seconds that
+    it may be unavailable, at the start or during a restart. ``concurrency``: calls in flight. ``origin``:
+    where the address came from, for messages. Raises TypeError and ValueError for invalid values.
     """
 
     address: str = "/run/containerd/containerd.sock"
@@ -67,7 +66,7 @@ class ConnectionOptions:
             seconds = getattr(self, name)
             if not isinstance(seconds, int | float) or not 0 < seconds < LONGEST_TIMEOUT:
                 raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
-        # With no call in flight nothing would be written, and all of it taken for done.
+        # Without any calls, nothing would be written, yet everything would be taken for done.
         if not isinstance(self.concurrency, int) or self.concurrency < 1:
             raise ValueError(f"concurrency must be a positive number of calls, not {self.concurrency!r}")
 
@@ -76,7 +75,7 @@ class ConnectionOptions:
 class Holding:
     """A namespace and snapshotter of a containerd.
 
-    ``named_like``: how many of its snapshots are named like one of the records in question.
+    ``named_like``: how many of its snapshots have the names of the records in question.
     """
 
     namespace: str
@@ -85,8 +84,8 @@ class Holding:
 
 
 def refuse_event_loop() -> None:
-    """Raises EventLoopError inside of a running event loop."""
-    import asyncio  # not for those who work on files
+    """Raises EventLoopError if called inside a running event loop."""
+    import asyncio  # not needed for offline work
 
     try:
         asyncio.get_running_loop()
@@ -98,47 +97,48 @@ def refuse_event_loop() -> None:
 class Containerd(Protocol):
     @property
     def identity(self) -> Mapping[str, str]:
-        """What is worked on: ``mode`` (live or offline), ``namespace``, ``snapshotter``; and ``place``, for
-        people.
+        """Identity of this containerd: ``mode`` (live or offline), ``namespace``, ``snapshotter``, ``place``.
+
+        ``place`` is for people.
         """
 
     @property
     def database(self) -> Path | None:
-        """The file that `apply` replaces, keeping the old one at `kept`; None if it works otherwise."""
+        """The file that `apply` replaces, keeping the old one at `kept`; None if it doesn't work on files."""
 
     @property
     def kept(self) -> Path | None: ...
 
     @property
     def root(self) -> Bucket | None:
-        """Root bucket of `database` as it is now, None if there is no such file."""
+        """Current root bucket of `database`, None if there is no such file."""
 
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
-        """What is there now; of leases, at least those named like a record.
+        """The current state; of leases, at least those named like a record.
 
-        ``finished``: leases known to have all their resources if they are there; they need not be asked for.
-        A containerd that knows nothing of the namespace or the snapshotter has no snapshots.
+        ``finished``: leases known to have all their resources if they exist; their resources need not be
+        read. A containerd that does not know the namespace or the snapshotter has no snapshots.
         """
 
     def holdings(self, ids: Collection[bytes]) -> list[Holding]:
-        """All namespaces and snapshotters that have snapshots, and what they have for the records ``ids``."""
+        """All namespaces and snapshotters with snapshots, and how many of those belong to records ``ids``."""
 
     def state(self, ids: Collection[bytes]) -> PlainState:
-        """What is there now, as plain Python objects, read without what makes a `Survey` of it.
+        """The current state as plain Python objects, read independently of the code behind `Survey`.
 
         All snapshots of the snapshotter and all blobs; of leases, at least those named like one of ``ids``,
-        each with all its resources. A label is there if its key is, whatever its value. Raises
-        ContainerdStateError if there are ids and the containerd knows nothing of their snapshotter.
+        each with all its resources. A label is present if its key is, whatever its value. Raises
+        ContainerdStateError if there are ids and the containerd does not know their snapshotter.
         """
 
     def before(self, plan: Plan) -> Before:
-        """What carrying the plan out, made from this object's last survey, will replace.
+        """The state that carrying out the plan will replace.
 
-        Empty where `kept` will show it.
+        The plan must come from this object's last survey. Empty if `kept` will preserve that state.
         """
 
     def check_is_known(self, records: int) -> None:
-        """Raises ContainerdStateError if there are records, as `state` does for ids."""
+        """Raises ContainerdStateError if there are records, under the same condition as `state`."""
 
     def apply(
         self,
@@ -150,38 +150,39 @@ class Containerd(Protocol):
     ) -> None:
         """Carries out a plan made from this object's last survey, durably.
 
-        First all leases: those that are missing are created, each gets the resources that it lacks, and none
-        expires any more. Only then do snapshots and blobs lose the gc.root label; one that has gone is fine.
-        ``on_finished`` is told the id of each lease that has all its resources now, durably; it is not called
-        where all is done at once.
-        ``keep``: a database that is replaced stays at `kept`; False if that has one of before already.
-        ``switching`` is told the new file right before it takes the place of `database`.
+        First all leases: missing ones are created, each gets the resources that it lacks, and none expires
+        any more. Only then do snapshots and blobs lose the gc.root label; any that are gone are ignored.
+
+        ``on_finished`` is called with the id of each lease that durably has all its resources; it is not
+        called if everything is done at once. ``keep``: keep a replaced database at `kept`; False if that
+        holds an earlier one already. ``switching`` is called with the new file right before it replaces
+        `database`.
         """
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:
-        """Takes a migration of the records ``ids`` back, durably; what is so already is left alone.
+        """Undoes the migration of the records ``ids``, durably; whatever is undone already is left alone.
 
-        First the labels of snapshots and blobs that still exist, so that nothing is unprotected; then leases
-        named like a record that were not there, and the resources that those which were there have got.
-        Leases that would have expired will do so again.
+        First the labels of snapshots and blobs that still exist, so that nothing is unprotected. Then leases
+        named like a record are deleted if they are new, or lose the resources that they were given. Leases
+        that would have expired will do so again.
         """
 
     def put_back(self, kept: Database) -> None:
-        """Gives a database that was replaced its place again, durably, and takes over its exclusive lock.
+        """Puts a replaced database back in place, durably, and takes over its exclusive lock.
 
-        Not for one without `database`.
+        Only if `database` is not None.
         """
 
 
 @dataclass(frozen=True)
 class Service:
-    """The content store, snapshotter or lease manager of a containerd, as `migrate_v2` takes it."""
+    """The content store, snapshotter or lease manager of a containerd, as taken by `migrate_v2`."""
 
     containerd: Containerd
 
 
 class Services:
-    """Gives a containerd its services by name."""
+    """The services of a containerd as properties."""
 
     @property
     def content_store(self: Containerd) -> Service:

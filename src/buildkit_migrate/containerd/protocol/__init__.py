@@ -1,1 +1,1 @@
-"""The part of containerd's gRPC interface that a migration speaks (spec containerd-services)."""
+"""The part of containerd's gRPC interface that a migration uses (spec containerd-services)."""

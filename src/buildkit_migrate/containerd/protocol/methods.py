@@ -1,4 +1,4 @@
-"""The calls: where each goes, and what it takes and gives."""
+"""The gRPC methods: path, request and response types."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Response = TypeVar("Response", bound=Message)
 
 @dataclass(frozen=True)
 class Method(Generic[Request, Response]):
-    """``path``: as gRPC sends it, ``/<service>/<name>``."""
+    """``path``: as sent by gRPC, ``/<service>/<name>``."""
 
     path: str
     request: type[Request]
@@ -39,7 +39,7 @@ class Method(Generic[Request, Response]):
 
     @property
     def name(self) -> str:
-        """Service and name for people, such as ``Leases.Create``."""
+        """Service and name, such as ``Leases.Create``."""
         service, name = self.path.rsplit("/", 1)
         return f"{service.rpartition('.')[2]}.{name}"
 
@@ -58,7 +58,7 @@ DELETE_RESOURCE: Final = Method(_LEASES + "DeleteResource", api.LeaseResourceReq
 LIST_RESOURCES: Final = Method(_LEASES + "ListResources", api.ListResourcesRequest, api.ListResourcesResponse)
 
 LIST_SNAPSHOTS: Final = Method(_SNAPSHOTS + "List", api.ListSnapshotsRequest, api.ListSnapshotsResponse)
-"""A stream of responses, as is that of content."""
+"""Streams its responses, like the list of content."""
 UPDATE_SNAPSHOT: Final = Method(_SNAPSHOTS + "Update", api.UpdateSnapshotRequest, api.UpdateSnapshotResponse)
 
 LIST_CONTENT: Final = Method(_CONTENT + "List", api.ListContentRequest, api.ListContentResponse)
