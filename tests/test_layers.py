@@ -1,4 +1,4 @@
-"""The house stands: no import goes up, none in a circle; extension modules and C headers included.
+"""The house stands: no import goes up, none in a circle, no source is long; extension modules and C included.
 
 Run as a program it prints what it found: ``python tests/test_layers.py``.
 """
@@ -37,6 +37,9 @@ ROOMS = (
     ("text",),
 )
 """Top to bottom; in one room are modules and packages of these names."""
+
+SOURCES = (".py", ".pyi", ".pyx", ".pxd", ".c", ".h")
+MOST_LINES = 500
 
 Graph = Mapping[str, set[str]]
 
@@ -153,6 +156,12 @@ def test_each_header_is_declared_for_cython_once() -> None:
     ]
     assert "bolt/reader.h" in declared
     assert [header for header, number in Counter(declared).items() if number > 1] == []
+
+
+def test_no_source_is_long() -> None:
+    found = [path for top in ("src", "ext") for path in (CHECKOUT / top).rglob("*") if path.suffix in SOURCES]
+    assert len(found) > 100
+    assert {path for path in found if len(path.read_text().splitlines()) > MOST_LINES} == set()
 
 
 def test_each_module_is_in_a_room() -> None:

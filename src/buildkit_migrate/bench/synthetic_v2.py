@@ -12,9 +12,8 @@ snapshots, empty, and the blobs, of the right size and nothing but zeros.
 from __future__ import annotations
 
 import argparse
-import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,18 +23,14 @@ from buildkit_migrate.bench.parts import (
     COMMITTED,
     SHAPES,
     START,
-    digests,
-    identities,
     in_order,
     nested,
     stored_time,
     svarint,
-    text_time,
-    tree,
     uvarint,
     write,
 )
-from buildkit_migrate.chain import chain_ids
+from buildkit_migrate.bench.world_v2 import World, blob_size, log_size, make_world, snapshot_size
 
 __all__ = ["DATABASES", "WORKER", "Stats", "generate"]
 
@@ -48,13 +43,7 @@ DATABASES: Final = (
     "history.db",
 )
 
-MUTABLE_SHARE: Final = 0.2
-PAIR_SHARE: Final = 0.15
-MERGE_SHARE: Final = 0.03
-DIFF_SHARE: Final = 0.02
-BLOB_SHARE: Final = 0.85  # of layers whose parent has one
 CONTENTHASH_SHARE: Final = 0.07
-RECORDS_OF_A_BUILD: Final = 100
 
 _GZIP: Final = b"application/vnd.oci.image.layer.v1.tar+gzip"
 
@@ -77,54 +66,9 @@ class Stats:
     size: int
 
 
-@dataclass
-class World:
-    """A cache before it is written. Records are layers, mutables, pairs, merges and diffs, in this order; the
-    i-th pair belongs to the i-th mutable one.
-
-    ``parents``: -1 for none. ``snapshots``: the records with one of their own, in the order of their numbers.
-    """
-
-    layers: range
-    mutable: range
-    pairs: range
-    merges: range
-    diffs: range
-    ids: list[bytes]
-    parents: list[int]
-    blobs: dict[int, bytes]
-    diff_ids: dict[int, bytes]
-    chains: dict[int, tuple[bytes, bytes]]
-    nanoseconds: list[int]
-    worker: bytes
-    keys: list[bytes]
-    builds: list[bytes]
-    logs: list[bytes]
-    rnd: random.Random
-    several: dict[int, list[int]] = field(default_factory=dict)
-    """Parents of merges, and (lower, upper) of diffs."""
-    snapshots: list[int] = field(default_factory=list)
-    number: dict[int, int] = field(default_factory=dict)
-    """Number of the snapshot's directory."""
-
-    def name(self, i: int) -> bytes:
-        """The snapshotter's name of the snapshot. Preparing and committing took a number each."""
-        return b"buildkit/%d/%b" % (2 * self.number[i], self.ids[i])
-
-    def time(self, i: int) -> bytes:
-        return stored_time(i, self.nanoseconds[i])
-
-    def text(self, i: int) -> bytes:
-        return text_time(i, self.nanoseconds[i])
-
-    def base(self, i: int) -> int:
-        """The record whose snapshot is the parent of this record's snapshot."""
-        return self.several[i][0] if i in self.merges else self.parents[i] if i not in self.diffs else -1
-
-
 def generate(path: Path, records: int, shape: str = "forest", seed: int = 1, *, files: bool = False) -> Stats:
     """Writes a root at ``path``, which must not exist yet. Raises ValueError for an unknown shape."""
-    world = _world(shape, records, seed)
+    world = make_world(shape, records, seed)
     (path / WORKER / "snapshots" / "snapshots").mkdir(parents=True)
     (path / WORKER / "content" / "ingest").mkdir(parents=True)
     (path / WORKER / "workerid").write_bytes(world.worker)
@@ -155,67 +99,6 @@ def generate(path: Path, records: int, shape: str = "forest", seed: int = 1, *, 
         builds=len(world.builds),
         size=sum(sizes),
     )
-
-
-def _world(shape: str, records: int, seed: int) -> World:
-    if shape not in SHAPES:
-        raise ValueError(f"no such shape: {shape}")
-    rnd = random.Random(f"v2 {shape} {records} {seed}")
-    sizes = [int(records * share) for share in (MUTABLE_SHARE, PAIR_SHARE, MERGE_SHARE, DIFF_SHARE)]
-    ranges = []
-    at = 0
-    for size in (records - sum(sizes), *sizes):
-        ranges.append(range(at, at + size))
-        at += size
-    layers, mutable, pairs, merges, diffs = ranges
-    parents, _ = tree(shape, len(layers), rnd)
-    parents += [rnd.randrange(len(layers)) if rnd.random() < 0.7 else -1 for _ in mutable]
-    parents += [parents[mutable[i]] for i in range(len(pairs))]
-    parents += [-1] * (len(merges) + len(diffs))
-    fresh = digests(2 * len(layers), rnd)
-    blobs, diff_ids = {}, {}
-    for i in layers:
-        if (parents[i] < 0 or parents[i] in blobs) and rnd.random() < BLOB_SHARE:
-            blobs[i], diff_ids[i] = next(fresh), next(fresh)
-    empty = b""
-    chains = chain_ids(
-        parents[: len(layers)],
-        [diff_ids.get(i, empty) for i in layers],
-        [blobs.get(i, empty) for i in layers],
-    )
-    world = World(
-        layers,
-        mutable,
-        pairs,
-        merges,
-        diffs,
-        identities(records, rnd),
-        parents,
-        blobs,
-        diff_ids,
-        {i: chains[i] for i in blobs},
-        # The last digit is never 0, as Go would drop it from a time's text.
-        [10 * rnd.randrange(99_999_999) + 3 for _ in range(records)],
-        identities(1, rnd)[0],
-        identities(len(layers), rnd),
-        identities(records // RECORDS_OF_A_BUILD, rnd),
-        list(digests(records // RECORDS_OF_A_BUILD, rnd)),
-        rnd,
-    )
-    for i in (*merges, *diffs):
-        world.several[i] = rnd.sample(layers, 2 if i in diffs else rnd.randint(2, 4))
-    used = [i for i in (*merges, *diffs) if i % 2]
-    world.snapshots = [*layers, *mutable, *used]
-    world.number = {i: place for place, i in enumerate(world.snapshots, 1)}
-    return world
-
-
-def _size(i: int) -> int:
-    return 4096 * (1 + i * 7919 % 25_001)
-
-
-def _blob_size(i: int) -> int:
-    return 91 + i * 7919 % 33_000_001
 
 
 def _value(value: bytes) -> bytes:
@@ -276,7 +159,7 @@ def _values(world: World, i: int) -> Iterator[tuple[bytes, bytes]]:
     yield b"cache.createdAt", b'{"value":%d}' % created
     yield b"cache.lastUsedAt", b'{"value":%d}' % (created + 1_000_003 * (i % 86_400))
     yield b"cache.usageCount", b'{"value":%d}' % (1 + i % 7)
-    yield b"snapshot.size", b'{"value":%d}' % _size(i)
+    yield b"snapshot.size", b'{"value":%d}' % snapshot_size(i)
     if world.parents[i] >= 0:
         yield b"cache.parent", _value(world.ids[world.parents[i]])
     if i not in world.mutable or i in _alone(world):
@@ -311,7 +194,7 @@ def _values(world: World, i: int) -> Iterator[tuple[bytes, bytes]]:
     if i in world.blobs:
         chain, blob_chain = world.chains[i]
         yield b"cache.blob", _value(world.blobs[i])
-        yield b"cache.blobsize", b'{"value":%d}' % _blob_size(i)
+        yield b"cache.blobsize", b'{"value":%d}' % blob_size(i)
         yield b"cache.diffID", _value(world.diff_ids[i])
         yield b"cache.mediatype", _value(_GZIP)
         yield b"cache.chainID", _indexed(chain, b"chainid:" + chain)
@@ -354,7 +237,7 @@ def _blobs(builder: Builder, world: World) -> None:
         put(b"containerd.io/gc.ref.content.blob-" + digest, digest)
         put(b"containerd.io/uncompressed", world.diff_ids[i])
         close_bucket()
-        put(b"size", svarint(_blob_size(i)))
+        put(b"size", svarint(blob_size(i)))
         put(b"updatedat", made)
         close_bucket()
 
@@ -408,7 +291,7 @@ def _snapshots(builder: Builder, world: World) -> None:
         if i in world.merges:
             open_bucket(b"labels")
             put(b"buildkit.mergeUsageInodes", b"2")
-            put(b"buildkit.mergeUsageSize", b"%d" % _size(i))
+            put(b"buildkit.mergeUsageSize", b"%d" % snapshot_size(i))
             close_bucket()
         put(b"name", world.name(i))
         if world.base(i) >= 0:
@@ -423,7 +306,7 @@ def _history_of_containerd(builder: Builder, world: World) -> None:
         for digest, i in sorted((digest, i) for i, digest in enumerate(world.logs)):
             with nested(builder, digest) as put:
                 put(b"createdat", made[i])
-                put(b"size", svarint(_log_size(i)))
+                put(b"size", svarint(log_size(i)))
                 put(b"updatedat", made[i])
     with nested(builder, b"leases"):
         for i in in_order(world.builds, range(len(world.builds))):
@@ -431,10 +314,6 @@ def _history_of_containerd(builder: Builder, world: World) -> None:
                 with nested(builder, b"content") as put_resource:
                     put_resource(world.logs[i], b"")
                 put(b"createdat", made[i])
-
-
-def _log_size(i: int) -> int:
-    return 500 + i % 9000
 
 
 # --- snapshots/metadata.db: spec containerd-metadata-db, section 4
@@ -464,7 +343,7 @@ def _snapshotter(builder: Builder, world: World) -> None:
                 if world.base(i) >= 0:
                     put(b"parent", names[world.base(i)])
                 if i not in world.mutable:
-                    put(b"size", svarint(_size(i)))
+                    put(b"size", svarint(snapshot_size(i)))
                 put(b"updatedat", made)
                 builder.close_bucket()
 
@@ -520,7 +399,7 @@ def _history(builder: Builder, world: World) -> None:
                 ref=world.builds[i],
                 created_at=messages.Timestamp(seconds=START + i),
                 completed_at=messages.Timestamp(seconds=START + i + 1),
-                logs=messages.Descriptor(digest=world.logs[i], size=_log_size(i)),
+                logs=messages.Descriptor(digest=world.logs[i], size=log_size(i)),
                 generation=1,
             )
             put(world.builds[i], record.SerializeToString(deterministic=True))
@@ -539,8 +418,8 @@ def _files(worker: Path, world: World) -> None:
             (directory / "work").mkdir()
     blobs = worker / "content" / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    sizes = {blob: _blob_size(i) for i, blob in world.blobs.items()}
-    sizes |= {digest: _log_size(i) for i, digest in enumerate(world.logs)}
+    sizes = {blob: blob_size(i) for i, blob in world.blobs.items()}
+    sizes |= {digest: log_size(i) for i, digest in enumerate(world.logs)}
     for digest, size in sizes.items():
         with (blobs / digest.decode().removeprefix("sha256:")).open("xb") as file:
             file.truncate(size)
