@@ -11,6 +11,8 @@ from bolt_reader cimport (
     BKM_NO_FREELIST,
     BKM_NO_MEMORY,
     BKM_NO_PAGE,
+    BKM_TOO_SHORT,
+    BKM_TRUNCATED,
     bkm_bolt,
     bkm_bolt_close,
     bkm_bolt_open,
@@ -49,8 +51,19 @@ cdef extern from "bolt/scan.h" nogil:
     void bkm_table_free(bkm_table *table)
 
 cdef extern from "bolt/check.h" nogil:
-    ctypedef c_bool (*bkm_report)(void *context, uint64_t page, const char *text)
-    bint bkm_check(bkm_bolt *bolt, bkm_report report, void *context)
+    ctypedef int bkm_part
+    bkm_part BKM_IN_META
+    bkm_part BKM_IN_FREELIST
+    bkm_part BKM_IN_TREE
+    bkm_part BKM_USED_AND_FREE
+    bkm_part BKM_LEAKED
+    enum:
+        BKM_PARTS
+    ctypedef struct bkm_counts:
+        uint64_t *findings
+        uint64_t used
+    ctypedef c_bool (*bkm_report)(void *context, bkm_part part, uint64_t page, const char *text)
+    bint bkm_check(bkm_bolt *bolt, bkm_report report, void *context, bkm_counts *counts)
 
 
 @cython.final
@@ -340,33 +353,47 @@ cdef class _Findings:
     def __cinit__(self):
         self.found = []
 
-    cdef bint add(self, uint64_t page, const char *text):
+    cdef bint add(self, int part, uint64_t page, const char *text):
         try:
-            self.found.append((-1 if page == BKM_NO_PAGE else page, text.decode()))
+            self.found.append((part, -1 if page == BKM_NO_PAGE else page, text.decode()))
         except BaseException as error:
             self.error = error
             return False
         return True
 
 
-cdef c_bool collect(void *context, uint64_t page, const char *text) noexcept nogil:
+cdef c_bool collect(void *context, bkm_part part, uint64_t page, const char *text) noexcept nogil:
     with gil:
-        return (<_Findings>context).add(page, text)
+        return (<_Findings>context).add(part, page, text)
 
 
 def check(Reader reader not None):
-    """Returns every broken rule as (page number or -1, text); empty if the file is sound.
+    """Every broken rule as (page number or -1, text); empty if the file is sound. Runs without the GIL."""
+    return [(page, text) for _, page, text in count_check(reader)[0]]
 
-    Releases the GIL.
-    """
+
+def count_check(Reader reader not None):
+    """What `check` finds as (part, page number or -1, text), how much of each part, and pages in use."""
     cdef _Findings findings = _Findings()
+    cdef bkm_counts counts
     cdef bint ok
+    cdef size_t part
     reader.enter()
     try:
         with nogil:
-            ok = bkm_check(&reader.bolt, collect, <void *>findings)
+            ok = bkm_check(&reader.bolt, collect, <void *>findings, &counts)
         if not ok:
             raise reader.failure() if findings.error is None else findings.error
     finally:
         reader.leave()
-    return findings.found
+    return findings.found, [counts.findings[part] for part in range(BKM_PARTS)], counts.used
+
+
+IN_META = BKM_IN_META
+IN_FREE_LIST = BKM_IN_FREELIST
+IN_TREE = BKM_IN_TREE
+USED_AND_FREE = BKM_USED_AND_FREE
+LEAKED = BKM_LEAKED
+
+TOO_SHORT = bkm_rule_text(BKM_TOO_SHORT).decode()
+TRUNCATED = bkm_rule_text(BKM_TRUNCATED).decode()

@@ -13,6 +13,8 @@ cdef extern from "bolt/reader.h" nogil:
     bkm_rule BKM_OK
     bkm_rule BKM_NO_MEMORY
     bkm_rule BKM_INTERRUPTED
+    bkm_rule BKM_TOO_SHORT
+    bkm_rule BKM_TRUNCATED
     const uint64_t BKM_NO_PAGE
     const uint64_t BKM_NO_FREELIST
 

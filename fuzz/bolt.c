@@ -5,9 +5,10 @@
 
 #define NAME(text) {(const uint8_t *)(text), sizeof(text) - 1}
 
-static bool count_finding(void *context, uint64_t page, const char *text)
+static bool count_finding(void *context, bkm_part part, uint64_t page, const char *text)
 {
     BKM_DEMAND(text[0]);
+    (void)part;
     (void)page;
     ++*(size_t *)context;
     return true;
@@ -95,10 +96,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         bkm_fuzz_demand_error(&bolt);
     } else {
         size_t findings = 0;
+        bkm_counts counts;
         uint64_t walked = 0;
         bkm_bucket root = bkm_root_bucket(&bolt);
         uint8_t *visited = bkm_bolt_bitmap(&bolt);
-        BKM_DEMAND(visited && bkm_check(&bolt, count_finding, &findings));
+        BKM_DEMAND(visited && bkm_check(&bolt, count_finding, &findings, &counts));
         bool walkable = walk(&bolt, &root, visited, 0, &walked);
         free(visited);
         BKM_DEMAND(walked <= 2 * (uint64_t)size); /* what is in an inline bucket is a value, too */

@@ -63,9 +63,10 @@ static bool write_image(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_
     return ok;
 }
 
-static bool no_finding(void *context, uint64_t page, const char *text)
+static bool no_finding(void *context, bkm_part part, uint64_t page, const char *text)
 {
     (void)context;
+    (void)part;
     fprintf(stderr, "what was written is not sound: page %lld: %s\n", (long long)page, text);
     abort();
 }
@@ -78,12 +79,13 @@ bool bkm_fuzz_rewrite(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_re
 
     bkm_bolt again;
     bkm_image copy;
+    bkm_counts counts;
     bkm_rewrite_result copied;
     bkm_build_status copy_built;
     bkm_edits nothing = bkm_fuzz_one_chunk(NULL, 0);
     BKM_DEMAND(bkm_bolt_open(&again, image->data, image->size));
     BKM_DEMAND(again.high_water * again.page_size == image->size && again.other_meta == BKM_OK);
-    BKM_DEMAND(bkm_check(&again, no_finding, NULL));
+    BKM_DEMAND(bkm_check(&again, no_finding, NULL, &counts));
     BKM_DEMAND(write_image(&again, &nothing, &copy, &copied, &copy_built));
     BKM_DEMAND(copied.changes == 0);
     BKM_DEMAND(copy.size == image->size && memcmp(copy.data, image->data, copy.size) == 0);

@@ -13,6 +13,7 @@ typedef struct {
     uint8_t *free;         /* bitmap: pages listed as free */
     bkm_report report;
     void *context;
+    bkm_counts *counts;
     uint32_t findings;
     bool stopped;
 } checker;
@@ -23,15 +24,16 @@ typedef struct {
     int nesting;
 } tree;
 
-static void found(checker *c, uint64_t page, const char *text)
+static void found(checker *c, bkm_part part, uint64_t page, const char *text)
 {
+    c->counts->findings[part]++;
     if (c->stopped || c->findings > MOST_FINDINGS)
         return;
     if (c->findings++ == MOST_FINDINGS) {
         page = BKM_NO_PAGE;
         text = "more findings are left out";
     }
-    c->stopped = !c->report(c->context, page, text);
+    c->stopped = !c->report(c->context, part, page, text);
 }
 
 /* Reports the rule that the reader found broken; an interrupt is not one. */
@@ -39,7 +41,7 @@ static void found_by_reader(checker *c, uint64_t page)
 {
     if (c->bolt->rule == BKM_INTERRUPTED)
         c->stopped = true;
-    found(c, page, bkm_rule_text(c->bolt->rule));
+    found(c, BKM_IN_TREE, page, bkm_rule_text(c->bolt->rule));
 }
 
 static bool test_and_set(uint8_t *bitmap, uint64_t page)
@@ -51,11 +53,11 @@ static bool test_and_set(uint8_t *bitmap, uint64_t page)
 
 /* Marks pages as used. Stops at the first page in use already, so that all calls together are linear in
  * the file's size. */
-static bool use_pages(checker *c, uint64_t id, uint64_t pages)
+static bool use_pages(checker *c, bkm_part part, uint64_t id, uint64_t pages)
 {
     for (uint64_t page = id; page < id + pages; page++)
         if (test_and_set(c->used, page)) {
-            found(c, page, bkm_rule_text(BKM_PAGE_VISITED_TWICE));
+            found(c, part, page, bkm_rule_text(BKM_PAGE_VISITED_TWICE));
             return false;
         }
     return true;
@@ -73,7 +75,7 @@ static void check_nested(checker *c, const bkm_page *page, int nesting)
         if (!bkm_bucket_decode(c->bolt, item.value, page->id, &bucket))
             found_by_reader(c, page->id);
         else if (nesting == BKM_MAX_NESTING)
-            found(c, page->id, bkm_rule_text(BKM_NESTED_TOO_DEEP));
+            found(c, BKM_IN_TREE, page->id, bkm_rule_text(BKM_NESTED_TOO_DEEP));
         else if (bucket.root)
             check_bucket(c, &bucket, nesting + 1);
     }
@@ -85,41 +87,41 @@ static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key
 {
     bkm_page page;
     /* Marked as used before it is checked, so that even a damaged page is checked only once. */
-    if (id < c->bolt->high_water && !use_pages(c, id, 1))
+    if (id < c->bolt->high_water && !use_pages(c, BKM_IN_TREE, id, 1))
         return;
     if (!bkm_page_at(c->bolt, id, &page)) {
         found_by_reader(c, id);
         return;
     }
-    if (!use_pages(c, id + 1, bkm_run_pages(page.data) - 1))
+    if (!use_pages(c, BKM_IN_TREE, id + 1, bkm_run_pages(page.data) - 1))
         return;
     if (depth == BKM_MAX_TREE_DEPTH) {
-        found(c, id, bkm_rule_text(BKM_TREE_TOO_DEEP));
+        found(c, BKM_IN_TREE, id, bkm_rule_text(BKM_TREE_TOO_DEEP));
         return;
     }
     if (page.count > BKM_MAX_ELEMENTS)
-        found(c, id, "more elements than bbolt can handle");
+        found(c, BKM_IN_TREE, id, "more elements than bbolt can handle");
     if (page.count) {
         bkm_span first = page.leaf ? bkm_leaf_item(&page, 0).key : bkm_branch_key(&page, 0);
         bkm_span last = page.leaf ? bkm_leaf_item(&page, page.count - 1).key : bkm_branch_key(&page, page.count - 1);
         if (key.data && bkm_span_compare(first, key) != 0)
-            found(c, id,
+            found(c, BKM_IN_TREE, id,
                   bkm_span_compare(first, key) < 0 ? bkm_rule_text(BKM_KEY_ORDER)
                                                    : "branch key differs from the first key of its child");
         if (bound.data && bkm_span_compare(last, bound) >= 0)
-            found(c, id, bkm_rule_text(BKM_KEY_ORDER));
+            found(c, BKM_IN_TREE, id, bkm_rule_text(BKM_KEY_ORDER));
     } else if (key.data) {
-        found(c, id, bkm_rule_text(BKM_EMPTY_LEAF));
+        found(c, BKM_IN_TREE, id, bkm_rule_text(BKM_EMPTY_LEAF));
     }
     if (page.leaf) {
         if (t->leaf_depth && t->leaf_depth != depth + 1)
-            found(c, id, bkm_rule_text(BKM_UNEVEN_DEPTH));
+            found(c, BKM_IN_TREE, id, bkm_rule_text(BKM_UNEVEN_DEPTH));
         t->leaf_depth = depth + 1;
         check_nested(c, &page, t->nesting);
         return;
     }
     if (page.count < 2)
-        found(c, id, "branch page with a single child");
+        found(c, BKM_IN_TREE, id, "branch page with a single child");
     for (uint32_t i = 0; i < page.count && !c->stopped; i++)
         check_tree(c, t, bkm_branch_child(&page, i), depth + 1, bkm_branch_key(&page, i),
                    i + 1 < page.count ? bkm_branch_key(&page, i + 1) : bound);
@@ -136,9 +138,9 @@ static void check_metas(checker *c)
     for (uint64_t id = 0; id < 2; id++) {
         const uint8_t *page = c->bolt->data + id * c->bolt->page_size;
         if (bkm_load64(page) != id)
-            found(c, id, bkm_rule_text(BKM_WRONG_PAGE_ID));
+            found(c, BKM_IN_META, id, bkm_rule_text(BKM_WRONG_PAGE_ID));
         if (bkm_load16(page + 8) != BKM_PAGE_META)
-            found(c, id, bkm_rule_text(BKM_WRONG_PAGE_FLAGS));
+            found(c, BKM_IN_META, id, bkm_rule_text(BKM_WRONG_PAGE_FLAGS));
     }
 }
 
@@ -148,17 +150,17 @@ static void check_freelist(checker *c)
     uint64_t list = bolt->freelist;
     const uint8_t *page = bolt->data + list * bolt->page_size;
     if (bkm_load64(page) != list)
-        found(c, list, bkm_rule_text(BKM_WRONG_PAGE_ID));
+        found(c, BKM_IN_FREELIST, list, bkm_rule_text(BKM_WRONG_PAGE_ID));
     if (bkm_load16(page + 8) != BKM_PAGE_FREELIST) {
-        found(c, list, bkm_rule_text(BKM_WRONG_PAGE_FLAGS));
+        found(c, BKM_IN_FREELIST, list, bkm_rule_text(BKM_WRONG_PAGE_FLAGS));
         return;
     }
     uint64_t pages = bkm_run_pages(page);
     if (pages > bolt->high_water - list) {
-        found(c, list, bkm_rule_text(BKM_PAGE_OUT_OF_FILE));
+        found(c, BKM_IN_FREELIST, list, bkm_rule_text(BKM_PAGE_OUT_OF_FILE));
         return;
     }
-    use_pages(c, list, pages);
+    use_pages(c, BKM_IN_FREELIST, list, pages);
     uint64_t room = (pages * bolt->page_size - BKM_PAGE_HEADER) / 8;
     uint64_t count = bkm_load16(page + 10), first = 0;
     if (count == BKM_LONG_FREELIST) {
@@ -166,15 +168,15 @@ static void check_freelist(checker *c)
         first = 1;
     }
     if (count > room - first) {
-        found(c, list, bkm_rule_text(BKM_FREELIST_OVERRUN));
+        found(c, BKM_IN_FREELIST, list, bkm_rule_text(BKM_FREELIST_OVERRUN));
         return;
     }
     for (uint64_t i = first; i < first + count; i++) {
         uint64_t id = bkm_load64(page + BKM_PAGE_HEADER + i * 8);
         if (id < 2 || id >= bolt->high_water)
-            found(c, list, bkm_rule_text(BKM_FREELIST_BAD_ID));
+            found(c, BKM_IN_FREELIST, list, bkm_rule_text(BKM_FREELIST_BAD_ID));
         else if (test_and_set(c->free, id))
-            found(c, id, "named twice by the free list");
+            found(c, BKM_IN_FREELIST, id, "named twice by the free list");
     }
 }
 
@@ -183,17 +185,19 @@ static void check_accounts(checker *c)
     for (uint64_t id = 2; id < c->bolt->high_water; id++) {
         bool used = bkm_bits_have(c->used, id);
         bool is_free = bkm_bits_have(c->free, id);
+        c->counts->used += used;
         if (used && is_free)
-            found(c, id, "in use and named by the free list");
+            found(c, BKM_USED_AND_FREE, id, "in use and named by the free list");
         /* If no free list is stored, bbolt derives it, so no page can be leaked. */
         if (!used && !is_free && c->bolt->freelist != BKM_NO_FREELIST)
-            found(c, id, "neither in use nor free");
+            found(c, BKM_LEAKED, id, "neither in use nor free");
     }
 }
 
-bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context)
+bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context, bkm_counts *counts)
 {
-    checker c = {.bolt = bolt, .report = report, .context = context};
+    checker c = {.bolt = bolt, .report = report, .context = context, .counts = counts};
+    *counts = (bkm_counts){.used = 0};
     c.used = bkm_bolt_bitmap(bolt);
     c.free = bkm_bolt_bitmap(bolt);
     bool ok = c.used && c.free;

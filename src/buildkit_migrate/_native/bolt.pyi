@@ -1,5 +1,5 @@
 from collections.abc import Iterator, Sequence
-from typing import final
+from typing import Final, final
 
 from buildkit_migrate._native.guard import Guarded
 
@@ -74,3 +74,21 @@ def check(reader: Reader) -> list[tuple[int, str]]:
 
     Releases the GIL.
     """
+
+IN_META: Final[int]
+IN_FREE_LIST: Final[int]
+"""The list itself: the trees may be whole."""
+IN_TREE: Final[int]
+USED_AND_FREE: Final[int]
+"""A page that is in use and named by the list."""
+LEAKED: Final[int]
+"""A page that nothing names."""
+
+def count_check(reader: Reader) -> tuple[list[tuple[int, int, str]], list[int], int]:
+    """What `check` finds, each with what it is about (IN_META and so on); how many findings there are about
+    each of these, with those left out; pages that trees and the free list use.
+    """
+
+TOO_SHORT: Final[str]
+TRUNCATED: Final[str]
+"""Values of `CorruptDatabaseError.rule`: this can't be a database; it ends before its pages in use do."""

@@ -15,7 +15,6 @@ from typing import Any, Final
 from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.maintenance import table
 from buildkit_migrate.maintenance.available import unavailable, unavailable_in_worker
-from buildkit_migrate.maintenance.facts import Facts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, RootRule, WorkerRule, number_of
 from buildkit_migrate.maintenance.rules import files
@@ -134,10 +133,9 @@ def check_stores(
         if store.fault is Fault.UNREADABLE and store.error is not None:
             raise store.error
     run = _Run(stores.root.path, rules)
-    looked_at = files.check_files(stores, tell)
+    looked_at = files.look_at_files(stores, tell)
     run.add(files.NUMBERS, looked_at.findings)
-    facts = Facts(stores, frozenset(looked_at.unusable))
-    for worker in facts.workers:
+    for worker in looked_at.facts.workers:
         missing = unavailable_in_worker(worker.stores, looked_at.unusable)
         for worker_rule in WORKER_RULES:
             if run.can(worker_rule.numbers, worker_rule.needs, missing, worker.stores.path):
@@ -147,7 +145,7 @@ def check_stores(
     for root_rule in ROOT_RULES:
         if run.can(root_rule.numbers, root_rule.needs, missing, stores.root.state):
             tell(f"checking {stores.root.state}: {', '.join(root_rule.numbers)}")
-            run.add(root_rule.numbers, root_rule.find(facts))
+            run.add(root_rule.numbers, root_rule.find(looked_at.facts))
     return run.result(looked_at.unsound, lambda finding: not severities or finding.severity in severities)
 
 

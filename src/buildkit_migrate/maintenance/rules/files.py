@@ -1,34 +1,175 @@
-"""Rules about files as such: pages, sizes, free lists, what is missing (C1 to C7)."""
+"""Rules about the files of a root: damaged, missing, or not migrated (C1 to C5, C7)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.maintenance.finding import Finding
+from buildkit_migrate.bolt import Database
+from buildkit_migrate.errors import CorruptDatabaseError, Error
+from buildkit_migrate.files.errors import exists
+from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
+from buildkit_migrate.maintenance.finding import Finding, Severity
+from buildkit_migrate.maintenance.rules import pages
+from buildkit_migrate.maintenance.rules.pages import Role, check_pages
 from buildkit_migrate.model import Progress
-from buildkit_migrate.workspace.stores import Store, Stores
+from buildkit_migrate.schema.columns import starting_with
+from buildkit_migrate.schema.records import Records
+from buildkit_migrate.schema.snapshots import Backend
+from buildkit_migrate.values import keys
+from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, OCI_WORKER
+from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores
 
-__all__ = ["NUMBERS", "FilesLookedAt", "check_files"]
+__all__ = ["NUMBERS", "FilesLookedAt", "look_at_files"]
 
-NUMBERS: Final = ("C1", "C2", "C3", "C4", "C5", "C7")
+NUMBERS: Final = (*pages.NUMBERS, "C2", "C7")
 """C6, that nobody holds a lock, is tested when the stores are opened."""
+
+_WITH_DATABASE: Final = (b"overlayfs", b"native", b"fuse-overlayfs", b"stargz")
+"""Snapshotters of which BuildKit's own one has its database below the worker's directory."""
+
+_LOST: Final = {Fault.MISSING: "is missing", Fault.EMPTY: "has 0 bytes"}
 
 
 @dataclass(frozen=True)
 class FilesLookedAt:
     """``unusable``: stores that no rule may look into, and what is wrong with each, as in "is damaged".
 
-    ``unsound``: the paths of those whose pages or free lists are damaged.
+    ``unsound``: the paths of those whose pages or free lists are damaged. ``facts``: views over the others.
     """
 
     findings: tuple[Finding, ...]
     unusable: Mapping[Store, str]
     unsound: tuple[Path, ...]
+    facts: Facts
 
 
-def check_files(stores: Stores, progress: Progress) -> FilesLookedAt:
-    """Looks at every page of every store."""
-    return FilesLookedAt((), {}, ())
+def look_at_files(stores: Stores, progress: Progress) -> FilesLookedAt:
+    """Looks at every page of every store. Raises StorageError."""
+    findings: list[Finding] = []
+    unusable: dict[Store, str] = {}
+    unsound = []
+    for store in stores.all:
+        if store.path is not None and store.fault is not Fault.MISSING:
+            progress(f"checking the pages of {store.path}")
+        looked_at = check_pages(store, _role(store, stores))
+        findings += looked_at.findings
+        if looked_at.damage and store.path is not None:
+            unsound.append(store.path)
+        if not looked_at.usable:
+            unusable[store] = looked_at.damage
+    facts = Facts(stores, frozenset(unusable))
+    for finding, store, what in (*_not_migrated(stores), *_lost(facts)):
+        if store in unusable:
+            continue
+        unusable[store] = what
+        findings += [finding] if finding is not None else []
+    if unusable.keys() != facts.unsound:
+        facts = Facts(stores, frozenset(unusable))
+    return FilesLookedAt(tuple(findings), unusable, tuple(unsound), facts)
+
+
+def _role(store: Store, stores: Stores) -> Role:
+    in_docker = any(worker.kind == DOCKER_BUILDER for worker in stores.workers)
+    if store is stores.cache or (store in stores.histories and not in_docker):
+        return Role.MOVED_ASIDE
+    of_snapshotter = any(store is worker.snapshots and worker.kind == OCI_WORKER for worker in stores.workers)
+    return Role.SNAPSHOTTERS if of_snapshotter else Role.NEEDED
+
+
+Lost = tuple[Finding | None, Store, str]
+"""A finding if there is one; the store that can't be used, and what is wrong with it."""
+
+
+def _not_migrated(stores: Stores) -> Iterator[Lost]:
+    """C7."""
+    for worker in stores.workers:
+        v1 = worker.path / "metadata.db"
+        if worker.records.fault is Fault.MISSING and exists(v1):
+            message, repair = "it was not migrated: there is no metadata_v2.db", None
+            if _is_v2(v1):
+                message = "it is a v2 store under the name of a v1 store"
+                repair = "`repair` does nothing: give it its name metadata_v2.db back."
+            yield Finding("C7", Severity.START, v1, "", message, repair=repair), worker.records, "is missing"
+
+
+def _is_v2(path: Path) -> bool:
+    """Whether any record has a key that v1 does not know."""
+    try:
+        with Database.open(path) as database:
+            records = Records(database.root)
+            return any(records.has(key) for key in (keys.SNAPSHOT, keys.COMMITTED))
+    except Error as error:
+        if not isinstance(error, CorruptDatabaseError):
+            raise
+        return False
+
+
+def _lost(facts: Facts) -> Iterator[Lost]:
+    """C2: missing, empty, or made anew, beside stores that have what belongs to it."""
+    for worker in facts.workers:
+        yield from _lost_of_worker(worker)
+    stores = facts.stores
+    records = sum(len(worker.records or ()) for worker in facts.workers)
+    if records and stores.root.path == stores.root.state and (why := _fault(stores.cache)):
+        yield _is_lost(stores.cache, why, f"{records} records")
+    builds = sum(_builds(worker) for worker in facts.workers)
+    if builds and all(map(_fault, stores.histories)):
+        store = stores.histories[0]
+        yield _is_lost(store, _fault(store), f"leases of {builds} builds")
+
+
+def _lost_of_worker(facts: WorkerFacts) -> Iterator[Lost]:
+    worker = facts.stores
+    records = len(facts.records or ())
+    known, own = len(facts.snapshots or ()), _named(facts.backend, worker.namespace)
+    namespace = facts.namespace
+    has_own_containerd = worker.kind != CONTAINERD_WORKER
+    held = 0 if namespace is None else len(namespace.leases) + len(namespace.blobs)
+
+    if why := _fault(worker.records):
+        beside = max(known, own)
+        if beside or (held and has_own_containerd):
+            yield _is_lost(worker.records, why, f"{beside} snapshots and {held} leases and blobs")
+    if why := _fault(worker.containerd):
+        if records or own:
+            yield _is_lost(worker.containerd, why, f"{records} records and {own} snapshots")
+    elif namespace is not None and records and not held and not known:
+        # With a containerd of somebody else's it is more likely that this is not the namespace.
+        name = worker.namespace.decode(errors="backslashreplace")
+        why = f"has nothing in its namespace {name}"
+        yield _is_lost(worker.containerd, why, f"{records} records", found=has_own_containerd)
+    why = _fault(worker.snapshots) or ("has no snapshots" if facts.backend is not None and not own else "")
+    if why and (known or (records and facts.snapshots is None)):
+        has_one = worker.kind == DOCKER_BUILDER or worker.snapshotter in _WITH_DATABASE
+        yield _is_lost(worker.snapshots, why, f"{known} snapshots and {records} records", found=has_one)
+
+
+def _fault(store: Store) -> str:
+    return _LOST.get(store.fault, "") if store.fault is not None else ""
+
+
+def _named(backend: Backend | None, namespace: bytes) -> int:
+    """How many snapshots of the snapshotter are of a namespace."""
+    return 0 if backend is None else len(starting_with(backend.names, namespace + b"/"))
+
+
+def _is_lost(store: Store, what: str, beside: str, *, found: bool = True) -> Lost:
+    """``found``: whether that is a fault of the root."""
+    assert store.path is not None
+    finding = Finding("C2", Severity.LEAK, store.path, "", f"it {what}, beside {beside}")
+    return finding if found else None, store, what
+
+
+def _builds(worker: WorkerFacts) -> int:
+    """Leases of builds."""
+    namespaces = (worker.namespace, worker.history_namespace)
+    return sum(
+        1
+        for namespace in namespaces
+        if namespace is not None
+        for id in namespace.leases.keys
+        if id is not None and id.startswith(b"ref_")
+    )
