@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from buildkit_migrate import ensure_migrated, errors, open_store
+from buildkit_migrate.choices import ENGINES
 from buildkit_migrate.embed import _MAGICS
 from buildkit_migrate.lmdb import LMDB_MAGIC
 from buildkit_migrate.migration.report import Outcome
 from buildkit_migrate.store.engines import Engine, engine_of
 from ondisk import OnDisk
 
-HEAVY = ("grpc", "google.protobuf", "lmdb", "rich", "click", "orjson", "typing", "pathlib", "argparse")
+HEAVY = ("grpc", "google.protobuf", "lmdb", "rich", "orjson", "shtab", "typing", "pathlib", "argparse")
 
 
 def test_a_root_that_is_migrated_costs_nothing(root: OnDisk) -> None:
@@ -41,6 +43,8 @@ def test_a_root_that_is_migrated_costs_nothing(root: OnDisk) -> None:
         check=True,
     )
     modules, opened = json.loads(done.stdout)
+    assert all(importlib.util.find_spec(name) for name in HEAVY)  # what can't be there proves nothing
+    assert "buildkit_migrate.embed" in modules
     assert not set(HEAVY) & set(modules)
     assert [name for name in opened if str(root.root) in name] == [str(root.v2)]
 
@@ -120,6 +124,7 @@ def test_nobody_waits_for_a_fifo(root: OnDisk) -> None:
 
 
 def test_the_engines_are_told_apart_alike(tmp_path: Path) -> None:
+    assert set(_MAGICS) == set(ENGINES)
     for engine, magic in _MAGICS.items():
         (tmp_path / engine).write_bytes(bytes(16) + magic + bytes(2000))
         assert engine_of(tmp_path / engine) == engine

@@ -244,4 +244,5 @@ def test_copy_where_the_system_can_not_copy_by_itself(
     monkeypatch.setattr(os, "link", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.ENOSYS, "no links")))
     monkeypatch.setattr(os, "copy_file_range", some)
     keep_file(original, tmp_path / "kept")
+    assert len(asked) == 2
     assert (tmp_path / "kept").read_bytes() == data

@@ -189,9 +189,13 @@ def typed_options() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("command", "option"), typed_options())
 @pytest.mark.parametrize("value", ["x y", "abc", "-1", "nan", "inf", "1e400", "\udcff", "9" * 5000, ""])
 def test_options_say_what_they_take(command: str, option: str, value: str) -> None:
+    is_number = option in ("--timeout", "--connect-timeout", "--concurrency", "--records")
     try:
         _make_parser().parse_args([command, f"{option}={value}"])
     except errors.Error as error:
         assert error.exit_code == 2
         assert "invalid" not in error.message  # argparse's own words: "invalid _seconds value"
         assert option in error.message
+    else:
+        assert not is_number
+        assert value != ""

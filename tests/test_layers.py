@@ -187,6 +187,12 @@ def test_no_imports_in_a_circle() -> None:
     assert circles(includes()) == []
 
 
+def test_imports_of_each_language_are_found() -> None:
+    assert "errors" in imports()["api"]
+    assert "errors" in imports()["_native.bolt"]
+    assert "bolt/reader.h" in includes()["bolt/reader.c"]
+
+
 def test_upward_imports_and_circles_are_seen() -> None:
     assert upward({"bolt.x": {"store.y"}, "store.y": {"bolt.x"}}) == ["bolt.x -> store.y"]
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}}) == [["b", "c"], ["d"]]

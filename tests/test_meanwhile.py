@@ -158,6 +158,7 @@ def test_full_volume(volume: Path, command: str, kib_left: int) -> None:
     filler = fill(volume, kib_left)
     result = ondisk.run(command, "--format", "json", str(root.root))
     assert root.v1.read_bytes() == before[root.v1]
+    assert result.returncode != 0 or command == "undo" or kib_left > 0
     if result.returncode != 0:
         check_storage_error(result)
         assert root.left_behind == []

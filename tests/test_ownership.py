@@ -178,6 +178,7 @@ def test_root_that_may_not_give_files_away(root: OnDisk) -> None:
 def test_root_that_may_not_give_files_away_but_the_group_works_with_them(root: OnDisk) -> None:
     give(root, 1000, 1000, 0o660, 0o2770)
     done = check_works(root, {"without": [CAP_CHOWN]})
+    assert len(done["notes"]) == 2
     assert all("owner is now 0, was 1000" in note for note in done["notes"])
     check_usable(DAEMON, *made(root))
 

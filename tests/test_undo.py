@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import resource
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -429,20 +430,19 @@ def test_status_and_a_migration_in_one_process(root: OnDisk) -> None:
 def test_who_reads_a_journal_sees_one_moment(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with Journal.create(path, State(v1="0", plan="0", containerd={}), Before()) as journal:
-        done = threading.Event()
 
         def write() -> None:
             for number in range(300):
                 journal.update(v1=str(number), plan=str(number))
-            done.set()
 
-        writer = threading.Thread(target=write)
-        writer.start()
-        while not done.is_set():
-            try:
-                state = read_state(path)
-            except BusyError:
-                continue
-            assert state is not None
-            assert state.v1 == state.plan
-        writer.join()
+        with ThreadPoolExecutor(1) as thread:
+            writing = thread.submit(write)
+            while not writing.done():
+                with contextlib.suppress(BusyError):
+                    state = read_state(path)
+                    assert state is not None
+                    assert state.v1 == state.plan
+            writing.result()
+    state = read_state(path)
+    assert state is not None
+    assert state.v1 == state.plan == "299"

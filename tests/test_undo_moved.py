@@ -85,6 +85,7 @@ def test_interrupted_moved_and_taken_back(call: int, root: OnDisk, tmp_path: Pat
 def test_undo_interrupted_and_moved(root: OnDisk, tmp_path: Path) -> None:
     before = databases(root)
     root.migrate_here()
+    assert {"rename", "unlink", "rmdir"} <= set(calls("undo"))
     for at, name in enumerate(calls("undo")):
         if name not in ("rename", "unlink", "rmdir"):
             continue

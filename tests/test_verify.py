@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from buildkit_migrate._native.bolt import Reader
-from buildkit_migrate._native.facts import Survey
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import BucketView
 from buildkit_migrate.migration import oracle
@@ -21,6 +20,7 @@ from buildkit_migrate.model import Kind, PlainPlan, PlainRecords, PlainState, Pl
 from buildkit_migrate.values import gojson, keys
 from dicts import edited, file_of
 from fixtures import Tree, bucket
+from plans import native_survey
 from strategies import worlds
 
 # Without shrinking, which takes minutes with these worlds.
@@ -69,13 +69,7 @@ def migrated(
     v1 = Reader(file_of(store))
     plan = Plan(
         read_records(v1),
-        Survey(
-            survey.snapshotter,
-            [(name, s.kind, s.parent, s.root_label) for name, s in survey.snapshots.items()],
-            [(digest, blob.root_label, blob.size) for digest, blob in survey.blobs.items()],
-            survey.leases.items(),
-            expiring=survey.expiring_leases,
-        ),
+        native_survey(survey),
         upstream_exact=upstream_exact,
     )
     return v1, edited(v1, plan.store_edits()), after(survey, plain_plan(plan))

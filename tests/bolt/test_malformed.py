@@ -199,7 +199,6 @@ def test_check_finds_what_bbolt_misses() -> None:
 def test_check_finds_a_free_list_that_names_live_pages() -> None:
     data = bytearray(file_of(ROWS))
     freelist = struct.unpack_from("<Q", data, 48)[0] * PAGE
-    struct.pack_into("<HIQ", data, freelist + 10, 1, 0, 2)
     struct.pack_into("<HI", data, freelist + 10, 1, 0)
     struct.pack_into("<Q", data, freelist + 16, 2)
     assert (2, "in use and named by the free list") in check(Reader(bytes(data)))

@@ -204,12 +204,16 @@ def _is_labelled_view(root: fixtures.RealRoot, name: bytes) -> bool:
 def test_collections_during_the_run_lose_nothing(live: Live, expected: Expected) -> None:
     """One collection after the other while the leases are written and the labels removed."""
 
+    collections: list[str] = []
+
     def collect(name: str, number: int) -> None:
         if name in ("Leases.AddResource", "Snapshots.Update", "Content.Update") and number % 40 == 7:
             live.daemon.collect_garbage()
+            collections.append(name)
 
     with Proxy(live.daemon.address, collect) as proxy:
         assert live.migrate("--timeout", "30", address=proxy.address).returncode == 0
+    assert set(collections) == {"Leases.AddResource", "Snapshots.Update", "Content.Update"}
     expected.check(live)
 
 
@@ -248,11 +252,18 @@ def containerd_file(records: dict[bytes, dict[bytes, bytes]]) -> bytes:
     return file_of({b"_main": records})
 
 
-def test_only_what_is_used_is_imported() -> None:
+def test_only_what_is_used_is_imported(tmp_path: Path) -> None:
     """A root that is migrated already costs no gRPC."""
-    script = "import sys, buildkit_migrate.api; print(*{'grpc', 'google.protobuf'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    root = ondisk.sample_of_containerd(tmp_path)
+    script = (
+        "import sys; from buildkit_migrate.api import migrate_root\n"
+        "(report,) = migrate_root(sys.argv[1])\n"
+        "print(report.outcome, *{'grpc', 'google.protobuf'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", script, str(root.root)]
+    root.migrate_here()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["already-migrated"]
 
 
 def test_survey_equals_the_offline_one(live: Live) -> None:

@@ -45,6 +45,7 @@ def test_killed_and_restarted(phase: str, live: Live, expected: Expected) -> Non
     with Proxy(live.daemon.address, grpc_proxy.once(phase, 60, restart)) as proxy:
         result = live.migrate("--connect-timeout", "60", address=proxy.address)
         assert (result.returncode, result.stderr) == (0, "")
+        assert proxy.calls[phase] > 60
     expected.check(live)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import _thread
 import copy
 import gc
+import importlib
 import operator
 import pickle
-import sys
+import pkgutil
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from buildkit_migrate import _native
 from buildkit_migrate._native import chain, guard
 from buildkit_migrate._native.bolt import Bucket, Column, Reader, check, scan
 from buildkit_migrate._native.building import Builder, rewrite
@@ -103,9 +105,23 @@ USES: dict[type, list[Callable[[Any], object]]] = {
 @pytest.mark.parametrize("name", MADE)
 def test_an_object_is_initialised_once(name: str) -> None:
     made = MADE[name]()
-    for arguments in ((), (None,), (FILE,), ("overlayfs", [], [], []), ([-1], [b"d"], [b"b"])):
+    of_its_class: dict[type, tuple[object, ...]] = {
+        Reader: (FILE,),
+        Bucket: (Reader(FILE),),
+        Builder: (bytearray().extend,),
+        Packer: (Reader(FILE),),
+        Records: (Reader(FILE), never),
+        Survey: ("overlayfs", [], [], []),
+        Plan: (Records(Reader(FILE), never), Survey("overlayfs", [], [], [])),
+        chain.Batch: ([-1], [b"d"], [b"b"]),
+    }
+    for arguments in ((), (None,), *of_its_class.values()):
         with pytest.raises(TypeError):
             made.__init__(*arguments)
+    if type(made) in of_its_class:
+        type(made)(*of_its_class[type(made)])
+        with pytest.raises(TypeError, match="once"):
+            made.__init__(*of_its_class[type(made)])
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -137,7 +153,10 @@ def test_no_class_is_a_base(kind: type) -> None:
 
 
 def test_every_native_class_is_in_the_table() -> None:
-    modules = [sys.modules[name] for name in sys.modules if name.startswith("buildkit_migrate._native.")]
+    modules = [
+        importlib.import_module(f"buildkit_migrate._native.{module.name}")
+        for module in pkgutil.iter_modules(_native.__path__)
+    ]
     classes = {
         value
         for module in modules

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import stores
 from buildkit_migrate.errors import BrokenRecordsError, EditConflictError
@@ -189,6 +189,7 @@ class Stores(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.model = Model(Tree())
         self.directory = tempfile.TemporaryDirectory()
         self.paths: list[Path] = []
         self.opened: list[MetadataStore] = []
@@ -255,6 +256,11 @@ class Stores(RuleBasedStateMachine):
     @rule(id=ids)
     def clear(self, id: bytes) -> None:
         self.write(lambda store: store.clear(id), lambda model: model.clear(id))
+
+    @precondition(lambda self: self.model.bucket(b"_external"))
+    @rule(data=st.data())
+    def clear_a_record_with_external_data(self, data: st.DataObject) -> None:
+        self.clear(data.draw(st.sampled_from(sorted(self.model.bucket(b"_external") or ()))))
 
     @rule(id=ids, index=st.sampled_from(INDEXES))
     def clear_index(self, id: bytes, index: bytes) -> None:
