@@ -398,7 +398,7 @@ def test_a_half_made_lock_file_is_not_left(root: OnDisk, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "fchown", refuse)
     before = ondisk.listing(root.worker)
-    with pytest.raises(Exception, match="could not use it"):
+    with pytest.raises(StorageError, match="could not use it"):
         root.migrate_here()
     assert ondisk.listing(root.worker) == before
     assert not (root.root / "buildkitd.lock").exists()

@@ -189,7 +189,7 @@ class Stores(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model(Tree())
+        self.model = Model(PlainBucket())
         self.directory = tempfile.TemporaryDirectory()
         self.paths: list[Path] = []
         self.opened: list[MetadataStore] = []
