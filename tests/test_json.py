@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import ondisk
+import v2_roots
 from buildkit_migrate.cli import _COMMANDS
 from buildkit_migrate.migration.report import COUNTS
 from ondisk import OnDisk, run
@@ -121,6 +122,20 @@ def cleanings(directory: Path) -> Iterator[Found]:
     yield document("clean", at)
 
 
+def usages(directory: Path) -> Iterator[Found]:
+    root = v2_roots.healed(directory)
+    at = str(root.root)
+    yield document("du", at, "--nonsense")
+    yield document("du", at, "--filter", "=")
+    yield document("du", str(directory / "missing"))
+    yield document("du", at)
+    yield document("du", at, "--filter", "id==none")
+    root.snapshots.unlink()
+    yield document("du", at, "--after-start")
+    root.records.write_bytes(b"garbage" * 1000)
+    yield document("du", at)
+
+
 def conversions(directory: Path) -> Iterator[Found]:
     root = ondisk.sample(directory)
     target = str(directory / "target")
@@ -141,6 +156,7 @@ COMMANDS: dict[str, Callable[[Path], Iterator[Found]]] = {
     "status": statuses,
     "undo": ways_back,
     "clean": cleanings,
+    "du": usages,
     "convert": conversions,
     "bench": benches,
 }
@@ -190,7 +206,7 @@ def test_documents_of_a_command_have_the_same_names(tmp_path: Path, command: str
                 seen[path].add(names(value))
             if value is not None:
                 kinds[path].add(kind(value))
-                if path.endswith(".records"):
+                if path.endswith(".records") and (command, path) != ("du", ".records"):
                     assert kind(value) == "number"
     assert results > 0
     assert {path: found for path, found in seen.items() if len(found) > 1} == {}

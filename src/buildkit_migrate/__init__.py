@@ -11,10 +11,20 @@ TYPE_CHECKING = False  # typing's own would have to be imported
 if TYPE_CHECKING:
     from typing import Any
 
-    from buildkit_migrate.api import check_root, clean_root, migrate_root, root_status, undo_root, verify_root
+    from buildkit_migrate.api import (
+        check_root,
+        clean_root,
+        du_root,
+        migrate_root,
+        open_usage,
+        root_status,
+        undo_root,
+        verify_root,
+    )
     from buildkit_migrate.chain import ChainIds, chain_ids
     from buildkit_migrate.embed import ensure_migrated
     from buildkit_migrate.maintenance.check import Checked
+    from buildkit_migrate.maintenance.du import DiskUsage, UsageRecord
     from buildkit_migrate.maintenance.finding import Finding, Severity
     from buildkit_migrate.migration.clean import Cleaned
     from buildkit_migrate.migration.migrate import migrate_v2
@@ -30,21 +40,25 @@ __all__ = [
     "ChainIds",
     "Checked",
     "Cleaned",
+    "DiskUsage",
     "Finding",
     "Report",
     "Severity",
     "Status",
     "Undone",
+    "UsageRecord",
     "Verification",
     "__version__",
     "chain_ids",
     "check_root",
     "clean_root",
+    "du_root",
     "ensure_migrated",
     "errors",
     "migrate_root",
     "migrate_v2",
     "open_store",
+    "open_usage",
     "root_status",
     "undo_root",
     "verify_root",
@@ -54,19 +68,23 @@ _HOMES = {
     "ChainIds": "buildkit_migrate.chain",
     "Checked": "buildkit_migrate.maintenance.check",
     "Cleaned": "buildkit_migrate.migration.clean",
+    "DiskUsage": "buildkit_migrate.maintenance.du",
     "Finding": "buildkit_migrate.maintenance.finding",
     "Report": "buildkit_migrate.migration.report",
     "Severity": "buildkit_migrate.maintenance.finding",
     "Status": "buildkit_migrate.migration.status",
     "Undone": "buildkit_migrate.migration.undo",
+    "UsageRecord": "buildkit_migrate.maintenance.du",
     "Verification": "buildkit_migrate.migration.verification",
     "chain_ids": "buildkit_migrate.chain",
     "check_root": "buildkit_migrate.api",
     "clean_root": "buildkit_migrate.api",
+    "du_root": "buildkit_migrate.api",
     "ensure_migrated": "buildkit_migrate.embed",
     "migrate_root": "buildkit_migrate.api",
     "migrate_v2": "buildkit_migrate.migration.migrate",
     "open_store": "buildkit_migrate.store.engines",
+    "open_usage": "buildkit_migrate.api",
     "root_status": "buildkit_migrate.api",
     "undo_root": "buildkit_migrate.api",
     "verify_root": "buildkit_migrate.api",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event
 from buildkit_migrate.errors import DifferencesError, Error, JournalError, StorageError
 from buildkit_migrate.files.errors import exists, is_file
 from buildkit_migrate.maintenance.check import Checked, check_stores
+from buildkit_migrate.maintenance.du import DiskUsage, usage_of
 from buildkit_migrate.maintenance.finding import Severity
 from buildkit_migrate.migration.clean import Cleaned, CleanedOutcome, faults, leftovers, remove_leftovers
 from buildkit_migrate.migration.journal import journal_path, leases_before, read_state
@@ -26,16 +27,16 @@ from buildkit_migrate.migration.status import Stage, Status, status
 from buildkit_migrate.migration.undo import Undo, Undone, UndoneOutcome, refuse_losses
 from buildkit_migrate.migration.verification import Stopped, Verdict, Verification, opened_store, verify_files
 from buildkit_migrate.model import Progress
-from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
+from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.workspace.finding import Host, find_root, find_roots
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, Root, Skipped, Worker
 from buildkit_migrate.workspace.one_file import open_file
 from buildkit_migrate.workspace.opening import (
     ONE_BY_ONE,
-    ContainerdPlace,
     Opener,
     about,
+    containerd_place,
     foresee_files,
     lock_state,
 )
@@ -49,10 +50,12 @@ __all__ = [
     "check_root",
     "clean_root",
     "default_places",
+    "du_root",
     "find_checked",
     "find_root",
     "find_roots",
     "migrate_root",
+    "open_usage",
     "root_status",
     "undo_root",
     "verify_root",
@@ -93,7 +96,7 @@ def migrate_root(
     """
     check_options(on_broken=on_broken, engine=engine, verify=verify)
     root = path if isinstance(path, Root) else find_root(path, missing_ok=missing_ok)
-    place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     reports = {worker: settled(worker.v1, worker.v2, engine) for worker in root.workers}
     waiting = [worker for worker in root.workers if reports[worker] is None]
     if waiting:
@@ -135,32 +138,6 @@ def migrate_root(
 
 def _skipped(directory: Worker | Skipped, reason: str) -> Report:
     return Report(directory.v1, directory.v2, Outcome.SKIPPED, reason=reason)
-
-
-def _place(
-    containerd: ConnectionOptions | None,
-    containerd_root: StrPath | Setting | None,
-    namespace: str | Setting,
-    snapshotter: str | Setting | None,
-    snapshotter_root: StrPath | Setting | None,
-) -> ContainerdPlace:
-    return ContainerdPlace(
-        containerd or ConnectionOptions(origin=DEFAULT),
-        _setting("containerd_root", containerd_root),
-        _setting("namespace", namespace) or DEFAULT_NAMESPACE,
-        _setting("snapshotter", snapshotter),
-        _setting("snapshotter_root", snapshotter_root),
-    )
-
-
-def _setting(name: str, given: StrPath | Setting | None) -> Setting | None:
-    """Raises ValueError for an empty name: it would silently mean another place."""
-    if given is None:
-        return None
-    setting = Setting.of(given)
-    if not setting.value:
-        raise ValueError(f"{name} is empty: is a variable not set?")
-    return setting
 
 
 def _migration(
@@ -222,7 +199,7 @@ def undo_root(
     that are back already.
     """
     root = find_root(path)
-    place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     if place.root is None and any(
         worker.kind == CONTAINERD_WORKER and exists(worker.v2) for worker in root.workers
     ):
@@ -303,7 +280,7 @@ def clean_root(
     CorruptDatabaseError, ContainerdStateError.
     """
     root = find_root(path)
-    place = _place(None, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root)
     results: dict[Worker, Cleaned] = {}
     with contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=dry_run)
@@ -376,7 +353,7 @@ def verify_root(
     Nothing is written.
     """
     root = find_root(path, missing_ok=missing_ok)
-    place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     with contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=True)
         opener = Opener(held, root, place, exclusive=False, progress=progress)
@@ -454,8 +431,41 @@ def check_root(
     those of `migrate_root`. Nothing is written. What is wrong with a store is a finding and raises nothing.
     Raises the errors of `find_root`, BusyError, which names the daemon, StorageError, ContainerdStateError.
     """
-    place = _place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     root = find_checked(path)
     opened = open_file(root.path) if is_file(root.path) else open_stores(root, place)
     with opened as stores:
         return check_stores(stores, rules=rules, severities=severities, progress=progress)
+
+
+def du_root(path: StrPath | None = None, **options: Any) -> DiskUsage:
+    """The records of a stopped BuildKit as `buildctl du` lists them: `open_usage`, all of it in memory.
+
+    Options and errors are those of `open_usage`.
+    """
+    with open_usage(path, **options) as usage:
+        return usage.in_memory()
+
+
+@contextlib.contextmanager
+def open_usage(
+    path: StrPath | None = None,
+    *,
+    containerd: ConnectionOptions | None = None,
+    containerd_root: StrPath | Setting | None = None,
+    namespace: str | Setting = DEFAULT_NAMESPACE,
+    snapshotter: str | Setting | None = None,
+    snapshotter_root: StrPath | Setting | None = None,
+    filter: Sequence[str] = (),
+    after_start: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[DiskUsage]:
+    """The records of a stopped BuildKit, read from its stores when they are iterated over.
+
+    ``filter``, ``after_start``: as for `maintenance.du.usage_of`. Other parameters are those of
+    `migrate_root`. Nothing is written. Raises the errors of `find_root`, BusyError, which names the daemon,
+    StorageError, ContainerdStateError, and FilterError (a ValueError).
+    """
+    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    with open_stores(find_state(path), place) as stores:
+        yield usage_of(stores, filter=filter, after_start=after_start, progress=progress)

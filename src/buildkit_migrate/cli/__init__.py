@@ -17,7 +17,7 @@ from buildkit_migrate.cli.signals import Ending, ending_cleanly
 
 __all__ = ["main"]
 
-_COMMANDS: Final = ("migrate", "verify", "status", "undo", "clean", "check", "convert", "bench")
+_COMMANDS: Final = ("migrate", "verify", "status", "undo", "clean", "du", "check", "convert", "bench")
 
 INTERRUPTED: Final = 130
 

@@ -17,7 +17,7 @@ from typing import Any, TextIO, cast
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.text import printable
 
-__all__ = ["answer", "emit", "emit_json", "json_text", "progress", "tell", "traceback_lines"]
+__all__ = ["Lazily", "answer", "emit", "emit_json", "json_text", "progress", "tell", "traceback_lines"]
 
 
 def answer(
@@ -54,18 +54,46 @@ def emit(lines: Iterable[str]) -> None:
         sys.stdout.buffer.flush()
 
 
+class Lazily:
+    """A list in a document whose items are made when they are printed, a line each: there may be millions."""
+
+    def __init__(self, items: Callable[[], Iterable[dict[str, Any]]]) -> None:
+        self.items = items
+
+
 def emit_json(document: dict[str, Any]) -> None:
-    """Prints a JSON document to stdout, like `emit`."""
-    text = json_text(document)
+    """Prints a JSON document to stdout, like `emit`. Lists right in it may be `Lazily` made."""
+    lazy = {name: value for name, value in document.items() if isinstance(value, Lazily)}
+    text = json_text({**document, **dict.fromkeys(lazy)}) if lazy else json_text(document)
     with _writing_output():
+        for name, value in lazy.items():
+            before, key, text = text.partition(f'\n  "{name}": null'.encode())
+            sys.stdout.buffer.write(before + key.removesuffix(b"null"))
+            _emit_items(value)
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()
+
+
+def _emit_items(lazy: Lazily) -> None:
+    import orjson
+
+    before = b"[\n    "
+    for item in lazy.items():
+        sys.stdout.buffer.write(before + orjson.dumps(item))
+        before = b",\n    "
+    sys.stdout.buffer.write(b"[]" if before.startswith(b"[") else b"\n  ]")
 
 
 def json_text(document: dict[str, Any]) -> bytes:
     import orjson
 
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(document, _made, orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _made(value: object) -> object:
+    if isinstance(value, Lazily):
+        return list(value.items())
+    raise TypeError
 
 
 @contextlib.contextmanager

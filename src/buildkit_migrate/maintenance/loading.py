@@ -88,8 +88,9 @@ class Loading:
     type code "b". ``mutable``: of those that load, what du calls so.
 
     ``cyclic``: members of cycles; with any of them the daemon does not come up. ``lazy``: blobs and snapshots
-    are elsewhere. ``dropped``: what does not load, for whatever reason. ``alive``: the others. ``zombie``: of
-    the dropped ones those that stay in memory till the start after the next.
+    are elsewhere. ``dropped``: what does not load, for whatever reason. ``alive``: the others. Of the dropped
+    ones ``waiting`` are those that a running daemon has, as only it knows how to fetch what they lack, and
+    ``zombie`` those that stay in memory till the start after the next.
     """
 
     def __init__(self, records: Records, found: Found | None, blobs: Index | None) -> None:
@@ -167,6 +168,7 @@ class Loading:
         helpless = by_itself | self._without_snapshot
         missing = self._missing_parent | (alone & by_itself) | (lonely & helpless)
         failed = self._failing(missing, paired & (helpless | self.lazy))
+        gone = failed
         lazy = (self.lazy & (alone | lonely)) - failed
         # One that fails for a lazy ancestor fails its partner, too, unless that has its turn when the record
         # is cleared already. Zombies are found all the same.
@@ -176,10 +178,11 @@ class Loading:
         failed |= self._failing(lazy, paired - alone_then)
         self.cyclic = self._cycles(failed)
         self.dropped = failed | self._failing(self.cyclic, paired)
+        self.waiting = self.dropped - gone - self._failing(self.cyclic, paired)
         self.alive = ~self.dropped
         self.zombie = self._zombies(lazy - self.cyclic, self.dropped)
-        self._paired = self.alive & self.alive.take(self.target)
-        self.mutable = self._unfinished - self._paired
+        self.paired = self.alive & self.alive.take(self.target)
+        self.mutable = self._unfinished - self.paired
 
     def _zombies(self, lazy: Mask, dropped: Mask) -> Mask:
         """Lazy records whose parents load: they are taken into memory before the blob is looked for."""
@@ -228,25 +231,38 @@ class Loading:
 
         If several immutable records share one mutable, theirs is the mutable one and its the last of them.
         """
-        partners = self._targets_of(self._paired)
-        for row in self._paired:
+        partners = self._targets_of(self.paired)
+        for row in self.paired:
             partners[self.target[row]] = row
         return partners
 
     @cached_property
     def referred(self) -> Mask:
         """Records that loaded ones have as a parent; a mutable parent stands for its immutable partner."""
+        return self.referred_by(self.alive)
+
+    def referred_by(self, children: Mask) -> Mask:
+        """As `referred`, for other records than those that load."""
         found = Mask(len(self.records))
+        others = ~children
         for column in (self.parent, self.lower, self.upper):
-            of_loaded = array("i", column)
-            for row in self.dropped:
-                of_loaded[row] = ABSENT
-            found |= between(count_rows(of_loaded, found.size), 1, _MOST)
+            of_children = array("i", column)
+            for row in others:
+                of_children[row] = ABSENT
+            found |= between(count_rows(of_children, found.size), 1, _MOST)
         for row, parent in zip(self.merge_rows, self.merge_parents, strict=True):
-            if row in self.alive:
+            if row in children and parent >= 0:
                 found.add(parent)
         mutable = found & self._unfinished - between(self.pair, ABSENT, ABSENT)
         return found - mutable | Mask(found.size, (self.pair[row] for row in mutable))
+
+    def shown_parents_of(self, row: int) -> list[int]:
+        """As `parents_of`, without missing ones and as du shows them: mutable ones as their partners."""
+        return [
+            self.pair[parent] if parent in self._unfinished and self.pair[parent] >= 0 else parent
+            for parent in self.parents_of(row)
+            if parent >= 0
+        ]
 
     def parents_of(self, row: int) -> list[int]:
         """Rows of a record's parents in order; NOT_FOUND for those that do not exist."""

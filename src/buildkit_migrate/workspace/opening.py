@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.locks import lock
 from buildkit_migrate.files.ownership import model_for, predict_access
 from buildkit_migrate.model import Progress
-from buildkit_migrate.settings import Setting
+from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
 from buildkit_migrate.workspace.new_files import foresee_migration
 from buildkit_migrate.workspace.place import Place
@@ -44,6 +45,7 @@ __all__ = [
     "ContainerdPlace",
     "Opener",
     "about",
+    "containerd_place",
     "foresee_files",
     "lock_state",
 ]
@@ -153,6 +155,35 @@ class ContainerdPlace:
     namespace: Setting
     snapshotter: Setting | None
     snapshotter_root: Setting | None = None
+
+
+def containerd_place(
+    connection: ConnectionOptions | None,
+    root: str | os.PathLike[str] | Setting | None,
+    namespace: str | Setting,
+    snapshotter: str | Setting | None,
+    snapshotter_root: str | os.PathLike[str] | Setting | None,
+) -> ContainerdPlace:
+    """Of the options that all functions for whole roots take.
+
+    Raises ValueError for an empty name: it would silently mean another place.
+    """
+    return ContainerdPlace(
+        connection or ConnectionOptions(origin=DEFAULT),
+        _setting("containerd_root", root),
+        _setting("namespace", namespace) or DEFAULT_NAMESPACE,
+        _setting("snapshotter", snapshotter),
+        _setting("snapshotter_root", snapshotter_root),
+    )
+
+
+def _setting(name: str, given: str | os.PathLike[str] | Setting | None) -> Setting | None:
+    if given is None:
+        return None
+    setting = Setting.of(given)
+    if not setting.value:
+        raise ValueError(f"{name} is empty: is a variable not set?")
+    return setting
 
 
 class Opener:

@@ -1,0 +1,347 @@
+"""The records of a root as `buildctl du` lists them, with their daemon stopped (spec buildkit-v2-stores, 9).
+
+with open_stores(find_state(path), place) as stores:
+    for worker in usage_of(stores).workers:
+        for record in worker:
+            print(record.id, record.size)
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, StorageError
+from buildkit_migrate.maintenance import filters
+from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
+from buildkit_migrate.maintenance.loading import Found, Loading
+from buildkit_migrate.maintenance.shared import shared_records
+from buildkit_migrate.maintenance.usage import Sizes
+from buildkit_migrate.model import Progress
+from buildkit_migrate.schema.columns import Integers, Mask, Texts
+from buildkit_migrate.text import cut, named_text, printable
+from buildkit_migrate.values.times import text_time
+from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
+from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores
+
+__all__ = ["DiskUsage", "Incomplete", "Totals", "UsageRecord", "WorkerUsage", "usage_of"]
+
+_REGULAR: Final = b"regular"
+
+
+class UsageRecord(NamedTuple):
+    """One record, as du shows it. Times are in nanoseconds since 1970, sizes in bytes.
+
+    ``in_use``: never, as no daemon runs. ``next_start``: False if the next start of the daemon drops it.
+    """
+
+    id: bytes
+    mutable: bool
+    in_use: bool
+    size: int
+    created_at: int | None
+    last_used_at: int | None
+    usage_count: int
+    parents: tuple[bytes, ...]
+    description: bytes
+    record_type: bytes
+    shared: bool
+    next_start: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """With the names of `buildctl du --format '{{json .}}'`, and nothing else."""
+        return {
+            **named_text("id", self.id),
+            "mutable": self.mutable,
+            "inUse": self.in_use,
+            "size": self.size,
+            "createdAt": None if self.created_at is None else text_time(self.created_at).decode(),
+            "lastUsedAt": None if self.last_used_at is None else text_time(self.last_used_at).decode(),
+            "usageCount": self.usage_count,
+            "parents": [_text(parent) for parent in self.parents] or None,
+            "description": _text(self.description),
+            "recordType": _text(self.record_type),
+            "shared": self.shared,
+        }
+
+    def field(self, name: str) -> str | None:
+        """As filters see it; None for what is not there."""
+        flags = {
+            "inuse": self.in_use,
+            "mutable": self.mutable,
+            "immutable": not self.mutable,
+            "shared": self.shared,
+            "private": not self.shared,
+        }
+        if name in flags:
+            return "" if flags[name] else None
+        texts = {
+            "id": self.id,
+            "parents": b";".join(self.parents),
+            "description": self.description,
+            "type": self.record_type,
+        }
+        return _text(texts[name]) if texts.get(name) else None
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+class Totals(NamedTuple):
+    """Bytes of records of a size above 0. ``reclaimable``: of those that are not in use."""
+
+    shared: int
+    private: int
+    reclaimable: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Incomplete:
+    """What could not be shown, or not in full. ``exit_code``: that of the command for it."""
+
+    place: Path
+    reason: str
+    exit_code: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**named_text("place", self.place), **named_text("reason", self.reason)}
+
+
+class WorkerUsage:
+    """Those of one worker, ordered by size, then id. They are read from the open stores when asked for.
+
+    ``dropped``: how many records the next start of the daemon drops, shown or not.
+    """
+
+    def __init__(
+        self,
+        worker: WorkerFacts,
+        loading: Loading | None,
+        *,
+        matches: filters.Matches | None,
+        after_start: bool,
+        progress: Progress,
+    ) -> None:
+        self.path = worker.stores.path
+        self.worker = worker
+        self.loading = loading
+        self.dropped = 0
+        self.rows = array("i")
+        self.incomplete: list[Incomplete] = []
+        self._records: tuple[UsageRecord, ...] | None = None
+        if loading is None:
+            return
+        self.dropped = len(loading.dropped)
+        shown = _shown(loading, after_start)
+        self.shared = _shared(worker, loading, shown)
+        self.sizes = Sizes(worker, loading)
+        if matches is not None:
+            shown = Mask(shown.size, (row for row in shown if matches(self._record(row).field)))
+        self.sizes.measure(shown, progress)
+        self.rows = array("i", sorted(shown, key=self.sizes.values.__getitem__))
+        self._note_what_is_missing(loading)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[UsageRecord]:
+        return map(self._record, self.rows) if self._records is None else iter(self._records)
+
+    def load(self) -> None:
+        """Reads all records, so that the stores can be closed."""
+        self._records, _ = tuple(self), self.totals
+
+    @cached_property
+    def totals(self) -> Totals:
+        shared = total = 0
+        for row in self.rows:
+            size = max(self.sizes.values[row], 0)
+            total += size
+            shared += size if row in self.shared else 0
+        return Totals(shared, total - shared, total, total)
+
+    @cached_property
+    def _texts(self) -> tuple[Texts, Texts]:
+        assert self.loading is not None
+        records = self.loading.records
+        return records.text(b"cache.description"), records.text(b"cache.recordType")
+
+    @cached_property
+    def _numbers(self) -> tuple[Integers, Integers, Integers]:
+        assert self.loading is not None
+        records = self.loading.records
+        created, used = records.integer(b"cache.createdAt"), records.integer(b"cache.lastUsedAt")
+        return created, used, records.integer(b"cache.usageCount")
+
+    def _record(self, row: int) -> UsageRecord:
+        assert self.loading is not None
+        ids = self.loading.records.ids
+        descriptions, types = self._texts
+        created, used, counts = self._numbers
+        was_used = row in counts.known and row in used.known and used.values[row] != 0
+        return UsageRecord(
+            ids[row] or b"",
+            row in self.loading.mutable,
+            False,
+            self.sizes.values[row],
+            created.values[row] if row in created.known else None,
+            used.values[row] if was_used else None,
+            counts.values[row],
+            tuple(ids[parent] or b"" for parent in self.loading.shown_parents_of(row)),
+            descriptions[row] or b"",
+            types[row] or _REGULAR,
+            row in self.shared,
+            row in self.loading.alive,
+        )
+
+    def _note_what_is_missing(self, loading: Loading) -> None:
+        """What is shown in part, and what keeps a daemon from showing anything."""
+        records, place = loading.records, self.worker.stores.records.path or self.path
+        corrupt = CorruptDatabaseError.exit_code
+        for cell in records.undecodable[:_NAMED]:
+            reason = f"{cut(cell.key)} of the record {cut(records.ids[cell.row] or b'')} does not decode"
+            self.incomplete.append(Incomplete(place, f"{reason}; no daemon starts with it", corrupt))
+        if len(records.undecodable) > _NAMED:
+            more = f"and {len(records.undecodable) - _NAMED} more values that do not decode"
+            self.incomplete.append(Incomplete(place, more, corrupt))
+        if loading.cyclic:
+            first = cut(records.ids[next(iter(loading.cyclic))] or b"")
+            reason = (
+                f"{len(loading.cyclic)} records are their own ancestors, among them {first}: they are left "
+                "out, with what stands on them; no daemon starts with them"
+            )
+            self.incomplete.append(Incomplete(place, reason, corrupt))
+        for one in self.sizes.unsized:
+            end = "; du fails as a whole for it" if one.fails else ""
+            reason = f"the size of {cut(records.ids[one.row] or b'')}: {one.reason}{end}"
+            self.incomplete.append(Incomplete(place, reason, ContainerdStateError.exit_code))
+
+
+_NAMED: Final = 20
+"""Of values that do not decode."""
+
+
+def _shown(loading: Loading, after_start: bool) -> Mask:
+    """Of two records that share data the mutable one, or the immutable one if others stand on that."""
+    there = loading.alive if after_start else loading.alive | loading.waiting
+    referred = loading.referred_by(there)
+    hidden = loading.paired - referred
+    replaced = (loading.target[row] for row in loading.paired & referred)
+    shown = there - hidden - Mask(there.size, (row for row in replaced if loading.pair[row] in referred))
+    return shown | loading.zombie if after_start else shown
+
+
+def _shared(worker: WorkerFacts, loading: Loading, shown: Mask) -> Mask:
+    content = worker.stores.content
+    if worker.stores.kind != CONTAINERD_WORKER or worker.namespace is None or content is None:
+        return Mask(shown.size)
+    return shared_records(loading, shown, worker.namespace, content)
+
+
+@dataclass(frozen=True)
+class DiskUsage:
+    """Of a whole root. ``incomplete``: what could not be shown, or not in full."""
+
+    root: Path
+    workers: tuple[WorkerUsage, ...]
+    incomplete: tuple[Incomplete, ...]
+
+    def __iter__(self) -> Iterator[tuple[WorkerUsage, UsageRecord]]:
+        """All records, ordered by size, then id, as a daemon with all these workers gives them."""
+        import heapq
+
+        def rows(worker: WorkerUsage) -> Iterator[tuple[int, bytes, WorkerUsage, UsageRecord]]:
+            return ((record.size, record.id, worker, record) for record in worker)
+
+        merged = heapq.merge(*map(rows, self.workers), key=lambda entry: entry[:2])
+        return ((worker, record) for _, _, worker, record in merged)
+
+    def in_memory(self) -> DiskUsage:
+        """The same, with all records read, so that the stores can be closed."""
+        for worker in self.workers:
+            worker.load()
+        return self
+
+    @property
+    def totals(self) -> Totals:
+        return Totals(
+            *(sum(column) for column in zip(_NOTHING, *(one.totals for one in self.workers), strict=True))
+        )
+
+
+_NOTHING: Final = Totals(0, 0, 0, 0)
+
+
+def usage_of(
+    stores: Stores,
+    *,
+    filter: Sequence[str] = (),
+    after_start: bool = False,
+    progress: Progress | None = None,
+) -> DiskUsage:
+    """What du of the daemon showed last; ``after_start``: what it shows after the next one.
+
+    The difference are records that only a running daemon knows how to fetch: they are dropped when it
+    starts, but for some that stay listed once more. ``filter``: filters as `buildctl du` takes them, one of
+    which must match. Raises FilterError. What can't be shown is noted, and raises nothing.
+    """
+    matches = filters.parse(filter) if filter else None
+    tell = progress or (lambda step: None)
+    facts = Facts(stores)
+    usages = []
+    incomplete: list[Incomplete] = []
+    for worker in facts.workers:
+        incomplete += _closed(worker)
+        usage = WorkerUsage(worker, _loading(worker), matches=matches, after_start=after_start, progress=tell)
+        incomplete += usage.incomplete
+        usages.append(usage)
+    return DiskUsage(stores.root.path, tuple(usages), tuple(incomplete))
+
+
+def _loading(worker: WorkerFacts) -> Loading | None:
+    """With what there is of containerd's stores; None without records."""
+    if worker.records is None:
+        return None
+    found = None if worker.snapshots is None else Found.of(worker.snapshots, worker.backend)
+    return Loading(worker.records, found, worker.namespace.blobs.index if worker.namespace else None)
+
+
+_CODES: Final = {
+    Fault.CORRUPT: CorruptDatabaseError.exit_code,
+    Fault.UNREADABLE: StorageError.exit_code,
+}
+
+
+def _closed(worker: WorkerFacts) -> Iterator[Incomplete]:
+    """Stores that could not be opened."""
+    stores = worker.stores
+    asked = [(stores.records, "its records can't be shown")]
+    asked.append(
+        (stores.containerd, "what its records have in containerd is not known, and taken to be there")
+    )
+    if stores.kind != DOCKER_BUILDER:
+        asked.append((stores.snapshots, "what its records have in the snapshotter is not known"))
+    for store, meaning in asked:
+        if store.root is None and not _is_new(store, stores.records):
+            yield Incomplete(
+                store.path or stores.path,
+                f"{_why(store)}: {meaning}",
+                _CODES.get(store.fault or Fault.MISSING, ContainerdStateError.exit_code),
+            )
+
+
+def _is_new(store: Store, records: Store) -> bool:
+    """A worker that never had a record may have no store at all."""
+    return store.fault is Fault.MISSING and (records.fault is Fault.MISSING)
+
+
+def _why(store: Store) -> str:
+    if store.fault is Fault.ELSEWHERE:
+        return "its containerd's files are not known; --containerd-root says where they are"
+    return printable(store.error.message) if store.error is not None else "can't be opened"
