@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 from pathlib import Path
 
 from buildkit_migrate.bolt import Bucket
+from buildkit_migrate.maintenance.collection import TEMPORARY, expired
+from buildkit_migrate.maintenance.disk import Content, SnapshotDirectories
 from buildkit_migrate.maintenance.loading import Found, Loading
-from buildkit_migrate.schema.containerd import Namespace, Snapshots
+from buildkit_migrate.maintenance.record_data import RecordData, there
+from buildkit_migrate.schema.columns import Mask, present
+from buildkit_migrate.schema.containerd import Namespace, Snapshots, namespaces
 from buildkit_migrate.schema.history import History
 from buildkit_migrate.schema.records import External, IndexEntries, Records
 from buildkit_migrate.schema.snapshots import Backend
@@ -26,6 +31,8 @@ class WorkerFacts:
     def __init__(self, stores: WorkerStores, unsound: frozenset[Store] = frozenset()) -> None:
         self.stores = stores
         self._unsound = unsound
+        self.now = time.time_ns()
+        """When it was looked at, in nanoseconds since 1970: leases expire."""
 
     @cached_property
     def records(self) -> Records | None:
@@ -73,6 +80,56 @@ class WorkerFacts:
         if self.records is None or self.namespace is None or self.snapshots is None or self.backend is None:
             return None
         return Loading(self.records, Found.of(self.snapshots, self.backend), self.namespace.blobs.index)
+
+    @cached_property
+    def data(self) -> RecordData | None:
+        """Where the data of records is. Without the snapshotter's store: what containerd knows is there."""
+        if self.records is None or self.namespace is None:
+            return None
+        blobs = self.namespace.blobs.index
+        found = Found.of(self.snapshots, None) if self.snapshots is not None else None
+        loading = self.loading or Loading(self.records, found, blobs)
+        return RecordData(loading, blobs, self.snapshots, self.backend)
+
+    @cached_property
+    def passing(self) -> Mask:
+        """Leases that the next start or collection deletes, as they are temporary or expired."""
+        if self.namespace is None:
+            return Mask(0)
+        leases = self.namespace.leases
+        return present(leases.label(TEMPORARY)) | expired(leases, self.now)
+
+    @cached_property
+    def unbacked(self) -> Mask:
+        """Snapshots of containerd's that the snapshotter does not have."""
+        if self.snapshots is None or self.backend is None:
+            return Mask(0)
+        return ~there(self.backend.index.rows(self.snapshots.name))
+
+    @cached_property
+    def unnamed(self) -> Mask:
+        """Snapshots of the snapshotter's that no namespace of containerd names."""
+        root = self._root(self.stores.containerd)
+        if root is None or self.backend is None:
+            return Mask(0)
+        named = Mask(len(self.backend))
+        for namespace in namespaces(root):
+            names = Namespace(root, namespace).snapshots(self.stores.snapshotter).name
+            for row in self.backend.index.rows(names):
+                if row >= 0:
+                    named.add(row)
+        return ~named
+
+    @cached_property
+    def directories(self) -> SnapshotDirectories | None:
+        """Of the snapshotter; None where they are not known."""
+        path = self.stores.directories
+        return None if path is None else SnapshotDirectories(path, plain=self.stores.snapshotter == b"native")
+
+    @cached_property
+    def content(self) -> Content | None:
+        """Files of blobs; None where they are not known."""
+        return None if self.stores.content is None else Content(self.stores.content)
 
     def _root(self, store: Store) -> Bucket | None:
         return None if store in self._unsound else store.root

@@ -30,6 +30,7 @@ __all__ = [
     "Ingests",
     "Leases",
     "Namespace",
+    "Sandboxes",
     "Snapshots",
     "namespaces",
     "version",
@@ -183,6 +184,10 @@ class Ingests(_Table):
         return self._values[(b"ref",)]
 
     @property
+    def expires(self) -> Times:
+        return self.times(b"expireat")
+
+    @property
     def expected(self) -> Texts:
         """Digests."""
         return self._values[(b"expected",)]
@@ -198,6 +203,10 @@ class Containers(_Table):
     @property
     def snapshot(self) -> Texts:
         return self._values[(b"snapshotKey",)]
+
+
+class Sandboxes(_Table):
+    """Of containerd 2.x."""
 
 
 class Namespace:
@@ -240,3 +249,7 @@ class Namespace:
     @cached_property
     def containers(self) -> Containers:
         return Containers(self._bucket(b"containers"))
+
+    @cached_property
+    def sandboxes(self) -> Sandboxes:
+        return Sandboxes(self._bucket(b"sandboxes"))

@@ -1,0 +1,175 @@
+"""What is on disk beside the databases: directories of snapshots, files of blobs. Each is listed once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.schema.columns import Mask, Texts
+
+__all__ = ["Content", "SnapshotDirectories", "Usage", "usage"]
+
+_BLOCK: Final = 512  # bytes
+_READ: Final = 1 << 20  # bytes
+
+
+class Usage(NamedTuple):
+    """``bytes``: allocated on disk. ``inodes``: the top one included; each counts once, as do its bytes."""
+
+    bytes: int
+    inodes: int
+
+
+def usage(path: Path) -> Usage | None:
+    """Of a file or a whole directory; None if it does not exist.
+
+    What vanishes meanwhile does not count. Raises StorageError if it can't be read.
+    """
+    seen: set[tuple[int, int]] = set()
+    size = 0
+    waiting = [os.fspath(path)]
+    while waiting:
+        place = waiting.pop()
+        with storage_errors(Path(place)), contextlib.suppress(FileNotFoundError):
+            found = os.lstat(place)
+            if stat.S_ISDIR(found.st_mode):
+                waiting += (entry.path for entry in _entries(place))
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                size += found.st_blocks * _BLOCK
+    return Usage(size, len(seen)) if seen else None
+
+
+def _entries(path: str | Path) -> list[os.DirEntry[str]]:
+    with os.scandir(path) as entries:
+        return list(entries)
+
+
+def _listed(path: Path) -> list[os.DirEntry[str]]:
+    """By name; none if the directory does not exist. Raises StorageError."""
+    with storage_errors(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(_entries(path), key=lambda entry: entry.name)
+    return []
+
+
+class SnapshotDirectories:
+    """The directories of a snapshotter: ``<number>/fs`` and ``<number>/work``, of native ``<number>`` itself.
+
+    Methods raise StorageError where something can't be read.
+    """
+
+    def __init__(self, path: Path, *, plain: bool) -> None:
+        """``plain``: without ``fs`` and ``work``, as native has them."""
+        self.path = path
+        self.plain = plain
+
+    @cached_property
+    def names(self) -> list[str]:
+        """All that is there, be it of snapshots or not."""
+        return [entry.name for entry in _listed(self.path)]
+
+    @cached_property
+    def numbers(self) -> frozenset[int]:
+        """Of those that are named as a snapshot's are."""
+        return frozenset(number for name in self.names if (number := number_of(name)) is not None)
+
+    def without(self, numbers: Sequence[int], inner: str | None = None) -> Mask:
+        """Rows whose number has no directory, or none called ``inner`` in it."""
+        there = self.numbers
+        return Mask(
+            len(numbers),
+            (
+                row
+                for row, number in enumerate(numbers)
+                if number not in there or not self._is_directory(number, inner)
+            ),
+        )
+
+    def _is_directory(self, number: int, inner: str | None) -> bool:
+        path = self.path / str(number) / inner if inner is not None else self.path / str(number)
+        with storage_errors(path):
+            try:
+                return stat.S_ISDIR(path.stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+
+    def data(self, number: int) -> Path:
+        """Where the files of a snapshot are."""
+        return self.path / str(number) if self.plain else self.path / str(number) / "fs"
+
+
+def number_of(name: str) -> int | None:
+    """The number that a directory is named by; None for other names."""
+    return int(name) if name.isascii() and name.isdecimal() and (name == "0" or name[0] != "0") else None
+
+
+class Content:
+    """The content store at ``path``: blobs and what is being written. Raises StorageError as above."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.blobs = path / "blobs"
+        self.ingests = path / "ingest"
+
+    @cached_property
+    def _files(self) -> list[tuple[bytes, int]]:
+        found = []
+        for algorithm in _listed(self.blobs):
+            for entry in _listed(Path(algorithm.path)):
+                with storage_errors(Path(entry.path)), contextlib.suppress(FileNotFoundError):
+                    size = entry.stat().st_size if entry.is_file() else -1
+                    found.append((os.fsencode(f"{algorithm.name}:{entry.name}"), size))
+        return found
+
+    @cached_property
+    def digests(self) -> Texts:
+        """Of the files, by their names."""
+        return [digest for digest, _ in self._files]
+
+    @cached_property
+    def sizes(self) -> array[int]:
+        """Bytes of each file, -1 for what is not one; type code "q"."""
+        return array("q", (size for _, size in self._files))
+
+    @cached_property
+    def ingest_names(self) -> list[str]:
+        return [entry.name for entry in _listed(self.ingests)]
+
+    def file(self, digest: bytes) -> Path:
+        algorithm, _, hex = os.fsdecode(digest).partition(":")
+        return self.blobs / algorithm / hex
+
+    def digest_of(self, digest: bytes) -> bytes | None:
+        """The digest of what the file of a blob has; None if there is no such file, or no such algorithm."""
+        path = self.file(digest)
+        algorithm = digest.partition(b":")[0].decode(errors="replace")
+        if algorithm not in ("sha256", "sha384", "sha512"):
+            return None
+        new: Callable[[], hashlib._Hash] = getattr(hashlib, algorithm)
+        summed = new()
+        with storage_errors(path):
+            try:
+                with path.open("rb") as file:
+                    for block in _blocks(file.read):
+                        summed.update(block)
+            except FileNotFoundError:
+                return None
+        return f"{algorithm}:{summed.hexdigest()}".encode()
+
+
+def _blocks(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    while block := read(_READ):
+        yield block
+
+
+def ingest_name(ref: bytes) -> str:
+    """The directory in ``ingest/`` of something that is being written; ``ref``: containerd's name of it."""
+    return hashlib.sha256(ref).hexdigest()

@@ -1,0 +1,207 @@
+"""Rules about the data of records: snapshots, blobs, and the leases that hold them (C23, C24, C26 to C30)."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from typing import Final
+
+from buildkit_migrate.maintenance.facts import WorkerFacts
+from buildkit_migrate.maintenance.finding import Finding, Severity
+from buildkit_migrate.maintenance.record_data import key_in, there
+from buildkit_migrate.maintenance.rule import Part, WorkerRule, worker_rule
+from buildkit_migrate.maintenance.rules.wording import path_of, subject
+from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, paired, present, take
+from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, UNKNOWN, VIEW
+from buildkit_migrate.text import cut
+
+__all__ = ["RULES"]
+
+_STORES: Final = (Part.RECORDS, Part.CONTAINERD, Part.SNAPSHOTS)
+_KINDS: Final = {VIEW: "a view", ACTIVE: "active", COMMITTED: "committed", UNKNOWN: "of no known kind"}
+_VARIANT: Final = b"containerd.io/gc.ref.content.blob-"
+
+
+@worker_rule("C23", needs=_STORES)
+def lost_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
+    """A layer that is extracted has its snapshot."""
+    data, backend = facts.data, facts.backend
+    assert data is not None and backend is not None
+    if not data.lost:
+        return
+    standing = present(backend.parent) - between(backend.kind, VIEW, VIEW)
+    parents = {key_in(backend.parent[row] or b"") for row in standing}
+    blobs = there(data.blob)
+    for row in data.lost:
+        key = data.keys[row] or b""
+        repair = None
+        if key in parents:
+            repair = (
+                "`repair --drop` drops the record and its descendants, so that builds run these steps again; "
+                "other snapshots stand on the lost one, and nothing will free their space."
+            )
+        elif row not in blobs:
+            repair = "`repair --drop` drops the record and its descendants, as it has no blob to extract."
+        yield Finding(
+            "C23",
+            Severity.BUILD,
+            path_of(facts.stores.containerd),
+            subject(data.records.ids[row]),
+            f"its snapshot {cut(key)} does not exist",
+            repair=repair,
+        )
+
+
+@worker_rule("C24", needs=(Part.RECORDS, Part.CONTAINERD))
+def lost_blobs(facts: WorkerFacts) -> Iterator[Finding]:
+    """The blob of a record is there, unless the record is lazy."""
+    data = facts.data
+    assert data is not None
+    gone = data.owners & between(data.blob, NOT_FOUND, NOT_FOUND)
+    for row in gone - data.blob_only:
+        yield Finding(
+            "C24",
+            Severity.BUILD,
+            path_of(facts.stores.containerd),
+            subject(data.records.ids[row]),
+            f"its blob {cut(data.digests[row] or b'')} does not exist",
+        )
+
+
+@worker_rule("C26", "C27", needs=(Part.RECORDS, Part.CONTAINERD))
+def unprotected(facts: WorkerFacts) -> Iterator[Finding]:
+    """Each record with data of its own has a lease that lists it. What is lost already needs none."""
+    data, namespace = facts.data, facts.namespace
+    assert data is not None and namespace is not None
+    file = path_of(facts.stores.containerd)
+    leases = namespace.leases
+    rows = leases.index.rows(data.records.ids)
+    snapshot, blob = there(data.snapshot), there(data.blob)
+    passing = data.owners & facts.passing.take(rows)
+    bare = ((data.owners & between(rows, NOT_FOUND, NOT_FOUND)) | passing) - data.lost
+    for row in bare:
+        held = [what for what, mask in (("snapshot", snapshot), ("blob", blob)) if row in mask]
+        state = "its lease is temporary" if row in passing else "it has no lease"
+        if held:
+            severity, what = Severity.BUILD, f"the next collection removes its {' and '.join(held)}"
+        elif row in data.layered:
+            continue
+        else:
+            severity, what = Severity.HARMLESS, "a collection removes the snapshot that is made for it"
+        yield Finding("C26", severity, file, subject(data.records.ids[row]), f"{state}: {what}")
+    leased = data.owners - bare - data.lost
+    listed = leases.snapshots(facts.stores.snapshotter)
+    snapshot_open = (leased & snapshot) - paired(
+        data.records.ids, data.keys, take(leases.keys, listed.rows), listed.keys
+    )
+    content = leases.content
+    blob_open = (leased & blob) - paired(
+        data.records.ids, data.digests, take(leases.keys, content.rows), content.keys
+    )
+    for row in snapshot_open | blob_open:
+        names = []
+        if row in snapshot_open:
+            names.append(f"snapshot {cut(data.keys[row] or b'')}")
+        if row in blob_open:
+            names.append(f"blob {cut(data.digests[row] or b'')}")
+        message = f"its lease does not list its {' and '.join(names)}"
+        yield Finding("C27", Severity.BUILD, file, subject(data.records.ids[row]), message)
+
+
+@worker_rule("C28", needs=(Part.RECORDS, Part.CONTAINERD))
+def variants(facts: WorkerFacts) -> Iterator[Finding]:
+    """Variants of a blob name each other, and the second lease of a record that has it lists them."""
+    data, namespace = facts.data, facts.namespace
+    assert data is not None and namespace is not None
+    file = path_of(facts.stores.containerd)
+    blobs, leases = namespace.blobs, namespace.leases
+    links = blobs.below(b"labels", prefix=_VARIANT)
+    if not links:
+        return
+    sources = take(blobs.keys, links.rows)
+    linked = there(blobs.index.rows(links.values))
+    mutual = paired(sources, links.values, links.values, sources)
+    for place in ~mutual:
+        state = "does not name it" if place in linked else "does not exist"
+        message = f"it names {cut(links.values[place] or b'')} as its variant, which {state}"
+        yield Finding("C28", Severity.HARMLESS, file, subject(sources[place]), message)
+
+    owners = data.owners & there(data.blob) & Mask(len(blobs), links.rows).take(data.blob)
+    names: list[bytes | None] = [None] * len(data.records)
+    for row in owners:
+        names[row] = (data.records.ids[row] or b"") + b"-variants"
+    lists = array("i", [NOT_FOUND]) * len(leases)
+    for row, lease in enumerate(leases.index.rows(names)):
+        if lease >= 0:
+            lists[lease] = data.blob[row]
+    content = leases.content
+    # (blob, what is listed) of all leases of records that share the blob.
+    held = paired(
+        sources, links.values, take(blobs.keys, [lists[lease] for lease in content.rows]), content.keys
+    )
+    open_links = mutual & linked - held
+    for row in owners & Mask(len(blobs), (links.rows[place] for place in open_links)).take(data.blob):
+        digest = next(links.values[place] for place in links.of(data.blob[row]) if place in open_links)
+        state = (
+            "exists, but does not list"
+            if leases.index.row(names[row] or b"") >= 0
+            else "is missing; it listed"
+        )
+        message = f"the record's lease for variants {state} {cut(digest or b'')}"
+        yield Finding("C28", Severity.HARMLESS, file, subject(names[row]), message)
+
+
+@worker_rule("C29", needs=_STORES)
+def parents(facts: WorkerFacts) -> Iterator[Finding]:
+    """The snapshot of a layer stands on that of its parent."""
+    data, snapshots = facts.data, facts.snapshots
+    assert data is not None and snapshots is not None
+    for row in data.misplaced(snapshots):
+        is_at, wanted = snapshots.parent[data.snapshot[row]], data.parent_keys[row]
+        yield Finding(
+            "C29",
+            Severity.HARMLESS,
+            path_of(facts.stores.containerd),
+            subject(data.records.ids[row]),
+            f"its snapshot stands on {cut(is_at) if is_at is not None else 'nothing'} for containerd, "
+            f"its parent has {cut(wanted or b'')}",
+        )
+
+
+@worker_rule("C30", needs=_STORES)
+def broken_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
+    """Snapshots of committed records are committed, and what the stores say of snapshots can be read."""
+    data, snapshots, backend = facts.data, facts.snapshots, facts.backend
+    assert data is not None and snapshots is not None and backend is not None
+    file = path_of(facts.stores.snapshots)
+    told = Mask(len(backend))
+    for row in data.uncommitted:
+        told.add(data.stat[row])
+        kind = _KINDS[backend.kind[data.stat[row]]]
+        message = f"its snapshot {cut(data.keys[row] or b'')} is {kind}, not committed"
+        yield Finding("C30", Severity.BUILD, file, subject(data.records.ids[row]), message)
+    ours = Mask(len(backend), (row for row in backend.index.rows(snapshots.name) if row >= 0))
+    for what, unread in (
+        ("number", ~backend.id.known),
+        ("kind", between(backend.kind, UNKNOWN, UNKNOWN)),
+        ("time", backend.created.broken | backend.updated.broken),
+    ):
+        for row in unread & ours - told:
+            told.add(row)
+            key = key_in(backend.names[row] or b"")
+            message = f"the snapshotter's {what} of this snapshot can't be read"
+            yield Finding("C30", Severity.BUILD, file, subject(key), message)
+    for row in snapshots.times(b"createdat").broken | snapshots.times(b"updatedat").broken:
+        message = "containerd's times of this snapshot can't be read"
+        containerd = path_of(facts.stores.containerd)
+        yield Finding("C30", Severity.BUILD, containerd, subject(snapshots.keys[row]), message)
+
+
+RULES: Final[tuple[WorkerRule, ...]] = (
+    lost_snapshots,
+    lost_blobs,
+    unprotected,
+    variants,
+    parents,
+    broken_snapshots,
+)

@@ -1,0 +1,297 @@
+"""Rules about snapshots: both databases agree, and each has its directory (C40 to C45, C49, C50)."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from buildkit_migrate.maintenance.disk import usage
+from buildkit_migrate.maintenance.facts import WorkerFacts
+from buildkit_migrate.maintenance.finding import Finding, Severity
+from buildkit_migrate.maintenance.record_data import key_in, there
+from buildkit_migrate.maintenance.rule import Part, WorkerRule, worker_rule
+from buildkit_migrate.maintenance.rules.wording import path_of, subject
+from buildkit_migrate.schema.columns import Mask, between, equal, present, repeated, take
+from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW
+from buildkit_migrate.text import cut
+
+__all__ = ["RULES"]
+
+_BOTH: Final = (Part.CONTAINERD, Part.SNAPSHOTS)
+_NEAR: Final = 1000
+"""So many snapshots are made, at most, before a collection has removed what is in their way."""
+_LARGEST: Final = 2**63 - 1
+
+
+@worker_rule("C40", "C41", needs=_BOTH)
+def known_to_both(facts: WorkerFacts) -> Iterator[Finding]:
+    """The snapshotter has what containerd names, and nothing else."""
+    snapshots, backend = facts.snapshots, facts.backend
+    assert snapshots is not None and backend is not None
+    file = path_of(facts.stores.snapshots)
+    cut_short: Counter[bytes | None] = Counter()
+    for row in facts.unbacked:
+        severity, what = _users_of(facts, row)
+        parent = snapshots.index.row(snapshots.parent[row] or b"")
+        cut_short[snapshots.name[parent] if parent >= 0 else None] += 1
+        message = (
+            f"containerd has this snapshot, the snapshotter has none called {cut(snapshots.name[row] or b'')}"
+        )
+        yield Finding("C40", severity, file, subject(snapshots.keys[row]), f"{message}{what}")
+    explained = facts.data.missing_keys if facts.data is not None else frozenset()
+    for row in facts.unnamed:
+        name = backend.names[row] or b""
+        if key_in(name) in explained:
+            continue
+        if backend.kind[row] == COMMITTED and cut_short[backend.parent[row]]:
+            cut_short[backend.parent[row]] -= 1  # what it became, when its commit was cut
+            continue
+        size = backend.size.values[row] if row in backend.size.known else None
+        if size is None and facts.directories is not None and row in backend.id.known:
+            measured = usage(facts.directories.data(backend.id.values[row]))
+            size = measured.bytes if measured is not None else None
+        message = "the snapshotter has this snapshot, containerd does not name it"
+        yield Finding("C41", Severity.LEAK, file, subject(name), message, bytes=size)
+
+
+def _users_of(facts: WorkerFacts, row: int) -> tuple[Severity, str]:
+    """What it means that this snapshot of containerd's is gone, by the records that have it."""
+    if facts.data is None or facts.snapshots is None:
+        return Severity.HARMLESS, ""
+    users = facts.data.users(Mask(len(facts.snapshots), [row]))
+    if not users:
+        return Severity.HARMLESS, "; no record uses it"
+    if any(user in facts.data.immutable for user in users):
+        return Severity.BUILD, ""
+    return Severity.HARMLESS, "; the next start drops its record"
+
+
+@worker_rule("C42", needs=_BOTH)
+def parents(facts: WorkerFacts) -> Iterator[Finding]:
+    """Parents exist and are the same for both, and the snapshotter's table of children has each snapshot."""
+    snapshots, backend, data = facts.snapshots, facts.backend, facts.data
+    assert snapshots is not None and backend is not None
+    file = path_of(facts.stores.snapshots)
+    explained = data.missing_keys if data is not None else frozenset()
+    unbacked = {snapshots.name[row] for row in facts.unbacked}
+
+    parent_rows = backend.index.rows(backend.parent)
+    told = Mask(len(backend))
+    for row in present(backend.parent) - there(parent_rows):
+        told.add(row)
+        name = backend.parent[row] or b""
+        if key_in(name) not in explained and name not in unbacked:
+            message = f"it stands on {cut(name)}, which the snapshotter does not have"
+            yield Finding("C42", Severity.BUILD, file, subject(key_in(backend.names[row] or b"")), message)
+
+    stat = backend.index.rows(snapshots.name)
+    wanted = take(snapshots.name, snapshots.index.rows(snapshots.parent))
+    is_at = take(backend.parent, stat)
+    differing = there(stat) - equal(wanted, is_at) - ~(present(snapshots.parent) | present(is_at))
+    misplaced = data.misplaced(snapshots) if data is not None else Mask(0)
+    told_by_record = Mask(
+        len(snapshots), (data.snapshot[row] for row in misplaced) if data is not None else ()
+    )
+    for row in differing - told.take(stat):
+        told.add(stat[row])
+        parent = snapshots.parent[row]
+        if row in told_by_record or (parent or b"") in explained:
+            continue
+        expected = cut(parent) if parent is not None else "nothing"
+        message = f"it stands on {cut(is_at[row] or b'nothing')}, for containerd on {expected}"
+        yield Finding("C42", Severity.BUILD, file, subject(snapshots.keys[row]), message)
+    if not repeated(backend.id.values):
+        yield from _child_links(facts, parent_rows, told, explained, unbacked)
+
+
+def _child_links(
+    facts: WorkerFacts,
+    parent_rows: array[int],
+    told: Mask,
+    explained: frozenset[bytes],
+    unbacked: set[bytes | None],
+) -> Iterator[Finding]:
+    backend = facts.backend
+    assert backend is not None
+    file = path_of(facts.stores.snapshots)
+    ids, links = backend.id.values, backend.links
+    by_id = {ids[row]: row for row in backend.id.known}
+    children = array("i", (by_id.get(child, -1) for child in links.child))
+    sound = Mask(
+        len(links),
+        (
+            place
+            for place, (row, parent) in enumerate(zip(children, links.parent, strict=True))
+            if row >= 0 and parent_rows[row] >= 0 and ids[parent_rows[row]] == parent
+        ),
+    )
+    linked = Mask(len(backend), (children[place] for place in sound))
+    unread = ~backend.id.known
+    for row in there(parent_rows) - linked - told - unread - unread.take(parent_rows):
+        told.add(row)
+        message = f"it is not among the children of {cut(backend.parent[row] or b'')}"
+        yield Finding("C42", Severity.BUILD, file, subject(key_in(backend.names[row] or b"")), message)
+    for place in ~sound:
+        row, name = children[place], links.names[place] or b""
+        if row >= 0 and (row in told or parent_rows[row] in unread):
+            continue
+        if row < 0 and (name in unbacked or key_in(name) in explained or backend.index.row(name) in unread):
+            continue
+        about = f"{links.parent[place]} and {links.child[place]}"
+        message = f"the table of parents has an entry for the snapshots {about}, where there is no such pair"
+        yield Finding("C42", Severity.LEAK, file, subject(key_in(name)), message)
+
+
+@worker_rule("C43", needs=_BOTH)
+def sequences(facts: WorkerFacts) -> Iterator[Finding]:
+    """Numbers are given out once: the counters are not behind what is in use."""
+    snapshots, backend = facts.snapshots, facts.backend
+    assert snapshots is not None and backend is not None
+    file = path_of(facts.stores.snapshots)
+    ids = backend.id.values
+    for row in repeated(ids) & backend.id.known:
+        message = f"it has the number {ids[row]}, and so the directory, of another snapshot"
+        yield Finding("C43", Severity.CONTENT, file, subject(key_in(backend.names[row] or b"")), message)
+    highest = max(ids, default=0)
+    if backend.sequence < highest:
+        message = f"the counter stands at {backend.sequence}, and there are snapshots up to number {highest}"
+        yield Finding("C43", Severity.CONTENT, file, "v1/snapshots", message)
+    elif in_the_way := _in_the_way(facts):
+        message = (
+            f"the counter stands at {backend.sequence}, "
+            f"and there is a directory {in_the_way[0]} that belongs to no snapshot"
+        )
+        yield Finding("C43", Severity.BUILD, file, "v1/snapshots", message)
+    counted = max((_number_in(name) for name in snapshots.name if name is not None), default=0)
+    if snapshots.sequence < counted:
+        bucket = b"/".join((b"v1", facts.stores.namespace, b"snapshots", facts.stores.snapshotter))
+        message = (
+            f"the counter stands at {snapshots.sequence}, and there are names with numbers up to {counted}"
+        )
+        yield Finding("C43", Severity.HARMLESS, path_of(facts.stores.containerd), subject(bucket), message)
+
+
+def _in_the_way(facts: WorkerFacts) -> list[int]:
+    """Directories that new snapshots will meet."""
+    backend, directories = facts.backend, facts.directories
+    assert backend is not None
+    if directories is None:
+        return []
+    known = set(backend.id.values)
+    near = range(backend.sequence + 1, backend.sequence + _NEAR)
+    return sorted(number for number in directories.numbers if number in near and number not in known)
+
+
+def _number_in(name: bytes) -> int:
+    parts = name.split(b"/", 2)
+    return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() and len(parts[1]) < 20 else 0
+
+
+@worker_rule("C44", "C45", needs=(*_BOTH, Part.DIRECTORIES))
+def directories(facts: WorkerFacts) -> Iterator[Finding]:
+    """Each snapshot has its directory, and each directory its snapshot."""
+    backend, found = facts.backend, facts.directories
+    assert backend is not None and found is not None
+    ids = backend.id
+    named = ids.known - facts.unnamed
+    if named and not found.names:
+        message = f"none of the directories of {len(named)} snapshots is there"
+        yield Finding("C44", Severity.PRUNE, found.path, found.path.name, message)
+        return
+    views, active = between(backend.kind, VIEW, VIEW), between(backend.kind, ACTIVE, ACTIVE)
+    parents = present(backend.parent)
+    wanted = named - (views & parents) if found.plain else named
+    gone = wanted & found.without(ids.values, None if found.plain else "fs")
+    for row in gone:
+        place = found.data(ids.values[row])
+        severity = Severity.BUILD
+        if backend.kind[row] != COMMITTED:
+            severity = Severity.PRUNE if row in active and _has_record(facts, row) else Severity.HARMLESS
+        message = f"its directory {cut(bytes(place))} is missing"
+        yield Finding("C44", severity, found.path, subject(key_in(backend.names[row] or b"")), message)
+    if not found.plain:
+        above = list(active & parents & named - gone)
+        for place_in in found.without([ids.values[row] for row in above], "work"):
+            row = above[place_in]
+            message = f"its directory {found.path / str(ids.values[row]) / 'work'} is missing"
+            yield Finding(
+                "C44", Severity.BUILD, found.path, subject(key_in(backend.names[row] or b"")), message
+            )
+    if ~ids.known or repeated(ids.values):
+        return  # it can't be told whose a directory is
+    known = {str(number) for number in ids.values} | {str(number) for number in _in_the_way(facts)}
+    for name in found.names:
+        if name not in known:
+            measured = usage(found.path / name)
+            yield Finding(
+                "C45",
+                Severity.LEAK,
+                found.path,
+                name,
+                "this directory belongs to no snapshot"
+                + (", and this snapshotter never removes it" if found.plain else ""),
+                bytes=measured.bytes if measured is not None else None,
+            )
+
+
+def _has_record(facts: WorkerFacts, row: int) -> bool:
+    data, backend = facts.data, facts.backend
+    if data is None or backend is None:
+        return False
+    return any(stat == row for stat in data.stat)
+
+
+@worker_rule("C49", needs=(*_BOTH, Part.DIRECTORIES))
+def inodes(facts: WorkerFacts) -> Iterator[Finding]:
+    """A committed snapshot has as many files as when it was committed."""
+    backend, found = facts.backend, facts.directories
+    assert backend is not None and found is not None
+    committed = between(backend.kind, COMMITTED, COMMITTED) & backend.id.known & backend.inodes.known
+    for row in committed - facts.unnamed:
+        if backend.id.values[row] not in found.numbers:
+            continue
+        measured = usage(found.data(backend.id.values[row]))
+        if measured is not None and measured.inodes != backend.inodes.values[row]:
+            wanted = backend.inodes.values[row]
+            message = f"it has {measured.inodes} files and directories, and was committed with {wanted}"
+            key = subject(key_in(backend.names[row] or b""))
+            yield Finding("C49", Severity.CONTENT, found.path, key, message)
+
+
+_NUMBER: Final = re.compile(rb"[+-]?[0-9]+")
+_MERGE: Final = b"buildkit.mergeUsage"
+
+
+@worker_rule("C50", needs=_BOTH)
+def merge_usage(facts: WorkerFacts) -> Iterator[Finding]:
+    """What labels say of the size of a merge is a number."""
+    snapshots, data = facts.snapshots, facts.data
+    assert snapshots is not None
+    labels = snapshots.below(b"labels", prefix=_MERGE)
+    for row, key, value in zip(labels.rows, labels.keys, labels.values, strict=True):
+        if _is_integer(value or b"") or key not in (_MERGE + b"Size", _MERGE + b"Inodes"):
+            continue
+        measured = data is not None and any(
+            user in data.unknown_size for user in data.users(Mask(len(snapshots), [row]))
+        )
+        yield Finding(
+            "C50",
+            Severity.PRUNE if measured else Severity.HARMLESS,
+            path_of(facts.stores.containerd),
+            subject(snapshots.keys[row]),
+            f"its label {cut(key or b'')} is {cut(value or b'')!r}"
+            + ("" if measured else "; the record's size is known, so that nobody reads it yet"),
+        )
+
+
+def _is_integer(text: bytes) -> bool:
+    """As Go reads numbers."""
+    if not _NUMBER.fullmatch(text) or len(text) > 400:
+        return False
+    return -_LARGEST - 1 <= int(text) <= _LARGEST
+
+
+RULES: Final[tuple[WorkerRule, ...]] = (known_to_both, parents, sequences, directories, inodes, merge_usage)
