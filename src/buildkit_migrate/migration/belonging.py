@@ -1,7 +1,7 @@
-"""Whether a v1 store and the containerd that was asked belong together.
+"""Checks that a v1 store and a containerd belong together.
 
-If they do not, every record looks broken, or there is nothing to migrate; leaving out what is broken would
-make an empty cache, and leave the snapshots and blobs of the real one to nobody.
+If they don't, every record looks broken, or there is nothing to migrate. Leaving out what is broken would
+then create an empty cache, and abandon the snapshots and blobs of the real one.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ from buildkit_migrate.workspace.place import Place
 __all__ = ["check_belonging", "is_wrong_place"]
 
 _LEAST_SHARE: Final = 10
-"""One in so many of the records that need a snapshot must have it.
+"""At least one in this many of the records that need a snapshot must have it.
 
-Ids of records are random, so the snapshots of another cache have none of their names, and what was restored
-from an old backup has few. A broken root has lost some to a crash or a full disk; in the field that was a
-handful in hundreds. With up to this many records a single snapshot shows that the place is right. A cache
-without any snapshot is refused however small it is: nothing of it can be kept here, and all of it may be in
-another place.
+Record ids are random, so the snapshots of another cache have none of their names, and a cache restored from
+an old backup has few. A broken root has lost some snapshots to a crash or a full disk; in the field that was
+a handful in hundreds. With up to this many records a single snapshot shows that the place is right. A cache
+without any snapshots is refused however small it is: nothing of it can be kept here, and all of it may be
+elsewhere.
 """
 
 
 def is_wrong_place(needing: int, found: int) -> bool:
-    """Whether containerd's state is not that of the records.
+    """Whether containerd's state does not belong to the records.
 
-    ``needing``: how many records need a snapshot of their own (those without an equal-mutable one);
-    ``found``: how many of these have it.
+    ``needing``: how many records need a snapshot of their own (those without an equal-mutable target);
+    ``found``: how many of them have it.
     """
     return found * _LEAST_SHARE < needing
 
 
 def check_belonging(source: Database, plan: Plan, place: Place, containerd: Containerd) -> None:
-    """Raises ContainerdStateError, which says what was found where, and where the records would fit."""
+    """Raises ContainerdStateError if the store and containerd don't belong together.
+
+    The error tells what was found, and where the records would fit.
+    """
     if plan.counts["records"] == 0:
         _check_nothing_is_orphaned(source, plan, place)
     elif is_wrong_place(plan.counts["snapshots_needed"], plan.counts["snapshots_found"]):
@@ -49,7 +52,7 @@ def check_belonging(source: Database, plan: Plan, place: Place, containerd: Cont
 
 
 def _check_nothing_is_orphaned(source: Database, plan: Plan, place: Place) -> None:
-    """A new cache has no records, and containerd has nothing that is held for it."""
+    """A new cache has no records, and containerd holds nothing for it."""
     counts = plan.counts
     snapshots = counts["unlabel_snapshots"] + counts["labels_left_snapshots"]
     blobs = counts["unlabel_blobs"] + counts["labels_left_blobs"]
@@ -74,7 +77,7 @@ def _wrong_place(source: Path, plan: Plan, place: Place, containerd: Containerd)
     try:
         holdings = containerd.holdings(set(plan.records.ids()))
     except Error:
-        holdings = []  # the refusal stands without them
+        holdings = []  # they only improve the error
     return ContainerdStateError(
         f"{_asked(place)} has the snapshots of {found} of the {needed} records of {source} that need one: it "
         "is not the containerd, namespace or snapshotter of this cache; nothing was changed",

@@ -1,7 +1,7 @@
-"""What happened to a migrated root since: to the new store, and to containerd's database.
+"""What changed in a migrated root since: in the new store, and in containerd's database.
 
-Pure: stores and trees are compared, and nothing is opened. Of containerd's database only what others did
-counts; our own leases and labels, and times, are left out.
+Pure: compares stores and trees, and opens nothing. In containerd's database only changes by others count; our
+own leases and labels, and times, are ignored.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ def were(number: int, what: str) -> str:
 
 @dataclass(frozen=True)
 class StoreChanges:
-    """Numbers of records. ``added``: that v1 lacks. ``missing``: that v2 lacks, maybe as they were left out.
-    ``changed``: with other values of v1's keys.
+    """Numbers of records. ``added``: missing in v1.
+
+    ``missing``: missing in v2, perhaps because they were left out. ``changed``: with other values of v1's
+    keys.
     """
 
     added: int
@@ -43,7 +45,10 @@ class StoreChanges:
 
 
 def store_changes(v1: ReadableStore, v2: ReadableStore) -> StoreChanges:
-    """What the migration itself adds to records is no change, nor is what only later daemons know."""
+    """Compares the stores.
+
+    What the migration adds to records is not a change, nor is what only later daemons know.
+    """
     counts = {"added": 0, "missing": 0, "changed": 0}
     for id, in_v1, in_v2 in _merged(((id, id) for id in v1.ids()), ((id, id) for id in v2.ids())):
         if in_v1 is None:
@@ -56,7 +61,7 @@ def store_changes(v1: ReadableStore, v2: ReadableStore) -> StoreChanges:
 
 
 def _same_record(before: Mapping[bytes, bytes], now: Mapping[bytes, bytes]) -> bool:
-    """A cleared value is as good as none."""
+    """Cleared and absent values are equal."""
     return all(
         (before.get(key) or b"") == (now.get(key) or b"")
         for key in {*before, *now} - keys.WRITTEN
@@ -67,9 +72,9 @@ def _same_record(before: Mapping[bytes, bytes], now: Mapping[bytes, bytes]) -> b
 def gone(
     before: Before, snapshots: Collection[bytes], blobs: Collection[bytes], v1: ReadableStore
 ) -> tuple[int, int]:
-    """How many snapshots and blobs of v1's records were there before and are not among those of now.
+    """How many snapshots and blobs of v1's records existed before and are gone now.
 
-    What had a gc.root label and belongs to no record is no loss: containerd collects it.
+    Those with a gc.root label that belong to no record are no loss: containerd may collect them.
     """
     lost = {name for name in before.snapshots if name not in snapshots}
     lost_blobs = {digest for digest in before.blobs if digest not in blobs}
@@ -100,9 +105,9 @@ class _Rows:
 
 @dataclass
 class DatabaseChanges:
-    """By others, of containerd's database. ``version``: that of the schema, before and now, if it changed.
+    """Changes by others in containerd's database. ``version``: of the schema, before and now, if it changed.
 
-    ``rows``: by the kind of thing; ``elsewhere``: in other namespaces, or of other kinds.
+    ``rows``: by kind of object; ``elsewhere``: something changed in other namespaces, or of other kinds.
     """
 
     version: tuple[int, int] | None = None
@@ -111,18 +116,18 @@ class DatabaseChanges:
 
     @property
     def are_harmless(self) -> bool:
-        """Whether the database of before can take its place again without a loss."""
+        """Whether the old database can be put back without a loss."""
         return not self.elsewhere and not any(self.rows.values())
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """Lines for people."""
         if self.version is not None:
             yield f"schema version {self.version[0]} -> {self.version[1]}"
         for what, rows in self.rows.items():
             numbers = {"added": rows.added, "gone": rows.missing, "changed": rows.changed}
-            told = ", ".join(f"{number:,} {how}" for how, number in numbers.items() if number)
-            if told:
-                yield f"{what}: {told}"
+            text = ", ".join(f"{number:,} {how}" for how, number in numbers.items() if number)
+            if text:
+                yield f"{what}: {text}"
         if self.elsewhere:
             yield "other parts of it changed"
 
@@ -130,7 +135,7 @@ class DatabaseChanges:
 def database_changes(
     before: Tree, now: Tree, namespace: str, snapshotter: str, ids: Collection[bytes]
 ) -> DatabaseChanges:
-    """Between the root buckets of before the migration and of now. ``ids``: the leases that are ours."""
+    """Changes between the root buckets before the migration and now. ``ids``: our own leases."""
     changes = DatabaseChanges()
     ours = (b"v1", namespace.encode())
     parts = {
@@ -168,12 +173,12 @@ def database_changes(
 
 
 def _version(stored: bytes | Tree | None) -> int:
-    """A number of one byte in zigzag form; 0 if there is none, as for containerd."""
+    """A one-byte number in zigzag form; 0 if missing, as for containerd."""
     return stored[0] >> 1 if isinstance(stored, bytes) and len(stored) == 1 else 0
 
 
 def _without_ours(row: bytes | Tree | None) -> bytes | Tree | None:
-    """A snapshot or blob without what a migration changes in it."""
+    """A snapshot or blob without the parts that a migration changes."""
     if not isinstance(row, Mapping):
         return row
     rest: dict[bytes, bytes | Tree] = {}
@@ -186,7 +191,7 @@ def _without_ours(row: bytes | Tree | None) -> bytes | Tree | None:
 
 
 def _same(one: bytes | Tree | None, other: bytes | Tree | None) -> bool:
-    """An empty bucket is as good as none."""
+    """Empty and absent buckets are equal."""
     if isinstance(one, bytes) or isinstance(other, bytes):
         return one == other
     return all(_same(value, value_now) for _, value, value_now in _merged(_items(one), _items(other)))
@@ -200,7 +205,7 @@ def _items(bucket: bytes | Tree | None) -> Iterator[tuple[bytes, bytes | Tree]]:
 def _merged(
     one: Iterator[tuple[bytes, Value]], other: Iterator[tuple[bytes, Value]]
 ) -> Iterator[tuple[bytes, Value | None, Value | None]]:
-    """The keys of both, each of which are in order, with what each has under them."""
+    """Merges two iterators sorted by key: yields each key with the value of both."""
     left, right = next(one, None), next(other, None)
     while left is not None or right is not None:
         key = min(item[0] for item in (left, right) if item is not None)

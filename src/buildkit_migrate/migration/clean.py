@@ -1,6 +1,7 @@
-"""What a finished migration leaves for an undo, removed: after that, nothing leads back.
+"""Deletes what a finished migration keeps for undo. Afterwards there is no way back.
 
-What goes and whether it may go is found before anything is removed. The v1 store is never among it.
+What would be deleted, and whether it may be, is determined before anything is deleted. The v1 store is never
+touched.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ _LEFT_IN_WORKER: Final = re.compile(
 class CleanedOutcome(enum.StrEnum):
     CLEANED = "cleaned"
     PLANNED = "planned"
-    """A dry run: nothing was removed."""
+    """A dry run: nothing was deleted."""
     NOTHING_TO_CLEAN = "nothing-to-clean"
     SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Of one worker. ``files``: what was removed, or would be, with the bytes of each.
+    """Result for one worker. ``files``: what was deleted, or would be, with sizes in bytes.
 
-    ``faults``: why a dry run shows that nothing would be removed. ``reason``: why the worker was skipped.
+    ``faults``: why a dry run predicts that nothing would be deleted. ``reason``: why the worker was skipped.
     """
 
     worker: Path
@@ -55,12 +56,12 @@ class Cleaned:
 
     @property
     def size(self) -> int:
-        """In bytes, of all files."""
+        """Total size of all files in bytes."""
         return sum(size for _, size in self.files)
 
     @property
     def done(self) -> str:
-        """What became of the worker, for a person."""
+        """What happened to the worker, for people."""
         return "was cleaned"
 
     @property
@@ -68,7 +69,7 @@ class Cleaned:
         return self.faults[0].exit_code if self.faults else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, in the form of `Report.as_dict`."""
+        """The JSON form, in the style of `Report.as_dict`."""
         return {
             **named_text("worker", self.worker),
             "outcome": str(self.outcome),
@@ -81,13 +82,15 @@ class Cleaned:
 
 
 def leftovers(v2: Path, kept: Path | None) -> tuple[tuple[Path, int], ...]:
-    """The files that can go, and their sizes. ``kept``: that of a stopped containerd, which lies beside its
-    database. Where there is no new store, old databases stay. Raises StorageError.
+    """The files that can be deleted, and their sizes. Raises StorageError.
+
+    ``kept``: the old database of a stopped containerd, beside its database. If there is no new store, old
+    databases are not listed.
     """
     places = [v2.with_name(name) for name in _names(v2.parent) if _LEFT_IN_WORKER.fullmatch(name)]
     lock = v2.with_name(v2.name + "-lock")
     if lock in places and exists(v2) and _is_lmdb(v2):
-        places.remove(lock)  # it belongs to the store that is in use
+        places.remove(lock)  # it belongs to the store in use
     noted = journal.journal_path(v2)
     places += [noted / name for name in (_names(noted) if is_directory(noted, follow_symlinks=False) else ())]
     if kept is not None and kept.parent != v2.parent:
@@ -104,7 +107,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def _size(path: Path) -> int | None:
-    """None if it is no regular file."""
+    """Size of a regular file, None for anything else."""
     info = look(path, follow_symlinks=False)
     return info.st_size if info is not None and stat.S_ISREG(info.st_mode) else None
 
@@ -119,7 +122,7 @@ def _is_lmdb(path: Path) -> bool:
 def faults(
     v1: Path, v2: Path, databases: Iterable[Database], progress: Callable[[str], object]
 ) -> Iterator[JournalError | DifferencesError]:
-    """Why nothing may be removed yet: an interrupted migration, or a file that is not sound.
+    """Why nothing may be deleted yet: an interrupted migration, or a damaged file.
 
     The store in use is the new one, or the old one after an undo. ``databases``: containerd's and the
     snapshotter's, if they can be read. Raises BusyError, StorageError.
@@ -169,9 +172,9 @@ def _damage(databases: Iterable[Database], progress: Callable[[str], object]) ->
 
 
 def remove_leftovers(v2: Path, files: Iterable[tuple[Path, int]]) -> None:
-    """The journal goes first: without it nothing would use the rest. May be interrupted, and then repeated.
+    """Deletes the files. May be interrupted and repeated.
 
-    Raises StorageError.
+    The journal is deleted first, as nothing uses the rest without it. Raises StorageError.
     """
     journal.discard(journal.journal_path(v2))
     for path, _ in files:

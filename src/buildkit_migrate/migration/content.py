@@ -1,7 +1,8 @@
-"""Blob files and snapshot directories, looked at without trust (spec containerd-metadata-db, section 1).
+"""Checks of blob files and snapshot directories, which are not trusted.
 
-What lies there may be anything. So a file is opened only if it is a regular one, and hashed only if it has
-the length that containerd knows: a FIFO would make a reader wait, a device or a sparse file never end.
+Spec containerd-metadata-db, section 1. These paths may hold anything. So only regular files are opened, and
+they are hashed only if they have the size that containerd knows: a FIFO would block the reader, and a device
+or sparse file might never end.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ DIRECTORIES: Final[Mapping[str, tuple[str, ...]]] = {
     "overlayfs": ("", "fs"),
     "stargz": ("", "fs"),
 }
-"""Snapshotters that keep each snapshot in a directory ``snapshots/<id>``, and what must be there in it."""
+"""Snapshotters that keep each snapshot in a directory ``snapshots/<id>``, and what must exist in it."""
 
 _OF_ACTIVE: Final[Mapping[str, tuple[str, ...]]] = {
     "fuse-overlayfs": ("work",),
     "overlayfs": ("work",),
     "stargz": ("work",),
 }
-"""What a snapshot that is not committed must have besides, to be mounted."""
+"""What a snapshot that is not committed also needs, to be mounted."""
 
 _DIGEST: Final = re.compile(rb"(sha256|sha384|sha512):([0-9a-f]+)")
 
@@ -55,12 +56,12 @@ _DANGLING: Final = b"symbolic link that leads nowhere"
 
 _MISSING: Final = (errno.ENOENT, errno.ENOTDIR)
 _OURS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What the system can't do for us says nothing of the file."""
+"""Errors of our own process, which say nothing about the file."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What lies at a path. ``kind``: b"" if there is nothing; ``refusal``: why it can't be looked at."""
+    """What is at a path. ``kind``: b"" if nothing; ``refusal``: why it can't be examined."""
 
     kind: bytes = b""
     size: int = 0
@@ -70,9 +71,9 @@ class _Found:
 def blob_differences(
     directory: Path, blobs: Mapping[bytes, Blob], progress: Callable[[str], object]
 ) -> Iterator[Difference]:
-    """Files of these blobs that are missing or have another content, in order of the digests.
+    """Files of these blobs that are missing or have the wrong content, in order of digests.
 
-    ``directory``: of the content store, with ``blobs`` in it. A symbolic link to a good file is good, as
+    ``directory``: of the content store, which contains ``blobs``. A symbolic link to a good file is good, as
     containerd follows it. Raises StorageError if the system is out of memory or descriptors.
     """
     for number, digest in enumerate(sorted(blobs), 1):
@@ -109,9 +110,9 @@ def _blob_difference(path: Path, digest: bytes, size: int | None) -> Difference 
 
 
 def _hash(path: Path, algorithm: str, size: int) -> bytes:
-    """Digest of a regular file; of one that has grown, of ``size`` bytes and the chunk around them."""
+    """Digest of a regular file. If it has grown, reads only slightly more than ``size`` bytes."""
     digest = hashlib.new(algorithm)
-    # If a FIFO has taken its place meanwhile, this does not wait.
+    # O_NONBLOCK: does not block if a FIFO has replaced the file meanwhile.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", 0) as file:
         rest = size + 1
         while rest > 0 and (chunk := file.read(_CHUNK)):
@@ -127,11 +128,11 @@ def directory_differences(
     active: Container[bytes],
     progress: Callable[[str], object],
 ) -> Iterator[Difference]:
-    """Snapshots whose directory is missing or is none, in order of their names.
+    """Snapshots whose directory is missing or not a directory, in order of names.
 
-    ``directory``: the snapshotter's, with ``snapshots`` in it; ``snapshotter``: one of `DIRECTORIES`;
-    ``ids``: the snapshotter's number for each snapshot; ``active``: those of them that records can still
-    write to. Raises StorageError as `blob_differences` does.
+    ``directory``: the snapshotter's, which contains ``snapshots``. ``snapshotter``: one of `DIRECTORIES`.
+    ``ids``: the snapshotter's number for each snapshot. ``active``: those that records can still write to.
+    Raises StorageError like `blob_differences`.
     """
     progress(f"looking at {len(ids)} snapshot directories")
     for name in sorted(ids):
@@ -141,7 +142,7 @@ def directory_differences(
             difference = _directory_difference(directory, path, name)
             if difference is not None:
                 yield difference
-                break  # what is below it can't be there either
+                break  # anything below it is missing as well
 
 
 def _directory_difference(directory: Path, path: Path, name: bytes) -> Difference | None:
@@ -157,7 +158,7 @@ def _directory_difference(directory: Path, path: Path, name: bytes) -> Differenc
 
 
 def _look(path: Path, *, follow: bool) -> _Found:
-    """Without opening it. Raises StorageError if the system can't do that for us."""
+    """Examines a path without opening it. Raises StorageError if the system can't do that for us."""
     try:
         info = path.stat(follow_symlinks=follow)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a verification finds: plain objects, and the form in which values are shown in them."""
+"""Findings of a verification as plain objects, and how values are displayed in them."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ from buildkit_migrate.text import cut, named_text, printable
 __all__ = ["Difference", "DifferenceKind", "Findings", "shown"]
 
 _BUCKET: Final = b"(bucket)"
-"""Stands for a nested bucket where a difference shows values."""
+"""Displayed in place of a nested bucket."""
 
 _MAX_TEXT: Final = 160
 _MAX_BINARY: Final = 16
-"""Of a longer value a difference shows so many characters, or so many bytes as hexadecimal digits."""
+"""How many characters of a long text, or bytes of a long binary value, are displayed."""
 
 
 class DifferenceKind(enum.StrEnum):
-    """What is wrong, and with what: the subject of the difference."""
+    """Kind of a difference, and what its fields mean."""
 
     DAMAGED = "damaged-file"
     """Subject: the file; key: the page."""
     WRONG_PLACE = "wrong-place"
-    """Store and containerd don't belong together, so that next to nothing was kept, and what containerd has
-    for the records of another store may be lost. Subject: the snapshotter.
+    """Store and containerd don't belong together. Subject: the snapshotter.
+
+    Almost nothing was kept, and what containerd holds for the records of another store may be lost.
     """
 
     RECORD_MISSING = "record-missing"
     RECORD_UNEXPECTED = "record-unexpected"
-    """Subject: the record; found: why it can't be migrated, nothing if v1 does not have it."""
+    """Subject: the record; found: why it can't be migrated, or nothing if v1 does not have it."""
     VALUE_MISSING = "value-missing"
     VALUE_DIFFERS = "value-differs"
     VALUE_UNEXPECTED = "value-unexpected"
     """Subject: the record; key: the metadata key."""
     INDEX_MISSING = "index-entry-missing"
     INDEX_DANGLING = "index-entry-dangling"
-    """It is not in v1, or of a record that is left out, and no value of a record is behind it."""
+    """Not in v1, or of a record that is left out, and no value of a record has this index."""
     INDEX_UNEXPECTED = "index-entry-unexpected"
-    """A value is behind it that the migration does not write. Subject, as above: the whole index key."""
+    """A value has this index, but the migration does not write it. Subject, as above: the whole index key."""
     EXTERNAL_DIFFERS = "external-data-differs"
     """Subject: the record; key: the name of the data."""
     OTHER_DIFFERS = "other-data-differs"
-    """Of the store, outside of records and indexes. Subject: the path, joined by slashes."""
+    """In the store, outside records and indexes. Subject: the path, joined by slashes."""
 
     LEASE_MISSING = "lease-missing"
     LEASE_NOT_FLAT = "lease-without-gc.flat"
@@ -53,7 +54,7 @@ class DifferenceKind(enum.StrEnum):
     LEASE_EXPIRES = "lease-with-gc.expire"
     """Subject: the lease; found: when."""
     LEASE_UNDATED = "lease-createdat"
-    """There is none, or it is no time. Subject: the lease."""
+    """The creation time is missing or invalid. Subject: the lease."""
     RESOURCE_MISSING = "lease-resource-missing"
     """Subject: the lease; key: the type of the resource; expected: its id."""
     LABEL_ON_SNAPSHOT = "gc.root-on-snapshot"
@@ -62,42 +63,46 @@ class DifferenceKind(enum.StrEnum):
     SNAPSHOT_MISSING = "snapshot-missing"
     """Subject: the snapshot; key: the record or snapshot that needs it."""
     SNAPSHOT_KIND = "snapshot-kind"
-    """The snapshot is committed and the record is not, or the other way round: the subject is both. Or its
-    kind (the key) is none that its children, or anybody, could use: subject is its name in the snapshotter.
+    """The snapshot is committed and the record is not, or vice versa: the subject is both.
+
+    Or the snapshot has a kind (the key) that its children, or nobody, can use: the subject is its name in the
+    snapshotter.
     """
     BLOB_MISSING = "blob-missing"
     """Subject: the digest; key: a record that needs it."""
 
     VERSION = "containerd-version"
-    """``v1/version`` is missing or no number."""
+    """``v1/version`` is missing or not a number."""
     SNAPSHOT_NAME = "snapshot-name"
-    """The name that it has in the snapshotter is that of another. Subject: the snapshot."""
+    """It has another snapshot's name in the snapshotter. Subject: the snapshot."""
     SNAPSHOT_PARENT = "snapshot-parent"
-    """In the snapshotter it has another parent. Subject: the snapshot; expected, found: names there."""
+    """It has another parent in the snapshotter. Subject: the snapshot; expected, found: names there."""
     SNAPSHOT_CHILD = "snapshot-child-missing"
-    """It does not name a child that it has. Subject: the snapshot; key: the child."""
+    """It does not list one of its children. Subject: the snapshot; key: the child."""
     SNAPSHOT_ID = "snapshot-id"
-    """Subject: name in the snapshotter; key: the other that has the same number."""
+    """Subject: name in the snapshotter; key: the other snapshot with the same number."""
     SNAPSHOT_LINK = "snapshot-parents-entry"
     """The entry in ``v1/parents`` is missing or wrong. Subject: name in the snapshotter."""
     SNAPSHOT_TIME = "snapshot-time"
-    """A time that can't be read, so that containerd fails where it lists snapshots. Subject: the snapshot, or
-    its name in the snapshotter; key: which time.
+    """A time can't be read, so containerd fails to list snapshots.
+
+    Subject: the snapshot, or its name in the snapshotter; key: which time.
     """
     SNAPSHOT_USAGE = "snapshot-usage"
-    """It is committed, and how much it takes is missing or no number. Subject: name in the snapshotter; key:
-    which number.
+    """It is committed, but its disk usage is missing or not a number.
+
+    Subject: name in the snapshotter; key: which number.
     """
     BLOB_TIME = "blob-time"
-    """As of snapshots. Subject: the digest; key: which time."""
+    """Like snapshot times. Subject: the digest; key: which time."""
     SEQUENCE = "sequence"
-    """Of a bucket, as the next id or name would be one that is in use, or it was changed. Subject: path."""
+    """A bucket's sequence would next produce an id or name in use, or it was changed. Subject: path."""
     REST_MISSING = "containerd-entry-missing"
     REST_DIFFERS = "containerd-entry-differs"
     REST_UNEXPECTED = "containerd-entry-unexpected"
     """In containerd's database, compared with the original. Subject: the path, joined by slashes."""
     REST_TIME = "containerd-time"
-    """What must be a time of the migration is none. Subject: the path."""
+    """A time written by the migration is invalid. Subject: the path."""
 
     BLOB_FILE_MISSING = "blob-file-missing"
     BLOB_FILE_KIND = "blob-file-kind"
@@ -105,17 +110,20 @@ class DifferenceKind(enum.StrEnum):
     BLOB_FILE_SIZE = "blob-file-size"
     BLOB_FILE_DIFFERS = "blob-file-differs"
     BLOB_FILE_UNREADABLE = "blob-file-unreadable"
-    """Subject: the digest; found: the kind, size, digest of the file, or what the system says."""
+    """Subject: the digest; found: kind, size or digest of the file, or the error."""
     SNAPSHOT_FILES_MISSING = "snapshot-files-missing"
     SNAPSHOT_FILES_KIND = "snapshot-files-kind"
     """It is not a directory."""
     SNAPSHOT_FILES_UNREADABLE = "snapshot-files-unreadable"
-    """Subject: the snapshot; key: the directory, below that of the snapshotter; found: as for blobs."""
+    """Subject: the snapshot; key: the directory, relative to the snapshotter's; found: as for blobs."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Between what must be there and what is. ``expected``, ``found``: None for nothing, or if not asked."""
+    """A difference between what must exist and what does.
+
+    ``expected``, ``found``: None for nothing, or if not applicable.
+    """
 
     kind: DifferenceKind
     subject: bytes
@@ -124,7 +132,7 @@ class Difference:
     found: bytes | None = None
 
     def as_dict(self) -> dict[str, str | None]:
-        """For JSON."""
+        """The JSON form."""
         return {
             "kind": str(self.kind),
             **named_text("subject", self.subject),
@@ -134,7 +142,7 @@ class Difference:
         }
 
     def line(self) -> str:
-        """For a person."""
+        """A line for people."""
         key = f" {cut(self.key)}" if self.key else ""
         line = f"{self.kind}: {cut(self.subject)}{key}"
         values = {"expected": self.expected, "found": self.found}
@@ -144,9 +152,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Findings:
-    """``records``: how many must be in v2, ``total``: how many v1 has; ``problems``: of those that are left
-    out or repaired; ``unchecked``: what could not be looked at, each for a person. ``upstream_exact``:
-    whether v2 is one without sizes of blobs, as upstream writes it; None if not asked.
+    """Result of a verification. ``records``: how many must be in v2; ``total``: how many v1 has.
+
+    ``problems``: of records that are left out or repaired. ``unchecked``: what could not be checked, for
+    people. ``upstream_exact``: whether v2 has no sizes of blobs, as upstream writes it; None if not
+    determined.
     """
 
     records: int
@@ -158,12 +168,12 @@ class Findings:
 
     @property
     def left_out(self) -> int:
-        """Records of v1 that can't be migrated and so are not in v2."""
+        """Number of v1 records that can't be migrated, and so are not in v2."""
         return self.total - self.records
 
 
 def shown(value: bytes | Tree | None) -> bytes | None:
-    """A value as a difference shows it: text as it is, what is long or binary shortened, with its size."""
+    """Formats a value for display: text as it is; long or binary values are shortened, with their size."""
     if value is None:
         return None
     if not isinstance(value, bytes):
@@ -177,7 +187,7 @@ def shown(value: bytes | Tree | None) -> bytes | None:
 
 
 def _text(value: bytes) -> str | None:
-    """None if it is binary: not UTF-8, or with characters that can't be printed."""
+    """The value as text, None if it is binary: not UTF-8, or with unprintable characters."""
     try:
         text = value.decode()
     except UnicodeDecodeError:

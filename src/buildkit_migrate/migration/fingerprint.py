@@ -1,4 +1,4 @@
-"""Whether a file is still the one that it was, by what is in it: copies and moved files are the same."""
+"""Whether a file is unchanged, judged by its content: copies and moved files count as the same."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from buildkit_migrate.files.locks import readable
 __all__ = ["digest", "digesting", "fingerprint"]
 
 _METAS: Final = 2 * 65536
-"""Bytes at the start of a store that have both meta pages, as large as pages can be."""
+"""Number of bytes at the start of a store that contain both meta pages, even with the largest pages."""
 
 
 def fingerprint(path: Path) -> str:
-    """Tells whether a store was used since: its size, and a digest of its meta pages; "" if it is missing.
+    """Changes whenever a store is used: its size and a digest of its meta pages; "" if it is missing.
 
-    Every transaction changes the meta pages, of bbolt as of LMDB; so the rest need not be read. Raises
-    StorageError, and CorruptDatabaseError if it is no regular file.
+    Every transaction changes the meta pages, in bbolt as in LMDB, so the rest need not be read. Raises
+    StorageError, and CorruptDatabaseError if it is not a regular file.
     """
     try:
         with readable(path) as fd:
@@ -36,7 +36,7 @@ def fingerprint(path: Path) -> str:
 
 
 def digest(path: Path) -> str:
-    """Of all that is in the file. Takes seconds for gigabytes. Raises as `fingerprint` does."""
+    """Digest of the whole file. Takes seconds for gigabytes. Raises the same errors as `fingerprint`."""
     with readable(path) as fd:
         return _digest(fd)
 
@@ -48,10 +48,10 @@ def _digest(fd: int) -> str:
 
 @contextlib.contextmanager
 def digesting(path: Path) -> Iterator[Callable[[], str]]:
-    """Digests a file beside what is done in the block, which may put another one in its place.
+    """Digests a file in the background while the block runs, which may replace it.
 
-    Gives a function that waits for the digest; "" if the system refuses to read. Raises as `fingerprint`
-    does.
+    Yields a function that waits for the digest; it returns "" if the system refuses to read. Raises the same
+    errors as `fingerprint`.
     """
     with readable(path) as fd, ThreadPoolExecutor(1) as thread:
         found = thread.submit(_digest, fd)

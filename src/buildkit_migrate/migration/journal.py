@@ -1,6 +1,6 @@
-"""What an interrupted migration needs to go on, and a finished one to be undone: an LMDB environment.
+"""What an interrupted migration needs to continue, and undo needs to go back: an LMDB environment.
 
-It lies in a directory beside the new store; docs/format.md describes its entries.
+It is in a directory beside the new store; docs/format.md describes its entries.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ __all__ = [
 
 APPLYING: Final = "applying"
 APPLIED: Final = "applied"
-"""Leases and labels are as planned; the switch is next, or was made."""
+"""Leases and labels are as planned; the switch is next, or done."""
 UNDOING: Final = "undoing"
 
 NOTHING: Final = "nothing"
-"""A way back: containerd's database is as it was."""
+"""A way back: containerd's database is unchanged."""
 PUT_BACK: Final = "put-back"
-"""A way back: the kept database takes its place again."""
+"""A way back: put the kept database back in place."""
 EDIT: Final = "edit"
-"""A way back: labels are put into what is there, and leases taken out."""
+"""A way back: restore labels and remove leases in the current database."""
 _WITHOUT_KEPT: Final = (NOTHING, PUT_BACK)
 """Ways back after which the kept database may be missing."""
 
@@ -72,17 +72,17 @@ _FINISHED: Final = b"F"
 
 _FINGERPRINTS: Final = ("v1", "kept", "containerd_after", "v2")
 _BATCH: Final = 96
-"""Leases that may be written and not yet noted; each of them costs the next run one question."""
+"""How many leases may be written before they are noted; each costs the next run one question."""
 
 _FIRST_MAP: Final = 1 << 20
-"""Bytes of address space; it grows by doubling, the file only with what is written."""
+"""Initial map size in bytes. The map doubles when full; the file grows only as needed."""
 _OVERHEAD: Final = 64
-"""Bytes that an entry takes beside its fields, at most."""
+"""Maximum overhead of an entry in bytes."""
 
 _DATA: Final = "data.mdb"
 _LOCK: Final = "lock.mdb"
 _LOCK_SIZE: Final = 8192
-"""Bytes that LMDB wants for its 126 readers."""
+"""Size in bytes that LMDB needs for its 126 readers."""
 _SIZE: Final = struct.Struct("<I")
 
 _UNREADABLE: Final = "restore the journal from a backup, or remove it: then there is no way back to v1"
@@ -90,17 +90,17 @@ _UNREADABLE: Final = "restore the journal from a backup, or remove it: then ther
 
 @dataclass(frozen=True)
 class State:
-    """What the journal is about, and how far it is.
+    """What the journal is about, and the progress.
 
     ``v1``: fingerprint of the v1 store. ``plan``: digest of the edits that make the new store.
-    ``containerd``: which one, see `Containerd.identity`. ``kept_path``: the name that its database gets
-    before it is replaced; ``kept``: its fingerprint; ``kept_digest``: digest of all of it, "" if the run
-    did not come that far. ``containerd_after``: fingerprint of the database that takes its place, noted
-    right before that; "" until then. All of them are "" if containerd runs. ``v2``: fingerprint of the new
-    store, "" until it is complete. ``used``: others may have used the database in its place before a run
-    went on. ``upstream_exact``: the new store has no sizes of blobs; before format 2 none had them.
-    ``previous``: it was made of v1 as that was before its newest transaction.
-    ``way_back``: how an undo that was begun goes back, "" before that.
+    ``containerd``: which one, see `Containerd.identity`. ``kept_path``: second name of its database, given
+    before it is replaced; ``kept``: its fingerprint; ``kept_digest``: digest of all of it, "" if the run did
+    not get that far. ``containerd_after``: fingerprint of the database that replaces it, noted right before
+    that; "" until then. All of these are "" if containerd runs. ``v2``: fingerprint of the new store, ""
+    until it is complete. ``used``: others may have used the replaced database before a run continued.
+    ``upstream_exact``: the new store has no sizes of blobs; before format 2 no store had them. ``previous``:
+    it was made from the state of v1 before its newest transaction. ``way_back``: how an undo that has begun
+    goes back; "" before that.
     """
 
     v1: str
@@ -123,15 +123,15 @@ def journal_path(v2: Path) -> Path:
 
 
 def kept_path(state: State, database: Path | None) -> Path:
-    """The old database lies beside the one in its place, which may have been moved with it since."""
+    """Path of the old database: beside the current one, which may have been moved together with it."""
     kept = Path(state.kept_path)
     return kept if database is None else database.with_name(kept.name)
 
 
 def is_untouched(state: State, database: Path | None) -> bool:
-    """Whether a database file is still that of before the migration, whoever has used it since.
+    """Whether the database is still the one from before the migration, even if it was used since.
 
-    It gets its second name right before it is replaced, and until then both are of one file; or they are
+    It gets its second name right before it is replaced. Until then both names belong to one file; or they are
     equal, if they were copied since.
     """
     if not state.kept_path:
@@ -149,24 +149,25 @@ def is_untouched(state: State, database: Path | None) -> bool:
 class Journal:
     """The journal of one store; a context manager.
 
-    Only who holds the lock on the v1 store writes it. Others may read it meanwhile.
+    Only the holder of the lock on the v1 store writes to it. Others may read it meanwhile.
     """
 
     def __init__(self, path: Path, environment: lmdb.Environment, state: State) -> None:
-        """`create` and `open` make one."""
+        """Use `create` or `open` instead."""
         self.path = path
         self.state = state
         self._environment = environment
         self._unwritten: list[bytes] = []
-        self._batches = self._count(_FINISHED)  # its entries are numbered from 0, in their order
+        self._batches = self._count(_FINISHED)  # the entries are numbered from 0, in order
 
     @classmethod
     def create(cls, path: Path, state: State, before: Before, *, like: Path | None = None) -> Self:
-        """A new one, with all that will be replaced; durable when this returns. Raises StorageError.
+        """Creates a journal of everything that will be replaced. It is durable when this returns.
 
-        ``like``: the store whose users may work with it; by default it is for the owner of its directory.
+        Raises StorageError. ``like``: make it usable by those who use this store; by default only by the
+        owner of its directory.
         """
-        discard(path)  # one that was never completed
+        discard(path)  # a journal that was never completed
         entries = [
             *((_BLOB, [digest, value]) for digest, value in before.blobs.items()),
             *((_LEASE, _lease_fields(id, resources)) for id, resources in before.leases.items()),
@@ -175,10 +176,11 @@ class Journal:
         ]
         size = sum(sum(map(len, fields)) + _OVERHEAD for _, fields in entries)
         with contextlib.ExitStack() as failed:
-            # A disk that fills up may leave half of the meta pages, which nobody could read.
+            # A full disk may leave half-written meta pages, which nobody could read.
             failed.callback(discard, path)
             make_directory(path, like)
-            # LMDB maps it with holes, and on a full disk writing to one ends the process with a bus error.
+            # LMDB maps the file with holes, and on a full disk writing to a hole kills the process with
+            # SIGBUS.
             reserve(path / _LOCK, _LOCK_SIZE)
             environment = _open(path, map_size=max(_FIRST_MAP, 2 * size), create=True)
             failed.callback(environment.close)
@@ -200,9 +202,9 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Self | None:
-        """The one that is there, None if there is none. Raises JournalError, StorageError.
+        """Opens an existing journal; None if there is none. Raises JournalError, StorageError.
 
-        ``read_only``: as it is at this moment, whoever writes it.
+        ``read_only``: read a snapshot, even while another process writes.
         """
         if not _is_there(path):
             return None
@@ -219,7 +221,7 @@ class Journal:
         return journal
 
     def close(self) -> None:
-        """Notes what is still to be noted."""
+        """Writes pending notes, and closes it."""
         try:
             if self._unwritten:
                 self._note()
@@ -233,18 +235,18 @@ class Journal:
         self.close()
 
     def update(self, **changes: Any) -> None:
-        """Changes fields of the state, durably, and notes the leases that wait for it."""
+        """Changes fields of the state, durably, and writes pending notes."""
         self.state = replace(self.state, **changes)
         self._note()
 
     def lease_finished(self, id: bytes) -> None:
-        """The lease has all its resources. Written with others, sooner or later."""
+        """Notes that a lease has all its resources. Written in batches."""
         self._unwritten.append(id)
         if len(self._unwritten) >= _BATCH:
             self._note()
 
     def add(self, before: Before) -> None:
-        """Adds labels that a run which goes on will remove, too, if they are not known yet."""
+        """Adds labels that a continued run will remove as well, unless they are known already."""
         for kind, known, labels in (
             (_SNAPSHOT, self._labels(_SNAPSHOT), before.snapshots),
             (_BLOB, self._labels(_BLOB), before.blobs),
@@ -303,7 +305,7 @@ class Journal:
 
 
 def read_state(path: Path) -> State | None:
-    """The state in the journal at ``path``; None if there is no journal, or one that was never completed.
+    """Reads the state from the journal at ``path``; None if there is no journal, or an incomplete one.
 
     Others may have it open. Raises JournalError, StorageError.
     """
@@ -317,7 +319,7 @@ def read_state(path: Path) -> State | None:
 
 
 def leases_before(path: Path) -> frozenset[bytes]:
-    """The leases that a migration of a running containerd found, as far as the journal at ``path`` knows.
+    """The leases that a migration of a running containerd found, if the journal at ``path`` knows them.
 
     Others may have it open. Raises JournalError, StorageError.
     """
@@ -340,7 +342,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _refuse_link(place: Path) -> None:
-    """LMDB writes to what it opens, and would follow a link out of the root."""
+    """LMDB writes to the file it opens, and would follow a link out of the root."""
     if is_link(place):
         raise JournalError(f"{place} is a symbolic link", hint="remove the link")
 
@@ -352,7 +354,7 @@ def _state_in(environment: lmdb.Environment, path: Path) -> State | None:
 
 
 def discard(path: Path) -> None:
-    """Removes a journal, if there is one. Raises StorageError."""
+    """Deletes a journal, if there is one. Raises StorageError."""
     discard_directory(path, (_DATA, _LOCK))
 
 
@@ -364,12 +366,12 @@ def _open(path: Path, *, map_size: int, create: bool = False) -> lmdb.Environmen
     with _errors(path):
         if not create:
             check_file(path / _DATA)
-        # Of an existing file LMDB maps all, however small the map is to be.
+        # LMDB maps all of an existing file, even if the map size is smaller.
         return lmdb.open(os.fsencode(path), map_size=map_size, create=create, mode=0o600, readahead=False)
 
 
 def _snapshot(path: Path) -> lmdb.Environment | None:
-    """None if another process has just removed the journal."""
+    """None if another process has just deleted the journal."""
     from buildkit_migrate.lmdb.file import snapshot
 
     try:
@@ -384,7 +386,7 @@ def _snapshot(path: Path) -> lmdb.Environment | None:
 def _write(
     environment: lmdb.Environment, path: Path, fill: Callable[[lmdb.Transaction[bytes]], None]
 ) -> None:
-    """One transaction, durable when this returns. The map grows until all that ``fill`` puts fits into it."""
+    """Runs one transaction, durable when this returns. Grows the map until everything fits."""
     import lmdb
 
     with _errors(path):
@@ -430,7 +432,7 @@ def _decode(stored: bytes, path: Path) -> State:
         for name in _FINGERPRINTS:
             fields[name] = _without_time(fields[name])
         if fields["phase"] == UNDOING:
-            # Before there was this field: only a database that was put back, or not yet kept, is missing.
+            # Before this field existed, only a database that was put back, or not yet kept, could be missing.
             fields.setdefault("way_back", PUT_BACK)
         return State(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -438,7 +440,7 @@ def _decode(stored: bytes, path: Path) -> State:
 
 
 def _without_time(old: str) -> str:
-    """Fingerprints had a time of change between size and digest, which a copy does not keep."""
+    """Old fingerprints had a modification time between size and digest, which copies don't preserve."""
     parts = old.split(":")
     return ":".join((parts[0], parts[-1])) if len(parts) == 3 else old
 

@@ -1,4 +1,4 @@
-"""What containerd's database was before a migration of files replaced it, as far as it is still there."""
+"""containerd's database from before an offline migration, as far as it still exists."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ __all__ = ["Kept", "opened_kept"]
 
 @dataclass(frozen=True)
 class Kept:
-    """``original``: before this worker's migration, None if it is not there, or not to be relied on; then
-    ``why_not`` says so. ``others``: those before the migrations of other workers of the same containerd.
+    """``original``: from before this worker's migration; None if missing or unreliable, see ``why_not``.
+
+    ``others``: from before the migrations of other workers of the same containerd.
     """
 
     original: Database | None
@@ -31,9 +32,9 @@ class Kept:
 
 @contextlib.contextmanager
 def opened_kept(state: State | None, database: Path, usual: Path) -> Iterator[Kept]:
-    """For the worker whose journal has this state; ``usual``: the name that the old ``database`` gets.
+    """Opens the kept databases for the worker whose journal has this state.
 
-    Raises StorageError if the directory can't be read.
+    ``usual``: the usual second name of ``database``. Raises StorageError if the directory can't be read.
     """
     path, why_not = _place(state, database, usual)
     with contextlib.ExitStack() as held:
@@ -52,7 +53,7 @@ def opened_kept(state: State | None, database: Path, usual: Path) -> Iterator[Ke
 
 
 def _place(state: State | None, database: Path, usual: Path) -> tuple[Path | None, str]:
-    """The kept file if it is there and is the one that was kept; else why not."""
+    """The kept file if it exists and is the one that was kept; otherwise why not."""
     if state is None:
         return _if_file(usual)
     if not state.kept_path:

@@ -1,8 +1,8 @@
 """The migration of one store, from v1 to v2 (spec buildkit-metadata, sections 4 and 5).
 
-All is planned before anything is written. Then, in this order: the new store, written aside and synced; the
-journal; containerd's leases and labels; the switch. Whatever happens, v1 stays as it is, and running again
-finishes the job.
+Everything is planned before anything is written. Then follow, in this order: the new store, written aside and
+synced; the journal; containerd's leases and labels; the switch. Whatever happens, v1 is not changed, and
+running the migration again finishes the job.
 """
 
 from __future__ import annotations
@@ -67,18 +67,20 @@ def migrate_v2(
     previous_transaction: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Makes the v2 store at ``to_path`` from the v1 store at ``from_path``, and leases from root labels.
+    """Creates the v2 store at ``to_path`` from the v1 store at ``from_path``, and leases from root labels.
 
-    Does nothing if there is a v2 store already or no v1 store. The services are those of one
+    Does nothing if a v2 store exists already, or no v1 store. The services must belong to one
     `OfflineContainerd` or `LiveContainerd`.
-    ``engine``: "bolt" is what BuildKit reads. ``verify``: the new store is computed again in plain Python
-    before anything is changed; raises DifferencesError. ``upstream_exact``: exactly the bytes that BuildKit's
-    own migration writes, so without the sizes of blobs, which exports need since v0.8.
-    ``previous_transaction``: v1 as it was before its newest transaction, which must be torn.
-    Broken records raise BrokenRecordsError with "fail", but are reported by a dry run; with "drop" they do if
-    no record would be left.
-    Raises ValueError for a word that an option does not have; BusyError, CorruptDatabaseError,
-    UnusableTargetError, ContainerdStateError, JournalError, StorageError, and those of a running containerd.
+
+    ``engine``: "bolt" is what BuildKit reads. ``verify``: compute the new store a second time in plain Python
+    before anything is changed; raises DifferencesError. ``upstream_exact``: write exactly the bytes of
+    BuildKit's own migration, which omits the sizes of blobs; exports need those since v0.8.
+    ``previous_transaction``: migrate the state of v1 before its newest transaction, which must be torn.
+
+    Broken records raise BrokenRecordsError with "fail", except that a dry run reports them; with "drop" only
+    if no record would be left. Raises ValueError for an invalid option; BusyError, CorruptDatabaseError,
+    UnusableTargetError, ContainerdStateError, JournalError, StorageError, and the errors of a running
+    containerd.
     """
     check_options(on_broken=on_broken, engine=engine, verify=verify)
     source, target = Path(from_path), Path(to_path)
@@ -109,10 +111,10 @@ def migrate_v2(
 
 
 def settled(from_path: Path, to_path: Path, engine: Engine | None = None) -> Report | None:
-    """The report if there is nothing to do, None if there is a v1 store to migrate.
+    """Returns a report if there is nothing to do, None if there is a v1 store to migrate.
 
-    ``engine``: that the v2 store must have, None for any, and then v1 is not looked into. Raises
-    UnusableTargetError if what is at ``to_path`` is another store or none; upstream takes that for
+    ``engine``: required engine of the v2 store; None for any, and then v1 is not read. Raises
+    UnusableTargetError if what is at ``to_path`` is another store or not a store; upstream takes that for
     migrated, and BuildKit then starts with an empty cache or not at all. Raises StorageError.
     """
     target = target_at(to_path, engine)
@@ -126,7 +128,7 @@ def settled(from_path: Path, to_path: Path, engine: Engine | None = None) -> Rep
 
 
 class Migration:
-    """A migration that is planned, and can be applied once. Holds the lock on the v1 store until `close`."""
+    """A planned migration, which can be carried out once. Holds the lock on the v1 store until `close`."""
 
     def __init__(
         self,
@@ -141,10 +143,10 @@ class Migration:
         place: Place | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Reads records and survey and plans. ``exclusive`` is needed for `apply`.
+        """Reads records and survey, and plans. ``exclusive`` is required for `carry_out`.
 
-        ``place``: of the services, and who says so. Raises ContainerdStateError if the v1 store and
-        containerd do not belong together.
+        ``place``: of the services, with the origin of each setting. Raises ContainerdStateError if the v1
+        store and containerd don't belong together.
         """
         self._started = time.perf_counter()
         self._from_path = from_path
@@ -162,7 +164,7 @@ class Migration:
         with previous_is_told(from_path, previous=previous_transaction):
             self._source = Database.open(from_path, exclusive=exclusive, previous=previous_transaction)
         try:
-            # Only who holds the lock on v1 makes v2, so from here on this answer stays true.
+            # Only the holder of the lock on v1 creates v2, so from here on this answer stays true.
             if settled(from_path, to_path) is not None:
                 raise BusyError(
                     f"{from_path} was migrated by another process just now",
@@ -179,7 +181,7 @@ class Migration:
             raise
 
     def _notes(self, outcome: Outcome) -> tuple[str, ...]:
-        """What is different about owners and modes, or would be; and that nothing can be written."""
+        """Notes on owners and modes that differ, or would; and on a read-only mount."""
         planned = outcome is Outcome.PLANNED
         notes = [
             note
@@ -192,7 +194,7 @@ class Migration:
         return tuple(notes)
 
     def _interrupted(self, exclusive: bool) -> Journal | None:
-        """The journal of a run that was interrupted, if this one can go on from there.
+        """The journal of an interrupted run, if this run can continue it.
 
         Raises JournalError if it can't.
         """
@@ -206,7 +208,7 @@ class Migration:
                 hint="finish it with buildkit-migrate undo; after that, migrate again",
             )
         if journal.is_untouched(state, self._containerd.database):
-            return None  # nothing was done yet; another journal takes its place
+            return None  # nothing was done yet; a new journal replaces it
         check_is_the_same(
             state,
             self._from_path,
@@ -238,7 +240,7 @@ class Migration:
 
     @property
     def problems(self) -> list[Problem]:
-        """Of the plan."""
+        """Problems of the plan."""
         return problems_of(self.plan)
 
     def report(self, outcome: Outcome) -> Report:
@@ -257,7 +259,7 @@ class Migration:
         )
 
     def prepare(self) -> None:
-        """Writes the new store aside. Most of what can fail fails here, before anything is changed."""
+        """Writes the new store aside. Most failures occur here, before anything is changed."""
         self._progress(f"writing {self._to_path}")
         digest = hashlib.sha256()
 
@@ -274,11 +276,11 @@ class Migration:
         self._digest = digest.hexdigest()
 
     def verify(self) -> None:
-        """Compares the new store, written by `prepare`, with what plain Python makes of v1.
+        """Compares the new store, written by `prepare`, with the oracle's result for v1.
 
         Raises DifferencesError.
         """
-        # It brings the oracle along.
+        # Imported only when needed, as it loads the oracle.
         from buildkit_migrate.migration.verification import verify_new_store
 
         assert isinstance(self._store, Database)  # see `check_options`
@@ -297,7 +299,7 @@ class Migration:
                     self.plan,
                     written.lease_finished,
                     keep=not goes_on,
-                    # If this process ends right after the switch, undo still knows the file.
+                    # If this process dies right after the switch, undo still recognises the file.
                     switching=lambda new: written.update(containerd_after=fingerprint(new)),
                 )
             except BaseException:
@@ -348,12 +350,12 @@ class Migration:
         if old is None or state.kept_digest or fingerprint(old) != state.kept:
             yield lambda: state.kept_digest
         else:
-            # Its pages are read for the new one anyway.
+            # Its pages are read for the new file anyway.
             with digesting(old) as digest:
                 yield digest
 
     def _forget_what_was_not_begun(self, written: Journal) -> None:
-        """A file is replaced as a whole, so if it was not, there is nothing to go on from."""
+        """Discards the journal if nothing was changed: a file is replaced as a whole or not at all."""
         if self._containerd.database is not None and self._database_now() == written.state.kept:
             written.close()
             self._journal = None
@@ -364,9 +366,9 @@ class Migration:
         return "" if database is None else fingerprint(database)
 
     def close(self) -> None:
-        """Ends the locks; a new store that was not put in use is removed.
+        """Releases the locks. A new store that was not put in use is deleted.
 
-        Raises StorageError; all is closed nevertheless.
+        Raises StorageError, but closes everything even then.
         """
         with contextlib.ExitStack() as held:
             held.callback(self._source.close)
@@ -384,9 +386,9 @@ class Migration:
 
 
 def refuse_broken(migrations: Sequence[Migration], on_broken: OnBroken) -> None:
-    """Raises BrokenRecordsError, with all broken records, if any record can't be migrated as it is.
+    """Raises BrokenRecordsError, listing all broken records, if any record can't be migrated as it is.
 
-    With "drop" only if no record of a store would be left: that would be an empty cache, and nobody would
+    With "drop", only if no record of a store would be left: that would be an empty cache, and nobody would
     ever collect what containerd holds for the old one.
     """
     empty = [one for one in migrations if one.plan.counts["records"] and not one.plan.counts["kept"]]

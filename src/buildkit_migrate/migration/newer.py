@@ -1,6 +1,6 @@
-"""Records that v1 got after it was migrated: by a daemon that was put back for a while (up, back, up again).
+"""Records added to v1 after it was migrated, by a daemon that was rolled back for a while.
 
-The migration is done once, so the later daemon never sees them; `status` and `migrate` say how many they are.
+The migration is done once, so the later daemon never sees them; `status` and `migrate` report their number.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["newer_records", "what_newer_means"]
 
 
 def newer_records(v1: Path, v2: Path, engine: Engine | None) -> int | None:
-    """How many records of v1 were made after the migration and are not in v2; None if that can't be told.
+    """How many records of v1 were created after the migration and are not in v2; None if unknown.
 
-    It can't while a daemon has one of the stores locked, of a damaged store, and of one in LMDB, which nobody
-    can read without a file beside it. ``engine``: of v2. Where the journal shows that v1 is as it was, no
-    store is read; otherwise a shared lock is held meanwhile.
+    Unknown while a daemon has one of the stores locked, for a damaged store, and for LMDB, which can't be
+    read without a file beside it. ``engine``: of v2. If the journal shows that v1 is unchanged, no store is
+    read; otherwise a shared lock is held meanwhile.
     """
     try:
         state = journal.read_state(journal.journal_path(v2))
@@ -38,8 +38,10 @@ def newer_records(v1: Path, v2: Path, engine: Engine | None) -> int | None:
 
 
 def _count(v1: Bucket, v2: Bucket) -> int:
-    """What v2 lacks may also have been pruned there. Such a record was in v1 when that was migrated, so it is
-    not newer than all that both have, as far as one can tell; one without a time may be.
+    """Counts records missing in v2 that are newer than all common ones, or have no time.
+
+    A missing record may also have been pruned in v2. Such a record was in v1 when that was migrated, so it
+    can't be newer than all records that both have.
     """
     before, after = v1.bucket(keys.MAIN_BUCKET), v2.bucket(keys.MAIN_BUCKET)
     if before is None:
@@ -58,7 +60,7 @@ def _count(v1: Bucket, v2: Bucket) -> int:
 
 
 def what_newer_means(newer: int) -> str:
-    """For people."""
+    """An explanation for people."""
     return (
         f"v1 has {newer} records that v2 does not have, made after the migration: they are not used. undo "
         "--force and then migrate would bring them over; what was cached in v2 since is lost with that"

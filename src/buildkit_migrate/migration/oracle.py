@@ -1,8 +1,8 @@
-"""The migration in plain Python: slow, and written to be read beside the spec.
+"""The oracle: the migration in plain Python, slow, and written to be read beside the spec.
 
-It takes records and survey and gives the plan that the fast path must give, too. Passes and their order: spec
-buildkit-metadata, section 4. What happens to records on which BuildKit's own migration aborts or panics:
-section 5; the rules are in `plan`, in the order in which they apply.
+It computes a plan from records and survey; the native plan must be equal. Passes and their order: spec
+buildkit-metadata, section 4. Treatment of records on which BuildKit's own migration aborts or panics: section
+5; the rules are in `plan`, in the order in which they apply.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{
 
 @dataclass
 class _Record:
-    """A record on its way through the passes: what is stored, and what the passes have put."""
+    """A record during the passes: the stored values, and those put by the passes."""
 
     id: bytes
     stored: Mapping[bytes, bytes | None]
@@ -40,7 +40,7 @@ class _Record:
     index: set[bytes] = field(default_factory=set)
 
     def text(self, key: bytes) -> bytes:
-        """String of the value that is there now. A nested bucket counts as absent."""
+        """String in the current value. A nested bucket counts as absent."""
         return gojson.string(self.puts.get(key, self.stored.get(key)))
 
     @property
@@ -61,11 +61,11 @@ class _Record:
 
 
 _Records = dict[bytes, _Record]
-"""In order of their ids."""
+"""In order of ids."""
 
 
 class _Problems(dict[bytes, Problem]):
-    """By record; the first problem that drops a record stays."""
+    """Problems by record. The first problem that drops a record wins."""
 
     def add(self, record: bytes, reason: Reason, detail: bytes = b"") -> None:
         if not self.dropped(record):
@@ -79,11 +79,11 @@ class _Problems(dict[bytes, Problem]):
 
 
 def plan(records: PlainRecords, survey: PlainSurvey, *, upstream_exact: bool = False) -> PlainPlan:
-    """What a migration of these records will do, given what the containerd services say.
+    """Plans the migration of these records, given the state of the containerd services.
 
-    ``upstream_exact``: without the sizes of blobs, which upstream does not write.
-    A record gets at most one problem, the first that applies in the order of the calls below. Every problem
-    but REPAIRED drops the record: it has no part in the plan. Cautions are given for records that are kept.
+    ``upstream_exact``: omit the sizes of blobs, which upstream does not write. A record gets at most one
+    problem, the first that applies in the order of the calls below. Every problem but REPAIRED drops the
+    record from the plan. Cautions are given for kept records.
     """
     table = {id: _Record(id, records[id]) for id in sorted(records)}
     problems = _Problems()
@@ -157,7 +157,7 @@ def _decodes(key: bytes, value: bytes) -> bool:
 def _check_equal_mutable(table: _Records, survey: PlainSurvey, problems: _Problems) -> None:
     """CYCLE of equal-mutable links, NO_TARGET, REPAIRED (section 5, rows 3 and 24).
 
-    Links and targets are looked at as they are stored, whatever other problems these records have.
+    Links and targets are checked as stored, whatever other problems these records have.
     """
     links = {record.id: record.equal_mutable for record in table.values() if record.equal_mutable}
     for id in _members_of_cycles(links):
@@ -208,14 +208,14 @@ def _pass2_parent_of_equal_mutable(records: _Records) -> None:
         while at is not None and at.equal_mutable and not at.parent:
             waiting.append(at)
             at = records.get(at.equal_mutable)
-        # A target that is dropped has no parent to give; the record will be dropped as its descendant.
+        # A dropped target gives no parent; the record will be dropped as its descendant.
         parent = at.parent if at is not None else b""
         for waiting_record in waiting:
             waiting_record.put(keys.PARENT, parent)
 
 
 def _pass3_blob(records: _Records, survey: PlainSurvey) -> None:
-    """Pass 3: blob, diffID. A blob that is not there any more is normal."""
+    """Pass 3: blob, diffID. A blob that no longer exists is normal."""
     for record in records.values():
         stored = record.stored.get(keys.BLOB_MAPPING)
         mapping = gojson.blob_mapping(stored) if stored else None
@@ -229,7 +229,7 @@ def _pass3_blob(records: _Records, survey: PlainSurvey) -> None:
 
 
 def _put_blob_sizes(records: _Records, survey: PlainSurvey) -> None:
-    """Sizes of the blobs that pass 3 has put, which upstream does not write."""
+    """Sizes of the blobs put by pass 3, which upstream does not write."""
     for record in records.values():
         size = survey.blobs[record.text(keys.BLOB)].size if keys.BLOB in record.puts else None
         if size is not None:
@@ -240,7 +240,7 @@ def _put_blob_sizes(records: _Records, survey: PlainSurvey) -> None:
 
 
 def _check_digests(records: _Records, problems: _Problems) -> None:
-    """BAD_DIGEST: containerd refuses such a resource, so upstream's pass 5 aborts."""
+    """BAD_DIGEST: containerd rejects such a resource, so upstream's pass 5 aborts."""
     for record in records.values():
         blob = record.text(keys.BLOB)
         if blob and not _DIGEST.fullmatch(blob):
@@ -248,11 +248,11 @@ def _check_digests(records: _Records, problems: _Problems) -> None:
 
 
 def _check_index_keys(records: _Records, problems: _Problems) -> None:
-    """KEY_TOO_LONG: bbolt refuses such a key, so upstream's pass 4 aborts."""
+    """KEY_TOO_LONG: bbolt rejects such a key, so upstream's pass 4 aborts."""
     for record in records.values():
         if not _needs_chain_ids(record):
             continue
-        # Without a parent the chainID is the diffID as it stands; all other ids are digests.
+        # Without a parent the chainID is the diffID, unchanged; all other ids are digests.
         chain_id = len(_hash(b"")) if record.parent else len(record.text(keys.DIFF_ID))
         longest = max(len(keys.CHAIN_ID_INDEX) + chain_id, len(keys.BLOB_CHAIN_ID_INDEX) + len(_hash(b"")))
         if longest + len(b"::") + len(record.id) > keys.MAX_KEY:
@@ -267,7 +267,7 @@ def _check_parents(records: _Records, table: _Records, problems: _Problems) -> N
 
 
 def _needs_chain_ids(record: _Record) -> bool:
-    """Whether pass 4 computes chain ids for this record; it then needs those of its parent."""
+    """Whether pass 4 computes chain ids for this record; then it needs those of its parent."""
     has_blob = record.text(keys.DIFF_ID) and record.text(keys.BLOB)
     has_chain_ids = record.text(keys.CHAIN_ID) and record.text(keys.BLOB_CHAIN_ID)
     return bool(has_blob and not has_chain_ids)
@@ -301,7 +301,7 @@ def _check_descendants(table: _Records, problems: _Problems) -> None:
 
 
 def _members_of_cycles(links: Mapping[bytes, bytes]) -> list[bytes]:
-    """Ids from which the links lead back to the id itself."""
+    """Ids on cycles of links."""
     members: list[bytes] = []
     seen: set[bytes] = set()
     for start in links:
@@ -320,7 +320,10 @@ def _members_of_cycles(links: Mapping[bytes, bytes]) -> list[bytes]:
 
 
 def _pass4_chain_ids(records: _Records) -> None:
-    """Pass 4: chain ids, parents first. A list holds the way up, as it may be too long for recursion."""
+    """Pass 4: chain ids, parents first.
+
+    Ancestors are kept in a list, as there may be too many for recursion.
+    """
     chains: dict[bytes, tuple[bytes, bytes]] = {}
     for record in records.values():
         path = [record]
@@ -336,7 +339,7 @@ def _parent_to_chain(record: _Record, records: _Records) -> _Record | None:
 
 
 def _chain(record: _Record, chains: Mapping[bytes, tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    """(chainID, blobChainID) of a record, put if they are new. ``chains`` has those of its parent."""
+    """(chainID, blobChainID) of a record; puts new ones. ``chains`` has those of its parent."""
     diff_id, blob = record.text(keys.DIFF_ID), record.text(keys.BLOB)
     if not diff_id or not blob:
         return b"", b""
@@ -345,7 +348,7 @@ def _chain(record: _Record, chains: Mapping[bytes, tuple[bytes, bytes]]) -> tupl
     chain_id = diff_id
     blob_chain_id = _hash(blob + b" " + diff_id)
     if record.parent:
-        # A parent without blob has two empty ids; they are hashed all the same.
+        # A parent without a blob has two empty ids; they are hashed all the same.
         parent_chain_id, parent_blob_chain_id = chains[record.parent]
         chain_id = _hash(parent_chain_id + b" " + chain_id)
         blob_chain_id = _hash(parent_blob_chain_id + b" " + blob_chain_id)
@@ -359,9 +362,9 @@ def _hash(text: bytes) -> bytes:
 
 
 def _pass5_leases(records: _Records, survey: PlainSurvey) -> dict[bytes, RecordPlan]:
-    """Pass 5: a lease for each record. Resources are added to one that exists, too (row 1).
+    """Pass 5: a lease for each record. Existing leases get missing resources, too (row 1).
 
-    One that exists and has a time to expire loses that: containerd would delete it with all that it holds.
+    Existing leases must not expire any more: containerd would delete them with everything they hold.
     """
     result = {}
     for record in records.values():
@@ -379,7 +382,7 @@ def _pass5_leases(records: _Records, survey: PlainSurvey) -> dict[bytes, RecordP
 
 
 def _pass6_labels(records: _Records, survey: PlainSurvey, result: PlainPlan) -> None:
-    """Pass 6: root labels of what the leases hold now. What does not exist has none (row 7)."""
+    """Pass 6: root labels of what the leases now hold. Missing objects have none (row 7)."""
     for record in records.values():
         if record.equal_mutable:
             continue
@@ -398,7 +401,7 @@ def _pass7_views(survey: PlainSurvey, result: PlainPlan) -> None:
 
 
 def _cautions(kept: _Records, table: _Records, *, upstream_exact: bool) -> set[tuple[bytes, Caution]]:
-    """What is odd about kept records."""
+    """Cautions about kept records."""
     cautions = set()
     for record in kept.values():
         if _has_empty_blob_mapping(record):

@@ -1,4 +1,4 @@
-"""What files tell of an undo before anybody asks for one: without locks, and without looking into a store."""
+"""Predicts an undo from the files alone, without locks and without opening stores."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Outlook", "outlook_of"]
 
 @dataclass(frozen=True)
 class Outlook:
-    """``obstacles``: why nothing leads back. ``doubts``: what an undo has to look at first, and may refuse.
+    """``obstacles``: why there is no way back. ``doubts``: what an undo must check first, and may refuse for.
 
-    ``goes_on``: whether an interrupted migration may go on; not if the v1 store was used since.
+    ``goes_on``: whether an interrupted migration may continue; not if the v1 store was used since.
     """
 
     obstacles: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Outlook:
 
 
 def outlook_of(state: State, from_path: Path, to_path: Path) -> Outlook:
-    """Raises StorageError."""
+    """Predicts the undo of a migration with this journal state. Raises StorageError."""
     obstacles: list[str] = []
     doubts: list[str] = []
     now = fingerprint(from_path)
@@ -47,7 +47,7 @@ def outlook_of(state: State, from_path: Path, to_path: Path) -> Outlook:
 def _look_at_containerd(state: State, to_path: Path, obstacles: list[str], doubts: list[str]) -> None:
     database = Path(state.containerd["place"])
     beside = to_path.with_name(database.name)
-    if exists(beside):  # an OCI worker's own, which may have been moved with it
+    if exists(beside):  # an OCI worker's own database, which may have been moved with it
         database = beside
         _look_at_snapshotter(to_path.with_name("snapshots") / "metadata.db", doubts)
     now = fingerprint(database)
@@ -66,7 +66,7 @@ def _look_at_containerd(state: State, to_path: Path, obstacles: list[str], doubt
     except StorageError as error:
         if not error.missing:
             raise
-        old = ""  # an undo has put it back at this moment
+        old = ""  # an undo is putting it back right now
     if not old:
         obstacles.append(f"{kept} is missing")
     elif old != state.kept or whole != state.kept_digest:
@@ -76,7 +76,7 @@ def _look_at_containerd(state: State, to_path: Path, obstacles: list[str], doubt
 
 
 def _look_at_snapshotter(database: Path, doubts: list[str]) -> None:
-    """Where an OCI worker has it; an undo may be told another place."""
+    """Checks the usual place of an OCI worker; an undo may be given another place."""
     try:
         if not fingerprint(database):
             doubts.append(f"{database}, the snapshotter's database, is not there")

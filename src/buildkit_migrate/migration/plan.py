@@ -1,4 +1,4 @@
-"""The codes and columns of records and plan with names, and as plain objects."""
+"""Translates the codes and columns of native records and plans into names and plain objects."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ _CAUTIONS: Final[Mapping[int, Caution]] = {
 
 
 def read_records(reader: Reader) -> Records:
-    """The records of a v1 store; none if it has no `_main`.
+    """The records of a v1 store; empty if it has no `_main` bucket.
 
-    Raises CorruptDatabaseError. Values that don't decode are problems of the plan, not errors.
+    Raises CorruptDatabaseError. Values that can't be decoded are problems of the plan, not errors.
     """
     return Records(reader, _decode)
 
 
 def _decode(form: int, value: bytes) -> tuple[bytes, ...] | None:
-    """What `Records` needs of a value that is not written as BuildKit writes it."""
+    """Decodes values for `Records` that are not written exactly as BuildKit writes them."""
     try:
         if form == facts.MAPPING:
             return gojson.blob_mapping(value) or ()
@@ -58,7 +58,7 @@ def _decode(form: int, value: bytes) -> tuple[bytes, ...] | None:
 
 
 class PlannedRecord(NamedTuple):
-    """One record after the migration, "" where it has no such value. Of a dropped one, only `id` counts."""
+    """A record after the migration; "" for missing values. If it is dropped, only `id` is meaningful."""
 
     id: bytes
     dropped: bool
@@ -72,12 +72,12 @@ class PlannedRecord(NamedTuple):
 
 
 def problems_of(plan: Plan) -> list[Problem]:
-    """One per record at most, sorted by record id."""
+    """Problems of the plan, at most one per record, sorted by record id."""
     return [Problem(id, _REASONS[code], detail) for id, code, detail in plan.faults()]
 
 
 def cautions_of(plan: Plan) -> set[tuple[bytes, Caution]]:
-    """Of the records that are kept, by id."""
+    """Cautions about kept records, with their ids."""
     return {(id, _CAUTIONS[code]) for id, code in plan.oddities()}
 
 
@@ -99,7 +99,7 @@ def planned_record(plan: Plan, index: int) -> PlannedRecord:
 
 
 def plain_plan(plan: Plan) -> PlainPlan:
-    """All of the plan as plain objects: slow, for people and tests."""
+    """The whole plan as plain objects: slow, for people and tests."""
     kept = (index for index in range(len(plan.records)) if not plan.is_dropped(index))
     return PlainPlan(
         records=dict(_plain_record(plan, index) for index in kept),

@@ -1,6 +1,6 @@
-"""The v1 store as it was before its newest transaction, where that is torn: the host died while it wrote.
+"""The state of a v1 store before its newest transaction, for stores torn by a crash of the host.
 
-bbolt leaves what a transaction frees as it is until the next one, so the one before may be whole.
+bbolt does not overwrite what a transaction frees until the next one, so the previous state may be intact.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _NEEDLESS: Final = "leave --previous-transaction out, or give the worker directo
 
 
 def check_going_back(path: Path) -> None:
-    """Raises CorruptDatabaseError unless the newest transaction is torn and the one before it is whole.
+    """Raises CorruptDatabaseError unless the newest transaction is torn and the previous one is intact.
 
-    It is not torn if all buckets and keys can be read, as a migration does: a list of free pages that is torn
-    costs nobody a record. The caller holds a lock on the file. Raises StorageError.
+    It is not torn if all buckets and keys can be read, as a migration does: a torn free list costs no
+    records. The caller holds a lock on the file. Raises StorageError.
     """
     if _is_readable(path):
         error = CorruptDatabaseError("its newest transaction is whole: nothing is torn", path=str(path))
@@ -41,9 +41,9 @@ def check_going_back(path: Path) -> None:
 
 @contextlib.contextmanager
 def previous_is_told(path: Path, *, previous: bool) -> Iterator[None]:
-    """An error about the store at ``path`` also says whether the transaction before the newest one is whole.
+    """Adds to errors about the store at ``path`` whether the transaction before the newest one is intact.
 
-    ``previous``: it is that one which was asked for; then it says so if nobody needs to.
+    ``previous``: that one was requested; then errors say if the request is unnecessary.
     """
     try:
         yield
@@ -59,7 +59,7 @@ def previous_is_told(path: Path, *, previous: bool) -> Iterator[None]:
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether all that is in the newest transaction can be read. Raises StorageError."""
+    """Whether the newest transaction can be read completely. Raises StorageError."""
     try:
         with _read(path, previous=False) as reader:
             if reader is not None:
@@ -70,7 +70,10 @@ def _is_readable(path: Path) -> bool:
 
 
 def _if_previous_is_whole(path: Path) -> int | None:
-    """Number of the transaction if no rule of the format is broken in it, else None. Raises StorageError."""
+    """Number of the previous transaction if it breaks no rule of the format, else None.
+
+    Raises StorageError.
+    """
     with contextlib.suppress(CorruptDatabaseError), _read(path, previous=True) as reader:
         return None if reader is None or check(reader) else reader.transaction
     return None
@@ -78,7 +81,7 @@ def _if_previous_is_whole(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def _read(path: Path, *, previous: bool) -> Iterator[Reader | None]:
-    """None if the file is empty. Raises CorruptDatabaseError, StorageError."""
+    """Yields None if the file is empty. Raises CorruptDatabaseError, StorageError."""
     with readable(path) as fd, storage_errors(path):
         size = os.fstat(fd).st_size
         yield Reader(mmap.mmap(fd, size, access=mmap.ACCESS_READ), str(path), previous) if size else None

@@ -1,4 +1,4 @@
-"""What a migration did or would do, for people and programs."""
+"""Report of what a migration did or would do, for people and programs."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ COUNTS: Final = (
     "labels_left_snapshots",
     "labels_left_blobs",
 )
-"""What a plan counts."""
+"""Names of the counts of a plan."""
 
 
 class Outcome(enum.StrEnum):
     MIGRATED = "migrated"
     PLANNED = "planned"
-    """A dry run: all that would be done, and nothing was changed."""
+    """A dry run: planned in full, nothing changed."""
     ALREADY_MIGRATED = "already-migrated"
     NOTHING_TO_MIGRATE = "nothing-to-migrate"
     SKIPPED = "skipped"
@@ -53,10 +53,10 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Report:
-    """Of one store. ``counts``: what was counted, empty if there was nothing to do.
+    """Report on one store. ``counts``: counts of the plan, empty if there was nothing to do.
 
-    ``engine``: of the v2 store that is there, or would be; None if there is nothing to migrate. ``place``:
-    what was worked on, None if there was nothing to do. ``reason``: why it was skipped, "" if it was not.
+    ``engine``: of the existing or planned v2 store; None if there is nothing to migrate. ``place``: what was
+    processed, None if there was nothing to do. ``reason``: why it was skipped, otherwise "".
     """
 
     from_path: Path
@@ -69,28 +69,29 @@ class Report:
     engine: Engine | None = None
     place: Place | None = None
     newer_in_v1: int | None = None
-    """Of a store that is migrated already: records of v1 made since; None if that can't be told."""
+    """For a store migrated already: number of v1 records created since; None if unknown."""
     notes: tuple[str, ...] = ()
-    """What is worth knowing about files: an owner or mode that could not be kept."""
+    """Notes about files: an owner or mode that could not be preserved."""
     seconds: float = 0.0
     plan: Plan | None = field(default=None, repr=False, compare=False)
-    """The plan behind it, None if there was nothing to do."""
+    """The underlying plan, None if there was nothing to do."""
     reason: str = ""
 
     @property
     def worker(self) -> Path:
-        """The directory that the stores are in."""
+        """The directory of the stores."""
         return self.to_path.parent
 
     @property
     def done(self) -> str:
-        """What became of the worker, for a person."""
+        """What happened to the worker, for people."""
         return "was migrated"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON. What is not UTF-8 is approximated, and given exactly under its name with ``_b64``.
+        """The JSON form.
 
-        All names are always there; what was not counted is None.
+        Text that is not UTF-8 is approximated, and given exactly under its name with ``_b64``. All names are
+        always present; what was not counted is None.
         """
         return {
             **named_text("worker", self.worker),

@@ -1,4 +1,4 @@
-"""Whether a migration may go on where another one was interrupted; why not, and what to do then."""
+"""Whether a migration may continue an interrupted one; if not, why, and what to do."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def check_is_the_same(
     upstream_exact: bool,
     previous: bool,
 ) -> None:
-    """Raises JournalError unless the run that left this state did what this one is to do.
+    """Raises JournalError unless the run that left this state did what this one will do.
 
-    ``is_changed``: the v1 store is not as it was. ``containerd``: see `Containerd.identity`.
-    ``previous``: see `State`.
+    ``is_changed``: the v1 store has changed. ``containerd``: see `Containerd.identity`. ``previous``: see
+    `State`.
     """
     reasons, options = [], []
     if is_changed:
@@ -52,7 +52,7 @@ def check_is_the_same(
 
 
 def _differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What differs, and the options that this run would have to have."""
+    """What differs, and the options that this run would need."""
     modes = then.get("mode"), now["mode"]
     if modes == ("live", "offline"):
         yield (

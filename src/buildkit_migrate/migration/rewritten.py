@@ -1,7 +1,7 @@
-"""containerd's database after a migration of its files, compared as a whole with the one before.
+"""Compares containerd's whole database after an offline migration with the one before.
 
-Pure. The file is written anew, so whatever is in it could have been lost or changed, of other namespaces,
-too. Nothing may differ but what the migration does: its leases, labels that go, and times.
+Pure. The file is written anew, so anything in it could have been lost or changed, even in other namespaces.
+Nothing may differ except what the migration does: its leases, removed labels, and times.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from buildkit_migrate.values.times import is_stored_time, nanoseconds
 __all__ = ["Migrated", "best_explained", "rewrite_differences"]
 
 _ZERO_TIME: Final = b"\x01" + bytes(12) + b"\xff\xff"
-"""Go's zero time, and the varint 0: what containerd writes where the old value is missing."""
+"""Go's zero time, and below the varint 0: what containerd writes where the old value is missing."""
 _ZERO_SIZE: Final = b"\0"
 
 _Path = tuple[bytes, ...]
 
 
 class _Time(enum.Enum):
-    """Stands for a time of the migration, which nobody knows exactly, or for what nobody can know."""
+    """Placeholder for a time of the migration that nobody knows exactly, or for something unknowable."""
 
     STORED = enum.auto()
     TEXT = enum.auto()
@@ -44,15 +44,17 @@ class _Time(enum.Enum):
 
 
 _Changes = Mapping[bytes, Union[bytes, _Time, "_Changes", None]]
-"""What happens to each key of a bucket: it gets a value, a time, goes (None), or is a bucket with changes."""
+"""The change of each key in a bucket: a new value, a time, removal (None), or changes within a nested bucket.
+"""
 
 
 @dataclass(frozen=True)
 class Migrated:
     """A worker's part of the file.
 
-    ``wanted``: a plan made without any lease, and as if all had the gc.root label: so it names all resources
-    that each lease must have, and all that must have no label. ``snapshots``: those that the plan knew.
+    ``wanted``: a plan made as if there were no leases and everything had the gc.root label, so that it names
+    all resources that each lease must have, and everything that must have no label. ``snapshots``: those
+    known to the plan.
     """
 
     namespace: bytes
@@ -64,9 +66,9 @@ class Migrated:
 def rewrite_differences(
     before: Tree, after: Tree, migrated: Migrated, known: Collection[Difference] = ()
 ) -> Iterator[Difference]:
-    """Of the root buckets of containerd's database before and after a migration.
+    """Differences between the root buckets of containerd's database before and after a migration.
 
-    ``known``: differences found by looking at leases, labels and snapshots; they are not told again.
+    ``known``: differences in leases, labels and snapshots found already; they are not repeated.
     """
     changes = {b"v1": {migrated.namespace: _changes(before, migrated)}}
     yield from _Comparison(migrated, known).bucket((), before, after, changes)
@@ -79,9 +81,9 @@ def best_explained(
     migrated: Migrated,
     known: Collection[Difference] = (),
 ) -> list[Difference]:
-    """As `rewrite_differences`, of a file that may have been replaced again since, for another worker.
+    """Like `rewrite_differences`, for a file that may have been replaced again since, for another worker.
 
-    ``later``: what was kept when it was. The one that was kept next after this migration is its result.
+    ``later``: files kept on those occasions. The one kept next after this migration is its result.
     """
     leases_before = descend(before, b"v1", migrated.namespace, b"leases")
     new = [id for id in migrated.wanted.records if id not in leases_before]
@@ -97,7 +99,7 @@ def best_explained(
 
 
 def _changes(before: Tree, migrated: Migrated) -> _Changes:
-    """Of the bucket of the namespace."""
+    """Expected changes in the namespace's bucket."""
     top, wanted = descend(before, b"v1", migrated.namespace), migrated.wanted
     changes: dict[bytes, Any] = {}
     leases = descend(top, b"leases")
@@ -110,7 +112,7 @@ def _changes(before: Tree, migrated: Migrated) -> _Changes:
         changes[b"content"] = {b"blob": blobs}
     rows = descend(top, b"snapshots", migrated.snapshotter)
     snapshots = _unlabelled(rows, wanted.unlabel_snapshots, has_size=False)
-    # Whether it was a view, and so lost its label, only the snapshotter knew.
+    # Only the snapshotter knew whether it was a view, and so lost its label.
     unknown = (name for name in rows if name not in migrated.snapshots)
     for name in unknown:
         if ROOT_LABEL in descend(rows, name, b"labels"):
@@ -135,8 +137,8 @@ def _lease(before: bytes | Tree | None, resources: Iterable[Resource]) -> _Chang
         changes[b"createdat"] = _Time.STORED
         changes[b"labels"] = {FLAT_LABEL: _Time.TEXT}
         return changes
-    # One that was there is taken over, so it must not expire, and may be made flat. If another worker, which
-    # was planned at the same time, has made it, this one has made it once more, with other times.
+    # An existing lease is taken over, so it must not expire, and may be made flat. If it was created by
+    # another worker's migration planned at the same time, this one has created it again, with other times.
     if is_stored_time(_bytes(lease.get(b"createdat"))):
         changes[b"createdat"] = _Time.STORED
     if b"labels" in lease:
@@ -150,7 +152,7 @@ def _lease(before: bytes | Tree | None, resources: Iterable[Resource]) -> _Chang
 
 
 def _unlabelled(rows: Tree, names: Iterable[bytes], *, has_size: bool) -> dict[bytes, _Changes]:
-    """Those that had the label lose it, and get a new time (section 6)."""
+    """Objects that had the label lose it, and get a new time (section 6)."""
     changes: dict[bytes, _Changes] = {}
     for name in names:
         row = descend(rows, name)
@@ -223,7 +225,7 @@ class _Comparison:
             yield _difference(path, expected, after)
 
     def _is_known(self, path: _Path, expected: Tree, changes: _Changes) -> bool:
-        """Whether a bucket that is missing would have had only what is known to be missing."""
+        """Whether a missing bucket would have contained only things known to be missing."""
         inside = {*expected, *(key for key, change in changes.items() if change is not None)}
         return bool(inside) and all(
             (*path, key) in self._known
@@ -242,7 +244,7 @@ def _difference(path: _Path, expected: bytes | Tree | None, found: bytes | Tree 
 
 
 def _places(difference: Difference, migrated: Migrated) -> Iterator[_Path]:
-    """Where in the file a difference is that was found otherwise."""
+    """Where in the file a difference is that was found by other means."""
     find = _PLACES.get(difference.kind)
     if find is not None:
         yield (b"v1", migrated.namespace, *find(difference, (b"snapshots", migrated.snapshotter)))
