@@ -41,6 +41,7 @@ __all__ = [
     "timeless",
     "tmpfs",
     "tree",
+    "two_workers",
 ]
 
 SAMPLE = Path(__file__).parent / "data" / "sample-root.tar.gz"
@@ -103,6 +104,17 @@ def sample(into: Path) -> OnDisk:
     with tarfile.open(SAMPLE) as archive:
         archive.extractall(into, filter="data")
     return oci(into / "root", "overlayfs")
+
+
+def two_workers(into: Path) -> list[OnDisk]:
+    """Two workers in one root that are alike but for the snapshotter, ``native`` and ``overlayfs``."""
+    first = sample(into)
+    shutil.copytree(first.worker, first.root / "runc-native")
+    second = oci(first.root, "native")
+    rows = bucket(tree(second.containerd), b"v1", b"buildkit", b"snapshots", b"overlayfs")
+    snapshots: Edits = {b"overlayfs": None, b"native": rows}
+    edit(second.containerd, {b"v1": {b"buildkit": {b"snapshots": snapshots}}})
+    return [second, first]
 
 
 def sample_of_containerd(into: Path) -> OnDisk:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from buildkit_migrate import errors
-from buildkit_migrate.cli import InterruptedByUserError, UsageError, _make_parser
+from buildkit_migrate.cli import _COMMANDS, InterruptedByUserError, UsageError, _make_parser
 from buildkit_migrate.cli.exit_statuses import EXIT_STATUSES
 from buildkit_migrate.cli.render import error_lines
 from buildkit_migrate.migration.findings import Difference, DifferenceKind
@@ -138,7 +138,7 @@ def test_readme_has_the_order() -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["", "migrate", "verify", "status", "undo", "clean", "convert", "bench"])
+@pytest.mark.parametrize("command", ["", *_COMMANDS])
 def test_help_has_the_table(command: str, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     with pytest.raises(SystemExit):
         _make_parser().parse_args([command, "--help"] if command else ["--help"])

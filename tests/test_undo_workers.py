@@ -10,7 +10,6 @@ import pytest
 import ondisk
 import plain_bbolt
 from buildkit_migrate.api import undo_root
-from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.migration import undo as undo_module
 from fixtures import bucket, buckets
@@ -22,16 +21,7 @@ from undoing import databases, set_value, undo
 @pytest.fixture
 def two(tmp_path: Path) -> list[OnDisk]:
     """Two workers in one root."""
-    first = ondisk.sample(tmp_path)
-    shutil.copytree(first.worker, first.root / "runc-native")
-    second = ondisk.oci(first.root, "native")
-    ondisk.edit(second.containerd, renamed_snapshotter(second))
-    return [second, first]
-
-
-def renamed_snapshotter(root: OnDisk) -> Edits:
-    rows = bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"snapshots", b"overlayfs")
-    return {b"v1": {b"buildkit": {b"snapshots": {b"overlayfs": None, b"native": rows}}}}
+    return ondisk.two_workers(tmp_path)
 
 
 def test_all_are_looked_at_before_any_goes_back(two: list[OnDisk]) -> None:
@@ -66,7 +56,7 @@ def test_which_are_back_when_one_fails(two: list[OnDisk], monkeypatch: pytest.Mo
     monkeypatch.setattr(undo_module, "rename", failing)
     with pytest.raises(StorageError) as caught:
         undo_root(two[0].root)
-    assert [report.worker for report in caught.value.reports] == [two[1].worker]  # type: ignore[attr-defined]
+    assert [report.worker for report in caught.value.reports] == [two[1].worker]
     monkeypatch.undo()
     undo_root(two[0].root)
     assert [databases(root) for root in two] == before

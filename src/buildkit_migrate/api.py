@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
-from buildkit_migrate.errors import DifferencesError, Error, JournalError, StorageError
+from buildkit_migrate.errors import DifferencesError, JournalError, StorageError
 from buildkit_migrate.files.errors import exists, is_file
 from buildkit_migrate.maintenance.check import Checked, check_stores
 from buildkit_migrate.maintenance.du import DiskUsage, usage_of
 from buildkit_migrate.maintenance.finding import Severity
 from buildkit_migrate.migration.clean import Cleaned, CleanedOutcome, faults, leftovers, remove_leftovers
+from buildkit_migrate.migration.finished import telling_what_finished
 from buildkit_migrate.migration.journal import journal_path, leases_before, read_state
 from buildkit_migrate.migration.kept import opened_kept
 from buildkit_migrate.migration.migrate import Migration, OnBroken, StrPath, refuse_broken, settled
@@ -100,7 +100,7 @@ def migrate_root(
     reports = {worker: settled(worker.v1, worker.v2, engine) for worker in root.workers}
     waiting = [worker for worker in root.workers if reports[worker] is None]
     if waiting:
-        with contextlib.ExitStack() as held:
+        with telling_what_finished(root.path, reports), contextlib.ExitStack() as held:
             opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
             foresee_files(root, waiting, opener)
             lock_state(root, held, dry_run=dry_run)
@@ -130,7 +130,8 @@ def migrate_root(
                     if verify:
                         migration.verify()
             if not dry_run:
-                _carry_out(migrations, reports)
+                for worker, migration in migrations.items():
+                    reports[worker] = migration.carry_out()
     done = [report for report in reports.values() if report is not None]
     done += [_skipped(one, one.reason) for one in root.skipped]
     return sorted(done, key=lambda report: report.worker)
@@ -163,20 +164,6 @@ def _migration(
     )
 
 
-def _carry_out(
-    planned: Mapping[Worker, Migration] | Mapping[Worker, Undo], results: MutableMapping[Worker, Any]
-) -> None:
-    """One after the other; an error has the results of those that are done."""
-    finished: list[Report | Undone] = []
-    for worker, one in planned.items():
-        try:
-            results[worker] = result = one.carry_out()
-        except Error as error:
-            error.reports = tuple(finished)
-            raise
-        finished.append(result)
-
-
 def undo_root(
     path: StrPath | None = None,
     *,
@@ -207,7 +194,7 @@ def undo_root(
     results: dict[Worker, Undone] = {}
     undos: dict[Worker, Undo] = {}
     obstacles: list[JournalError] = []
-    with contextlib.ExitStack() as held:
+    with telling_what_finished(root.path, results), contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=dry_run)
         opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
         coming: dict[Path, Database] = {}
@@ -244,7 +231,8 @@ def undo_root(
             _refuse(obstacles)
             if not force:
                 refuse_losses(list(undos.values()))
-            _carry_out(undos, results)
+            for worker, undo in undos.items():
+                results[worker] = undo.carry_out()
     skipped = [Undone(one.v1, one.v2, UndoneOutcome.SKIPPED, reason=one.reason) for one in root.skipped]
     return sorted([*results.values(), *skipped], key=lambda undone: undone.worker)
 
@@ -282,7 +270,7 @@ def clean_root(
     root = find_root(path)
     place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root)
     results: dict[Worker, Cleaned] = {}
-    with contextlib.ExitStack() as held:
+    with telling_what_finished(root.path, results), contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=dry_run)
         opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
         for worker in root.workers:

@@ -52,6 +52,7 @@ __all__ = [
     "StorageError",
     "UndoRefusedError",
     "UnusableTargetError",
+    "finished_before",
 ]
 
 
@@ -97,6 +98,12 @@ class Error(Exception):
     def lines(self, *, verbose: bool = False) -> Iterable[str]:
         """Lines below the message, safe to print; long lists are complete only if ``verbose``."""
         return ()
+
+
+def finished_before(error: BaseException) -> Sequence[Finished]:
+    """The ``reports`` of any exception that ended the work on a root, such as KeyboardInterrupt."""
+    reports: Sequence[Finished] = getattr(error, "reports", ())
+    return reports
 
 
 class RootNotFoundError(Error):

@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import itertools
 import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from buildkit_migrate import errors
-from buildkit_migrate.cli import output
+from buildkit_migrate.cli import output, targets
 from buildkit_migrate.cli.exit_statuses import epilog
 from buildkit_migrate.cli.signals import Ending, ending_cleanly
 
@@ -60,8 +61,18 @@ class _PrintCompletion(argparse.Action):
 
 
 class InterruptedByUserError(errors.Error):
+    """A signal ended the command."""
+
     exit_code = INTERRUPTED
     hint = "running the command again finishes the job"
+
+
+def _interrupted(error: KeyboardInterrupt, ending: Ending) -> InterruptedByUserError:
+    name = f"ended by {signal.Signals(ending.number).name}" if ending.number else "interrupted"
+    known = InterruptedByUserError(name)
+    known.exit_code = ending.status if ending.number else INTERRUPTED
+    known.reports = errors.finished_before(error)
+    return known
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,21 +98,20 @@ def _replace_closed_streams() -> None:
 
 
 def _run(given: list[str], ending: Ending) -> int:
+    options = argparse.Namespace()
     try:
-        options = _make_parser().parse_args(given)
-        with _reporting_bus_errors(given):
+        _make_parser().parse_args(given, options)
+        with _reporting_bus_errors(given, options):
             status: int = _module(options.command).run(options)
-    except KeyboardInterrupt:
-        if ending.number:
-            raise
-        return _fail(InterruptedByUserError("interrupted"), given)
+    except KeyboardInterrupt as error:
+        return _fail(_interrupted(error, ending), given, options)
     except Exception as error:
-        return _fail(error, given)
+        return _fail(error, given, options)
     return status
 
 
 @contextlib.contextmanager
-def _reporting_bus_errors(given: Sequence[str]) -> Iterator[None]:
+def _reporting_bus_errors(given: Sequence[str], options: argparse.Namespace) -> Iterator[None]:
     """Within the block, SIGBUS ends the process with a message and an exit status.
 
     Databases are memory-mapped; one that is truncated meanwhile can't be read beyond its new end. Locks keep
@@ -115,7 +125,7 @@ def _reporting_bus_errors(given: Sequence[str]) -> Iterator[None]:
         path="a database file",
         hint="make sure that nothing else uses the root, and run the command again",
     )
-    document = output.json_text(_document(error, given)) if wants_json(given) else b""
+    document = output.json_text(_document(error, given, options)) if wants_json(given) else b""
     lines = "".join(f"{line}\n" for line in render.error_lines(error, verbose=False))
     bus_error.install(lines.encode(), document, error.exit_code)
     try:
@@ -152,7 +162,7 @@ def _module(name: str) -> Any:
     return import_module(f"buildkit_migrate.cli.{name}")
 
 
-def _fail(error: Exception, given: Sequence[str]) -> int:
+def _fail(error: Exception, given: Sequence[str], options: argparse.Namespace) -> int:
     """Reports an error on stderr and, if JSON was requested, as the only document on stdout."""
     from buildkit_migrate.cli import render
 
@@ -162,15 +172,20 @@ def _fail(error: Exception, given: Sequence[str]) -> int:
     if wants_json(given):
         # If stdout can't be written, the original error counts.
         with contextlib.suppress(errors.StorageError):
-            output.emit_json(_document(known, given))
+            output.emit_json(_document(known, given, options))
     output.tell(render.error_lines(known, verbose="-v" in given or "--verbose" in given))
     return known.exit_code
 
 
-def _document(error: errors.Error, given: Sequence[str]) -> dict[str, Any]:
-    """The JSON document of an error, with the fields of the command's other documents."""
-    names = _module(given[0]).DOCUMENT if given and given[0] in _COMMANDS else {}
-    return {**names, "error": error.as_dict()}
+def _document(error: errors.Error, given: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+    """The JSON document of an error, with the fields of the command's other documents.
+
+    For several roots, it has those that were finished by then.
+    """
+    names: Mapping[str, Any] = _module(given[0]).DOCUMENT if given and given[0] in _COMMANDS else {}
+    if "--all" in given or targets.is_for_all(options):
+        names = targets.DOCUMENT
+    return {**names, **getattr(options, "so_far", {}), "error": error.as_dict()}
 
 
 def wants_json(given: Sequence[str]) -> bool:

@@ -44,10 +44,12 @@ def known_error(error: Exception) -> errors.Error:
         return error
     if isinstance(error, OSError):
         return errors.StorageError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    return errors.Error(
+    known = errors.Error(
         f"unexpected {type(error).__name__}: {error}",
         hint="please report this, with the output of the same command with --debug",
     )
+    known.reports = errors.finished_before(error)
+    return known
 
 
 def error_lines(error: errors.Error, *, verbose: bool) -> Iterator[str]:

@@ -40,6 +40,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     shared.add_engine(parser, "the engine that a v2 store must have: bolt (default) is what BuildKit reads")
     shared.add_containerd(parser, "Accepted so that all commands take the same options, but not used.")
     shared.add_output(parser)
+    parser.set_defaults(lists_all=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.api import root_status
     from buildkit_migrate.cli import render
 
-    list_all = options.root is None or options.all
+    list_all = targets.is_for_all(options)
     in_full = not list_all or options.verbose
 
     def work(root: Root, progress: Progress | None) -> targets.Result:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate import errors
 from buildkit_migrate.cli import output
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from buildkit_migrate.workspace.finding import Host
     from buildkit_migrate.workspace.layout import Root
 
-__all__ = ["Result", "Work", "add_all", "on_all", "on_one"]
+__all__ = ["DOCUMENT", "Result", "Work", "add_all", "is_for_all", "on_all", "on_one"]
+
+
+DOCUMENT: Final[Mapping[str, Any]] = {"docker": [], "unreadable": [], "roots": []}
+"""What the JSON document of an error has beside it if a command is for all roots."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,12 @@ def add_all(parser: ArgumentParser) -> None:
         action="store_true",
         help="process all roots found on this host, one by one; the exit status is the worst of theirs",
     )
+
+
+def is_for_all(options: Namespace) -> bool:
+    """Whether the command is for all roots of the host: by --all, or as it lists them without ROOT."""
+    lists_all = getattr(options, "lists_all", False) and options.root is None
+    return lists_all or getattr(options, "all", False)
 
 
 def on_one(options: Namespace, work: Work, find: Find | None = None) -> int:
@@ -82,7 +92,7 @@ def _chosen(options: Namespace, find: Find | None) -> Root:
 def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
     """Processes all roots of the host, even if some fail. Returns the worst exit status.
 
-    ``summary``: print a line about each at the end.
+    ``summary``: print a line about each at the end. Sets ``options.so_far`` to what the document has so far.
     """
     from buildkit_migrate.api import find_root, find_roots
     from buildkit_migrate.cli import UsageError
@@ -90,9 +100,10 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
     if options.root is not None:
         raise UsageError("--all takes no ROOT")
     host = find_roots()
+    documents: list[dict[str, Any]] = []
+    options.so_far = {**_named(host), "roots": documents}
     # If there are none, the error tells where was searched.
     roots = host.roots or (find_root(missing_ok=getattr(options, "missing_ok", False)),)
-    documents: list[dict[str, Any]] = []
     lines: list[str] = []
     statuses: list[int] = []
     try:
@@ -112,7 +123,7 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
         _note(f"could not search everywhere: {message}")
     output.answer(
         options,
-        lambda: {**_named(host), "roots": documents},
+        lambda: options.so_far,
         lambda: (*lines, *_docker_lines(host)),
         done="the work is done",
     )
