@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from buildkit_migrate import errors
-from buildkit_migrate.cli import _COMMANDS, InterruptedByUserError, UsageError, _make_parser
+from buildkit_migrate.cli import _COMMANDS, _make_parser
 from buildkit_migrate.cli.exit_statuses import EXIT_STATUSES
+from buildkit_migrate.cli.failures import InterruptedByUserError, UsageError
 from buildkit_migrate.cli.render import error_lines
 from buildkit_migrate.migration.findings import Difference, DifferenceKind
 from buildkit_migrate.model import Problem, Reason

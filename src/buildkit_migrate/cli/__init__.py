@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import itertools
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -14,19 +13,12 @@ from typing import Any, Final, NoReturn
 from buildkit_migrate import errors
 from buildkit_migrate.cli import output, targets
 from buildkit_migrate.cli.exit_statuses import epilog
+from buildkit_migrate.cli.failures import InterruptedByUserError, UsageError
 from buildkit_migrate.cli.signals import Ending, ending_cleanly
 
 __all__ = ["main"]
 
 _COMMANDS: Final = ("migrate", "verify", "status", "undo", "clean", "du", "check", "convert", "bench")
-
-INTERRUPTED: Final = 130
-
-
-class UsageError(errors.Error):
-    """Wrong command line."""
-
-    exit_code = 2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,21 +52,6 @@ class _PrintCompletion(argparse.Action):
         parser.exit()
 
 
-class InterruptedByUserError(errors.Error):
-    """A signal ended the command."""
-
-    exit_code = INTERRUPTED
-    hint = "running the command again finishes the job"
-
-
-def _interrupted(error: KeyboardInterrupt, ending: Ending) -> InterruptedByUserError:
-    name = f"ended by {signal.Signals(ending.number).name}" if ending.number else "interrupted"
-    known = InterruptedByUserError(name)
-    known.exit_code = ending.status if ending.number else INTERRUPTED
-    known.reports = errors.finished_before(error)
-    return known
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status. ``arguments``: by default those of the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -104,7 +81,7 @@ def _run(given: list[str], ending: Ending) -> int:
         with _reporting_bus_errors(given, options):
             status: int = _module(options.command).run(options)
     except KeyboardInterrupt as error:
-        return _fail(_interrupted(error, ending), given, options)
+        return _fail(InterruptedByUserError.of(error, ending.number), given, options)
     except Exception as error:
         return _fail(error, given, options)
     return status

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from buildkit_migrate.choices import ON_BROKEN
 from buildkit_migrate.cli import options as common
 from buildkit_migrate.cli import targets
+from buildkit_migrate.cli.failures import UsageError
 from buildkit_migrate.errors import BrokenRecordsError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def add_parser(commands: Any, epilog: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Returns 0, or the exit status of a refusal if a dry run predicts one."""
     from buildkit_migrate.api import migrate_root
-    from buildkit_migrate.cli import UsageError, render
+    from buildkit_migrate.cli import render
 
     if options.verify and options.to_engine != "bolt":
         raise UsageError("--verify is for bolt stores; verify an LMDB store with buildkit-migrate verify")

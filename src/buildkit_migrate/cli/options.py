@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from buildkit_migrate.choices import ENGINES
+from buildkit_migrate.cli.failures import UsageError
 from buildkit_migrate.containerd.services import LONGEST_TIMEOUT, ConnectionOptions
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 
@@ -224,6 +225,4 @@ def _chosen(options: argparse.Namespace, name: str, check: Callable[[str], str])
     try:
         return Setting(check(value), f"${variable}")
     except argparse.ArgumentTypeError as error:
-        from buildkit_migrate.cli import UsageError
-
         raise UsageError(f"${variable}: {error}") from error

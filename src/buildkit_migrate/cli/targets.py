@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from buildkit_migrate import errors
 from buildkit_migrate.cli import output
 from buildkit_migrate.cli.exit_statuses import worst
+from buildkit_migrate.cli.failures import UsageError
 from buildkit_migrate.text import named_text, printable
 
 if TYPE_CHECKING:
@@ -95,7 +96,6 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
     ``summary``: print a line about each at the end. Sets ``options.so_far`` to what the document has so far.
     """
     from buildkit_migrate.api import find_root, find_roots
-    from buildkit_migrate.cli import UsageError
 
     if options.root is not None:
         raise UsageError("--all takes no ROOT")
