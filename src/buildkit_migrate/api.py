@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options

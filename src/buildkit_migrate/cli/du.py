@@ -67,8 +67,8 @@ def add_parser(commands: Any, epilog: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or that of the worst of what could not be shown."""
     from buildkit_migrate.api import open_usage
-    from buildkit_migrate.cli import UsageError
     from buildkit_migrate.cli.exit_statuses import worst
+    from buildkit_migrate.cli.failures import UsageError
     from buildkit_migrate.maintenance.filters import FilterError, parse
     from buildkit_migrate.workspace.stores import find_state
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from buildkit_migrate.files.errors import storage_errors
@@ -37,12 +38,13 @@ def disk_usage(directory: Path) -> int:
                         found = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue
-                    if found.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
+                    is_directory = stat.S_ISDIR(found.st_mode)
+                    if found.st_nlink > 1 and not is_directory:
                         inode = (found.st_dev, found.st_ino)
                         if inode in seen:
                             continue
                         seen.add(inode)
                     total += found.st_blocks * BLOCK
-                    if entry.is_dir(follow_symlinks=False):
+                    if is_directory:
                         waiting.append(entry.path)
     return total

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.errors import look, storage_errors
 from buildkit_migrate.schema.columns import Mask, Texts
 
 __all__ = ["Content", "SnapshotDirectories", "Usage", "usage"]
@@ -124,9 +124,9 @@ class Content:
         found = []
         for algorithm in _listed(self.blobs):
             for entry in _listed(Path(algorithm.path)):
-                with storage_errors(Path(entry.path)), contextlib.suppress(FileNotFoundError):
-                    size = entry.stat().st_size if entry.is_file() else -1
-                    found.append((os.fsencode(f"{algorithm.name}:{entry.name}"), size))
+                info = look(Path(entry.path))
+                size = info.st_size if info is not None and stat.S_ISREG(info.st_mode) else -1
+                found.append((os.fsencode(f"{algorithm.name}:{entry.name}"), size))
         return found
 
     @cached_property
