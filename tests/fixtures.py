@@ -33,8 +33,6 @@ REAL_ROOTS = {"a": "overlayfs", "b": "native", "c": "overlayfs"}
 
 SYNTHETIC_STORES = ("deep-1000-1", "flat-1000-1", "forest-1000-1", "wide-1000-1")
 
-Tree = BucketDict
-
 
 def directory() -> Path:
     """Where the fixtures are; skips the test if they are absent."""

@@ -15,7 +15,7 @@ from buildkit_migrate.model import (
     PlainSurvey,
 )
 from dicts import file_of
-from fixtures import Tree
+from plain_bbolt import BucketDict
 
 SLOW = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -24,9 +24,9 @@ NOW_STORED = struct.pack(">BqIh", 1, 62135596800 + 1_600_000_000, 120_000_000, -
 NOW_TEXT = b"2020-09-13T12:26:40.12Z"
 
 
-def store_of(records: PlainRecords) -> Tree:
+def store_of(records: PlainRecords) -> BucketDict:
     """A v1 store with these records; a key without a value is a nested bucket."""
-    main: Tree = {}
+    main: BucketDict = {}
     for id, record in records.items():
         main[id] = {key: {b"k": b"v"} if value is None else value for key, value in record.items()}
     return {b"_main": main}
@@ -42,6 +42,6 @@ def native_survey(survey: PlainSurvey) -> Survey:
     )
 
 
-def native_plan(store: Tree, survey: PlainSurvey, *, upstream_exact: bool = False) -> Plan:
+def native_plan(store: BucketDict, survey: PlainSurvey, *, upstream_exact: bool = False) -> Plan:
     records = read_records(Reader(file_of(store)))
     return Plan(records, native_survey(survey), upstream_exact=upstream_exact)

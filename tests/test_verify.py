@@ -19,7 +19,8 @@ from buildkit_migrate.migration.verify import store_differences, verify
 from buildkit_migrate.model import Kind, PlainPlan, PlainRecords, PlainState, PlainSurvey, Reason, Snapshot
 from buildkit_migrate.values import gojson, keys
 from dicts import edited, file_of
-from fixtures import Tree, bucket
+from fixtures import bucket
+from plain_bbolt import BucketDict
 from plans import native_survey
 from strategies import worlds
 
@@ -30,7 +31,7 @@ SLOW = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
-Store = tuple[Tree, PlainSurvey]
+Store = tuple[BucketDict, PlainSurvey]
 
 
 @st.composite
@@ -39,8 +40,8 @@ def stores(draw: st.DrawFn) -> Store:
     records, survey = draw(worlds())
     ids = st.sampled_from([*records, b"gone"])
     index = draw(st.lists(st.builds(keys.index_key, st.sampled_from([b"i", b"git::", b"chainid:x"]), ids)))
-    external: Tree = {id: {b"name": b"raw", b"none": b""} for id in draw(st.sets(ids))}
-    store: Tree = {
+    external: BucketDict = {id: {b"name": b"raw", b"none": b""} for id in draw(st.sets(ids))}
+    store: BucketDict = {
         b"_main": {id: _bucket_of(record) for id, record in records.items()} | {b"stray": b"key"},
         b"_index": dict.fromkeys(index, b""),
         b"_external": external,
@@ -58,13 +59,13 @@ def stores(draw: st.DrawFn) -> Store:
     return store, survey
 
 
-def _bucket_of(record: dict[bytes, bytes | None]) -> Tree:
+def _bucket_of(record: dict[bytes, bytes | None]) -> BucketDict:
     return {key: {b"k": b"v"} if value is None else value for key, value in record.items()}
 
 
 def migrated(
-    store: Tree, survey: PlainSurvey, *, upstream_exact: bool = False
-) -> tuple[Reader, Tree, PlainState]:
+    store: BucketDict, survey: PlainSurvey, *, upstream_exact: bool = False
+) -> tuple[Reader, BucketDict, PlainState]:
     """The v1 file, the content of the v2 file that the migration makes of it, and containerd afterwards."""
     v1 = Reader(file_of(store))
     plan = Plan(
@@ -144,7 +145,7 @@ def test_sizes_of_blobs_that_containerd_has_lost(store: Store, data: st.DataObje
     assert {difference.key for difference in found} <= {keys.BLOB_SIZE}
 
 
-def _records(store: Tree) -> PlainRecords:
+def _records(store: BucketDict) -> PlainRecords:
     return {
         id: {key: value if isinstance(value, bytes) else None for key, value in record.items()}
         for id, record in bucket(store, b"_main").items()
@@ -173,7 +174,7 @@ def test_nothing_can_be_changed_in_a_store(store: Store, data: st.DataObject) ->
     assert list(store_differences(content, v2, survey))
 
 
-def _paths(tree: Tree, *above: bytes) -> list[tuple[bytes, ...]]:
+def _paths(tree: BucketDict, *above: bytes) -> list[tuple[bytes, ...]]:
     paths = []
     for name, value in tree.items():
         paths.append((*above, name))
@@ -236,17 +237,17 @@ def test_nothing_that_records_need_can_be_lost_in_containerd(store: Store, data:
     assert set(verify(content, v2, state).differences) == {expected}
 
 
-def _has_equal_mutable(store: Tree, id: bytes) -> bool:
+def _has_equal_mutable(store: BucketDict, id: bytes) -> bool:
     return bool(gojson.string(_records(store)[id].get(keys.EQUAL_MUTABLE)))
 
 
-def _bytes(value: bytes | Tree) -> bytes:
+def _bytes(value: bytes | BucketDict) -> bytes:
     assert isinstance(value, bytes)
     return value
 
 
 def test_trees_are_not_changed() -> None:
-    content: Tree = {b"_main": {b"a": {b"etag": b'{"value":"1"}'}}}
+    content: BucketDict = {b"_main": {b"a": {b"etag": b'{"value":"1"}'}}}
     survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE, b"", True)})
     _, v2, state = migrated(content, survey)
     before = copy.deepcopy((content, v2, state))
@@ -256,7 +257,7 @@ def test_trees_are_not_changed() -> None:
 
 def test_a_wrong_place() -> None:
     """What a migration with the wrong containerd made if nobody refused: nothing, and that rightly."""
-    content: Tree = {b"_main": {b"%02d" % number: {b"etag": b'{"value":"1"}'} for number in range(21)}}
+    content: BucketDict = {b"_main": {b"%02d" % number: {b"etag": b'{"value":"1"}'} for number in range(21)}}
     survey = PlainSurvey("s", {b"other": Snapshot(Kind.COMMITTED, b"", True)})
     for right in (0, 1, 2):
         survey.snapshots[b"%02d" % right] = Snapshot(Kind.ACTIVE)
@@ -280,7 +281,7 @@ def test_no_records_where_something_is_held_for_some() -> None:
 
 
 def test_leases_that_containerd_would_delete() -> None:
-    content: Tree = {b"_main": {b"a": {b"etag": b'{"value":"1"}'}}}
+    content: BucketDict = {b"_main": {b"a": {b"etag": b'{"value":"1"}'}}}
     survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)})
     _, v2, state = migrated(content, survey)
     second = 10**9

@@ -29,7 +29,8 @@ from buildkit_migrate.model import (
 )
 from buildkit_migrate.values import gojson, keys
 from dicts import edited, file_of
-from fixtures import Tree, bucket
+from fixtures import bucket
+from plain_bbolt import BucketDict
 from plans import NOW_STORED, NOW_TEXT, SLOW, native_plan, native_survey, store_of
 from strategies import worlds
 
@@ -101,7 +102,7 @@ def test_synthetic_store(name: str) -> None:
 
 
 def test_store_without_records() -> None:
-    stores: list[Tree] = [{}, {b"_main": {}}, {b"_main": {b"no bucket": b""}}, {b"_main": b"no bucket"}]
+    stores: list[BucketDict] = [{}, {b"_main": {}}, {b"_main": {b"no bucket": b""}}, {b"_main": b"no bucket"}]
     for store in stores:
         plan = native_plan(store, PlainSurvey("overlayfs"))
         assert plain_plan(plan) == PlainPlan()
@@ -120,13 +121,13 @@ def test_damaged_store() -> None:
 
 
 @st.composite
-def stores(draw: st.DrawFn) -> tuple[Tree, PlainSurvey]:
+def stores(draw: st.DrawFn) -> tuple[BucketDict, PlainSurvey]:
     """Stores whose records have index keys and external values, and keys that belong to no record."""
     records, survey = draw(worlds(max_records=10))
     ids = st.sampled_from([*records, b"gone", b""])
     indexes = st.sampled_from([b"i", b"blobchainid:x", b"chainid:sha256:0::x", b"git::", b"z:", b""])
     index = draw(st.lists(st.builds(keys.index_key, indexes, ids) | ids.filter(bool), max_size=6))
-    external: dict[bytes, Tree] = draw(
+    external: dict[bytes, BucketDict] = draw(
         st.dictionaries(ids.filter(bool), st.just({b"name": b"raw"}), max_size=4)
     )
     store = store_of(records)
@@ -138,7 +139,7 @@ def stores(draw: st.DrawFn) -> tuple[Tree, PlainSurvey]:
     return store, survey
 
 
-def after_migration(store: Tree, plan: PlainPlan) -> Tree:
+def after_migration(store: BucketDict, plan: PlainPlan) -> BucketDict:
     """What a plan makes of a store."""
     dropped = {problem.record for problem in plan.problems if problem.reason is not Reason.REPAIRED}
     result = copy.deepcopy(store)
@@ -158,7 +159,7 @@ def after_migration(store: Tree, plan: PlainPlan) -> Tree:
 
 @SLOW
 @given(stores())
-def test_store_edits_make_the_new_store(world: tuple[Tree, PlainSurvey]) -> None:
+def test_store_edits_make_the_new_store(world: tuple[BucketDict, PlainSurvey]) -> None:
     store, survey = world
     plan = native_plan(store, survey)
     assert edited(plan.records.reader, plan.store_edits()) == after_migration(store, plain_plan(plan))

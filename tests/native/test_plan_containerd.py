@@ -31,7 +31,8 @@ from buildkit_migrate.model import (
 from buildkit_migrate.values import gojson, keys
 from buildkit_migrate.values.times import stored_time, text_time
 from dicts import edited, file_of
-from fixtures import EXPIRE_LABEL, Tree, bucket
+from fixtures import EXPIRE_LABEL, bucket
+from plain_bbolt import BucketDict
 from plans import NOW_STORED, NOW_TEXT, SLOW, native_plan, store_of
 from strategies import worlds
 
@@ -39,23 +40,26 @@ ZERO_TIME = b"\x01" + bytes(12) + b"\xff\xff"
 EARLIER = struct.pack(">BqIh", 1, 62135596800, 5, -1)
 
 
-def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[Tree, Tree]:
+def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[BucketDict, BucketDict]:
     """containerd's database and the snapshotter's own, as a survey of them says."""
-    backend: Tree = {b"left over": {b"kind": b"\1"}}
-    snapshots: Tree = {b"no backend": {b"name": b"x", b"labels": {fixtures.ROOT_LABEL: b"t"}}, b"leaf": b""}
+    backend: BucketDict = {b"left over": {b"kind": b"\1"}}
+    snapshots: BucketDict = {
+        b"no backend": {b"name": b"x", b"labels": {fixtures.ROOT_LABEL: b"t"}},
+        b"leaf": b"",
+    }
     for number, (name, snapshot) in enumerate(survey.snapshots.items()):
         backend_name = b"%b/%d/%b" % (namespace, number, name)
         backend[backend_name] = {b"kind": bytes([snapshot.kind])}
         snapshots[name] = {b"name": backend_name, **_labels(number, snapshot.root_label)}
         if snapshot.parent:
             bucket(snapshots, name)[b"parent"] = snapshot.parent
-    blobs: Tree = {
+    blobs: BucketDict = {
         digest: {**_labels(number, blob.root_label), **_size(number, blob.size)}
         for number, (digest, blob) in enumerate(survey.blobs.items())
     }
-    leases: Tree = {}
+    leases: BucketDict = {}
     for id, resources in survey.leases.items():
-        lease: Tree = {b"createdat": EARLIER}
+        lease: BucketDict = {b"createdat": EARLIER}
         for kind, resource in resources:
             if kind == "content":
                 lease.setdefault(b"content", {})[resource] = b""  # type: ignore[index]
@@ -65,7 +69,7 @@ def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[T
         if id in survey.expiring_leases:
             lease[b"labels"] = {EXPIRE_LABEL: survey.expiring_leases[id], b"other": b"l"}
         leases[id] = lease
-    containerd: Tree = {
+    containerd: BucketDict = {
         b"v1": {
             b"version": b"\6",
             b"another": {b"leases": {b"theirs": {}}},
@@ -79,12 +83,12 @@ def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[T
     return containerd, {b"v1": {b"snapshots": backend}}
 
 
-def _labels(number: int, root: bool) -> Tree:
+def _labels(number: int, root: bool) -> BucketDict:
     """Labels of an object, in the forms that occur: other labels too, an empty bucket, none."""
-    labels: Tree = {b"other": b"l"} if number % 2 else {}
+    labels: BucketDict = {b"other": b"l"} if number % 2 else {}
     if root:
         labels[fixtures.ROOT_LABEL] = b"2020"
-    entry: Tree = {b"createdat": EARLIER} if number % 3 else {}
+    entry: BucketDict = {b"createdat": EARLIER} if number % 3 else {}
     return {**entry, b"labels": labels} if labels or number % 4 else entry
 
 
@@ -108,7 +112,7 @@ STORED_SIZES = {
 UNKNOWN_SIZES = [stored for stored, size in STORED_SIZES.items() if size is None]
 
 
-def _size(number: int, size: int | None) -> Tree:
+def _size(number: int, size: int | None) -> BucketDict:
     """A size in one of the forms that say it."""
     if size is None:
         forms = [{}, {b"size": {}}, *({b"size": stored} for stored in UNKNOWN_SIZES)]
@@ -118,7 +122,7 @@ def _size(number: int, size: int | None) -> Tree:
     return {b"size": stored + b"\xff" * (number % 3)}
 
 
-def after_update(containerd: Tree, plan: PlainPlan, snapshotter: bytes) -> Tree:
+def after_update(containerd: BucketDict, plan: PlainPlan, snapshotter: bytes) -> BucketDict:
     result = copy.deepcopy(containerd)
     namespace = bucket(result, b"v1", b"buildkit")
     for digest in plan.unlabel_blobs:
@@ -143,7 +147,7 @@ def after_update(containerd: Tree, plan: PlainPlan, snapshotter: bytes) -> Tree:
     return result
 
 
-def _unlabel(entry: Tree) -> Tree:
+def _unlabel(entry: BucketDict) -> BucketDict:
     bucket(entry, b"labels").pop(fixtures.ROOT_LABEL)
     entry.setdefault(b"createdat", ZERO_TIME)
     entry[b"updatedat"] = NOW_STORED
@@ -174,7 +178,7 @@ def test_offline_survey_and_containerd_edits(world: tuple[PlainRecords, PlainSur
     )
 
 
-def offline_size(entry: Tree) -> int | None:
+def offline_size(entry: BucketDict) -> int | None:
     """The size that a blob with this bucket gives to a record."""
     digest = b"sha256:" + b"1" * 64
     mapping = b'{"value":{"Blobsum":"%b","DiffID":"d"}}' % digest
@@ -216,7 +220,7 @@ def test_sizes_that_no_blob_has(size: int) -> None:
 
 def test_offline_survey_of_databases_without_the_buckets() -> None:
     """A bucket that is missing at any level is an empty one."""
-    trees: list[Tree] = [{}, {b"v1": {}}, {b"v1": b""}, {b"v1": {b"buildkit": {}}}]
+    trees: list[BucketDict] = [{}, {b"v1": {}}, {b"v1": b""}, {b"v1": {b"buildkit": {}}}]
     trees.append({b"v1": {b"buildkit": {b"content": {}, b"leases": {}, b"snapshots": {}}}})
     store = store_of({b"a": {}})
     for tree in trees:
