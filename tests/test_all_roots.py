@@ -54,14 +54,14 @@ def document(result: subprocess.CompletedProcess[str], status: int = 0) -> dict[
     return whole
 
 
-def test_none(host: Host) -> None:
+def test_no_root_on_the_host_exits_with_3_unless_missing_ok(host: Host) -> None:
     for command in (("migrate",), ("migrate", "--all"), ("status",), ("verify", "--all"), ("undo",)):
         assert host.run(*command).returncode == 3
     for command in (("migrate",), ("migrate", "--all"), ("status",)):
         assert host.run(*command, "--missing-ok").returncode == 0
 
 
-def test_the_only_one(host: Host) -> None:
+def test_only_root_on_the_host_is_migrated(host: Host) -> None:
     root = host.volume("one")
     result = host.run("migrate")
     assert result.returncode == 0
@@ -69,7 +69,7 @@ def test_the_only_one(host: Host) -> None:
     assert f"{root.worker}: migrated 287 of 287" in result.stdout
 
 
-def test_several_are_listed_with_their_commands(host: Host) -> None:
+def test_several_roots_are_listed_with_their_commands(host: Host) -> None:
     roots = [host.volume("a b"), host.volume("c")]
     for command in ("migrate", "verify", "undo"):
         result = host.run(command)
@@ -82,7 +82,7 @@ def test_several_are_listed_with_their_commands(host: Host) -> None:
     assert not any(root.v2.exists() for root in roots)
 
 
-def test_status_lists_all(host: Host) -> None:
+def test_status_lists_all_roots(host: Host) -> None:
     roots = [host.volume("a"), host.volume("b")]
     roots[1].migrate_here()
     result = host.run("status")
@@ -97,7 +97,7 @@ def test_status_lists_all(host: Host) -> None:
     assert [root["workers"][0]["stage"] for root in found] == ["not-migrated", "migrated"]
 
 
-def test_status_names_the_builder_of_docker(host: Host) -> None:
+def test_status_names_dockers_own_builder(host: Host) -> None:
     host.volume("a")
     builder = host.home / ".local/share/docker/buildkit"
     builder.mkdir()
@@ -107,7 +107,7 @@ def test_status_names_the_builder_of_docker(host: Host) -> None:
     assert document(host.run("status", "--format", "json"))["docker"] == [str(builder)]
 
 
-def test_all(host: Host) -> None:
+def test_all_option_migrates_and_verifies_every_root(host: Host) -> None:
     roots = [host.volume("a"), host.volume("b")]
     planned = host.run("migrate", "--all", "--dry-run")
     assert planned.returncode == 0
@@ -120,7 +120,7 @@ def test_all(host: Host) -> None:
     assert [root["workers"][0]["verdict"] for root in verified] == ["ok", "ok"]
 
 
-def test_one_fails(host: Host) -> None:
+def test_one_failing_root_does_not_stop_the_others(host: Host) -> None:
     """The others are migrated all the same, and the worst exit status is the command's."""
     busy, damaged, sound, plain = (host.volume(name) for name in "abcd")
     damaged.containerd.write_bytes(bytes(damaged.containerd.stat().st_size))
@@ -148,13 +148,13 @@ def test_one_fails(host: Host) -> None:
     ]
 
 
-def test_all_takes_no_root(host: Host) -> None:
+def test_all_option_and_root_exclude_each_other(host: Host) -> None:
     root = host.volume("a")
     assert host.run("migrate", "--all", str(root.root)).returncode == 2
 
 
 @pytest.mark.parametrize("given", ["..", "../..", "runc-overlayfs/snapshots", "runc-overlayfs/metadata.db"])
-def test_a_path_that_is_not_quite_it(host: Host, given: str) -> None:
+def test_root_near_the_given_path_is_found(host: Host, given: str) -> None:
     root = host.volume("a")
     path = f"{root.root}/{given}"
     result = host.run("migrate", path)
@@ -163,13 +163,13 @@ def test_a_path_that_is_not_quite_it(host: Host, given: str) -> None:
     assert root.v2.exists()
 
 
-def test_several_paths_are_near(host: Host) -> None:
+def test_several_roots_near_the_given_path_are_candidates(host: Host) -> None:
     roots = [host.volume("a"), host.volume("b")]
     error = document(host.run("migrate", "--format", "json", str(roots[0].root.parents[1])), 3)["error"]
     assert error["candidates"] == [str(root.root) for root in roots]
 
 
-def test_worst() -> None:
+def test_worst_exit_status_does_not_depend_on_the_order() -> None:
     for one, other in itertools.permutations(EXIT_STATUSES, 2):
         assert worst([one, other]) == worst([other, one]) in {one, other}
         assert worst([0, one, one]) == one

@@ -86,14 +86,14 @@ def records_that_need(root: OnDisk) -> int:
         (238, 238, False),
     ],
 )
-def test_rule(needing: int, found: int, wrong: bool) -> None:
+def test_containerd_is_wrong_below_a_tenth_of_the_snapshots(needing: int, found: int, wrong: bool) -> None:
     assert is_wrong_place(needing, found) is wrong
 
 
 # --- Records, and nothing for them
 
 
-def test_namespace_of_the_environment(root: OnDisk) -> None:
+def test_wrong_namespace_in_the_environment_is_refused(root: OnDisk) -> None:
     """Kubernetes' tools set it; all records look broken there."""
     in_namespace(root, b"k8s.io")
     needed = records_that_need(root)
@@ -109,7 +109,7 @@ def test_namespace_of_the_environment(root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_namespace_of_the_option(root: OnDisk, there: bool) -> None:
+def test_wrong_namespace_option_is_refused(root: OnDisk, there: bool) -> None:
     if there:
         in_namespace(root, b"other")
     error = refused(root, *root.options, "--namespace", "other", CONTAINERD_NAMESPACE="buildkit")
@@ -119,7 +119,7 @@ def test_namespace_of_the_option(root: OnDisk, there: bool) -> None:
 
 
 @pytest.mark.parametrize("origin", ["--snapshotter", "$CONTAINERD_SNAPSHOTTER"])
-def test_snapshotter(root: OnDisk, origin: str) -> None:
+def test_wrong_snapshotter_is_refused(root: OnDisk, origin: str) -> None:
     native = root.snapshots.parent.with_name("io.containerd.snapshotter.v1.native")
     native.mkdir()
     (native / "metadata.db").write_bytes(file_of({}))
@@ -129,7 +129,7 @@ def test_snapshotter(root: OnDisk, origin: str) -> None:
     assert "give --snapshotter overlayfs" in error["hint"]
 
 
-def test_another_containerd(root: OnDisk, tmp_path: Path) -> None:
+def test_unrelated_containerd_is_refused(root: OnDisk, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "ctd" / "root", other)
     database = other / root.containerd.relative_to(tmp_path / "ctd" / "root")
@@ -144,7 +144,7 @@ def test_another_containerd(root: OnDisk, tmp_path: Path) -> None:
     assert "no such snapshots in any namespace (buildkit)" in error["hint"]
 
 
-def test_hardly_any_is_as_good_as_none(root: OnDisk) -> None:
+def test_containerd_with_hardly_any_snapshots_is_refused(root: OnDisk) -> None:
     """A containerd that was restored from an old backup has some."""
     snapshots = sorted(buckets(bucket(ondisk.tree(root.containerd), *SNAPSHOTS)))
     ids = buckets(bucket(ondisk.tree(root.v1), b"_main")).keys() & set(snapshots)
@@ -157,7 +157,7 @@ def test_hardly_any_is_as_good_as_none(root: OnDisk) -> None:
 SNAPSHOTS = (b"v1", b"buildkit", b"snapshots", b"overlayfs")
 
 
-def test_a_root_that_lost_many_is_broken(root: OnDisk) -> None:
+def test_records_of_lost_snapshots_are_broken_records(root: OnDisk) -> None:
     """A quarter is left: these are to be named one by one, and can be left out."""
     ids = sorted(buckets(bucket(ondisk.tree(root.containerd), *SNAPSHOTS)))
     gone = [id for number, id in enumerate(ids) if number % 4]
@@ -168,7 +168,7 @@ def test_a_root_that_lost_many_is_broken(root: OnDisk) -> None:
     assert root.migrate("--on-broken", "drop").returncode == 0
 
 
-def test_one_record_that_lost_its_snapshot(oci: OnDisk) -> None:
+def test_only_record_without_its_snapshot_is_refused(oci: OnDisk) -> None:
     """Nothing of such a cache can be kept, so nothing is lost by asking first."""
     main = bucket(ondisk.tree(oci.v1), b"_main")
     id, record = next((id, r) for id, r in buckets(main).items() if not r.get(b"cache.equalMutable"))
@@ -179,7 +179,7 @@ def test_one_record_that_lost_its_snapshot(oci: OnDisk) -> None:
 
 @pytest.mark.parametrize("left", ["0 bytes", "nothing", "namespace", "missing"])
 @pytest.mark.parametrize("kind", ["oci", "root"])
-def test_a_containerd_without_anything(kind: str, left: str, request: pytest.FixtureRequest) -> None:
+def test_empty_or_missing_containerd_is_refused(kind: str, left: str, request: pytest.FixtureRequest) -> None:
     """The hint is for the worker's kind: nobody can give an OCI worker a socket."""
     root: OnDisk = request.getfixturevalue(kind)
     match left:
@@ -202,21 +202,21 @@ def test_a_containerd_without_anything(kind: str, left: str, request: pytest.Fix
 
 
 @pytest.mark.parametrize("kind", ["oci", "root"])
-def test_a_snapshotter_without_anything(kind: str, request: pytest.FixtureRequest) -> None:
+def test_empty_snapshotter_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
     root: OnDisk = request.getfixturevalue(kind)
     root.snapshots.write_bytes(file_of({}))
     error = refused(root, *root.options)
     assert f"{root.snapshots} does not have them" in error["hint"]
 
 
-def test_a_worker_directory_of_another_snapshotter(oci: OnDisk) -> None:
+def test_worker_directory_of_another_snapshotter_is_refused(oci: OnDisk) -> None:
     oci.worker.rename(oci.root / "runc-native")
     error = refused(oci)
     assert "namespace buildkit (fixed), snapshotter native (name of the directory)" in error["message"]
     assert "must be named runc-overlayfs" in error["hint"]
 
 
-def test_services_that_were_given(oci: OnDisk) -> None:
+def test_given_services_of_another_namespace_are_refused(oci: OnDisk) -> None:
     with (
         OfflineContainerd.open(oci.containerd, oci.snapshots, "other") as containerd,
         pytest.raises(errors.ContainerdStateError, match=r"namespace other \(argument\)") as raised,
@@ -250,7 +250,9 @@ NO_STORES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", NO_STORES)
 @pytest.mark.parametrize("kind", ["oci", "root"])
-def test_nothing_to_migrate_and_much_to_lose(kind: str, name: str, request: pytest.FixtureRequest) -> None:
+def test_v1_without_records_is_refused_if_containerd_holds_objects(
+    kind: str, name: str, request: pytest.FixtureRequest
+) -> None:
     root: OnDisk = request.getfixturevalue(kind)
     content, what = NO_STORES[name]
     root.v1.write_bytes(content)
@@ -263,7 +265,7 @@ def test_nothing_to_migrate_and_much_to_lose(kind: str, name: str, request: pyte
     assert "backup" in error["hint"]
 
 
-def test_the_database_of_containerd_by_mistake(oci: OnDisk) -> None:
+def test_containerd_database_in_place_of_v1_is_refused(oci: OnDisk) -> None:
     shutil.copy(oci.containerd, oci.v1)
     assert "not a metadata store: it has v1 and no _main" in refused(oci)["message"]
 
@@ -276,7 +278,7 @@ def unrooted(root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("name", NO_STORES)
-def test_a_new_cache(oci: OnDisk, name: str) -> None:
+def test_empty_store_of_a_new_cache_is_migrated(oci: OnDisk, name: str) -> None:
     content, what = NO_STORES[name]
     oci.v1.write_bytes(content)
     unrooted(oci)
@@ -289,7 +291,7 @@ def test_a_new_cache(oci: OnDisk, name: str) -> None:
         assert (report.outcome, report.counts["records"]) == ("migrated", 0)
 
 
-def test_only_the_namespace_counts(root: OnDisk) -> None:
+def test_objects_in_other_namespaces_do_not_count(root: OnDisk) -> None:
     """What others have in namespaces of theirs does not keep a new cache from its migration."""
     root.v1.write_bytes(b"")
     unrooted(root)
@@ -297,7 +299,7 @@ def test_only_the_namespace_counts(root: OnDisk) -> None:
     assert root.migrate().returncode == 0
 
 
-def test_a_new_cache_in_a_shared_namespace(root: OnDisk) -> None:
+def test_hint_for_a_new_cache_in_a_shared_namespace_loses_nothing(root: OnDisk) -> None:
     """Another BuildKit's snapshots can't be told from lost ones; the hint has a way on that loses nothing."""
     root.v1.write_bytes(file_of({}))
     before = copy.deepcopy(ondisk.tree(root.containerd))
@@ -326,7 +328,7 @@ def test_plan_begins_with_the_place(oci: OnDisk, options: tuple[str, ...]) -> No
     ]
 
 
-def test_plan_of_a_containerd_worker(root: OnDisk) -> None:
+def test_plan_names_the_origin_of_each_setting(root: OnDisk) -> None:
     arguments = ("--dry-run", "--format", "json", *root.options, str(root.root))
     result = run("migrate", *arguments, CONTAINERD_NAMESPACE="buildkit", CONTAINERD_SNAPSHOTTER="overlayfs")
     (worker,) = json.loads(result.stdout)["workers"]
@@ -339,7 +341,7 @@ def test_plan_of_a_containerd_worker(root: OnDisk) -> None:
     }
 
 
-def test_origins_in_the_library(root: OnDisk) -> None:
+def test_library_reports_the_origin_of_each_setting(root: OnDisk) -> None:
     place = migrate_root(root.root, containerd_root=root.options[1], dry_run=True)[0].place
     assert place is not None
     assert place.containerd.origin == "argument"
@@ -353,7 +355,7 @@ def test_origins_in_the_library(root: OnDisk) -> None:
         migrate_root(root.root, containerd=ConnectionOptions("/nowhere", connect_timeout=0.1))
 
 
-def test_a_variable_that_can_not_be(root: OnDisk) -> None:
+def test_impossible_namespace_in_the_environment_is_refused(root: OnDisk) -> None:
     result = run("migrate", *root.options, str(root.root), CONTAINERD_NAMESPACE="a b")
     assert result.returncode == 2
     assert "$CONTAINERD_NAMESPACE" in result.stderr

@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_text(tmp_path: Path) -> None:
+def test_bench_prints_a_table(tmp_path: Path) -> None:
     result = run("bench", "--records", f"{RECORDS}", TMPDIR=str(tmp_path))
     assert (result.returncode, result.stderr) == (0, "")
     for stage in stages.STAGES.values():
@@ -36,7 +36,7 @@ def test_text(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_json(
+def test_bench_prints_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -58,19 +58,21 @@ def test_json(
 
 
 @pytest.mark.parametrize("records", ["99", "10000001", "many"])
-def test_a_number_of_records_that_is_refused(records: str) -> None:
+def test_impossible_number_of_records_is_refused(records: str) -> None:
     result = run("bench", "--records", records)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
 
 
-def test_a_disk_without_room(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_little_disk_space_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**6))
     assert cli.main(["bench"]) == 8
     assert "0.3 GB of disk" in capsys.readouterr().err
 
 
-def test_a_directory_that_can_not_be_written(
+def test_unwritable_directory_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/proc/self")
@@ -79,7 +81,7 @@ def test_a_directory_that_can_not_be_written(
 
 
 @pytest.mark.parametrize("stage", stages.STAGES)
-def test_a_stage_leaves_its_root_as_it_was(stage: str, root: Path) -> None:
+def test_stage_leaves_its_root_unchanged(stage: str, root: Path) -> None:
     before = {path: path.stat() for path in root.parent.rglob("*")}
     measured = measure.measure(stage, root)
     assert measured.seconds > 0
@@ -91,7 +93,7 @@ def test_a_stage_leaves_its_root_as_it_was(stage: str, root: Path) -> None:
             assert (after[path].st_ino, after[path].st_size) == (before[path].st_ino, before[path].st_size)
 
 
-def test_what_a_stage_writes_is_counted(root: Path) -> None:
+def test_bytes_written_by_a_stage_are_counted(root: Path) -> None:
     with stages.STAGES["migrate"].ready(root) as work:
         work()
         (copy,) = root.parent.glob("root.*")
@@ -100,7 +102,7 @@ def test_what_a_stage_writes_is_counted(root: Path) -> None:
     assert size <= measure.measure("migrate", root).written <= size + 2**16
 
 
-def test_a_stage_that_fails(root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_failing_stage_is_named(root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(root, tmp_path / "root")
     (tmp_path / "root" / WORKER / DATABASES[0]).write_bytes(b"no database" * 1000)
     with pytest.raises(measure.StageFailedError, match=DATABASES[0]) as failure:
@@ -124,7 +126,7 @@ def test_rounds_give_the_best_time_and_the_most_memory() -> None:
     assert measure.best(rounds) == measure.Measured("plan", 1, 0, 0, 7)
 
 
-def test_table() -> None:
+def test_table_leaves_out_empty_columns() -> None:
     result = Result("reading", 1000, 0.5, 0.25, 3_000_000, 0, 40_000, 2)
     titles, row = table([result])
     assert titles.split()[0] == "records"
@@ -134,7 +136,7 @@ def test_table() -> None:
     assert row.split() == ["reading", "1,000", "0.500", "500,000", "3.0", "0.0", "40"]
 
 
-def test_floors(tmp_path: Path) -> None:
+def test_floors_are_measured_and_leave_nothing_behind(tmp_path: Path) -> None:
     assert 1e-10 < kernel_seconds() < 1e-5
     (tmp_path / "source").write_bytes(bytes(3 << 20))
     for direct in (False, True):

@@ -74,7 +74,7 @@ def values(record: Row, key: bytes) -> str | dict[str, str]:
 
 
 @pytest.mark.real
-def test_go_accepts(root: Root, judge: Judge) -> None:
+def test_bbolt_for_go_finds_no_fault(root: Root, judge: Judge) -> None:
     for name in synthetic.DATABASES:
         assert judge.check(root.worker / name) == []
 
@@ -116,7 +116,7 @@ def test_snapshots_agree_in_both_databases(root: Root) -> None:
     assert tuple(map(kinds.count, (synthetic.COMMITTED, synthetic.ACTIVE, synthetic.VIEW))) == expected
 
 
-def test_children_are_those_with_this_parent(root: Root) -> None:
+def test_children_are_listed_by_their_parents(root: Root) -> None:
     table = read(root.worker / "containerdmeta.db").root.bucket(
         b"v1", b"buildkit", b"snapshots", b"overlayfs"
     )
@@ -129,7 +129,7 @@ def test_children_are_those_with_this_parent(root: Root) -> None:
     assert links == {(row[b"parent"], name) for name, row in root.snapshots.items() if b"parent" in row}
 
 
-def test_blobs(root: Root) -> None:
+def test_mapped_blobs_exist_with_their_labels(root: Root) -> None:
     mapped = {name: record for name, record in root.records.items() if b"blobmapping.blob" in record}
     assert len(mapped) == root.stats.with_blob
     assert 0.4 * RECORDS < len(mapped) < 0.7 * RECORDS
@@ -156,7 +156,7 @@ def test_every_indexed_value_has_its_entry(root: Root) -> None:
     assert entries == set(root.index)
 
 
-def test_shape(root: Root) -> None:
+def test_depths_fit_the_shape(root: Root) -> None:
     def depth(name: bytes) -> int:
         steps = 0
         while name := root.snapshots[name].get(b"parent", b""):
@@ -191,7 +191,7 @@ def test_equal_arguments_give_equal_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("records", [0, 1, 10])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_small_roots(tmp_path: Path, shape: str, records: int) -> None:
+def test_small_roots_are_generated(tmp_path: Path, shape: str, records: int) -> None:
     assert synthetic.generate(tmp_path, shape, records).records == records
 
 

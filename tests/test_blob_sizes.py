@@ -66,7 +66,7 @@ def check_told(root: OnDisk, upstream_exact: bool) -> None:
 
 
 @pytest.mark.parametrize("upstream_exact", [False, True])
-def test_from_the_library(root: OnDisk, upstream_exact: bool) -> None:
+def test_library_writes_sizes_unless_upstream_exact(root: OnDisk, upstream_exact: bool) -> None:
     (report,) = ensure_migrated(root.root, upstream_exact=upstream_exact, verify=True)
     counts = report.counts
     assert counts["blob_sizes"] == (0 if upstream_exact else counts["blobs"])
@@ -75,7 +75,7 @@ def test_from_the_library(root: OnDisk, upstream_exact: bool) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("--upstream-exact",), ("--upstream-exact", "--verify")])
-def test_from_the_command(root: OnDisk, arguments: tuple[str, ...]) -> None:
+def test_command_writes_sizes_unless_upstream_exact(root: OnDisk, arguments: tuple[str, ...]) -> None:
     before = {path: path.read_bytes() for path in (root.v1, root.containerd)}
     dry = root.migrate("--dry-run", *arguments)
     result = root.migrate(*arguments)
@@ -88,7 +88,7 @@ def test_from_the_command(root: OnDisk, arguments: tuple[str, ...]) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_nothing_but_the_sizes_differs(tmp_path: Path) -> None:
+def test_upstream_exact_differs_only_in_sizes(tmp_path: Path) -> None:
     roots = []
     for upstream_exact in (False, True):
         (tmp_path / str(upstream_exact)).mkdir()
@@ -104,7 +104,7 @@ def test_nothing_but_the_sizes_differs(tmp_path: Path) -> None:
     )
 
 
-def test_through_another_engine_and_back(root: OnDisk, tmp_path: Path) -> None:
+def test_sizes_survive_another_engine(root: OnDisk, tmp_path: Path) -> None:
     assert root.migrate("--to-engine", "lmdb").returncode == 0
     assert ondisk.run("convert", str(root.v2), str(tmp_path / "bolt.db")).returncode == 0
     converted = buckets(bucket(ondisk.tree(tmp_path / "bolt.db"), b"_main"))
@@ -131,7 +131,7 @@ def test_unknown_size_is_reported(root: OnDisk, size: bytes | None) -> None:
     assert root.verify().returncode == 0
 
 
-def test_text_names_the_records(root: OnDisk) -> None:
+def test_records_without_a_size_are_named(root: OnDisk) -> None:
     mend(root, blobs_of_sample(root)[0], None)
     result = root.migrate()
     (id,) = [id.decode() for id, size in sizes(root).items() if not size]
@@ -139,7 +139,7 @@ def test_text_names_the_records(root: OnDisk) -> None:
     assert "  blobs without their size: 1; BuildKit v0.8 and later can't export" in result.stdout
 
 
-def test_size_that_containerd_has_forgotten_since(root: OnDisk) -> None:
+def test_size_lost_in_containerd_is_not_held_against_the_record(root: OnDisk) -> None:
     """The record's size is not held against it; that containerd's entry changed is told by its original."""
     root.migrate_here()
     digest = blobs_of_sample(root)[0]
@@ -151,7 +151,7 @@ def test_size_that_containerd_has_forgotten_since(root: OnDisk) -> None:
     assert all(not worker.findings.differences for worker in verify_root(root.root))
 
 
-def test_bucket_in_the_place_of_the_size(root: OnDisk) -> None:
+def test_nested_bucket_instead_of_a_size_is_refused_unless_upstream_exact(root: OnDisk) -> None:
     id = sorted(buckets(bucket(ondisk.tree(root.v1), b"_main")))[0]
     ondisk.edit(root.v1, {b"_main": {id: {b"cache.blobsize": {b"k": b"v"}}}})
     refused = root.migrate("--format", "json")
@@ -166,7 +166,7 @@ def test_bucket_in_the_place_of_the_size(root: OnDisk) -> None:
 # --- Stores of others
 
 
-def test_store_that_upstream_made(tmp_path: Path) -> None:
+def test_store_made_by_upstream_is_recognised_as_exact(tmp_path: Path) -> None:
     """Without a journal the store itself tells."""
     root = ondisk.real("a", tmp_path)
     expected = fixtures.real_root("a")
@@ -184,7 +184,7 @@ def test_store_that_upstream_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("upstream_exact", [False, True])
-def test_journal_that_was_removed(root: OnDisk, upstream_exact: bool) -> None:
+def test_store_shows_its_sizes_without_a_journal(root: OnDisk, upstream_exact: bool) -> None:
     migrate_root(root.root, upstream_exact=upstream_exact)
     journal.discard(journal.journal_path(root.v2))
     assert worker_of(root.verify("--format", "json"))["upstream_exact"] is upstream_exact
@@ -197,7 +197,7 @@ def test_journal_that_was_removed(root: OnDisk, upstream_exact: bool) -> None:
     ]
 
 
-def test_all_sizes_lost_while_the_journal_knows(root: OnDisk) -> None:
+def test_lost_sizes_are_differences_if_the_journal_says_written(root: OnDisk) -> None:
     root.migrate_here()
     ids = sorted(sizes(root))
     ondisk.edit(root.v2, {b"_main": {id: {b"cache.blobsize": None} for id in ids}})
@@ -226,7 +226,7 @@ def as_an_older_version_wrote_it(root: OnDisk) -> None:
 
 @pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("then", [False, True])
-def test_interrupted_run_goes_on_as_it_was_begun(root: OnDisk, then: bool, dry_run: bool) -> None:
+def test_interrupted_run_continues_only_with_the_same_option(root: OnDisk, then: bool, dry_run: bool) -> None:
     before = {path: path.read_bytes() for path in (root.v1, root.containerd)}
     interrupt(root, then)
     now = ondisk.listing(root.root)
@@ -247,7 +247,7 @@ def test_interrupted_run_goes_on_as_it_was_begun(root: OnDisk, then: bool, dry_r
         check_told(root, then)
 
 
-def test_journal_of_an_older_version(root: OnDisk) -> None:
+def test_journal_of_an_older_version_means_no_sizes(root: OnDisk) -> None:
     """Its store has no sizes, as that version wrote none."""
     migrate_root(root.root, upstream_exact=True)
     as_an_older_version_wrote_it(root)
@@ -261,7 +261,7 @@ def test_journal_of_an_older_version(root: OnDisk) -> None:
     assert ondisk.run("undo", str(root.root)).returncode == 0
 
 
-def test_run_that_changed_nothing_yet_may_be_of_the_other_way(root: OnDisk) -> None:
+def test_run_that_changed_nothing_may_switch_the_option(root: OnDisk) -> None:
     replaced = max(index for index, name in enumerate(calls("migrate")) if name == "rename") - 1
     while calls("migrate")[replaced] != "rename":
         replaced -= 1

@@ -52,7 +52,7 @@ def forests(draw: st.DrawFn) -> tuple[list[int], list[bytes], list[bytes]]:
 
 
 @given(forests(), st.integers(1, 3))
-def test_ids_are_those_of_the_recursion(
+def test_chain_ids_equal_the_plain_recursion(
     columns: tuple[list[int], list[bytes], list[bytes]], threads: int
 ) -> None:
     found = buildkit_migrate.chain_ids(*columns, threads=threads)
@@ -71,7 +71,7 @@ class FixedWidth:
         return memoryview(data).cast("B", (len(values), width))
 
 
-def test_columns_may_be_any_sequences_and_buffers() -> None:
+def test_sequences_and_buffers_are_accepted() -> None:
     parents, diff_ids, blobs = [1, -1, 0], [b"sha256:1", b"sha256:22", b""], [b"sha256:3", b"x", b"y"]
     expected = plain(parents, diff_ids, blobs)
     for code in "bhilq":
@@ -100,7 +100,7 @@ def test_columns_may_be_any_sequences_and_buffers() -> None:
         (([-1], 5, [b""]), TypeError, "int"),
     ],
 )
-def test_columns_of_something_else_are_refused(columns: Any, error: type[Exception], message: str) -> None:
+def test_bad_columns_are_refused(columns: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         buildkit_migrate.chain_ids(*columns)
 
@@ -110,7 +110,7 @@ def test_threads_must_be_at_least_one() -> None:
         buildkit_migrate.chain_ids([], [], [], threads=0)
 
 
-def test_a_column_that_changes_afterwards_does_not_matter() -> None:
+def test_result_does_not_depend_on_later_changes_of_its_input() -> None:
     diff_ids = [b"sha256:1", b"sha256:2"]
     found = buildkit_migrate.chain_ids([-1, 0], diff_ids, [b"b", b"b"])
     expected = list(found)
@@ -120,7 +120,7 @@ def test_a_column_that_changes_afterwards_does_not_matter() -> None:
         found[2]
 
 
-def test_the_example_of_the_readme() -> None:
+def test_readme_example_works() -> None:
     block = README.read_text().partition("<!-- chain ids -->\n```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}
     exec(compile(block, str(README), "exec"), names)

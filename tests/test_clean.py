@@ -30,7 +30,7 @@ def names(root: OnDisk) -> set[str]:
     return {str(path.relative_to(root.root.parent)) for path in root.root.parent.rglob("*")}
 
 
-def test_what_is_left_goes_and_the_rest_stays(root: OnDisk) -> None:
+def test_clean_removes_leftovers_and_keeps_the_rest(root: OnDisk) -> None:
     before = names(root)
     root.migrate_here()
     root.undo_here()
@@ -61,7 +61,7 @@ def test_what_is_left_goes_and_the_rest_stays(root: OnDisk) -> None:
     assert clean(root)[1]["workers"][0]["outcome"] == "nothing-to-clean"
 
 
-def test_text(tmp_path: Path) -> None:
+def test_clean_prints_text(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     root.migrate_here()
     dry = ondisk.run("clean", "--dry-run", str(root.root))
@@ -71,14 +71,14 @@ def test_text(tmp_path: Path) -> None:
     assert "nothing to clean" in ondisk.run("clean", str(root.root)).stdout
 
 
-def test_a_dry_run_writes_nothing(root: OnDisk) -> None:
+def test_dry_run_of_clean_writes_nothing(root: OnDisk) -> None:
     root.migrate_here()
     before = ondisk.listing(root.root.parent)
     assert clean(root, "--dry-run")[0] == 0
     assert ondisk.listing(root.root.parent) == before
 
 
-def test_not_of_an_interrupted_root(tmp_path: Path) -> None:
+def test_interrupted_root_is_not_cleaned(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     last = max(index for index, name in enumerate(fault_points.calls("migrate")) if name == "rename")
     fault_points.run(last, "kill", "migrate", root)
@@ -90,7 +90,7 @@ def test_not_of_an_interrupted_root(tmp_path: Path) -> None:
     assert root.kept.exists()
 
 
-def test_of_a_root_that_went_back(root: OnDisk) -> None:
+def test_undone_root_is_cleaned(root: OnDisk) -> None:
     """What was moved aside goes, what a killed run left, too; old databases stay."""
     before = names(root)
     root.migrate_here()
@@ -107,7 +107,7 @@ def test_of_a_root_that_went_back(root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_not_of_a_root_whose_v1_store_is_gone(root: OnDisk, damaged: bool) -> None:
+def test_root_without_a_sound_v1_is_not_cleaned(root: OnDisk, damaged: bool) -> None:
     """The store that was moved aside is all that is left."""
     root.migrate_here()
     root.undo_here()
@@ -121,7 +121,7 @@ def test_not_of_a_root_whose_v1_store_is_gone(root: OnDisk, damaged: bool) -> No
 
 
 @pytest.mark.parametrize("which", ["v2", "containerd", "snapshots"])
-def test_not_of_a_damaged_root(root: OnDisk, which: str) -> None:
+def test_damaged_root_is_not_cleaned(root: OnDisk, which: str) -> None:
     root.migrate_here()
     path: Path = getattr(root, which)
     content = path.read_bytes()
@@ -132,7 +132,7 @@ def test_not_of_a_damaged_root(root: OnDisk, which: str) -> None:
     assert root.kept.exists()
 
 
-def test_a_running_containerd_s_files_stay(tmp_path: Path) -> None:
+def test_files_of_a_running_containerd_are_kept(tmp_path: Path) -> None:
     root = ondisk.sample_of_containerd(tmp_path)
     root.kept.write_bytes(b"older")
     root.migrate_here()
@@ -143,7 +143,7 @@ def test_a_running_containerd_s_files_stay(tmp_path: Path) -> None:
     assert not list(root.kept.parent.glob("*before-v2*"))
 
 
-def test_the_lock_of_an_lmdb_store_that_is_in_use_stays(tmp_path: Path) -> None:
+def test_lock_file_of_an_lmdb_store_is_kept(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     assert root.migrate("--to-engine", "lmdb").returncode == 0
     lock = root.v2.with_name(root.v2.name + "-lock")
@@ -153,7 +153,7 @@ def test_the_lock_of_an_lmdb_store_that_is_in_use_stays(tmp_path: Path) -> None:
     assert not root.kept.exists()
 
 
-def test_interrupted_and_repeated(tmp_path: Path) -> None:
+def test_interrupted_clean_is_finished_by_the_next_one(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     root.migrate_here()
     done = fault_points.run(-1, "none", "clean", root)
@@ -167,7 +167,7 @@ def test_interrupted_and_repeated(tmp_path: Path) -> None:
         copy.verify_here()
 
 
-def test_nothing_while_a_daemon_runs(tmp_path: Path) -> None:
+def test_clean_is_refused_while_a_daemon_runs(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     root.migrate_here()
     holder = subprocess.Popen(

@@ -37,7 +37,7 @@ def failure(result: subprocess.CompletedProcess[str], status: int) -> dict[str, 
 # --- Output
 
 
-def test_text(root: OnDisk) -> None:
+def test_migration_prints_a_text_report(root: OnDisk) -> None:
     result = root.migrate()
     assert (result.returncode, result.stderr) == (0, "")
     records = len(buckets(bucket(ondisk.tree(root.v1), b"_main")))
@@ -47,7 +47,7 @@ def test_text(root: OnDisk) -> None:
     assert f"  leases: {records} new, " in result.stdout
 
 
-def test_json(root: OnDisk) -> None:
+def test_dry_run_prints_a_json_report(root: OnDisk) -> None:
     result = root.migrate("--format", "json", "--dry-run", "-v")
     assert result.stderr == ""
     document = json.loads(result.stdout)
@@ -62,7 +62,7 @@ def test_json(root: OnDisk) -> None:
     assert all(record["snapshot"] == record["id"] for record in worker["record_list"])
 
 
-def test_bytes_that_are_not_text_have_a_second_form(root: OnDisk) -> None:
+def test_ids_that_are_not_utf8_are_also_given_in_base64(root: OnDisk) -> None:
     ondisk.edit(root.v1, {b"_main": {b"\xff\x1b[31m": {}}})
     result = root.migrate("--format", "json", "--dry-run")
     assert result.returncode == 6
@@ -79,7 +79,7 @@ def test_bytes_that_are_not_text_have_a_second_form(root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_completion(shell: str) -> None:
+def test_completion_script_is_printed_for_each_shell(shell: str) -> None:
     result = run("--print-completion", shell)
     assert result.returncode == 0
     assert "--on-broken" in result.stdout
@@ -95,7 +95,7 @@ def test_progress_is_shown_on_a_terminal(root: OnDisk) -> None:
     assert b"writing leases and labels" in shown  # the last step is on the screen when the status line goes
 
 
-def test_import_is_cheap(root: OnDisk) -> None:
+def test_heavy_modules_are_not_imported(root: OnDisk) -> None:
     assert root.migrate().returncode == 0
     code = """
 import sys
@@ -115,7 +115,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 # --- Exit codes
 
 
-def test_usage() -> None:
+def test_wrong_usage_exits_with_2() -> None:
     error = failure(run("migrate", "--format", "json", "--nonsense"), 2)
     assert "--nonsense" in error["message"]
     assert run().returncode == 2
@@ -123,7 +123,7 @@ def test_usage() -> None:
     assert run("migrate", "--dry").returncode == 2  # no abbreviations: they would bind us
 
 
-def test_no_root(tmp_path: Path) -> None:
+def test_paths_without_a_root_are_refused(tmp_path: Path) -> None:
     (tmp_path / "something").touch()
     for place in (tmp_path, tmp_path / "missing", tmp_path / "something"):
         error = failure(run("migrate", "--format", "json", str(place)), 3)
@@ -131,7 +131,7 @@ def test_no_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["migrate", "verify", "status"])
-def test_a_missing_root_may_be_fine(tmp_path: Path, command: str) -> None:
+def test_missing_ok_accepts_a_missing_root(tmp_path: Path, command: str) -> None:
     missing = tmp_path / "missing"
     failure(run(command, "--format", "json", str(missing)), 3)
     result = run(command, "--missing-ok", "--format", "json", str(missing))
@@ -141,7 +141,7 @@ def test_a_missing_root_may_be_fine(tmp_path: Path, command: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["file", "stuff", "dangling", "file/below"])
-def test_what_is_there_is_not_missing(tmp_path: Path, place: str) -> None:
+def test_missing_ok_does_not_accept_what_exists(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "stuff" / "more").mkdir(parents=True)
     (tmp_path / "dangling").symlink_to("not-mounted")
@@ -161,7 +161,7 @@ def test_what_is_there_is_not_missing(tmp_path: Path, place: str) -> None:
         ("convert", "metadata.db", ""),
     ],
 )
-def test_a_variable_that_is_not_set(
+def test_empty_arguments_are_refused(
     root: OnDisk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     """An empty path would be the current directory."""
@@ -172,7 +172,7 @@ def test_a_variable_that_is_not_set(
     assert ondisk.listing(root.root) == before
 
 
-def test_damaged_database(root: OnDisk) -> None:
+def test_damaged_database_is_named(root: OnDisk) -> None:
     for path in (root.v1, root.containerd, root.snapshots):
         sound = path.read_bytes()
         path.write_bytes(bytes(len(sound)))
@@ -183,7 +183,7 @@ def test_damaged_database(root: OnDisk) -> None:
         path.write_bytes(sound)
 
 
-def test_truncated_database(root: OnDisk) -> None:
+def test_truncated_database_is_refused(root: OnDisk) -> None:
     root.containerd.write_bytes(root.containerd.read_bytes()[:20_000])
     before = ondisk.listing(root.worker)
     failure(root.migrate("--format", "json"), 5)
@@ -203,7 +203,7 @@ def _snapshots(root: OnDisk) -> dict[bytes, Any]:
     return bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"snapshots", b"overlayfs")
 
 
-def test_broken_records(root: OnDisk) -> None:
+def test_broken_records_are_refused_by_default(root: OnDisk) -> None:
     base = broken(root)
     error = failure(root.migrate("--format", "json"), 6)
     reasons = {problem["record"].encode(): problem["reason"] for problem in error["problems"]}
@@ -231,7 +231,7 @@ def test_dropping_all_records_is_refused(root: OnDisk) -> None:
     assert ondisk.listing(root.worker) == before
 
 
-def test_broken_records_dropped(root: OnDisk) -> None:
+def test_on_broken_drop_leaves_out_broken_records(root: OnDisk) -> None:
     base = broken(root)
     before = buckets(bucket(ondisk.tree(root.v1), b"_main"))
     assert root.migrate("--dry-run", "--on-broken", "drop").returncode == 0
@@ -248,13 +248,13 @@ def test_broken_records_dropped(root: OnDisk) -> None:
     assert not any(key.rpartition(b"::")[2] in dropped for key in bucket(v2, b"_index"))
 
 
-def test_containerd_state_missing(root: OnDisk) -> None:
+def test_missing_containerd_database_is_named(root: OnDisk) -> None:
     root.containerd.unlink()
     error = failure(root.migrate("--format", "json"), 7)
     assert str(root.containerd) in error["message"]
 
 
-def test_containerd_of_somebody_else(root: OnDisk) -> None:
+def test_empty_containerd_is_refused(root: OnDisk) -> None:
     ondisk.empty_database(root.containerd)
     error = failure(root.migrate("--format", "json", "--on-broken", "drop"), 7)
     assert "not the containerd, namespace or snapshotter of this cache" in error["message"]
@@ -270,7 +270,7 @@ def test_containerd_worker_needs_its_containerd(root: OnDisk, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root may read everything")
-def test_no_permission(root: OnDisk) -> None:
+def test_unreadable_v1_is_named(root: OnDisk) -> None:
     root.v1.chmod(0)
     command = [sys.executable, "-m", "buildkit_migrate", "migrate", str(root.root)]
     if os.geteuid() == 0:
@@ -283,7 +283,7 @@ def test_no_permission(root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("kind", ["empty", "garbage", "directory", "fifo"])
-def test_unusable_target(root: OnDisk, kind: str) -> None:
+def test_unusable_target_is_refused(root: OnDisk, kind: str) -> None:
     match kind:
         case "empty":
             root.v2.touch()
@@ -300,21 +300,21 @@ def test_unusable_target(root: OnDisk, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo"])
-def test_v1_is_no_file(root: OnDisk, kind: str) -> None:
+def test_v1_that_is_not_a_regular_file_is_refused(root: OnDisk, kind: str) -> None:
     root.v1.unlink()
     root.v1.mkdir() if kind == "directory" else os.mkfifo(root.v1)
     error = failure(root.migrate("--format", "json"), 5)
     assert f"{root.v1}: not a regular file" in error["message"]
 
 
-def test_empty_v1_is_an_empty_store(root: OnDisk) -> None:
+def test_empty_v1_migrates_to_an_empty_store(root: OnDisk) -> None:
     root.v1.write_bytes(b"")
     ondisk.empty_database(root.containerd)
     assert root.migrate().returncode == 0
     assert ondisk.tree(root.v2) == {}
 
 
-def test_nothing_to_migrate(root: OnDisk) -> None:
+def test_without_v1_there_is_nothing_to_migrate(root: OnDisk) -> None:
     root.v1.unlink()
     result = root.migrate("--format", "json")
     assert result.returncode == 0
@@ -322,7 +322,7 @@ def test_nothing_to_migrate(root: OnDisk) -> None:
     assert not (root.root / "buildkitd.lock").exists()
 
 
-def test_new_volume(tmp_path: Path) -> None:
+def test_empty_directory_is_left_alone(tmp_path: Path) -> None:
     result = run("migrate", str(tmp_path))
     assert (result.returncode, "nothing to migrate" in result.stdout) == (0, True)
     assert list(tmp_path.iterdir()) == []
@@ -350,7 +350,7 @@ def test_unexpected_error_asks_for_a_report(
     assert "Traceback" not in shown
 
 
-def test_interruption(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     from buildkit_migrate import api
     from buildkit_migrate.cli import main
 
@@ -364,7 +364,7 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
     assert "again" in shown.err
 
 
-def test_termination(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_unwinds_and_exits_with_143(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop of the unit or container unwinds, so that temporary files go."""
     from buildkit_migrate import api
     from buildkit_migrate.cli import main
@@ -387,13 +387,13 @@ def test_termination(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a" * 77, "-a", "\udcff"])
-def test_namespace_that_containerd_can_not_have(root: OnDisk, name: str) -> None:
+def test_impossible_namespace_is_refused(root: OnDisk, name: str) -> None:
     result = ondisk.run("migrate", f"--namespace={name}", str(root.root))
     assert result.returncode == 2
     assert "namespace" in result.stderr
 
 
-def test_worker_directory_that_names_no_snapshotter(root: OnDisk) -> None:
+def test_worker_directory_with_an_impossible_snapshotter_is_refused(root: OnDisk) -> None:
     root.worker.rename(root.root / "runc-\udcff")
     result = root.migrate()
     assert result.returncode == 3

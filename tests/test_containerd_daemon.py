@@ -48,6 +48,6 @@ def test_failure_shows_the_log(containerd: Containerd) -> None:
         containerd.ctr("snapshots", "--snapshotter", "native", "info", "missing")
 
 
-def test_overlayfs(containerd: Containerd) -> None:
+def test_overlayfs_snapshots_work(containerd: Containerd) -> None:
     containerd.prepare("overlayfs", "work")
     assert containerd.snapshots("overlayfs") == {"work": Snapshot("Active", "")}

@@ -63,7 +63,7 @@ def check_opened(
     assert daemon.content().keys() == named & content
 
 
-def test_state_that_containerd_made(tmp_path: Path) -> None:
+def test_containerd_opens_its_own_state_after_migration(tmp_path: Path) -> None:
     worker = tmp_path / "root" / f"containerd-{SNAPSHOTTER}"
     worker.mkdir(parents=True)
     with Containerd(tmp_path / "ctd") as daemon:
@@ -107,7 +107,7 @@ def test_state_that_containerd_made(tmp_path: Path) -> None:
         assert daemon.snapshots(SNAPSHOTTER)["next"].parent == "layer5"
 
 
-def test_a_real_root_placed_as_its_own(tmp_path: Path) -> None:
+def test_containerd_opens_a_migrated_real_root(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     state = tmp_path / "ctd"
     metadata = state / "io.containerd.metadata.v1.bolt" / "meta.db"

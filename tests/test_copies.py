@@ -49,18 +49,18 @@ def put_aside(root: OnDisk, name: str) -> Path:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("snapshotter", ["overlayfs", "fuse-overlayfs", "mine"])
-def test_a_copy_by_its_ending(snapshotter: str, ending: str) -> None:
+def test_backup_endings_mark_a_copy(snapshotter: str, ending: str) -> None:
     assert copied_from(snapshotter + ending, {"mine", *KNOWN_SNAPSHOTTERS}) == snapshotter
 
 
 @pytest.mark.parametrize(
     "name", [*sorted(KNOWN_SNAPSHOTTERS), "mine", "overlayfs-mine", "stargz2", "zfs-10", "oldest"]
 )
-def test_no_copy_by_its_ending(name: str) -> None:
+def test_other_names_are_not_taken_for_copies(name: str) -> None:
     assert copied_from(name, KNOWN_SNAPSHOTTERS - {name}) is None
 
 
-def test_a_copy_of_something() -> None:
+def test_backup_alone_is_a_copy_of_something() -> None:
     assert copied_from("backup", KNOWN_SNAPSHOTTERS) == ""
 
 
@@ -72,7 +72,7 @@ def test_a_copy_of_something() -> None:
         *((bad, False) for bad in ("a--b", "a b", "ü", "a.", "")),
     ],
 )
-def test_identifiers(name: str, is_one: bool) -> None:
+def test_containerd_identifiers_are_recognised(name: str, is_one: bool) -> None:
     assert is_identifier(name) is is_one
 
 
@@ -80,7 +80,7 @@ def test_identifiers(name: str, is_one: bool) -> None:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_copy_beside_its_worker(root: OnDisk, ending: str) -> None:
+def test_copy_beside_its_worker_is_skipped(root: OnDisk, ending: str) -> None:
     copy = put_aside(root, root.worker.name + ending)
     before = ondisk.listing(copy)
     for arguments, names in (
@@ -101,7 +101,7 @@ def test_a_copy_beside_its_worker(root: OnDisk, ending: str) -> None:
     assert ondisk.listing(copy) == before
 
 
-def test_it_is_told(root: OnDisk) -> None:
+def test_skipped_copy_is_named(root: OnDisk) -> None:
     copy = put_aside(root, f"{root.worker.name}.bak")
     for command in ("status", "migrate", "verify", "undo"):
         options = () if command == "status" else root.options
@@ -109,7 +109,7 @@ def test_it_is_told(root: OnDisk) -> None:
         assert f"{copy}: skipped: looks like a copy of {root.worker.name}; move it out of the root" in told
 
 
-def test_daemons_start_beside_a_copy(root: OnDisk) -> None:
+def test_ensure_migrated_skips_a_copy(root: OnDisk) -> None:
     put_aside(root, f"{root.worker.name}.bak")
     options = {"containerd_root": root.options[1]} if root.options else {}
     first = ensure_migrated(root.root, **options)
@@ -117,14 +117,14 @@ def test_daemons_start_beside_a_copy(root: OnDisk) -> None:
     assert ensure_migrated(root.root, **options) == []
 
 
-def test_nothing_but_a_copy(root: OnDisk) -> None:
+def test_only_a_copy_is_skipped(root: OnDisk) -> None:
     root.worker.rename(root.worker.with_name(f"{root.worker.name}.bak"))
     (report,) = migrate_root(root.root)
     assert report.outcome is Outcome.SKIPPED
     assert ensure_migrated(root.root) == []
 
 
-def test_a_copy_that_is_named_is_migrated(root: OnDisk) -> None:
+def test_copy_given_as_root_is_migrated(root: OnDisk) -> None:
     """It is taken for what it was."""
     copy = root.worker.rename(root.worker.with_name(f"{root.worker.name}.bak"))
     (worker,) = find_root(copy).workers
@@ -134,7 +134,7 @@ def test_a_copy_that_is_named_is_migrated(root: OnDisk) -> None:
     assert "migrated 287 of 287" in result.stdout
 
 
-def test_a_copy_with_a_name_of_its_own(root: OnDisk) -> None:
+def test_copy_with_any_name_is_recognised_by_its_worker_id(root: OnDisk) -> None:
     """The id of a worker is random."""
     (root.worker / "workerid").write_text("oi4ycs1sbsyjxzvmh1vxsxwwz")
     kind = root.worker.name.partition("-")[0]
@@ -143,7 +143,7 @@ def test_a_copy_with_a_name_of_its_own(root: OnDisk) -> None:
     assert [one.path.name for one in skipped] == [f"{kind}-saturday"]
 
 
-def test_the_content_says_whose_it_is(tmp_path: Path) -> None:
+def test_copy_is_recognised_by_the_snapshotter_in_its_database(tmp_path: Path) -> None:
     """An ending that says nothing, and a database of containerd that does."""
     root = ondisk.sample(tmp_path)
     put_aside(root, "runc-overlayfs.saturday")
@@ -152,7 +152,7 @@ def test_the_content_says_whose_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["overlayfs.bak", "overlayfs-mine", "old"])
-def test_any_name_can_be_that_of_a_snapshotter(tmp_path: Path, name: str) -> None:
+def test_worker_of_a_snapshotter_with_an_odd_name_is_migrated(tmp_path: Path, name: str) -> None:
     root = ondisk.sample(tmp_path)
     other = put_aside(root, f"runc-{name}")
     snapshots = bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"snapshots", b"overlayfs")
@@ -163,7 +163,7 @@ def test_any_name_can_be_that_of_a_snapshotter(tmp_path: Path, name: str) -> Non
     assert [report.outcome for report in migrate_root(root.root)] == [Outcome.MIGRATED, Outcome.MIGRATED]
 
 
-def test_names_that_no_snapshotter_has(tmp_path: Path) -> None:
+def test_worker_directory_with_an_impossible_name_is_skipped(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     put_aside(root, "runc-über")
     assert [report.outcome for report in migrate_root(root.root)] == [Outcome.MIGRATED, Outcome.SKIPPED]
@@ -171,7 +171,7 @@ def test_names_that_no_snapshotter_has(tmp_path: Path) -> None:
         find_root(root.root / "runc-über")
 
 
-def test_a_copy_whose_database_is_damaged(tmp_path: Path) -> None:
+def test_damaged_copy_is_skipped(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     copy = put_aside(root, "runc-overlayfs.bak")
     (copy / "containerdmeta.db").write_bytes(bytes(100))
@@ -180,7 +180,7 @@ def test_a_copy_whose_database_is_damaged(tmp_path: Path) -> None:
         assert len(function(root.root)) == 2
 
 
-def test_a_worker_that_is_not_in_use_is_named(tmp_path: Path) -> None:
+def test_error_names_a_worker_that_may_be_unused(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     other = put_aside(root, "runc-native")
     result = root.migrate()

@@ -42,7 +42,9 @@ def migrate_and_cut(root: OnDisk, moment: str, victim: Path) -> subprocess.Compl
 
 @pytest.mark.parametrize("moment", ["reading", "planning", "writing leases"])
 @pytest.mark.parametrize("name", ["v1", "containerd"])
-def test_says_so_and_the_next_run_goes_on(root: OnDisk, moment: str, name: str) -> None:
+def test_truncated_mapping_is_reported_and_the_next_run_finishes(
+    root: OnDisk, moment: str, name: str
+) -> None:
     victim: Path = getattr(root, name)
     if (moment, name) == ("writing leases", "v1"):
         moment = "writing"  # v1 is not read any more when leases are written
@@ -61,7 +63,7 @@ def test_says_so_and_the_next_run_goes_on(root: OnDisk, moment: str, name: str) 
     assert ondisk.tree(root.v2)
 
 
-def test_what_is_written_aside_is_removed_by_the_next_run(root: OnDisk) -> None:
+def test_leftover_of_a_sigbus_is_removed_by_the_next_run(root: OnDisk) -> None:
     sound = root.containerd.read_bytes()
     assert migrate_and_cut(root, "writing leases", root.containerd).returncode == 5
     assert root.left_behind
@@ -73,7 +75,7 @@ def test_what_is_written_aside_is_removed_by_the_next_run(root: OnDisk) -> None:
 @pytest.mark.parametrize(
     "ending", ["os.kill(os.getpid(), signal.SIGBUS)", "signal.raise_signal(signal.SIGBUS)"]
 )
-def test_other_bus_errors_go_their_way(ending: str) -> None:
+def test_other_bus_errors_kill_the_process(ending: str) -> None:
     code = f"""
 import os, signal
 from buildkit_migrate._native import bus_error
@@ -84,7 +86,7 @@ bus_error.install(b"wrong words", b"", 5)
     assert (result.returncode, result.stderr) == (-signal.SIGBUS, b"")
 
 
-def test_an_access_from_another_thread() -> None:
+def test_sigbus_in_another_thread_is_reported_once() -> None:
     code = """
 import mmap, tempfile, threading
 from buildkit_migrate._native import bus_error
@@ -103,7 +105,7 @@ for thread in threads:
     assert (result.returncode, result.stderr, result.stdout) == (5, b"said", b"once")
 
 
-def test_the_signal_is_given_back() -> None:
+def test_removed_handler_leaves_the_default_action() -> None:
     code = """
 import mmap, tempfile
 from buildkit_migrate._native import bus_error
@@ -120,7 +122,7 @@ data[5000]
     assert (result.returncode, result.stderr) == (-signal.SIGBUS, b"")
 
 
-def test_is_installed_once() -> None:
+def test_handler_can_not_be_installed_twice() -> None:
     bus_error.install(b"a", b"", 5)
     try:
         with pytest.raises(RuntimeError):

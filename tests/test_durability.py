@@ -78,7 +78,7 @@ def check_order(calls: list[str], new: set[Path]) -> None:
     assert not new
 
 
-def test_synced_before_and_after_each_rename(root: OnDisk) -> None:
+def test_files_and_directories_are_synced_around_each_rename(root: OnDisk) -> None:
     owner = 65534 if os.geteuid() == 0 else os.geteuid()
     if owner != os.geteuid():
         for path in (root.v1, root.containerd):
@@ -121,7 +121,7 @@ LMDB_CALLS = [
 @pytest.mark.parametrize(("call", "name", "number"), LMDB_CALLS)
 @pytest.mark.parametrize("fault", ["error=ENOSPC", "signal=KILL"])
 @pytest.mark.parametrize("command", ["migrate", "undo"])
-def test_fault_in_the_journal(
+def test_fault_in_a_journal_write_leaves_v1_and_the_next_run_finishes(
     root: OnDisk, command: str, call: str, name: str, number: int, fault: str
 ) -> None:
     before = {path: path.read_bytes() for path in (root.v1, root.containerd)}

@@ -22,7 +22,7 @@ from ondisk import OnDisk
 HEAVY = ("grpc", "google.protobuf", "lmdb", "rich", "orjson", "shtab", "typing", "pathlib", "argparse")
 
 
-def test_a_root_that_is_migrated_costs_nothing(root: OnDisk) -> None:
+def test_migrated_root_imports_and_opens_next_to_nothing(root: OnDisk) -> None:
     """Nothing heavy is imported, and no store is opened by any engine; it says so for one in use, too."""
     ensure_migrated(root.root)
     script = (
@@ -49,43 +49,43 @@ def test_a_root_that_is_migrated_costs_nothing(root: OnDisk) -> None:
     assert [name for name in opened if str(root.root) in name] == [str(root.v2)]
 
 
-def test_migrates(root: OnDisk) -> None:
+def test_root_is_migrated_once(root: OnDisk) -> None:
     (report,) = ensure_migrated(root.root)
     assert report.outcome is Outcome.MIGRATED
     assert ensure_migrated(root.root) == []
     assert ensure_migrated(root.worker) == []
 
 
-def test_a_worker_directory(root: OnDisk) -> None:
+def test_worker_directory_is_migrated(root: OnDisk) -> None:
     (report,) = ensure_migrated(str(root.worker))
     assert report.outcome is Outcome.MIGRATED
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_missing_or_empty_root_is_left_alone(tmp_path: Path) -> None:
     assert ensure_migrated(tmp_path / "nowhere") == []
     assert ensure_migrated(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+def test_dangling_link_is_refused(tmp_path: Path) -> None:
     """What it should lead to is perhaps not mounted yet, and then the daemon would start with v1."""
     (tmp_path / "link").symlink_to("not-mounted")
     with pytest.raises(errors.RootNotFoundError):
         ensure_migrated(tmp_path / "link")
 
 
-def test_an_empty_target_is_not_taken_for_a_store(root: OnDisk) -> None:
+def test_empty_target_is_refused(root: OnDisk) -> None:
     root.v2.touch()
     with pytest.raises(errors.UnusableTargetError):
         ensure_migrated(root.root)
 
 
-def test_no_directory(root: OnDisk) -> None:
+def test_file_as_root_is_refused(root: OnDisk) -> None:
     with pytest.raises(errors.RootNotFoundError):
         ensure_migrated(root.v1)
 
 
-def test_a_daemon_with_the_lmdb_store(root: OnDisk) -> None:
+def test_daemon_can_use_the_lmdb_store(root: OnDisk) -> None:
     """The example of the README."""
     ensure_migrated(root.root, engine="lmdb")
     with open_store(root.v2) as store:
@@ -96,7 +96,7 @@ def test_a_daemon_with_the_lmdb_store(root: OnDisk) -> None:
     assert ensure_migrated(root.root, engine="lmdb") == []
 
 
-def test_a_store_of_the_other_engine_is_not_taken_for_migrated(root: OnDisk) -> None:
+def test_store_of_the_other_engine_is_refused(root: OnDisk) -> None:
     ensure_migrated(root.root, engine="lmdb")
     for _ in range(2):
         with pytest.raises(errors.UnusableTargetError, match="BuildKit can't read") as raised:
@@ -111,19 +111,19 @@ def test_a_store_of_the_other_engine_is_not_taken_for_migrated(root: OnDisk) -> 
 
 @pytest.mark.parametrize("head", [LMDB_MAGIC, b"\xed\xda\x0c\xed", b"text", b""])
 @pytest.mark.parametrize("engine", ["bolt", "lmdb"])
-def test_a_file_that_only_begins_like_a_store(root: OnDisk, head: bytes, engine: Engine) -> None:
+def test_file_that_only_begins_like_a_store_is_refused(root: OnDisk, head: bytes, engine: Engine) -> None:
     root.v2.write_bytes(bytes(16) + head + b"garbage" * 1000)
     with pytest.raises(errors.UnusableTargetError):
         ensure_migrated(root.root, engine=engine)
 
 
-def test_nobody_waits_for_a_fifo(root: OnDisk) -> None:
+def test_fifo_as_target_is_refused_without_waiting(root: OnDisk) -> None:
     os.mkfifo(root.v2)
     with pytest.raises(errors.UnusableTargetError):
         ensure_migrated(root.root)
 
 
-def test_the_engines_are_told_apart_alike(tmp_path: Path) -> None:
+def test_engines_are_recognised_by_the_same_magic(tmp_path: Path) -> None:
     assert set(_MAGICS) == set(ENGINES)
     for engine, magic in _MAGICS.items():
         (tmp_path / engine).write_bytes(bytes(16) + magic + bytes(2000))

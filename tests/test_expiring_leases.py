@@ -30,7 +30,9 @@ def with_expiring(root: OnDisk, labels: BucketDict) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("with_flat", [False, True])
 @pytest.mark.parametrize("kind", ["oci", "containerd"])
-def test_offline(tmp_path: Path, kind: str, with_flat: bool) -> None:
+def test_expiring_lease_of_a_record_is_made_permanent_and_restored_by_undo(
+    tmp_path: Path, kind: str, with_flat: bool
+) -> None:
     root = ondisk.sample(tmp_path) if kind == "oci" else ondisk.sample_of_containerd(tmp_path)
     labels: BucketDict = {EXPIRE_LABEL: PAST, **({FLAT_LABEL: b"x"} if with_flat else {})}
     id, other = with_expiring(root, labels)
@@ -45,7 +47,7 @@ def test_offline(tmp_path: Path, kind: str, with_flat: bool) -> None:
     assert root.containerd.read_bytes() == before
 
 
-def test_undo_of_a_containerd_that_was_used_since(tmp_path: Path) -> None:
+def test_undo_restores_only_the_label_after_containerd_was_used(tmp_path: Path) -> None:
     """Its database can't be put back as a whole, so the label is."""
     root = ondisk.sample(tmp_path)
     id, _ = with_expiring(root, {EXPIRE_LABEL: PAST})
@@ -58,7 +60,7 @@ def test_undo_of_a_containerd_that_was_used_since(tmp_path: Path) -> None:
     assert bucket(lease, b"content") == bucket(before, *LEASES, id, b"content")
 
 
-def test_a_lease_that_has_all_but_expires(tmp_path: Path) -> None:
+def test_complete_lease_that_expires_is_made_permanent(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     root.migrate_here()
     root.v2.unlink()

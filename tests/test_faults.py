@@ -65,7 +65,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return Outcome(tmp_path_factory.mktemp("undisturbed"))
 
 
-def test_the_calls_are_the_ones_that_matter() -> None:
+def test_injection_covers_the_calls_that_matter() -> None:
     """So that a change which hides some from the injection is noticed."""
     names = calls("migrate")
     assert {"open", "write", "fsync", "link", "rename", "unlink", "mkdir", "flock", "mmap"} <= set(names)
@@ -73,7 +73,9 @@ def test_the_calls_are_the_ones_that_matter() -> None:
     assert names.count("fsync") == 6  # two files, the journal, and three times the directory
 
 
-def test_failing_call(call: int, fault: str, root: OnDisk, outcome: Outcome) -> None:
+def test_fault_at_any_call_leaves_v1_and_the_next_run_finishes(
+    call: int, fault: str, root: OnDisk, outcome: Outcome
+) -> None:
     result = fault_points.run(call, fault, "migrate", root)
     fault_points.check_status(result, fault, calls("migrate")[call])
     outcome.check_intermediate(root)
@@ -82,14 +84,14 @@ def test_failing_call(call: int, fault: str, root: OnDisk, outcome: Outcome) -> 
     outcome.check_finished(root)
 
 
-def test_short_writes(root: OnDisk, outcome: Outcome) -> None:
+def test_short_writes_are_continued(root: OnDisk, outcome: Outcome) -> None:
     result = fault_points.run(-1, "short", "migrate", root)
     assert result.returncode == 0
     assert result.stderr.split().count("write") > calls("migrate").count("write")
     outcome.check_finished(root)
 
 
-def test_killed_twice(root: OnDisk, outcome: Outcome) -> None:
+def test_second_run_may_be_killed_too(root: OnDisk, outcome: Outcome) -> None:
     """The first run dies before its switch; leases and labels are done when the second one dies."""
     switch = max(index for index, name in enumerate(calls("migrate")) if name == "rename")
     assert fault_points.run(switch, "kill", "migrate", root).returncode == -9
@@ -102,14 +104,14 @@ def test_killed_twice(root: OnDisk, outcome: Outcome) -> None:
     assert root.containerd.read_bytes() == containerd
 
 
-def test_garbage_left_behind_is_replaced(root: OnDisk, outcome: Outcome) -> None:
+def test_leftover_garbage_is_replaced(root: OnDisk, outcome: Outcome) -> None:
     for path in (root.v2, root.containerd):
         path.with_name(path.name + ".tmp").write_bytes(b"garbage" * 10_000)
     root.migrate_here()
     outcome.check_finished(root)
 
 
-def test_lease_without_resources(root: OnDisk, outcome: Outcome) -> None:
+def test_lease_without_resources_is_completed(root: OnDisk, outcome: Outcome) -> None:
     """What upstream leaves when it is interrupted, and then loses data over."""
     record = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
     lease: BucketDict = {
@@ -124,7 +126,7 @@ def test_lease_without_resources(root: OnDisk, outcome: Outcome) -> None:
     assert fixtures.leases_of(after) == fixtures.leases_of(outcome.containerd)
 
 
-def test_older_databases_under_the_second_name_move_to_the_next(root: OnDisk, outcome: Outcome) -> None:
+def test_older_kept_databases_are_numbered(root: OnDisk, outcome: Outcome) -> None:
     """They no longer fit the snapshots if a daemon ran since, but nothing is lost."""
     before = [b"older", b"old"]
     for number, content in enumerate(before):
@@ -140,9 +142,7 @@ def test_older_databases_under_the_second_name_move_to_the_next(root: OnDisk, ou
     assert not list(root.worker.glob("*~"))
 
 
-def test_v1_is_unlocked_if_the_new_store_can_not_be_removed(
-    root: OnDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_cleanup_unlocks_v1(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program goes on after the error."""
     unlink = Path.unlink
 
@@ -172,7 +172,7 @@ def small_volume(tmp_path: Path) -> Iterator[Path]:
         yield volume
 
 
-def test_really_full_disk(small_volume: Path, outcome: Outcome) -> None:
+def test_full_disk_is_an_error_and_the_next_run_finishes(small_volume: Path, outcome: Outcome) -> None:
     root = ondisk.sample(small_volume)
     result = root.migrate()
     assert result.returncode == 8

@@ -37,7 +37,7 @@ def shim() -> Iterator[Path]:
         yield library
 
 
-def test_locks_of_nfs(root: OnDisk, shim: Path, tmp_path: Path) -> None:
+def test_all_commands_work_with_nfs_locks(root: OnDisk, shim: Path, tmp_path: Path) -> None:
     """An exclusive lock needs a descriptor that may write; v1 is not changed for that."""
     nfs = {"LD_PRELOAD": str(shim), "SHIM_FLOCK": "nfs"}
     before = root.v1.read_bytes(), root.v1.stat().st_mtime_ns, root.containerd.read_bytes()
@@ -56,7 +56,7 @@ def test_locks_of_nfs(root: OnDisk, shim: Path, tmp_path: Path) -> None:
     assert root.left_behind == []
 
 
-def test_a_store_on_nfs(root: OnDisk, shim: Path) -> None:
+def test_store_can_be_written_with_nfs_locks(root: OnDisk, shim: Path) -> None:
     root.migrate_here()
     program = (
         "import sys; from pathlib import Path; from buildkit_migrate import open_store\n"
@@ -76,7 +76,7 @@ def test_a_store_on_nfs(root: OnDisk, shim: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_no_locks(root: OnDisk, shim: Path, number: int) -> None:
+def test_file_system_without_locks_is_refused(root: OnDisk, shim: Path, number: int) -> None:
     before = ondisk.listing(root.worker)
     for command in ("migrate", "verify"):
         result = ondisk.run(
@@ -97,7 +97,7 @@ def open_root() -> Iterator[OnDisk]:
         yield other_user.owned(ondisk.sample(directory), 1000, 1000)
 
 
-def test_v1_that_may_only_be_read(open_root: OnDisk, shim: Path) -> None:
+def test_read_only_v1_is_migrated_unless_nfs_needs_to_write(open_root: OnDisk, shim: Path) -> None:
     """Most file systems lock it all the same; one that does not is named, with the file."""
     root = open_root
     root.v1.chmod(0o400)
@@ -119,7 +119,7 @@ NO_LINKS = ["EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EXDEV"]
 
 
 @pytest.mark.parametrize("name", NO_LINKS)
-def test_without_hard_links_the_old_database_is_copied(
+def test_without_hard_links_the_kept_database_is_a_copy(
     root: OnDisk, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def link(*arguments: object, **more: object) -> None:
@@ -162,13 +162,15 @@ def of_the_copy() -> range:
     return range(calls().index("link"), renames[1] + 1)
 
 
-def test_the_calls_of_the_copy_are_known() -> None:
+def test_calls_of_the_copy_are_known() -> None:
     names = [calls()[index] for index in of_the_copy()]
     assert {"link", "open", "copy_file_range", "utime", "fsync", "rename"} <= set(names)
 
 
 @pytest.mark.parametrize("undone", [False, True], ids=["migrate", "undo"])
-def test_copying_killed_at_any_call(tmp_path: Path, undone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_killed_at_any_call_is_finished_or_undone(
+    tmp_path: Path, undone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAULTY_LINKS", "EPERM")
     for index in of_the_copy():
         root = ondisk.sample(tmp_path / str(index))
@@ -184,7 +186,9 @@ def test_copying_killed_at_any_call(tmp_path: Path, undone: bool, monkeypatch: p
 
 
 @pytest.mark.parametrize("fault", ["EIO", "ENOSPC"])
-def test_copying_fails_at_any_call(tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_that_fails_at_any_call_changes_nothing(
+    tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAULTY_LINKS", "EPERM")
     for index in of_the_copy():
         root = ondisk.sample(tmp_path / str(index))
@@ -199,7 +203,7 @@ def test_copying_fails_at_any_call(tmp_path: Path, fault: str, monkeypatch: pyte
         assert not root.v2.exists()
 
 
-def test_killed_before_the_rename_and_used_since(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_use_after_a_kill_before_the_rename_survives(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy can't tell whether the database that is used now is the old one; nothing is lost by that."""
     monkeypatch.setenv("FAULTY_LINKS", "EPERM")
     assert fault_points.run(of_the_copy()[-1], "kill", "migrate", root).returncode == -9
@@ -212,7 +216,7 @@ def test_killed_before_the_rename_and_used_since(root: OnDisk, monkeypatch: pyte
     assert ondisk.timeless(ondisk.tree(root.containerd)) == ondisk.timeless(used)
 
 
-def test_no_room_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_copy_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def link(*arguments: object, **more: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
@@ -225,9 +229,7 @@ def test_no_room_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert sorted(path.name for path in volume.iterdir()) == ["db"]
 
 
-def test_copy_where_the_system_can_not_copy_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copy_continues_without_copy_file_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With holes, and a system that gives up in the middle."""
     original = tmp_path / "db"
     data = os.urandom(1_500_000) + bytes(3_000_000) + os.urandom(1_500_000)

@@ -38,7 +38,7 @@ def directory(path: Path) -> Path:
         "mnt/of user",
     ],
 )
-def test_volumes_of_docker(tmp_path: Path, data: str) -> None:
+def test_docker_volumes_are_searched(tmp_path: Path, data: str) -> None:
     for settings, key, value in (
         ("etc/docker", "data-root", "/mnt/configured"),
         ("h/.config/docker", "graph", "/mnt/of user"),
@@ -53,12 +53,12 @@ def test_volumes_of_docker(tmp_path: Path, data: str) -> None:
 
 
 @pytest.mark.parametrize("storage", ["var/lib/containers/storage", "h/.local/share/containers/storage"])
-def test_volumes_of_podman(tmp_path: Path, storage: str) -> None:
+def test_podman_volumes_are_searched(tmp_path: Path, storage: str) -> None:
     volume = directory(tmp_path / storage / "volumes" / VOLUME / "_data")
     assert volume in more_places({"HOME": "/h"}, tmp_path, all_users=False).roots
 
 
-def test_other_users(tmp_path: Path) -> None:
+def test_homes_of_other_users_are_searched_only_if_asked(tmp_path: Path) -> None:
     directory(tmp_path / "home/somebody")
     place = tmp_path / "home/somebody/.local/share/buildkit"
     assert place in more_places({}, tmp_path, all_users=True).roots
@@ -68,17 +68,17 @@ def test_other_users(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"data-root": 3}', '{"data-root": "relative"}', "[" * 100_000]
 )
-def test_odd_settings_of_docker(tmp_path: Path, content: str) -> None:
+def test_invalid_docker_settings_are_ignored(tmp_path: Path, content: str) -> None:
     (directory(tmp_path / "etc/docker") / "daemon.json").write_text(content)
     assert more_places({}, tmp_path, all_users=False) == places.Places()
 
 
-def test_settings_of_docker_that_are_no_file(tmp_path: Path) -> None:
+def test_docker_settings_that_are_not_a_file_are_ignored(tmp_path: Path) -> None:
     os.mkfifo(directory(tmp_path / "etc/docker") / "daemon.json")
     assert more_places({}, tmp_path, all_users=False) == places.Places()
 
 
-def test_the_builder_of_docker(tmp_path: Path) -> None:
+def test_dockers_own_builder_is_named(tmp_path: Path) -> None:
     builder = directory(tmp_path / "var/lib/docker/buildkit")
     for name in ("cache.db", "metadata.db", "snapshots.db"):
         (builder / name).touch()
@@ -106,7 +106,7 @@ def put(root: OnDisk, place: Path) -> Path:
     return place
 
 
-def test_the_only_root_of_a_host(root: OnDisk, host: Path) -> None:
+def test_only_root_of_a_host_is_found(root: OnDisk, host: Path) -> None:
     with pytest.raises(errors.RootNotFoundError):
         find_root()
     volume = put(root, host / "var/lib/docker/volumes" / VOLUME / "_data")
@@ -115,13 +115,13 @@ def test_the_only_root_of_a_host(root: OnDisk, host: Path) -> None:
     assert find_root().path == volume
 
 
-def test_the_usual_place_comes_first(root: OnDisk, host: Path) -> None:
+def test_usual_place_comes_first(root: OnDisk, host: Path) -> None:
     put(root, host / "var/lib/docker/volumes" / VOLUME / "_data")
     usual = put(root, host / "var/lib/buildkit")
     assert find_root().path == usual
 
 
-def test_several_roots(root: OnDisk, host: Path) -> None:
+def test_several_roots_are_candidates(root: OnDisk, host: Path) -> None:
     roots = [
         put(root, host / "h/.local/share/docker/volumes" / VOLUME / "_data"),
         put(root, host / "var/lib/docker/volumes" / VOLUME / "_data"),
@@ -132,7 +132,7 @@ def test_several_roots(root: OnDisk, host: Path) -> None:
     assert sorted(found.path for found in find_roots().roots) == roots
 
 
-def test_one_root_with_two_names(root: OnDisk, host: Path) -> None:
+def test_root_with_two_names_is_found_once(root: OnDisk, host: Path) -> None:
     put(root, host / "mnt/docker/volumes" / VOLUME / "_data")
     directory(host / "var/lib")
     (host / "var/lib/docker").symlink_to(host / "mnt/docker")
@@ -140,7 +140,7 @@ def test_one_root_with_two_names(root: OnDisk, host: Path) -> None:
     assert len(find_roots().roots) == 1
 
 
-def test_what_can_not_be_read_is_told(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_places_are_named(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = places.Places(unreadable=["/var/lib/docker/volumes: Permission denied"])
     monkeypatch.setattr(finding, "more_places", lambda: found)
     with pytest.raises(errors.RootNotFoundError, match="docker/volumes: Permission denied"):
@@ -165,7 +165,7 @@ def test_what_can_not_be_read_is_told(host: Path, monkeypatch: pytest.MonkeyPatc
         ("new", "new/_data"),
     ],
 )
-def test_what_was_meant(root: OnDisk, tmp_path: Path, given: str, meant: str) -> None:
+def test_nearby_root_is_suggested(root: OnDisk, tmp_path: Path, given: str, meant: str) -> None:
     volume = put(root, tmp_path / "v/volume/_data")
     directory(volume / "executor" / "run")
     (volume / "cache.db").touch()
@@ -178,7 +178,7 @@ def test_what_was_meant(root: OnDisk, tmp_path: Path, given: str, meant: str) ->
     assert str(tmp_path / meant) in caught.value.hint
 
 
-def test_several_may_be_meant(root: OnDisk, tmp_path: Path) -> None:
+def test_several_nearby_roots_are_suggested(root: OnDisk, tmp_path: Path) -> None:
     for name in ("one", "two"):
         put(root, tmp_path / "roots" / name)
     with pytest.raises(errors.RootNotFoundError) as caught:
@@ -186,7 +186,7 @@ def test_several_may_be_meant(root: OnDisk, tmp_path: Path) -> None:
     assert caught.value.candidates == (str(tmp_path / "roots/one"), str(tmp_path / "roots/two"))
 
 
-def test_what_does_not_exist_is_not_guessed(root: OnDisk) -> None:
+def test_missing_path_gets_no_suggestion(root: OnDisk) -> None:
     """A slip in a name must not mean the directory above."""
     with pytest.raises(errors.RootNotFoundError) as caught:
         find_root(root.root / "runc-overlay")

@@ -59,7 +59,7 @@ def sound_or_error(reader: Reader, edits: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_files(path: Path) -> None:
+def test_each_file_is_read_or_refused(path: Path) -> None:
     data = path.read_bytes()
     with ours():
         reader = Reader(data, path.name)
@@ -78,7 +78,7 @@ def test_files(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_plans(path: Path) -> None:
+def test_each_file_is_planned_or_refused(path: Path) -> None:
     with ours():
         reader = Reader(path.read_bytes(), path.name)
         records = read_records(reader)
@@ -104,7 +104,7 @@ def test_corpus_has_files_that_work_and_files_that_are_refused() -> None:
 
 
 @pytest.mark.parametrize("path", corpus("json"), ids=lambda path: path.name)
-def test_values(path: Path) -> None:
+def test_recogniser_and_decoder_agree_on_each_value(path: Path) -> None:
     """The native recogniser and the decoder agree on what decodes."""
     value = path.read_bytes()
     plan = Plan(
@@ -125,7 +125,7 @@ def test_values(path: Path) -> None:
     reason="set BUILDKIT_MIGRATE_REPLAY=1 to build the harnesses",
 )
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_harnesses_with_sanitizers(tmp_path: Path, compiler: str) -> None:
+def test_harnesses_accept_the_corpus(tmp_path: Path, compiler: str) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler}")
     environ = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"} | {"CC": compiler}

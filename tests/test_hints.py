@@ -35,7 +35,7 @@ def error_of(*arguments: str, status: int) -> dict[str, Any]:
 # --- In use
 
 
-def test_a_stopped_containerd_that_runs(tmp_path: Path) -> None:
+def test_locked_containerd_database_gets_a_hint_about_containerd(tmp_path: Path) -> None:
     root = ondisk.sample_of_containerd(tmp_path)
     for file in (root.containerd, root.snapshots):
         with held(file):
@@ -50,14 +50,14 @@ def test_a_stopped_containerd_that_runs(tmp_path: Path) -> None:
         assert error["hint"].startswith("stop the BuildKit daemon ")
 
 
-def test_files_of_an_oci_worker(root: OnDisk) -> None:
+def test_locked_file_of_an_oci_worker_gets_a_hint_about_buildkit(root: OnDisk) -> None:
     for file in (root.containerd, root.snapshots, root.v1):
         with held(file):
             error = error_of("migrate", str(root.root), status=4)
         assert error["hint"].startswith("stop the BuildKit daemon ")
 
 
-def test_the_holder_is_named(root: OnDisk) -> None:
+def test_process_that_holds_the_lock_is_named(root: OnDisk) -> None:
     with held(root.v1):
         if f":{root.v1.stat().st_ino} " not in Path("/proc/locks").read_text():
             pytest.skip("the kernel does not list this lock")
@@ -65,7 +65,7 @@ def test_the_holder_is_named(root: OnDisk) -> None:
     assert re.search(r"is in use by python\S* \(process [0-9]+\)", message)
 
 
-def test_no_list_of_locks(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_list_of_locks_names_no_process(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     def locker(file: object) -> int:
         raise PermissionError
 
@@ -74,7 +74,7 @@ def test_no_list_of_locks(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None
         migrate_root(root.root)
 
 
-def test_this_process_itself(root: OnDisk) -> None:
+def test_lock_of_this_process_is_named_as_such(root: OnDisk) -> None:
     """Two threads of a daemon, or a store that it has open."""
     with open_store(root.v1):
         found: list[BaseException] = []
@@ -119,7 +119,9 @@ OTHER_SNAPSHOTTER = {**OFFLINE, "snapshotter": "native"}
         (OFFLINE, OTHER_SNAPSHOTTER, "overlayfs, and this one is in native", "--snapshotter overlayfs"),
     ],
 )
-def test_interrupted_otherwise(then: dict[str, str], now: dict[str, str], reason: str, option: str) -> None:
+def test_changed_options_after_an_interruption_get_a_hint(
+    then: dict[str, str], now: dict[str, str], reason: str, option: str
+) -> None:
     state = State(v1="", plan="", containerd=then, upstream_exact=False)
     for changed in (False, True):
         with pytest.raises(errors.JournalError) as raised:
@@ -148,7 +150,9 @@ def made(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a directory", "a named pipe", "a socket", "a device"])
-def test_what_is_not_a_regular_file(root: OnDisk, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_kind_of_a_file_that_is_not_regular_is_named(
+    root: OnDisk, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     monkeypatch.chdir(root.root)
     path = Path("/dev/zero") if kind == "a device" else root.root / "odd"
     if kind != "a device":
@@ -166,7 +170,7 @@ def test_what_is_not_a_regular_file(root: OnDisk, monkeypatch: pytest.MonkeyPatc
         assert "backup" not in error["hint"]
 
 
-def test_the_store_in_a_directory_is_named(root: OnDisk, tmp_path: Path) -> None:
+def test_store_inside_a_given_directory_is_suggested(root: OnDisk, tmp_path: Path) -> None:
     for directory in (root.root, root.worker):
         assert str(root.v1) in error_of("convert", str(directory), "target", status=5)["hint"]
     assert str(tmp_path / "metadata_v2.db") in error_of("convert", str(tmp_path), "target", status=5)["hint"]
@@ -188,7 +192,7 @@ def typed_options() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("command", "option"), typed_options())
 @pytest.mark.parametrize("value", ["x y", "abc", "-1", "nan", "inf", "1e400", "\udcff", "9" * 5000, ""])
-def test_options_say_what_they_take(command: str, option: str, value: str) -> None:
+def test_invalid_option_values_are_explained(command: str, option: str, value: str) -> None:
     is_number = option in ("--timeout", "--connect-timeout", "--concurrency", "--records")
     try:
         _make_parser().parse_args([command, f"{option}={value}"])

@@ -80,7 +80,9 @@ DAMAGES: dict[str, tuple[Callable[[bytearray], None], str]] = {
 
 @pytest.mark.parametrize("name", DATABASES)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged(root: OnDisk, damage: str, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_damage_is_one_clear_error(
+    root: OnDisk, damage: str, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     spoil, text = DAMAGES[damage]
     victim: Path = getattr(root, name)
     data = bytearray(victim.read_bytes())
@@ -99,7 +101,9 @@ def test_damaged(root: OnDisk, damage: str, name: str, capfd: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(("name", "status"), [("v1", 5), ("containerd", 7), ("snapshots", 7)])
-def test_bucket_in_itself(root: OnDisk, name: str, status: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bucket_that_contains_itself_ends_in_an_error(
+    root: OnDisk, name: str, status: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     """v1 is copied, and so walked in full; in the others it is found that what is looked for is not there."""
     victim: Path = getattr(root, name)
     data = bytearray(victim.read_bytes())
@@ -115,7 +119,9 @@ def test_bucket_in_itself(root: OnDisk, name: str, status: int, capfd: pytest.Ca
 
 @pytest.mark.parametrize("name", ["containerd", "snapshots"])
 @pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
-def test_no_regular_file(root: OnDisk, name: str, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_database_that_is_not_a_regular_file_is_refused(
+    root: OnDisk, name: str, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     victim: Path = getattr(root, name)
     victim.unlink()
     match kind:
@@ -131,7 +137,7 @@ def test_no_regular_file(root: OnDisk, name: str, kind: str, capfd: pytest.Captu
 
 
 @pytest.mark.parametrize(("name", "status"), [("containerd", 7), ("snapshots", 7)])
-def test_empty_database_of_containerd(root: OnDisk, name: str, status: int) -> None:
+def test_empty_containerd_database_is_refused(root: OnDisk, name: str, status: int) -> None:
     """0 bytes are a valid database without anything, so the records lack what they need."""
     victim: Path = getattr(root, name)
     victim.write_bytes(b"")
@@ -142,7 +148,7 @@ def test_empty_database_of_containerd(root: OnDisk, name: str, status: int) -> N
 
 @pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root may read everything")
 @pytest.mark.parametrize("name", ["containerd", "snapshots"])
-def test_no_permission(root: OnDisk, name: str) -> None:
+def test_unreadable_database_is_named(root: OnDisk, name: str) -> None:
     victim: Path = getattr(root, name)
     victim.chmod(0)
     before = ondisk.listing(root.worker) if os.geteuid() == 0 else None

@@ -183,12 +183,12 @@ def names(found: dict[str, Any]) -> frozenset[str]:
     return frozenset(name for name in found if not name.endswith("_b64"))
 
 
-def test_every_command_is_tried() -> None:
+def test_every_command_has_cases() -> None:
     assert set(COMMANDS) == set(_COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_documents_of_a_command_have_the_same_names(tmp_path: Path, command: str) -> None:
+def test_all_documents_of_a_command_have_the_same_fields(tmp_path: Path, command: str) -> None:
     seen: defaultdict[str, set[frozenset[str]]] = defaultdict(set)
     kinds: defaultdict[str, set[str]] = defaultdict(set)
     results = 0
@@ -213,7 +213,7 @@ def test_documents_of_a_command_have_the_same_names(tmp_path: Path, command: str
     assert {path: found for path, found in kinds.items() if len(found) > 1} == {}
 
 
-def test_what_was_not_counted(tmp_path: Path) -> None:
+def test_counts_are_null_when_nothing_was_counted(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     for counted in (True, False):
         _, found = document("migrate", str(root.root))
@@ -224,20 +224,20 @@ def test_what_was_not_counted(tmp_path: Path) -> None:
         assert worker["record_list"] is None
 
 
-def test_all_that_is_counted_is_named(tmp_path: Path) -> None:
+def test_every_count_has_a_documented_name(tmp_path: Path) -> None:
     from buildkit_migrate import migrate_root
 
     (report,) = migrate_root(ondisk.sample(tmp_path).root, dry_run=True)
     assert report.counts.keys() == set(COUNTS)
 
 
-def test_a_command_that_there_is_not() -> None:
+def test_unknown_command_gets_an_error_document() -> None:
     status, found = document("nonsense")
     assert (status, set(found)) == (2, {"error"})
 
 
 @pytest.mark.parametrize("command", ["migrate", "verify", "status", "undo"])
-def test_the_same_options_suit_all_commands(tmp_path: Path, command: str) -> None:
+def test_all_commands_accept_the_same_connection_options(tmp_path: Path, command: str) -> None:
     """So that a script can keep them in one variable."""
     root = ondisk.sample_of_containerd(tmp_path)
     options = (

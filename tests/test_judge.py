@@ -24,31 +24,31 @@ def verdict(judge: Judge, tmp_path: Path, data: bytes | bytearray) -> list[str]:
     return judge.check(tmp_path / "db")
 
 
-def test_no_database(judge: Judge, tmp_path: Path) -> None:
+def test_garbage_is_refused(judge: Judge, tmp_path: Path) -> None:
     assert verdict(judge, tmp_path, b"x" * 10_000) == ["invalid database"]
 
 
-def test_truncated_file(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+def test_truncated_file_is_refused(judge: Judge, tmp_path: Path, data: bytearray) -> None:
     assert verdict(judge, tmp_path, data[: 4 * 4096]) != []
 
 
-def test_wrong_type_of_page(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+def test_wrong_page_type_is_found(judge: Judge, tmp_path: Path, data: bytearray) -> None:
     data[2 * 4096 + 8] = 0x10
     assert verdict(judge, tmp_path, data) != []
 
 
-def test_wrong_page_number(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+def test_wrong_page_number_is_found(judge: Judge, tmp_path: Path, data: bytearray) -> None:
     data[2 * 4096] = 77
     assert verdict(judge, tmp_path, data) != []
 
 
-def test_wrong_order(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+def test_wrong_order_of_keys_is_found(judge: Judge, tmp_path: Path, data: bytearray) -> None:
     at = data.index(b"key0005", 2 * 4096)
     data[at : at + 7] = b"key0001"
     assert any("key" in line for line in verdict(judge, tmp_path, data))
 
 
-def test_keys_below_the_wrong_branch(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+def test_unreachable_keys_are_found(judge: Judge, tmp_path: Path, data: bytearray) -> None:
     """A branch key raised above the first keys of its child: these are there, but a search misses them."""
     first_in_second_leaf = data.index(b"key", 3 * 4096)
     name = bytes(data[first_in_second_leaf : first_in_second_leaf + 7])
@@ -58,5 +58,5 @@ def test_keys_below_the_wrong_branch(judge: Judge, tmp_path: Path, data: bytearr
     assert any("is not found" in line for line in verdict(judge, tmp_path, data))
 
 
-def test_sound_file(judge: Judge, tmp_path: Path, data: bytearray) -> None:
+def test_sound_file_passes(judge: Judge, tmp_path: Path, data: bytearray) -> None:
     assert verdict(judge, tmp_path, data) == []

@@ -164,7 +164,7 @@ def test_no_source_is_long() -> None:
     assert {path for path in found if len(path.read_text().splitlines()) > MOST_LINES} == set()
 
 
-def test_each_module_is_in_a_room() -> None:
+def test_each_module_belongs_to_a_layer() -> None:
     for module in modules():
         floor(module)
 

@@ -86,7 +86,7 @@ def migrate(root: OnDisk, services: Recorded, **options: Any) -> buildkit_migrat
     )
 
 
-def test_order(root: OnDisk) -> None:
+def test_services_are_called_in_order(root: OnDisk) -> None:
     services = Recorded(root)
     assert migrate(root, services).outcome is Outcome.MIGRATED
     assert services.steps == ["survey", "apply"]
@@ -103,7 +103,7 @@ def test_failing_containerd(root: OnDisk) -> None:
     assert migrate(root, Recorded(root)).outcome is Outcome.MIGRATED
 
 
-def test_dry_run(root: OnDisk) -> None:
+def test_dry_run_only_surveys(root: OnDisk) -> None:
     services = Recorded(root)
     report = migrate(root, services, dry_run=True)
     assert report.outcome is Outcome.PLANNED
@@ -112,7 +112,7 @@ def test_dry_run(root: OnDisk) -> None:
     assert len(report.plan.records) == report.counts["records"]
 
 
-def test_nothing_is_asked_when_nothing_is_to_be_done(root: OnDisk) -> None:
+def test_services_are_not_called_if_there_is_nothing_to_do(root: OnDisk) -> None:
     services = Recorded(root)
     root.v2.write_bytes(root.v1.read_bytes())
     assert migrate(root, services).outcome is Outcome.ALREADY_MIGRATED
@@ -123,13 +123,13 @@ def test_nothing_is_asked_when_nothing_is_to_be_done(root: OnDisk) -> None:
     assert not root.v2.exists()
 
 
-def test_services_of_different_containerds(root: OnDisk) -> None:
+def test_services_of_different_containerds_are_refused(root: OnDisk) -> None:
     one, other = Recorded(root), Recorded(root)
     with pytest.raises(ValueError, match="different"):
         migrate_v2(root.v1, root.v2, one.content_store, one.snapshotter, other.lease_manager)
 
 
-def test_offline_services_are_like_the_command(root: OnDisk, tmp_path: Path) -> None:
+def test_offline_services_give_the_result_of_the_command(root: OnDisk, tmp_path: Path) -> None:
     (tmp_path / "twin").mkdir()
     twin = ondisk.sample(tmp_path / "twin")
     assert twin.migrate().returncode == 0
@@ -169,7 +169,7 @@ def test_offline_plan_is_applied_in_one_switch(root: OnDisk, keep: bool) -> None
     assert (kept.read_bytes() == before) if keep else not kept.exists()
 
 
-def test_a_slip_in_the_policy_is_no_policy(root: OnDisk) -> None:
+def test_invalid_on_broken_is_rejected(root: OnDisk) -> None:
     with pytest.raises(ValueError, match="'Fail'"):
         buildkit_migrate.migrate_root(root.root, on_broken="Fail")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'Fail'"):
@@ -177,14 +177,14 @@ def test_a_slip_in_the_policy_is_no_policy(root: OnDisk) -> None:
     assert not root.v2.exists()
 
 
-def test_progress_tells_the_steps(root: OnDisk) -> None:
+def test_progress_is_told_each_step(root: OnDisk) -> None:
     steps: list[str] = []
     buildkit_migrate.migrate_root(root.root, progress=steps.append)
     assert len(steps) == 5
     assert str(root.v2) in steps[3]
 
 
-def test_names_of_the_package() -> None:
+def test_public_names_are_importable() -> None:
     for name in buildkit_migrate.__all__:
         if name != "__version__":  # known to an installed package only
             assert getattr(buildkit_migrate, name) is not None
@@ -192,7 +192,7 @@ def test_names_of_the_package() -> None:
         buildkit_migrate.nonsense  # noqa: B018
 
 
-def test_verified_before_the_switch(root: OnDisk) -> None:
+def test_verify_runs_before_the_switch(root: OnDisk) -> None:
     there: dict[str, bool] = {}
     buildkit_migrate.migrate_root(
         root.root, verify=True, progress=lambda step: there.update({step: root.v2.exists()})
@@ -201,7 +201,9 @@ def test_verified_before_the_switch(root: OnDisk) -> None:
     assert ondisk.tree(root.v2)
 
 
-def test_a_wrong_store_is_not_put_in_use(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_that_fails_verification_is_not_put_in_use(
+    root: OnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = migrate_module.write_store
     monkeypatch.setattr(
         migrate_module,
@@ -222,7 +224,7 @@ def state_of(root: OnDisk) -> PlainState:
         return containerd.state([b"any"])
 
 
-def test_lmdb_is_not_verified_before_the_switch(root: OnDisk) -> None:
+def test_verify_is_refused_for_lmdb(root: OnDisk) -> None:
     result = root.migrate("--verify", "--to-engine", "lmdb")
     assert result.returncode == 2
     assert not root.v2.exists()

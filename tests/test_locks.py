@@ -47,7 +47,9 @@ def held(path: Path, kind: str = "exclusive") -> Iterator[None]:
 
 @pytest.mark.parametrize("name", HELD)
 @pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["migrate", "dry-run"])
-def test_busy(root: OnDisk, name: str, options: tuple[str, ...]) -> None:
+def test_exclusively_locked_file_stops_migration_and_dry_run(
+    root: OnDisk, name: str, options: tuple[str, ...]
+) -> None:
     file = root.root / name
     with held(file):
         before = ondisk.listing(root.worker)
@@ -61,7 +63,7 @@ def test_busy(root: OnDisk, name: str, options: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_readers_stop_a_migration_but_no_dry_run(root: OnDisk, name: str) -> None:
+def test_shared_lock_stops_migration_but_not_dry_run(root: OnDisk, name: str) -> None:
     with held(root.root / name, "shared"):
         assert root.migrate().returncode == 4
         assert root.migrate("--dry-run").returncode == 0
@@ -82,7 +84,7 @@ def test_refusal_changes_nothing(root: OnDisk) -> None:
     assert ondisk.listing(root.worker) == before
 
 
-def test_a_new_lock_file_belongs_to_the_owner_of_its_directory(root: OnDisk) -> None:
+def test_new_lock_file_belongs_to_the_owner_of_its_directory(root: OnDisk) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     os.chown(root.root, 65534, 65534)
@@ -101,7 +103,7 @@ def test_lone_worker_respects_the_lock_of_its_state_directory(root: OnDisk) -> N
         assert ondisk.run("migrate", str(root.worker)).returncode == 4
 
 
-def test_two_at_once(root: OnDisk) -> None:
+def test_concurrent_migrations_finish_or_are_refused(root: OnDisk) -> None:
     before = root.v1.read_bytes()
     command = [sys.executable, "-m", "buildkit_migrate", "migrate", str(root.root)]
     running = [
@@ -116,7 +118,7 @@ def test_two_at_once(root: OnDisk) -> None:
     assert root.left_behind == []
 
 
-def test_migrated_root_in_use_is_fine(root: OnDisk) -> None:
+def test_migrating_again_succeeds_while_a_daemon_uses_the_root(root: OnDisk) -> None:
     """A daemon runs on the migrated root, and a unit file runs the command again."""
     root.migrate_here()
     with held(root.v2), held(root.containerd), held(root.root / "buildkitd.lock"):

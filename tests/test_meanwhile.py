@@ -69,7 +69,7 @@ def is_locked(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_a_daemon_starts_during_a_migration(root: OnDisk, position: str) -> None:
+def test_all_databases_are_locked_during_a_migration(root: OnDisk, position: str) -> None:
     with stopped("migrate", position, root):
         for path in (root.root / "buildkitd.lock", root.v1, root.containerd, root.snapshots):
             assert is_locked(path), path
@@ -81,7 +81,7 @@ def test_a_daemon_starts_during_a_migration(root: OnDisk, position: str) -> None
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_undo_during_a_migration(root: OnDisk, position: str) -> None:
+def test_undo_during_a_migration_is_refused(root: OnDisk, position: str) -> None:
     before = databases(root)
     with stopped("migrate", position, root):
         assert ondisk.run("undo", str(root.root)).returncode == 4
@@ -91,7 +91,7 @@ def test_undo_during_a_migration(root: OnDisk, position: str) -> None:
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_migration_during_an_undo(root: OnDisk, position: str) -> None:
+def test_migration_during_an_undo_is_refused_or_finds_nothing_to_do(root: OnDisk, position: str) -> None:
     before = databases(root)
     root.migrate_here()
     with stopped("undo", position, root):
@@ -104,7 +104,7 @@ def test_migration_during_an_undo(root: OnDisk, position: str) -> None:
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_another_migration(root: OnDisk, position: str) -> None:
+def test_second_migration_is_refused_or_finds_nothing_to_do(root: OnDisk, position: str) -> None:
     with stopped("migrate", position, root):
         result = root.migrate()
         assert result.returncode == 4 or "already migrated" in result.stdout
@@ -126,7 +126,7 @@ def check_storage_error(result: subprocess.CompletedProcess[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["migrate", "undo"])
-def test_read_only_volume(volume: Path, command: str) -> None:
+def test_read_only_volume_is_an_error(volume: Path, command: str) -> None:
     root = ondisk.sample(volume)
     if command == "undo":
         assert root.migrate().returncode == 0
@@ -150,7 +150,7 @@ def fill(volume: Path, kib_left: int) -> Path:
 # The new store takes 744 KiB; then comes the journal, page by page, and then containerd's database.
 @pytest.mark.parametrize("kib_left", [0, 4, 8, 16, 256, 744, 748, 752, 756, 760, 1024])
 @pytest.mark.parametrize("command", ["migrate", "undo"])
-def test_full_volume(volume: Path, command: str, kib_left: int) -> None:
+def test_full_volume_is_an_error_and_the_next_run_finishes(volume: Path, command: str, kib_left: int) -> None:
     root = ondisk.sample(volume)
     before = databases(root)
     if command == "undo":
@@ -184,7 +184,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_clock_that_goes_backwards(root: OnDisk) -> None:
+def test_clock_that_goes_backwards_does_no_harm(root: OnDisk) -> None:
     before = databases(root)
     for command in ("migrate", "verify", "undo"):
         arguments = [sys.executable, "-c", BACKWARDS, command, str(root.root)]

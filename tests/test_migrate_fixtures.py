@@ -26,7 +26,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("upstream_exact", [True, False])
-def test_store_leases_and_labels(name: str, upstream_exact: bool, tmp_path: Path) -> None:
+def test_result_equals_that_of_upstream(name: str, upstream_exact: bool, tmp_path: Path) -> None:
     root = ondisk.real(name, tmp_path)
     expected = fixtures.real_root(name)
     untouched = ondisk.listing(
@@ -125,7 +125,7 @@ def _forget_leases(containerd: BucketDict) -> None:
     bucket(containerd, *NAMESPACE).pop(b"leases", None)
 
 
-def test_verbose_lines_are_those_of_upstream(name: str, tmp_path: Path) -> None:
+def test_verbose_lines_equal_those_of_upstream(name: str, tmp_path: Path) -> None:
     root = ondisk.real(name, tmp_path)
     log = gzip.decompress((fixtures.directory() / name / "migrated.log.gz").read_bytes()).decode()
     theirs = [re.sub(r'\\"', '"', line) for line in re.findall(r'msg="migrated ((?:[^"\\]|\\.)*)"', log)]
@@ -149,7 +149,7 @@ def test_second_run_does_nothing(name: str, tmp_path: Path) -> None:
     assert ondisk.listing(tmp_path) == before
 
 
-def test_sample_root_gives_what_the_model_says(tmp_path: Path) -> None:
+def test_sample_root_gives_what_the_oracle_plans(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     metadata, containerd = ondisk.tree(root.v1), ondisk.tree(root.containerd)
     survey = fixtures.survey_of(containerd, ondisk.tree(root.snapshots), root.snapshotter)

@@ -55,7 +55,7 @@ def told(root: OnDisk) -> int | None:
 
 
 @pytest.mark.parametrize("journal", [True, False])
-def test_up_and_back_and_up_again(root: OnDisk, journal: bool) -> None:
+def test_records_added_to_v1_after_the_migration_are_counted(root: OnDisk, journal: bool) -> None:
     if not journal:
         without_journal(root)
     assert told(root) == 0
@@ -64,12 +64,12 @@ def test_up_and_back_and_up_again(root: OnDisk, journal: bool) -> None:
 
 
 @pytest.mark.parametrize("record", [{}, {b"cache.createdAt": b"{"}, {b"cache.createdAt": b""}])
-def test_records_without_a_time(root: OnDisk, record: BucketDict) -> None:
+def test_records_without_a_time_are_counted(root: OnDisk, record: BucketDict) -> None:
     add(root, 3, record)
     assert told(root) == 3
 
 
-def test_what_v2_has_pruned_is_not_newer(root: OnDisk) -> None:
+def test_records_pruned_from_v2_are_not_counted(root: OnDisk) -> None:
     """Nor is it if v1 was used since."""
     records = buckets(bucket(ondisk.tree(root.v1), b"_main"))
     pruned = sorted(records, key=lambda id: records[id][b"cache.createdAt"])[:200]
@@ -79,13 +79,13 @@ def test_what_v2_has_pruned_is_not_newer(root: OnDisk) -> None:
     assert told(root) == 1
 
 
-def test_an_unchanged_v1_is_not_read(root: OnDisk) -> None:
+def test_unchanged_v1_has_no_newer_records(root: OnDisk) -> None:
     """The journal shows that it is as it was, also if a daemon has pruned all."""
     ondisk.edit(root.v2, {b"_main": None})
     assert told(root) == 0
 
 
-def test_a_store_in_use(root: OnDisk) -> None:
+def test_newer_records_of_a_locked_store_are_unknown(root: OnDisk) -> None:
     add(root, 2, {})
     for path in (root.v1, root.v2):
         with held(path):
@@ -93,17 +93,17 @@ def test_a_store_in_use(root: OnDisk) -> None:
     assert told(root) == 2
 
 
-def test_a_damaged_v1(root: OnDisk) -> None:
+def test_newer_records_of_a_damaged_v1_are_unknown(root: OnDisk) -> None:
     root.v1.write_bytes(b"text" * 4096)
     assert told(root) is None
 
 
-def test_no_v1(root: OnDisk) -> None:
+def test_missing_v1_has_no_newer_records(root: OnDisk) -> None:
     root.v1.unlink()
     assert told(root) == 0
 
 
-def test_library(root: OnDisk) -> None:
+def test_library_reports_newer_records(root: OnDisk) -> None:
     add(root, 2, {})
     assert [status.newer_in_v1 for status in root_status(root.root)] == [2]
     assert [report.newer_in_v1 for report in migrate_root(root.root)] == [2]

@@ -54,7 +54,7 @@ def test_odd_values_are_kept(name: str, root: OnDisk) -> None:
     root.verify_here()
 
 
-def test_buckets_of_others_are_kept(root: OnDisk) -> None:
+def test_foreign_buckets_are_kept(root: OnDisk) -> None:
     deep: Edits = {b"x": b"y"}
     for depth in range(60):
         deep = {b"bucket%d" % depth: deep, b"value": b"v" * depth}
@@ -83,7 +83,7 @@ def test_buckets_of_others_are_kept(root: OnDisk) -> None:
     root.verify_here()
 
 
-def test_a_hundred_thousand_labels(root: OnDisk) -> None:
+def test_blob_with_a_hundred_thousand_labels_is_migrated(root: OnDisk) -> None:
     before = ondisk.tree(root.containerd)
     blobs = bucket(before, b"v1", b"buildkit", b"content", b"blob")
     digest = next(name for name, row in buckets(blobs).items() if ROOT_LABEL in bucket(row, b"labels"))
@@ -109,7 +109,7 @@ REFUSED: dict[str, tuple[Edits, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_migrated_is_named(name: str, root: OnDisk) -> None:
+def test_record_that_can_not_be_migrated_is_named(name: str, root: OnDisk) -> None:
     edits, reason = REFUSED[name]
     record = committed(root)[0]
     own = {

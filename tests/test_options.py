@@ -31,7 +31,7 @@ ENTRIES: dict[str, Callable[..., object]] = {
 }
 
 
-def test_the_words_are_those_of_the_types() -> None:
+def test_choices_equal_their_types() -> None:
     assert get_args(Engine) == ENGINES
     assert get_args(OnBroken) == ON_BROKEN
 
@@ -49,7 +49,7 @@ def test_the_words_are_those_of_the_types() -> None:
         ({"engine": "lmdb", "verify": True}, "verify requires engine 'bolt'"),
     ],
 )
-def test_words_that_there_are_not(
+def test_invalid_options_are_rejected_before_anything_changes(
     root: OnDisk, entry: str, options: dict[str, Any], message: str, migrated: bool
 ) -> None:
     if migrated:
@@ -61,13 +61,13 @@ def test_words_that_there_are_not(
 
 
 @pytest.mark.parametrize("engine", ["sqlite", None, ""])
-def test_status_of_an_engine_that_there_is_not(root: OnDisk, engine: Any) -> None:
+def test_status_rejects_an_unknown_engine(root: OnDisk, engine: Any) -> None:
     with pytest.raises(ValueError, match="engine must be 'bolt' or 'lmdb'"):
         root_status(root.root, engine=engine)
 
 
 @pytest.mark.parametrize("path", [b"bytes", 3, 1.5, ["list"]])
-def test_what_is_no_path(root: OnDisk, monkeypatch: pytest.MonkeyPatch, path: Any) -> None:
+def test_path_of_another_type_is_rejected(root: OnDisk, monkeypatch: pytest.MonkeyPatch, path: Any) -> None:
     monkeypatch.chdir(root.root)
     before = ondisk.listing(root.root)
     for call in (ensure_migrated, migrate_root):
@@ -80,18 +80,18 @@ def test_what_is_no_path(root: OnDisk, monkeypatch: pytest.MonkeyPatch, path: An
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e7, "5", None])
 @pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
-def test_no_reasonable_time(name: str, seconds: Any) -> None:
+def test_impossible_timeouts_are_rejected(name: str, seconds: Any) -> None:
     with pytest.raises(ValueError, match=rf"^{name} must be a positive number of seconds"):
         ConnectionOptions(**{name: seconds})
 
 
 @pytest.mark.parametrize("calls", [0, -3, 2.5, "16", None])
-def test_no_number_of_calls(calls: Any) -> None:
+def test_impossible_concurrency_is_rejected(calls: Any) -> None:
     """With none in flight a migration would write no lease, and the switch would be made all the same."""
     with pytest.raises(ValueError, match="concurrency must be a positive number"):
         ConnectionOptions(concurrency=calls)
 
 
-def test_an_address_of_another_type() -> None:
+def test_address_of_another_type_is_rejected() -> None:
     with pytest.raises(TypeError, match="not bytes"):
         ConnectionOptions(address=b"/run/containerd.sock")  # type: ignore[arg-type]

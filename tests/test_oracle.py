@@ -114,11 +114,11 @@ def test_synthetic_store(name: str) -> None:
 # --- One case for each rule
 
 
-def test_nothing() -> None:
+def test_no_records_give_an_empty_plan() -> None:
     assert planned({}, {}) == PlainPlan()
 
 
-def test_mutable_record() -> None:
+def test_mutable_record_gets_a_snapshot_and_a_lease() -> None:
     plan = planned({b"m": {}}, {b"m": Snapshot(Kind.ACTIVE, b"", root_label=True)})
     assert plan == PlainPlan(
         records={
@@ -133,7 +133,7 @@ def test_mutable_record() -> None:
     )
 
 
-def test_base_and_layer_above_it() -> None:
+def test_layer_above_a_base_gets_chained_ids() -> None:
     plan = planned(
         {b"base": LAYER, b"top": {keys.BLOB_MAPPING: mapping(BLOB_2, DIFF_2)}},
         {b"base": COMMITTED, b"top": Snapshot(Kind.COMMITTED, b"base")},
@@ -207,14 +207,14 @@ def test_snapshot_without_parent_leaves_a_stored_parent() -> None:
     assert plan.problems == []
 
 
-def test_cleared_and_null_equal_mutable_count_as_absent() -> None:
+def test_cleared_or_null_equal_mutable_counts_as_absent() -> None:
     records = {b"a": {keys.EQUAL_MUTABLE: b""}, b"b": {keys.EQUAL_MUTABLE: b'{"value":null}'}}
     plan = planned(records, {b"a": COMMITTED, b"b": COMMITTED})
     assert set(plan.records) == {b"a", b"b"}
     assert keys.EQUAL_MUTABLE not in puts(plan, b"a")
 
 
-def test_missing_blob_is_normal() -> None:
+def test_missing_blob_is_not_a_problem() -> None:
     plan = planned({b"r": LAYER}, {b"r": COMMITTED}, blobs={})
     assert set(puts(plan, b"r")) == {keys.COMMITTED, keys.SNAPSHOT}
     assert (plan.problems, plan.cautions) == ([], set())
@@ -227,12 +227,12 @@ def test_empty_blob_mapping_is_skipped_with_caution(stored: bytes) -> None:
     assert plan.cautions == {(b"r", Caution.EMPTY_BLOB_MAPPING)}
 
 
-def test_cleared_blob_mapping_is_absent() -> None:
+def test_cleared_blob_mapping_counts_as_absent() -> None:
     plan = planned({b"r": {keys.BLOB_MAPPING: b""}}, {b"r": COMMITTED})
     assert (plan.problems, plan.cautions) == ([], set())
 
 
-def test_complete_chain_ids_are_kept_without_index_and_used() -> None:
+def test_complete_chain_ids_are_kept_and_used_by_children() -> None:
     given_ids = {keys.CHAIN_ID: text(b"given"), keys.BLOB_CHAIN_ID: text(b"blobs")}
     plan = planned(
         {b"base": LAYER | given_ids, b"top": LAYER},
@@ -264,7 +264,7 @@ def test_resources_are_added_to_existing_leases() -> None:
         assert plan.records[b"r"].add_resources == adds
 
 
-def test_labels_go_from_records_and_views_only() -> None:
+def test_labels_are_removed_only_from_records_and_views() -> None:
     labelled = {kind: Snapshot(kind, b"", root_label=True) for kind in Kind}
     plan = planned(
         {b"r": {}, b"unlabelled": LAYER},
@@ -287,7 +287,7 @@ BLOB_SIZES = [1, 4096, 2**53 + 1, 2**63 - 1]
 
 
 @pytest.mark.parametrize("size", BLOB_SIZES)
-def test_blob_gets_its_size(size: int) -> None:
+def test_blob_size_is_written(size: int) -> None:
     plan = planned({b"r": LAYER}, {b"r": COMMITTED}, blobs={BLOB: Blob(size=size)})
     assert puts(plan, b"r")[keys.BLOB_SIZE] == b'{"value":%d}' % size
     assert plan.cautions == set()
@@ -296,7 +296,7 @@ def test_blob_gets_its_size(size: int) -> None:
     assert keys.BLOB_SIZE not in puts(exact, b"r")
 
 
-def test_blob_without_size() -> None:
+def test_unknown_blob_size_is_a_caution() -> None:
     plan = planned({b"r": LAYER}, {b"r": COMMITTED}, blobs={BLOB: Blob()})
     assert keys.BLOB_SIZE not in puts(plan, b"r")
     assert plan.cautions == {(b"r", Caution.NO_BLOB_SIZE)}
@@ -304,7 +304,7 @@ def test_blob_without_size() -> None:
     assert exact == replace(plan, cautions=set())
 
 
-def test_size_that_v1_has_already() -> None:
+def test_stored_size_is_overwritten_only_for_blobs_that_exist() -> None:
     """It is overwritten where the blob is, be it right or wrong, and left alone elsewhere."""
     stored = {keys.BLOB_SIZE: b'{"value":7}'}
     records: PlainRecords = {b"layer": LAYER | stored, b"other": {keys.BLOB: text(BLOB), **stored}}
@@ -315,7 +315,7 @@ def test_size_that_v1_has_already() -> None:
     assert keys.BLOB_SIZE not in puts(exact, b"layer")
 
 
-def test_bucket_in_the_place_of_a_size() -> None:
+def test_nested_bucket_instead_of_a_size_is_a_problem_unless_upstream_exact() -> None:
     """It is in the way of the size, so there is no problem without one."""
     records: PlainRecords = {b"r": {keys.BLOB_SIZE: None}, b"s": {keys.BLOB_SIZE: None, keys.CHAIN_ID: None}}
     snapshots = dict.fromkeys(records, COMMITTED)

@@ -35,34 +35,34 @@ from oracle_cases import (
 )
 
 
-def test_bad_id() -> None:
+def test_id_that_is_not_utf8_is_a_problem() -> None:
     plan = planned({b"\xff": {b"etag": b"x"}, b"ok": {}}, {b"\xff": COMMITTED, b"ok": COMMITTED})
     assert problem_of(plan, b"\xff") == (Reason.BAD_ID, b"")
     assert set(plan.records) == {b"ok"}
 
 
-def test_undecodable_names_the_first_key() -> None:
+def test_first_undecodable_key_is_named() -> None:
     stored = {b"b": b"x", b"a": b"", b"c": b"x", keys.EQUAL_MUTABLE: text(b"none")}
     assert problem_of(planned({b"r": stored}, {}), b"r") == (Reason.UNDECODABLE, b"b")
 
 
-def test_blob_mapping_must_decode_as_one_even_without_its_blob() -> None:
+def test_blob_mapping_must_decode_even_if_its_blob_is_missing() -> None:
     plan = planned({b"r": {keys.BLOB_MAPPING: b'{"value":"b"}'}}, {b"r": COMMITTED}, blobs={})
     assert problem_of(plan, b"r") == (Reason.UNDECODABLE, keys.BLOB_MAPPING)
 
 
 @pytest.mark.parametrize("key", sorted(keys.WRITTEN))
-def test_bucket_under_a_key_that_is_written(key: bytes) -> None:
+def test_nested_bucket_under_a_written_key_is_a_problem(key: bytes) -> None:
     assert problem_of(planned({b"r": {key: None}}, {b"r": COMMITTED}), b"r") == (Reason.KEY_IS_BUCKET, key)
 
 
 @pytest.mark.parametrize("key", [keys.EQUAL_MUTABLE, keys.BLOB_MAPPING, b"etag", b"_x"])
-def test_bucket_under_another_key_is_absent(key: bytes) -> None:
+def test_nested_bucket_under_another_key_is_ignored(key: bytes) -> None:
     plan = planned({b"r": {key: None}}, {b"r": COMMITTED})
     assert (plan.problems, plan.cautions) == ([], set())
 
 
-def test_bucket_and_undecodable_value_come_in_the_order_of_keys() -> None:
+def test_first_faulty_key_decides_the_reason() -> None:
     first = {keys.BLOB: None, keys.SNAPSHOT: b"x"}
     second = {keys.BLOB: b"x", keys.SNAPSHOT: None}
     plan = planned({b"1": first, b"2": second}, {b"1": COMMITTED, b"2": COMMITTED})
@@ -70,7 +70,7 @@ def test_bucket_and_undecodable_value_come_in_the_order_of_keys() -> None:
     assert problem_of(plan, b"2") == (Reason.UNDECODABLE, keys.BLOB)
 
 
-def test_equal_mutable_cycle() -> None:
+def test_equal_mutable_cycle_is_a_problem_of_its_members() -> None:
     plan = planned({b"a": em(b"b"), b"b": em(b"a"), b"c": em(b"a"), b"self": em(b"self")}, {b"a": COMMITTED})
     assert problem_of(plan, b"a") == (Reason.CYCLE, b"b")
     assert problem_of(plan, b"b") == (Reason.CYCLE, b"a")
@@ -78,26 +78,26 @@ def test_equal_mutable_cycle() -> None:
     assert problem_of(plan, b"self") == (Reason.CYCLE, b"self")
 
 
-def test_equal_mutable_links_count_as_stored_even_of_undecodable_records() -> None:
+def test_equal_mutable_cycle_includes_undecodable_records() -> None:
     plan = planned({b"a": em(b"b"), b"b": em(b"a") | {b"etag": b"x"}}, {})
     assert problem_of(plan, b"a") == (Reason.CYCLE, b"b")
     assert problem_of(plan, b"b") == (Reason.UNDECODABLE, b"etag")
 
 
 @pytest.mark.parametrize("own", [None, ACTIVE, VIEW])
-def test_no_target(own: Snapshot | None) -> None:
+def test_missing_equal_mutable_target_is_a_problem(own: Snapshot | None) -> None:
     plan = planned({b"em": em(b"gone")}, {} if own is None else {b"em": own})
     assert problem_of(plan, b"em") == (Reason.NO_TARGET, b"gone")
 
 
-def test_target_without_snapshot_takes_its_record_down() -> None:
+def test_target_without_snapshot_drops_its_record() -> None:
     plan = planned({b"em": em(b"m"), b"m": {}}, {b"em": ACTIVE})
     assert problem_of(plan, b"m") == (Reason.NO_SNAPSHOT, b"")
     assert problem_of(plan, b"em") == (Reason.DESCENDANT, b"m")
 
 
 @pytest.mark.parametrize("target", [{}, {b"m": {}}], ids=["no record", "no snapshot"])
-def test_repaired(target: PlainRecords) -> None:
+def test_committed_record_without_target_is_repaired(target: PlainRecords) -> None:
     plan = planned(
         {b"base": {}, b"em": em(b"m") | LAYER, **target},
         {b"base": COMMITTED, b"em": Snapshot(Kind.COMMITTED, b"base", root_label=True)},
@@ -123,12 +123,12 @@ def test_target_that_is_equal_mutable_needs_no_snapshot() -> None:
     assert keys.EQUAL_MUTABLE not in puts(plan, b"a")
 
 
-def test_repaired_and_then_dropped() -> None:
+def test_repaired_record_with_another_problem_is_dropped() -> None:
     plan = planned({b"em": em(b"gone") | {keys.BLOB: text(b"odd")}}, {b"em": COMMITTED})
     assert plan.problems == [Problem(b"em", Reason.BAD_DIGEST, b"odd")]
 
 
-def test_no_snapshot() -> None:
+def test_missing_snapshot_is_a_problem() -> None:
     assert problem_of(planned({b"r": {}}, {}), b"r") == (Reason.NO_SNAPSHOT, b"")
 
 
@@ -145,7 +145,7 @@ def test_no_snapshot() -> None:
         b"x",
     ],
 )
-def test_bad_digest(blob: bytes) -> None:
+def test_invalid_digest_is_a_problem(blob: bytes) -> None:
     stored = planned({b"r": {keys.BLOB: text(blob)}}, {b"r": COMMITTED})
     mapped = planned(
         {b"r": {keys.BLOB_MAPPING: mapping(blob, DIFF)}}, {b"r": COMMITTED}, blobs={blob: Blob(True)}
@@ -156,13 +156,13 @@ def test_bad_digest(blob: bytes) -> None:
 
 
 @pytest.mark.parametrize("blob", [BLOB, b"sha384:" + b"0" * 96, b"sha512:" + b"9" * 128])
-def test_good_digest_that_is_not_in_the_content_store(blob: bytes) -> None:
+def test_digest_missing_from_the_content_store_is_leased_nevertheless(blob: bytes) -> None:
     plan = planned({b"r": {keys.BLOB: text(blob)}}, {b"r": COMMITTED}, blobs={})
     assert plan.records[b"r"].add_resources == {("snapshots/overlayfs", b"r"), ("content", blob)}
     assert plan.unlabel_blobs == set()
 
 
-def test_index_key_too_long() -> None:
+def test_index_key_over_the_limit_is_a_problem() -> None:
     """bbolt's limit is 32768 bytes; the chainID of a base is its diffID, however long."""
     room = 32768 - len(b"chainid:") - len(b"::")
 
@@ -180,7 +180,7 @@ def test_index_key_too_long() -> None:
     assert reason(b"i" * (long_id + 1), DIFF, {}) is Reason.KEY_TOO_LONG
 
 
-def test_parent_without_record() -> None:
+def test_parent_without_record_is_a_problem_only_for_chained_layers() -> None:
     above_nothing = Snapshot(Kind.COMMITTED, b"gone")
     chain_ids = {keys.CHAIN_ID: text(b"c"), keys.BLOB_CHAIN_ID: text(b"b")}
     records = {b"layer": LAYER, b"no blob": {}, b"chained": LAYER | chain_ids}
@@ -193,7 +193,7 @@ def test_parent_without_record() -> None:
     }
 
 
-def test_parent_cycle() -> None:
+def test_parent_cycle_is_a_problem_of_its_members() -> None:
     links = {b"0": b"b", b"a": b"b", b"b": b"c", b"c": b"a", b"d": b"a", b"self": b"self"}
     plan = planned(
         {id: {} for id in links}, {id: Snapshot(Kind.COMMITTED, above) for id, above in links.items()}
@@ -208,7 +208,7 @@ def test_parent_cycle() -> None:
     ]
 
 
-def test_cycle_through_a_dropped_record_is_none() -> None:
+def test_cycle_through_a_dropped_record_is_not_reported_as_one() -> None:
     links = {b"a": b"b", b"b": b"a"}
     snapshots = {id: Snapshot(Kind.COMMITTED, above) for id, above in links.items()}
     plan = planned({b"a": {}, b"b": {keys.BLOB: text(b"odd")}}, snapshots)
@@ -216,7 +216,7 @@ def test_cycle_through_a_dropped_record_is_none() -> None:
     assert problem_of(plan, b"b") == (Reason.BAD_DIGEST, b"odd")
 
 
-def test_descendants_name_what_they_depend_on() -> None:
+def test_descendants_name_the_record_they_depend_on() -> None:
     records = {
         b"bad": {b"etag": b"x"},
         b"child": {},

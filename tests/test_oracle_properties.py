@@ -34,7 +34,7 @@ def test_plan_does_not_depend_on_the_order_of_records(world: World) -> None:
 
 
 @given(worlds())
-def test_kept_records_depend_on_kept_records_only(world: World) -> None:
+def test_kept_records_depend_only_on_kept_records(world: World) -> None:
     records, survey = world
     plan = oracle.plan(records, survey)
     for id, record in _after(records, plan).items():
@@ -45,7 +45,7 @@ def test_kept_records_depend_on_kept_records_only(world: World) -> None:
 
 
 @given(worlds())
-def test_chain_ids_are_those_of_the_recursive_rule(world: World) -> None:
+def test_chain_ids_follow_the_recursive_rule(world: World) -> None:
     records, survey = world
     plan = oracle.plan(records, survey)
     after = _after(records, plan)

@@ -59,7 +59,7 @@ SITUATIONS: dict[str, tuple[Callable[[OnDisk], object], tuple[str, ...], int]] =
 
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_nobody_reads(root: OnDisk, situation: str, form: str) -> None:
+def test_closed_stdout_does_not_change_the_exit_status(root: OnDisk, situation: str, form: str) -> None:
     """The exit status is that of the work: ``migrate | head -1`` has migrated the root."""
     prepare, arguments, status = SITUATIONS[situation]
     prepare(root)
@@ -80,7 +80,9 @@ def test_nobody_reads(root: OnDisk, situation: str, form: str) -> None:
 
 @pytest.mark.parametrize("stream", [unread, full], ids=["unread", "full"])
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_nobody_reads_the_messages(root: OnDisk, situation: str, stream: Callable[[], int]) -> None:
+def test_unwritable_stderr_does_not_change_the_exit_status(
+    root: OnDisk, situation: str, stream: Callable[[], int]
+) -> None:
     prepare, arguments, status = SITUATIONS[situation]
     prepare(root)
     given = (*arguments, "--debug", str(root.root)) if arguments[0][0] != "-" else arguments
@@ -89,7 +91,7 @@ def test_nobody_reads_the_messages(root: OnDisk, situation: str, stream: Callabl
 
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_a_report_that_can_not_be_printed(root: OnDisk, situation: str, form: str) -> None:
+def test_full_stdout_is_an_error(root: OnDisk, situation: str, form: str) -> None:
     """A program that waits for a report has to learn that there is none; an error stays that error."""
     prepare, arguments, status = SITUATIONS[situation]
     prepare(root)
@@ -114,7 +116,7 @@ def test_a_report_that_can_not_be_printed(root: OnDisk, situation: str, form: st
         assert ("could not be printed" in error) == situation.startswith("migrate")
 
 
-def test_a_converted_store_whose_report_can_not_be_printed(root: OnDisk, tmp_path: Path) -> None:
+def test_full_stdout_after_convert_says_that_the_store_was_written(root: OnDisk, tmp_path: Path) -> None:
     result = run_into(full(), None, "convert", str(root.v1), str(tmp_path / "target"))
     assert result.returncode == 8
     assert f"{tmp_path}/target was written, but".encode() in result.stderr
@@ -122,7 +124,7 @@ def test_a_converted_store_whose_report_can_not_be_printed(root: OnDisk, tmp_pat
 
 
 @pytest.mark.parametrize("command", ["migrate", "status"])
-def test_streams_that_are_closed(root: OnDisk, command: str) -> None:
+def test_closed_standard_streams_are_harmless(root: OnDisk, command: str) -> None:
     """No database gets their descriptors."""
     line = f"exec {' '.join(COMMAND)} {command} {root.root} <&- >&- 2>&-"
     assert subprocess.run(line, shell=True, check=False).returncode == 0
@@ -130,7 +132,7 @@ def test_streams_that_are_closed(root: OnDisk, command: str) -> None:
         root.verify_here()
 
 
-def test_a_terminal_that_is_closed(root: OnDisk) -> None:
+def test_closed_terminal_does_not_stop_the_work(root: OnDisk) -> None:
     """As when an SSH session ends, and nohup keeps the command alive: the work is done nevertheless."""
     terminal, child_side = os.openpty()
     os.close(terminal)
@@ -161,7 +163,7 @@ def assert_harmless(shown: bytes) -> None:
 @pytest.mark.parametrize(
     "arguments", [("migrate",), ("verify",), ("undo",), ("status",), ("migrate", "--dry-run")]
 )
-def test_names_on_a_terminal(hostile: OnDisk, arguments: tuple[str, ...]) -> None:
+def test_hostile_names_are_escaped_on_a_terminal(hostile: OnDisk, arguments: tuple[str, ...]) -> None:
     if arguments[0] in ("verify", "undo"):
         hostile.migrate_here()
     status, shown, out = on_a_terminal(*arguments, str(hostile.root))
@@ -170,7 +172,7 @@ def test_names_on_a_terminal(hostile: OnDisk, arguments: tuple[str, ...]) -> Non
     assert ESCAPED in out
 
 
-def test_progress_on_a_terminal() -> None:
+def test_hostile_names_are_escaped_in_progress() -> None:
     """A name is shown as it is, and not as markup or an emoji."""
     code = f"from buildkit_migrate.cli.output import progress\nwith progress() as tell: tell({HOSTILE!r})"
     status, shown, _ = on_a_terminal(code, command=(sys.executable, "-c"))
@@ -194,7 +196,7 @@ def test_progress_on_a_terminal() -> None:
         ("migrate", "--debug", HOSTILE),
     ],
 )
-def test_names_in_errors(
+def test_hostile_names_are_escaped_in_errors(
     hostile: OnDisk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(hostile.root)
@@ -206,7 +208,7 @@ def test_names_in_errors(
     assert b"error: " in shown
 
 
-def test_names_in_hints(hostile: OnDisk) -> None:
+def test_hostile_names_are_escaped_in_hints(hostile: OnDisk) -> None:
     hostile.migrate_here()
     hostile.v2.write_bytes(b"garbage" * 1000)
     (hostile.root / "runc-overlayfs" / "metadata_v2.db.journal" / "lock.mdb").unlink()
@@ -217,7 +219,7 @@ def test_names_in_hints(hostile: OnDisk) -> None:
         assert_harmless(shown + out)
 
 
-def test_json_of_names_that_are_no_text(hostile: OnDisk) -> None:
+def test_names_that_are_not_utf8_are_also_given_in_base64(hostile: OnDisk) -> None:
     result = run_into(None, None, "migrate", "--format", "json", str(hostile.root))
     document = json.loads(result.stdout)
     assert document["root"] == str(hostile.root).replace("\udcff", "\ufffd")
@@ -234,5 +236,5 @@ def test_json_of_names_that_are_no_text(hostile: OnDisk) -> None:
         ("a\nb\tc\u202e", r"a\nb\tc\u202e"),
     ],
 )
-def test_printable(text: bytes | str, shown: str) -> None:
+def test_printable_escapes_control_characters_and_bad_bytes(text: bytes | str, shown: str) -> None:
     assert printable(text) == shown

@@ -109,7 +109,7 @@ DAEMON = {"uid": 1000, "gid": 1000}
 # --- Users and groups
 
 
-def test_a_volume_with_a_group(root: OnDisk) -> None:
+def test_volume_with_an_fsgroup_is_migrated(root: OnDisk) -> None:
     """Kubernetes' fsGroup: the mount point is root's."""
     os.chown(root.root, 0, 1000)
     root.root.chmod(0o2775)
@@ -132,7 +132,7 @@ def test_root_migrates_for_a_daemon_of_another_user(root: OnDisk, mount_point: t
     assert other_user.run(DAEMON, "undo", str(root.root)).returncode == 0
 
 
-def test_group_writable_files_of_another_user(root: OnDisk) -> None:
+def test_group_member_migrates_files_of_another_user(root: OnDisk) -> None:
     give(root, 1000, 2000, 0o660, 0o2770)
     worker = {"uid": 1001, "gid": 1001, "groups": [2000]}
     done = check_works(root, worker)
@@ -146,14 +146,14 @@ def test_group_writable_files_of_another_user(root: OnDisk) -> None:
     assert undone.returncode == 0, undone.stderr
 
 
-def test_the_report_says_it_in_words(root: OnDisk) -> None:
+def test_report_notes_the_changed_owner(root: OnDisk) -> None:
     give(root, 1000, 2000, 0o660, 0o2770)
     worker = {"uid": 1001, "gid": 2000}
     result = other_user.run(worker, "migrate", "--dry-run", str(root.root))
     assert f"note: {root.v2}: owner would be 1001, is 1000" in result.stdout
 
 
-def test_a_group_that_can_not_be_given(root: OnDisk) -> None:
+def test_group_that_can_not_be_kept_is_noted(root: OnDisk) -> None:
     """Everybody may work with the files; the new ones are not for another group than before."""
     give(root, 1000, 2000, 0o666, 0o777)
     done = check_works(root, {"uid": 1001, "gid": 1001})
@@ -171,11 +171,11 @@ def test_refused_if_the_owner_would_be_kept_out(root: OnDisk, files: int) -> Non
     check_refused(root, who, str(root.v2), "1000:2000", "could not use it")
 
 
-def test_root_that_may_not_give_files_away(root: OnDisk) -> None:
+def test_root_without_chown_is_refused(root: OnDisk) -> None:
     check_refused(root, {"without": [CAP_CHOWN]}, "could not use it", "1000:1000")
 
 
-def test_root_that_may_not_give_files_away_but_the_group_works_with_them(root: OnDisk) -> None:
+def test_root_without_chown_migrates_group_writable_files(root: OnDisk) -> None:
     give(root, 1000, 1000, 0o660, 0o2770)
     done = check_works(root, {"without": [CAP_CHOWN]})
     assert len(done["notes"]) == 2
@@ -183,12 +183,12 @@ def test_root_that_may_not_give_files_away_but_the_group_works_with_them(root: O
     check_usable(DAEMON, *made(root))
 
 
-def test_root_that_may_not_give_files_away_nor_has_the_group(root: OnDisk) -> None:
+def test_root_without_chown_and_group_is_refused(root: OnDisk) -> None:
     give(root, 1000, 1000, 0o660, 0o770)  # new files do not inherit it
     check_refused(root, {"without": [CAP_CHOWN]}, "could not use it")
 
 
-def test_root_that_may_give_files_away_and_no_more(root: OnDisk) -> None:
+def test_root_without_fowner_migrates(root: OnDisk) -> None:
     """Once it is given away, only the new owner may change its mode."""
     give(root, 1000, 1000, 0o640, 0o770)
     assert check_works(root, {"without": [CAP_FOWNER]})["notes"] == []
@@ -198,19 +198,19 @@ def test_root_that_may_give_files_away_and_no_more(root: OnDisk) -> None:
 NAMESPACE = ["0 0 1", "0 0 1"]
 
 
-def test_user_namespace_that_does_not_know_the_owner(root: OnDisk) -> None:
+def test_user_namespace_without_the_owner_migrates_group_writable_files(root: OnDisk) -> None:
     give(root, 1000, 0, 0o660, 0o2770)
     done = check_works(root, {"namespace": NAMESPACE})
     assert any("owner is now 0, was 65534" in note for note in done["notes"])
     check_usable({"uid": 1000, "gid": 0}, *made(root))
 
 
-def test_user_namespace_that_keeps_the_owner_out(root: OnDisk) -> None:
+def test_user_namespace_that_keeps_the_owner_out_is_refused(root: OnDisk) -> None:
     give(root, 1000, 0, 0o640, 0o2770)
     check_refused(root, {"namespace": NAMESPACE}, "could not use it", "65534")
 
 
-def test_user_namespace_with_a_mount_point_of_somebody_else(root: OnDisk) -> None:
+def test_user_namespace_with_a_foreign_mount_point_migrates(root: OnDisk) -> None:
     give(root, 0, 0, 0o600, 0o755)
     os.chown(root.root, 1000, 1000)
     root.root.chmod(0o777)
@@ -220,14 +220,14 @@ def test_user_namespace_with_a_mount_point_of_somebody_else(root: OnDisk) -> Non
 # --- Directories
 
 
-def test_directory_that_may_not_be_written_to(root: OnDisk) -> None:
+def test_unwritable_directory_is_refused(root: OnDisk) -> None:
     root.worker.chmod(0o555)
     (root.root / "buildkitd.lock").touch()
     os.chown(root.root / "buildkitd.lock", 1000, 1000)
     check_refused(root, DAEMON, str(root.worker), "can't create files here", os.strerror(errno.EACCES))
 
 
-def test_read_only_mount(root: OnDisk) -> None:
+def test_read_only_mount_is_refused_and_noted_by_the_dry_run(root: OnDisk) -> None:
     mount = ["mount", "--bind", str(root.root), str(root.root)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("can't mount here")
@@ -248,7 +248,7 @@ def test_read_only_mount(root: OnDisk) -> None:
         subprocess.run(["umount", str(root.root)], check=True)
 
 
-def test_sticky_directory(root: OnDisk) -> None:
+def test_sticky_directory_of_another_user_is_refused(root: OnDisk) -> None:
     give(root, 1000, 2000, 0o666, 0o777)
     root.worker.chmod(0o1777)
     check_refused(root, {"uid": 1001, "gid": 2000}, str(root.containerd), "sticky")
@@ -277,14 +277,14 @@ def set_acl(path: Path, value: bytes, name: str = ACL) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o644])
-def test_mode_of_v1(root: OnDisk, mode: int) -> None:
+def test_v2_has_the_mode_of_v1(root: OnDisk, mode: int) -> None:
     root.v1.chmod(mode)
     assert check_works(root, {})["notes"] == []
     assert owner(root.v2) == (1000, 1000, mode)
     assert owner(root.root / "buildkitd.lock") == (1000, 1000, 0o660 if mode == 0o660 else 0o600)
 
 
-def test_the_owner_can_always_work_with_it(root: OnDisk) -> None:
+def test_owner_can_always_write_v2(root: OnDisk) -> None:
     root.v1.chmod(0o440)
     assert check_works(root, DAEMON)["notes"] == []
     assert owner(root.v2) == (1000, 1000, 0o640)
@@ -304,7 +304,7 @@ def test_acl_is_kept(root: OnDisk) -> None:
     check_usable(DAEMON, *journal.iterdir())
 
 
-def test_acl_lets_the_old_owner_in(root: OnDisk) -> None:
+def test_acl_that_lets_the_old_owner_in_is_kept(root: OnDisk) -> None:
     give(root, 1000, 2000, 0o600, 0o777)
     value = acl(
         (USER_OBJ, 6, NOBODY),
@@ -322,7 +322,7 @@ def test_acl_lets_the_old_owner_in(root: OnDisk) -> None:
     check_usable(DAEMON, *made(root))
 
 
-def test_acl_of_users_whom_a_namespace_does_not_know(root: OnDisk) -> None:
+def test_acl_entries_unknown_in_a_namespace_are_left_out(root: OnDisk) -> None:
     give(root, 0, 0, 0o600, 0o755)
     set_acl(root.v1, ALLOWED_USER)
     check_works(root, {"namespace": NAMESPACE})
@@ -331,7 +331,7 @@ def test_acl_of_users_whom_a_namespace_does_not_know(root: OnDisk) -> None:
     assert b"\xe8\x03\x00\x00" not in os.getxattr(root.v2, ACL)
 
 
-def test_the_default_acl_of_the_directory_does_not_widen(root: OnDisk) -> None:
+def test_default_acl_does_not_widen_access(root: OnDisk) -> None:
     for directory in (root.root, root.worker):
         set_acl(directory, ALLOWED_USER, DEFAULT_ACL)
     root.v1.chmod(0o640)
@@ -341,7 +341,7 @@ def test_the_default_acl_of_the_directory_does_not_widen(root: OnDisk) -> None:
     assert owner(root.v2) == (1000, 1000, 0o640)
 
 
-def test_a_file_system_without_acls_does_not_make_the_mask_a_permission(
+def test_lost_acl_does_not_turn_its_mask_into_permissions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, new = tmp_path / "model", tmp_path / "new"
@@ -376,9 +376,7 @@ def test_attributes_are_kept(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> N
     assert os.getxattr(root.containerd, "user.note") == b"ours"
 
 
-def test_a_copy_that_is_kept_belongs_to_the_same_owner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_copy_belongs_to_the_same_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     original = tmp_path / "db"
@@ -390,7 +388,7 @@ def test_a_copy_that_is_kept_belongs_to_the_same_owner(
     assert owner(tmp_path / "kept") == (1234, 1235, 0o440)
 
 
-def test_a_half_made_lock_file_is_not_left(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_chown_leaves_no_lock_file(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a file system refuses what was foreseen."""
 
     def refuse(*arguments: object) -> None:
@@ -408,7 +406,7 @@ def test_a_half_made_lock_file_is_not_left(root: OnDisk, monkeypatch: pytest.Mon
     "ending",
     ["metadata_v2.db.tmp", ".journal", "lock.mdb", "data.mdb", "containerdmeta.db.tmp", ".before-v2.tmp"],
 )
-def test_nothing_half_made_is_left(root: OnDisk, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_attributes_leave_no_file(root: OnDisk, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever a file system refuses what was foreseen."""
     real = durable.copy_access
 
@@ -427,7 +425,7 @@ def test_nothing_half_made_is_left(root: OnDisk, ending: str, monkeypatch: pytes
     assert all(after[name] == before[name] for name in before if name != ".")  # its time of change
 
 
-def test_the_lock_file_of_an_lmdb_store_is_for_its_owner(root: OnDisk) -> None:
+def test_lock_file_of_an_lmdb_store_belongs_to_its_owner(root: OnDisk) -> None:
     """Whoever opened the store first, such as root."""
     assert other_user.run(DAEMON, "migrate", "--to-engine", "lmdb", str(root.root)).returncode == 0
     open_store(root.v2).close()
@@ -439,7 +437,7 @@ def test_the_lock_file_of_an_lmdb_store_is_for_its_owner(root: OnDisk) -> None:
 # --- The rules, for all modes
 
 
-def test_another_group_gets_no_more_than_everybody() -> None:
+def test_another_group_gets_no_more_than_others() -> None:
     for mode, named in itertools.product(range(0o1000), (False, True)):
         entries = ((GROUP_OBJ, mode >> 3 & 7, NOBODY), (MASK, 7, NOBODY)) if named else ()
         wanted = Access(1, 2, mode | (0o070 if named else 0), entries)
@@ -467,5 +465,5 @@ def test_another_group_gets_no_more_than_everybody() -> None:
         (Access(1, 2, 0o660), Access(9, 2, 0o660, ((USER, 4, 1), (GROUP_OBJ, 6, NOBODY))), True),
     ],
 )
-def test_who_is_kept_out(wanted: Access, made: Access, out: bool) -> None:
+def test_lost_access_is_recognised(wanted: Access, made: Access, out: bool) -> None:
     assert access.keeps_out(wanted, made) == out

@@ -49,7 +49,9 @@ def check_refused(root: OnDisk, status: int, link: Path) -> None:
     "name", ["metadata_v2.db.tmp", "containerdmeta.db.tmp", "containerdmeta.db.before-v2"]
 )
 @pytest.mark.parametrize("dangling", [False, True], ids=["to-a-file", "dangling"])
-def test_planted_link_makes_way(root: OnDisk, victim: Path, name: str, dangling: bool) -> None:
+def test_planted_link_is_replaced_and_not_followed(
+    root: OnDisk, victim: Path, name: str, dangling: bool
+) -> None:
     target = victim.with_name("missing") if dangling else victim
     (root.worker / name).symlink_to(target)
     before, database = ondisk.listing(victim.parent), root.containerd.read_bytes()
@@ -62,7 +64,7 @@ def test_planted_link_makes_way(root: OnDisk, victim: Path, name: str, dangling:
     assert root.left_behind == []
 
 
-def test_link_to_the_database_is_no_second_name_of_it(root: OnDisk) -> None:
+def test_link_to_the_database_is_not_taken_for_a_kept_database(root: OnDisk) -> None:
     """It would lead to the new database once that is in place, and the old one would be lost."""
     root.kept.symlink_to(root.containerd)
     before = root.containerd.read_bytes()
@@ -72,7 +74,7 @@ def test_link_to_the_database_is_no_second_name_of_it(root: OnDisk) -> None:
     assert root.containerd.read_bytes() == before
 
 
-def test_planted_lock_file(root: OnDisk, victim: Path) -> None:
+def test_planted_lock_file_is_refused(root: OnDisk, victim: Path) -> None:
     link = root.root / "buildkitd.lock"
     for target in (victim, victim.with_name("missing")):
         link.unlink(missing_ok=True)
@@ -86,7 +88,7 @@ def journal(root: OnDisk) -> Path:
     return root.v2.with_name(root.v2.name + ".journal")
 
 
-def test_planted_journal(root: OnDisk, victim: Path) -> None:
+def test_planted_journal_is_refused(root: OnDisk, victim: Path) -> None:
     """With files in it that have the names of LMDB's."""
     for name in ("data.mdb", "lock.mdb"):
         victim.with_name(name).write_bytes(b"")
@@ -98,7 +100,7 @@ def test_planted_journal(root: OnDisk, victim: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
-def test_planted_file_in_the_journal(root: OnDisk, victim: Path, name: str) -> None:
+def test_planted_file_in_the_journal_is_refused(root: OnDisk, victim: Path, name: str) -> None:
     root.migrate_here()
     root.v2.unlink()
     file = journal(root) / name
@@ -110,7 +112,7 @@ def test_planted_file_in_the_journal(root: OnDisk, victim: Path, name: str) -> N
     assert ondisk.listing(victim.parent) == before
 
 
-def test_containerds_database_is_a_link(root: OnDisk, victim: Path) -> None:
+def test_containerd_database_that_is_a_link_is_refused(root: OnDisk, victim: Path) -> None:
     """The rename would replace the link and leave the file behind it as it was."""
     real = victim.with_name("meta.db")
     shutil.move(root.containerd, real)
@@ -121,7 +123,7 @@ def test_containerds_database_is_a_link(root: OnDisk, victim: Path) -> None:
     assert ondisk.listing(victim.parent) == before
 
 
-def test_root_behind_a_link(root: OnDisk, tmp_path: Path) -> None:
+def test_root_behind_a_link_works(root: OnDisk, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(root.root)
     before = root.containerd.read_bytes()

@@ -58,7 +58,7 @@ def refused(root: OnDisk, *options: str, command: str = "migrate") -> dict[str, 
 
 @pytest.mark.parametrize("cut", [True, False])
 @pytest.mark.parametrize("options", [(), ("--dry-run",)])
-def test_the_error_says_so(root: OnDisk, cut: bool, options: tuple[str, ...]) -> None:
+def test_error_offers_the_previous_transaction(root: OnDisk, cut: bool, options: tuple[str, ...]) -> None:
     number = Reader(root.v1.read_bytes()).transaction
     tear(root, cut=cut)
     error = refused(root, *options)
@@ -67,7 +67,7 @@ def test_the_error_says_so(root: OnDisk, cut: bool, options: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize("cut", [True, False])
-def test_there_and_back(root: OnDisk, tmp_path: Path, cut: bool) -> None:
+def test_previous_transaction_is_migrated_and_undone(root: OnDisk, tmp_path: Path, cut: bool) -> None:
     (tmp_path / "twin").mkdir()
     twin = ondisk.sample(tmp_path / "twin")
     twin.migrate_here()
@@ -85,13 +85,13 @@ def test_there_and_back(root: OnDisk, tmp_path: Path, cut: bool) -> None:
     assert not root.v2.exists()
 
 
-def test_a_whole_store_is_not_taken_back(root: OnDisk) -> None:
+def test_sound_store_is_not_taken_back(root: OnDisk) -> None:
     assert "nothing is torn" in refused(root, "--previous-transaction")["message"]
     root.v1.write_bytes(b"")
     assert "nothing is torn" in refused(root, "--previous-transaction")["message"]
 
 
-def test_only_the_list_of_free_pages_is_torn(root: OnDisk) -> None:
+def test_torn_free_list_does_not_need_the_previous_transaction(root: OnDisk) -> None:
     """All records of the newest transaction can be read, so none of its changes has to be lost."""
     data = bytearray(root.v1.read_bytes())
     metas = [struct.unpack_from("<5Q", data, at + 32) for at in (0, PAGE)]
@@ -106,7 +106,7 @@ def test_only_the_list_of_free_pages_is_torn(root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_meta_page_of_a_whole_store_is_lost(root: OnDisk, lost: int) -> None:
+def test_lost_meta_page_does_not_need_the_previous_transaction(root: OnDisk, lost: int) -> None:
     """Whatever transaction the other one is of, it is read anyway."""
     data = bytearray(root.v1.read_bytes())
     data[lost * PAGE : lost * PAGE + PAGE] = bytes(PAGE)
@@ -115,7 +115,7 @@ def test_a_meta_page_of_a_whole_store_is_lost(root: OnDisk, lost: int) -> None:
     assert root.migrate().returncode == 0
 
 
-def test_neither_is_whole(root: OnDisk) -> None:
+def test_nothing_is_offered_if_both_transactions_are_torn(root: OnDisk) -> None:
     data = bytearray(tear(root))
     data[2 * PAGE :] = b"\xff" * (len(data) - 2 * PAGE)
     root.v1.write_bytes(data)
@@ -125,7 +125,7 @@ def test_neither_is_whole(root: OnDisk) -> None:
         assert "--previous-transaction" not in error["hint"]
 
 
-def test_a_meta_page_is_lost(root: OnDisk) -> None:
+def test_nothing_is_offered_if_the_older_meta_page_is_lost(root: OnDisk) -> None:
     """Then the newest transaction is the only one that there is."""
     data = bytearray(tear(root))
     metas = {number: struct.unpack_from("<Q", data, number * PAGE + 64)[0] for number in (0, 1)}
@@ -136,7 +136,7 @@ def test_a_meta_page_is_lost(root: OnDisk) -> None:
     assert "the transaction before the newest one is lost" in error["message"]
 
 
-def test_containerd_is_not_meant(root: OnDisk) -> None:
+def test_previous_transaction_is_not_offered_for_containerd(root: OnDisk) -> None:
     """Its database is rewritten, so nothing goes back there."""
     torn = OnDisk(root.root, root.worker, root.containerd, root.snapshots, root.snapshotter)
     sound = root.v1.read_bytes()
@@ -149,7 +149,7 @@ def test_containerd_is_not_meant(root: OnDisk) -> None:
     assert "--previous-transaction" not in result.stderr
 
 
-def test_reader() -> None:
+def test_reader_opens_the_previous_transaction() -> None:
     data = file_of({b"_main": {}})
     newest, before = Reader(data), Reader(data, "", True)
     assert before.transaction == newest.transaction - 1
@@ -158,7 +158,7 @@ def test_reader() -> None:
         Reader(b"", "", True)
 
 
-def test_library(root: OnDisk) -> None:
+def test_library_migrates_the_previous_transaction(root: OnDisk) -> None:
     tear(root)
     with pytest.raises(errors.CorruptDatabaseError, match="is whole"):
         migrate_root(root.root)

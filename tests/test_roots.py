@@ -46,7 +46,7 @@ def no_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"HOME": "~"}, None),
     ],
 )
-def test_default_places(environ: dict[str, str], rootless: str | None) -> None:
+def test_default_places_follow_the_environment(environ: dict[str, str], rootless: str | None) -> None:
     expected = [Path("/var/lib/buildkit"), *([] if rootless is None else [Path(rootless)])]
     assert api.default_places(environ) == expected
 
@@ -54,7 +54,7 @@ def test_default_places(environ: dict[str, str], rootless: str | None) -> None:
 @pytest.mark.parametrize(
     ("home", "reason"), [(None, "HOME is not set"), ("", "HOME is not set"), ("h", "HOME is 'h'")]
 )
-def test_the_message_says_why_there_is_no_rootless_place(
+def test_message_says_why_there_is_no_rootless_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None, reason: str
 ) -> None:
     monkeypatch.setattr(places, "SYSTEM_ROOT", tmp_path / "missing")
@@ -67,7 +67,7 @@ def test_the_message_says_why_there_is_no_rootless_place(
         api.find_root()
 
 
-def test_a_user_whom_the_system_does_not_know() -> None:
+def test_unknown_user_without_home_gets_a_clear_error() -> None:
     """A container that runs with a uid of its own: no entry in the user database, no HOME."""
     environ = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_DATA_HOME")}
     result = other_user.run({"uid": 4_000_000, "gid": 4_000_000}, "status", environ=environ)
@@ -77,7 +77,9 @@ def test_a_user_whom_the_system_does_not_know() -> None:
         assert "HOME is not set" in result.stderr
 
 
-def test_first_place_that_has_a_root(root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_place_with_a_root_is_used(
+    root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "other" / "stuff").mkdir(parents=True)
     at = [tmp_path / "missing", tmp_path / "other", root.root]
     monkeypatch.setattr(finding, "default_places", lambda: at)
@@ -88,7 +90,9 @@ def test_first_place_that_has_a_root(root: OnDisk, tmp_path: Path, monkeypatch: 
     assert all(str(place) in str(caught.value) for place in at)
 
 
-def test_an_empty_place_hides_no_root(root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_place_does_not_hide_a_root(
+    root: OnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at = [tmp_path / "empty", root.root]
     at[0].mkdir()
     monkeypatch.setattr(finding, "default_places", lambda: at)
@@ -97,45 +101,45 @@ def test_an_empty_place_hides_no_root(root: OnDisk, tmp_path: Path, monkeypatch:
     assert api.find_root().workers == ()
 
 
-def test_worker_directory_alone(root: OnDisk) -> None:
+def test_worker_directory_is_found_by_itself(root: OnDisk) -> None:
     found = api.find_root(root.worker)
     assert found.state == root.root
     assert [(worker.kind, worker.snapshotter) for worker in found.workers] == [("runc", "overlayfs")]
 
 
-def test_worker_directory_by_a_link(root: OnDisk, tmp_path: Path) -> None:
+def test_worker_directory_is_found_through_a_link(root: OnDisk, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root.worker)
     assert api.find_root(tmp_path / "link").state == root.root
 
 
 @pytest.mark.parametrize("name", ["runc", "runc-", "runcoverlayfs", "docker-overlayfs", "executor"])
-def test_other_names_are_no_workers(tmp_path: Path, name: str) -> None:
+def test_other_names_are_not_workers(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(errors.RootNotFoundError):
         api.find_root(tmp_path)
 
 
-def test_the_layout_of_docker_is_not_taken_for_an_empty_root(tmp_path: Path) -> None:
+def test_docker_layout_is_not_an_empty_root(tmp_path: Path) -> None:
     for name in ("cache.db", "metadata.db", "snapshots.db"):
         (tmp_path / name).touch()
     with pytest.raises(errors.RootNotFoundError):
         api.find_root(tmp_path)
 
 
-def test_snapshotter_with_a_dash(tmp_path: Path) -> None:
+def test_snapshotter_may_contain_a_dash(tmp_path: Path) -> None:
     (tmp_path / "runc-fuse-overlayfs").mkdir()
     assert api.find_root(tmp_path).workers[0].snapshotter == "fuse-overlayfs"
 
 
 @pytest.mark.parametrize("names", [[], ["lost+found"], ["buildkitd.lock"], ["cache.db", "tmp"]])
-def test_state_directory_without_workers(tmp_path: Path, names: list[str]) -> None:
+def test_state_directory_without_workers_has_nothing_to_migrate(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).touch()
     assert migrate_root(tmp_path) == []
 
 
 @pytest.mark.parametrize("function", [migrate_root, verify_root, undo_root, root_status, ensure_migrated])
-def test_an_empty_path_is_not_the_current_directory(
+def test_empty_path_is_rejected(
     root: OnDisk, monkeypatch: pytest.MonkeyPatch, function: Callable[[str], object]
 ) -> None:
     monkeypatch.chdir(root.root)
@@ -146,7 +150,7 @@ def test_an_empty_path_is_not_the_current_directory(
 
 
 @pytest.mark.parametrize("name", ["containerd_root", "namespace", "snapshotter", "snapshotter_root"])
-def test_an_empty_name_is_not_the_default(root: OnDisk, name: str) -> None:
+def test_empty_names_are_rejected(root: OnDisk, name: str) -> None:
     options: dict[str, Any] = {name: ""}
     for function in (migrate_root, verify_root, undo_root):
         with pytest.raises(ValueError, match=name):
@@ -156,13 +160,13 @@ def test_an_empty_name_is_not_the_default(root: OnDisk, name: str) -> None:
 
 
 @pytest.mark.parametrize("function", [migrate_root, verify_root, root_status])
-def test_a_missing_root_may_be_fine(tmp_path: Path, function: Callable[..., object]) -> None:
+def test_missing_ok_accepts_a_missing_root(tmp_path: Path, function: Callable[..., object]) -> None:
     with pytest.raises(errors.RootNotFoundError):
         function(tmp_path / "missing")
     assert function(tmp_path / "missing", missing_ok=True) == []
 
 
-def test_no_default_place_may_be_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ok_accepts_missing_default_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finding, "default_places", lambda: [tmp_path / "a", tmp_path / "b"])
     assert migrate_root(missing_ok=True) == []
     (tmp_path / "b").touch()
@@ -206,7 +210,7 @@ def containerd(root: OnDisk, tmp_path: Path) -> Path:
     return containerd
 
 
-def test_namespace(root: OnDisk, containerd: Path) -> None:
+def test_other_namespace_is_migrated_if_it_is_named(root: OnDisk, containerd: Path) -> None:
     meta = containerd / "io.containerd.metadata.v1.bolt" / "meta.db"
     content = ondisk.tree(meta)
     ondisk.edit(meta, {b"v1": {b"buildkit": None, b"mine": bucket(content, b"v1", b"buildkit")}})
@@ -219,7 +223,7 @@ def test_namespace(root: OnDisk, containerd: Path) -> None:
     assert len(buckets(bucket(after, b"mine", b"leases"))) == report.counts["kept"]
 
 
-def test_workers_that_share_a_containerd(root: OnDisk, containerd: Path) -> None:
+def test_workers_that_share_a_containerd_get_all_resources(root: OnDisk, containerd: Path) -> None:
     """Both have leases of the same names; each snapshotter's resources must be in them afterwards."""
     shutil.copytree(root.root / "containerd-overlayfs", root.root / "containerd-native")
     shutil.copytree(
@@ -240,7 +244,7 @@ def test_workers_that_share_a_containerd(root: OnDisk, containerd: Path) -> None
     assert [path.name for path in meta.parent.iterdir() if path.suffix == ".tmp"] == []
 
 
-def test_one_snapshotter_for_several_containerd_workers(tmp_path: Path) -> None:
+def test_one_snapshotter_for_several_containerd_workers_is_refused(tmp_path: Path) -> None:
     """The records of one would be planned with the snapshots of the other."""
     root = ondisk.sample_of_containerd(tmp_path)
     shutil.copytree(root.worker, root.root / "containerd-native")
@@ -265,7 +269,7 @@ def mixed(tmp_path: Path) -> OnDisk:
 
 
 @pytest.mark.parametrize("gone", ["running", "stopped"])
-def test_one_containerd_is_gone(mixed: OnDisk, tmp_path: Path, gone: str) -> None:
+def test_unreachable_containerd_stops_all_unless_skipped(mixed: OnDisk, tmp_path: Path, gone: str) -> None:
     other = mixed.root / "containerd-overlayfs"
     nowhere = str(tmp_path / "nowhere")
     options = (
@@ -290,13 +294,13 @@ def test_one_containerd_is_gone(mixed: OnDisk, tmp_path: Path, gone: str) -> Non
     assert ondisk.listing(other) == before
 
 
-def test_a_containerd_that_is_reached_is_not_skipped(root: OnDisk, containerd: Path) -> None:
+def test_reachable_containerd_is_not_skipped(root: OnDisk, containerd: Path) -> None:
     """One without the namespace is the wrong one."""
     with pytest.raises(errors.ContainerdStateError, match="namespace mine"):
         migrate_root(root.root, containerd_root=containerd, namespace="mine", skip_unreachable=True)
 
 
-def test_an_oci_worker_is_not_skipped(root: OnDisk) -> None:
+def test_oci_worker_is_not_skipped(root: OnDisk) -> None:
     """Its containerd is its own files: they are damaged, not away."""
     root.containerd.unlink()
     with pytest.raises(errors.ContainerdStateError, match="missing"):
@@ -308,7 +312,9 @@ def test_an_oci_worker_is_not_skipped(root: OnDisk) -> None:
 
 @pytest.mark.parametrize("make", [ondisk.sample, ondisk.sample_of_containerd])
 @pytest.mark.parametrize("place", ["elsewhere", "elsewhere/snapshotter"])
-def test_snapshotter_root(tmp_path: Path, make: Callable[[Path], OnDisk], place: str) -> None:
+def test_snapshotter_root_option_is_followed(
+    tmp_path: Path, make: Callable[[Path], OnDisk], place: str
+) -> None:
     root = make(tmp_path)
     (tmp_path / place).mkdir(parents=True)
     root.snapshots.rename(tmp_path / place / "metadata.db")
@@ -324,7 +330,7 @@ def test_snapshotter_root(tmp_path: Path, make: Callable[[Path], OnDisk], place:
         assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_one_snapshotter_root_for_several_workers(mixed: OnDisk, tmp_path: Path) -> None:
+def test_one_snapshotter_root_for_several_workers_is_refused(mixed: OnDisk, tmp_path: Path) -> None:
     """Only one of them can be meant; a running containerd knows where its snapshots are."""
     for options in ({"containerd_root": tmp_path}, {}):
         root = mixed.root if options else mixed.root / "containerd-overlayfs"

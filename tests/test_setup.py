@@ -9,7 +9,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[1]
 
 
-def test_an_old_python_is_refused_before_anything_is_imported_or_compiled() -> None:
+def test_old_python_is_refused_before_anything_is_imported_or_compiled() -> None:
     code = (
         "import sys\n"
         "sys.version_info = (3, 10, 14)\n"

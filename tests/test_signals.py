@@ -65,7 +65,9 @@ def moments() -> Iterator[int]:
 
 @pytest.mark.parametrize("ignored", [(), (signal.SIGINT,)], ids=["", "SIGINT-ignored"])
 @pytest.mark.parametrize("number", ENDINGS)
-def test_ended_at_many_calls(tmp_path: Path, number: signal.Signals, ignored: tuple[int, ...]) -> None:
+def test_signal_at_many_calls_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals, ignored: tuple[int, ...]
+) -> None:
     names = fault_points.calls("migrate")
     for index in itertools.islice(moments(), 0 if number == signal.SIGHUP else 1, None, 2):
         root = ondisk.sample(tmp_path / str(index))
@@ -80,7 +82,7 @@ def test_ended_at_many_calls(tmp_path: Path, number: signal.Signals, ignored: tu
 
 
 @pytest.mark.parametrize("command", ["migrate", "undo", "convert"])
-def test_ended_when_a_call_was_just_made(tmp_path: Path, command: str) -> None:
+def test_signal_during_a_call_leaves_nothing_behind(tmp_path: Path, command: str) -> None:
     """Before anybody knows of the file that it made."""
 
     def run(fault: str, index: int, root: OnDisk) -> subprocess.CompletedProcess[str]:
@@ -113,7 +115,7 @@ def test_ended_when_a_call_was_just_made(tmp_path: Path, command: str) -> None:
             root.undo_here()
 
 
-def test_the_signals_of_a_terminal_that_goes_away(root: OnDisk) -> None:
+def test_several_signals_do_not_interrupt_the_cleanup(root: OnDisk) -> None:
     """More than one comes, and those that follow do not interrupt the cleaning up."""
     call = fault_points.calls("migrate").index("write")
     status, stderr = ended(root, call, "migrate", signal.SIGHUP, signal.SIGTERM, signal.SIGHUP)
@@ -121,7 +123,7 @@ def test_the_signals_of_a_terminal_that_goes_away(root: OnDisk) -> None:
     assert root.left_behind == []
 
 
-def test_the_terminal_goes_away(root: OnDisk) -> None:
+def test_hangup_of_the_terminal_cleans_up(root: OnDisk) -> None:
     """With a status line on it, which can't be written any more."""
     call = fault_points.calls("migrate").index("write")
     arguments = fault_points.arguments(call, "stop", "migrate", root)
@@ -139,14 +141,14 @@ def test_the_terminal_goes_away(root: OnDisk) -> None:
     root.migrate_here()
 
 
-def test_nohup(root: OnDisk) -> None:
+def test_ignored_sighup_stays_ignored(root: OnDisk) -> None:
     call = fault_points.calls("migrate").index("write")
     status, _ = ended(root, call, "migrate", signal.SIGHUP, ignored=(signal.SIGHUP,))
     assert status == 0
     root.verify_here()
 
 
-def test_ignored_interrupts_stay_ignored(root: OnDisk) -> None:
+def test_ignored_sigint_stays_ignored(root: OnDisk) -> None:
     call = fault_points.calls("migrate").index("write")
     status, _ = ended(root, call, "migrate", signal.SIGINT, ignored=(signal.SIGINT,))
     assert status == 0
@@ -154,7 +156,7 @@ def test_ignored_interrupts_stay_ignored(root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("number", ENDINGS)
-def test_while_a_thread_writes(root: OnDisk, number: signal.Signals) -> None:
+def test_signal_while_a_thread_writes_leaves_nothing_behind(root: OnDisk, number: signal.Signals) -> None:
     """Large blocks are written by a thread while the next one is being built."""
     big = {b"k%06d" % index: os.urandom(1000) for index in range(6000)}
     ondisk.edit(root.containerd, {b"others": big})
@@ -185,7 +187,9 @@ def test_while_a_thread_writes(root: OnDisk, number: signal.Signals) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("ignored", [(), (signal.SIGINT,)], ids=["", "SIGINT-ignored"])
 @pytest.mark.parametrize("number", ENDINGS)
-def test_running_containerd(live: Live, number: signal.Signals, ignored: tuple[int, ...]) -> None:
+def test_signal_during_live_calls_ends_the_run_silently(
+    live: Live, number: signal.Signals, ignored: tuple[int, ...]
+) -> None:
     """No task of the event loop goes on or complains."""
     for at in (5, 60, 200):
         calls = itertools.count()
@@ -210,7 +214,7 @@ def test_running_containerd(live: Live, number: signal.Signals, ignored: tuple[i
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
-def test_all_handlers_are_given_back(handler: signal.Handlers) -> None:
+def test_signal_handlers_are_restored(handler: signal.Handlers) -> None:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     at_first = signal.signal(signal.SIGINT, handler)
     try:

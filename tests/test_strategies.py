@@ -103,7 +103,7 @@ def test_decodable_values_decode(stored: bytes) -> None:
 
 
 @given(undecodable_values)
-def test_undecodable_values_do_not(stored: bytes) -> None:
+def test_undecodable_values_do_not_decode(stored: bytes) -> None:
     try:
         gojson.decode(stored)
     except gojson.UndecodableValueError:

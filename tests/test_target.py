@@ -31,7 +31,7 @@ def judged(root: OnDisk, *options: str) -> tuple[int, dict[str, Any], dict[str, 
 
 
 @pytest.mark.parametrize(("there", "other"), [("bolt", "lmdb"), ("lmdb", "bolt")])
-def test_engine(root: OnDisk, there: Engine, other: Engine) -> None:
+def test_other_engine_at_the_target_is_unusable(root: OnDisk, there: Engine, other: Engine) -> None:
     migrate_root(root.root, engine=there)
     status, shown, document = judged(root, "--to-engine", there)
     assert (status, shown["stage"], shown["engine"]) == (0, "migrated", there)
@@ -46,7 +46,7 @@ def test_engine(root: OnDisk, there: Engine, other: Engine) -> None:
     assert "undo" in shown["next_step"]
 
 
-def test_buildkit_can_not_read_lmdb(root: OnDisk) -> None:
+def test_lmdb_store_is_unusable_by_default(root: OnDisk) -> None:
     """Nobody has to ask for bolt."""
     migrate_root(root.root, engine="lmdb")
     assert judged(root)[0] == 9
@@ -99,7 +99,7 @@ NO_STORES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("engine", ["bolt", "lmdb"])
 @pytest.mark.parametrize("name", NO_STORES)
-def test_no_store(root: OnDisk, name: str, engine: Engine) -> None:
+def test_target_that_is_not_a_store_is_unusable(root: OnDisk, name: str, engine: Engine) -> None:
     NO_STORES[name](root.v2)
     status, shown, document = judged(root, "--to-engine", engine)
     assert (status, shown["stage"], shown["engine"]) == (9, "unusable", None)
@@ -110,25 +110,27 @@ def test_no_store(root: OnDisk, name: str, engine: Engine) -> None:
     assert shown["fault"] in text
 
 
-def test_a_store_in_use_is_one(root: OnDisk) -> None:
+def test_locked_store_counts_as_migrated(root: OnDisk) -> None:
     root.migrate_here()
     with held(root.v2):
         assert judged(root)[0] == 0
 
 
-def test_a_store_without_records_is_one(root: OnDisk) -> None:
+def test_empty_store_counts_as_migrated(root: OnDisk) -> None:
     root.v2.write_bytes(file_of({}))
     assert judged(root)[0] == 0
 
 
-def test_an_lmdb_store_that_this_process_has_open(root: OnDisk) -> None:
+def test_lmdb_store_open_in_this_process_counts_as_migrated(root: OnDisk) -> None:
     migrate_root(root.root, engine="lmdb")
     with open_store(root.v2):
         (status,) = root_status(root.root, engine="lmdb")
     assert status.stage is Stage.MIGRATED
 
 
-def test_store_removed_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_removed_during_the_look_counts_as_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An undo by another process: there is no store, and no error."""
     monkeypatch.setattr(target, "exists", lambda path: True)
     assert target.target_at(tmp_path / "metadata_v2.db", "bolt") is None

@@ -73,7 +73,7 @@ def test_real_roots_come_back_byte_for_byte(name: str, tmp_path: Path) -> None:
     assert Path(worker["moved"]).read_bytes() == v2
 
 
-def test_again_and_again(root: OnDisk) -> None:
+def test_migrating_and_undoing_repeatedly_restores_the_root(root: OnDisk) -> None:
     before = databases(root)
     for number in ("", ".2", ".3"):
         assert root.migrate().returncode == 0
@@ -82,7 +82,7 @@ def test_again_and_again(root: OnDisk) -> None:
         assert root.v2.with_name(f"{root.v2.name}.undone{number}").exists()
 
 
-def test_text(root: OnDisk) -> None:
+def test_undo_and_status_print_text(root: OnDisk) -> None:
     assert ondisk.run("undo", str(root.root)).stdout.endswith("not migrated, nothing to undo\n")
     assert "next: migrate" in ondisk.run("status", str(root.root)).stdout
     assert root.migrate().returncode == 0
@@ -90,12 +90,12 @@ def test_text(root: OnDisk) -> None:
     assert "back to v1" in ondisk.run("undo", str(root.root)).stdout
 
 
-def test_status_of_an_empty_root(tmp_path: Path) -> None:
+def test_status_of_an_empty_root_lists_no_workers(tmp_path: Path) -> None:
     result = ondisk.run("status", "--format", "json", str(tmp_path))
     assert json.loads(result.stdout)["workers"] == []
 
 
-def test_a_store_without_journal(root: OnDisk) -> None:
+def test_store_without_journal_is_not_undone(root: OnDisk) -> None:
     root.v2.write_bytes(root.v1.read_bytes())
     result = undo(root)
     assert result.returncode == 13
@@ -103,7 +103,7 @@ def test_a_store_without_journal(root: OnDisk) -> None:
     assert root.v2.exists()
 
 
-def test_without_v1_there_is_no_way_back(root: OnDisk) -> None:
+def test_undo_without_v1_is_refused(root: OnDisk) -> None:
     assert root.migrate().returncode == 0
     root.v1.unlink()
     result = undo(root)
@@ -113,7 +113,7 @@ def test_without_v1_there_is_no_way_back(root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "state"])
-def test_a_damaged_journal(root: OnDisk, damage: str) -> None:
+def test_damaged_journal_is_named_and_nothing_changes(root: OnDisk, damage: str) -> None:
     assert root.migrate().returncode == 0
     data = root.v2.with_name(root.v2.name + ".journal") / "data.mdb"
     content = data.read_bytes()
@@ -139,7 +139,7 @@ def add_record(path: Path) -> None:
         record.set(b"cache.description", Value(b'"new"'))
 
 
-def test_refused_when_v2_was_used(root: OnDisk) -> None:
+def test_undo_is_refused_after_v2_was_used_and_forced_with_force(root: OnDisk) -> None:
     before = databases(root)
     assert root.migrate().returncode == 0
     add_record(root.v2)
@@ -156,7 +156,7 @@ def test_refused_when_v2_was_used(root: OnDisk) -> None:
     check_back(root, before)
 
 
-def test_what_was_added_to_v1_stays(root: OnDisk) -> None:
+def test_records_added_to_v1_survive_undo(root: OnDisk) -> None:
     """The old daemon was used once more: going back loses nothing."""
     before = databases(root)
     assert root.migrate().returncode == 0
@@ -172,7 +172,7 @@ def test_what_was_added_to_v1_stays(root: OnDisk) -> None:
     assert databases(root) == before | {root.v1: used}
 
 
-def test_forced_when_containerd_was_used(root: OnDisk) -> None:
+def test_forced_undo_keeps_what_others_changed_in_containerd(root: OnDisk) -> None:
     """What somebody else did in the database stays; what we did is taken back."""
     before = ondisk.tree(root.containerd)
     assert root.migrate().returncode == 0
@@ -203,7 +203,7 @@ def test_forced_when_containerd_was_used(root: OnDisk) -> None:
         assert bucket(blob, b"labels").get(ROOT_LABEL) == old.get(ROOT_LABEL)
 
 
-def test_leases_that_were_there_stay(root: OnDisk) -> None:
+def test_leases_from_before_the_migration_survive_undo(root: OnDisk) -> None:
     record = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
     lease: BucketDict = {
         b"createdat": b"\x01" + bytes(12) + b"\xff\xff",
@@ -226,7 +226,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     fault_points.parametrize(metafunc, "undo")
 
 
-def test_interrupted_undo(call: int, fault: str, root: OnDisk) -> None:
+def test_undo_continues_after_a_fault_at_any_call(call: int, fault: str, root: OnDisk) -> None:
     before = databases(root)
     root.migrate_here()
     result = fault_points.run(call, fault, "undo", root)
@@ -240,7 +240,7 @@ def test_interrupted_undo(call: int, fault: str, root: OnDisk) -> None:
     check_back(root, before)
 
 
-def test_interrupted_migration_taken_back(root: OnDisk) -> None:
+def test_interrupted_migration_is_undone_although_v1_changed(root: OnDisk) -> None:
     """A run that died between containerd and the switch, and another one of a store that changed since."""
     before = databases(root)
     switch = max(index for index, name in enumerate(calls("migrate")) if name == "rename")
@@ -258,7 +258,7 @@ def test_interrupted_migration_taken_back(root: OnDisk) -> None:
 # Roots that are somewhere else, and journals of other runs.
 
 
-def test_undo_from_another_directory(root: OnDisk) -> None:
+def test_undo_works_from_another_directory(root: OnDisk) -> None:
     before = databases(root)
     command = [sys.executable, "-m", "buildkit_migrate", "migrate", root.root.name]
     subprocess.run(command, cwd=root.root.parent, capture_output=True, check=True)
@@ -266,7 +266,7 @@ def test_undo_from_another_directory(root: OnDisk) -> None:
     check_back(root, before)
 
 
-def test_undo_of_a_copy_leaves_the_original_alone(root: OnDisk, tmp_path: Path) -> None:
+def test_undoing_a_copied_root_leaves_the_original_alone(root: OnDisk, tmp_path: Path) -> None:
     before = databases(root)
     root.migrate_here()
     copy = ondisk.oci(tmp_path / "copy", root.snapshotter)
@@ -278,7 +278,7 @@ def test_undo_of_a_copy_leaves_the_original_alone(root: OnDisk, tmp_path: Path) 
     check_back(root, before)
 
 
-def test_a_missing_old_database_is_found_before_anything_is_changed(root: OnDisk) -> None:
+def test_missing_kept_database_is_noticed_before_anything_changes(root: OnDisk) -> None:
     root.migrate_here()
     root.kept.unlink()
     assert undo(root).returncode == 13
@@ -286,7 +286,7 @@ def test_a_missing_old_database_is_found_before_anything_is_changed(root: OnDisk
     assert root.v2.exists()
 
 
-def test_another_namespace_is_refused(tmp_path: Path) -> None:
+def test_undo_in_another_namespace_is_refused(tmp_path: Path) -> None:
     root = ondisk.sample_of_containerd(tmp_path)
     before = databases(root)
     root.migrate_here()
@@ -300,7 +300,7 @@ def test_another_namespace_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("before_call", ["link", "rename"])
 @pytest.mark.parametrize("command", ["migrate", "undo"])
 @pytest.mark.parametrize("v1_too", [False, True])
-def test_killed_before_anything_was_replaced_and_v1_used_since(
+def test_use_of_v1_after_an_early_kill_survives(
     before_call: str, command: str, v1_too: bool, root: OnDisk
 ) -> None:
     at = calls("migrate").index("link") + (before_call == "rename")
@@ -321,7 +321,7 @@ def test_killed_before_anything_was_replaced_and_v1_used_since(
     assert stage(root)["stage"] == "not-migrated"
 
 
-def test_a_path_that_is_no_utf8(tmp_path: Path) -> None:
+def test_path_that_is_not_utf8_is_migrated_and_undone(tmp_path: Path) -> None:
     root = ondisk.sample(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")))
     before = databases(root)
     for engine in ("bolt", "lmdb"):
@@ -337,7 +337,7 @@ def test_a_path_that_is_no_utf8(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-def test_the_journal_belongs_to_the_owner_of_the_root(root: OnDisk) -> None:
+def test_journal_belongs_to_the_owner_of_the_root(root: OnDisk) -> None:
     subprocess.run(["chown", "-R", "1234:1235", root.root], check=True)
     root.migrate_here()
     journal = root.v2.with_name("metadata_v2.db.journal")
@@ -353,7 +353,7 @@ def test_nothing_to_undo_needs_no_containerd(tmp_path: Path) -> None:
     assert "nothing to undo" in result.stdout
 
 
-def test_what_was_done_before_a_run_went_on_stays(root: OnDisk) -> None:
+def test_use_between_two_runs_survives_undo(root: OnDisk) -> None:
     """The new store was used and removed by hand; the next run goes on from the journal."""
     root.migrate_here()
     root.v2.unlink()
@@ -365,7 +365,7 @@ def test_what_was_done_before_a_run_went_on_stays(root: OnDisk) -> None:
     assert stage(root)["stage"] == "not-migrated"
 
 
-def test_status_without_v1(root: OnDisk) -> None:
+def test_status_names_a_missing_v1_as_an_obstacle(root: OnDisk) -> None:
     root.migrate_here()
     root.v1.unlink()
     assert stage(root)["can_undo"] is False
@@ -375,7 +375,7 @@ def test_status_without_v1(root: OnDisk) -> None:
 # Address space, and others who look meanwhile.
 
 
-def test_little_address_space(root: OnDisk) -> None:
+def test_commands_work_with_little_address_space(root: OnDisk) -> None:
     """The journal of a small root asked for a gigabyte of it."""
     limit = 700 << 20
     command = [sys.executable, "-m", "buildkit_migrate"]
@@ -390,7 +390,7 @@ def test_little_address_space(root: OnDisk) -> None:
         assert (result.returncode, result.stderr) == (0, ""), name
 
 
-def test_a_journal_grows(tmp_path: Path) -> None:
+def test_journal_grows_as_needed(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     ids = [b"%0200d" % number for number in range(20_000)]
     state = State(v1="", plan="", containerd={})
@@ -410,7 +410,7 @@ def open_journal(path: Path) -> Journal:
     return journal
 
 
-def test_status_and_a_migration_in_one_process(root: OnDisk) -> None:
+def test_status_and_migration_in_one_process_do_not_disturb_each_other(root: OnDisk) -> None:
     """Neither keeps the other from its journal, whoever comes first."""
     root.migrate_here()
     root.v2.unlink()
@@ -427,7 +427,7 @@ def test_status_and_a_migration_in_one_process(root: OnDisk) -> None:
     assert seen[-1] == Stage.UNDO_INTERRUPTED
 
 
-def test_who_reads_a_journal_sees_one_moment(tmp_path: Path) -> None:
+def test_reading_a_journal_gives_a_consistent_state(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with Journal.create(path, State(v1="0", plan="0", containerd={}), Before()) as journal:
 

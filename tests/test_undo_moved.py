@@ -53,7 +53,7 @@ def moved(root: OnDisk, how: str, into: Path) -> OnDisk:
 
 
 @pytest.mark.parametrize("how", MOVES)
-def test_a_moved_root_goes_back(root: OnDisk, how: str, tmp_path: Path) -> None:
+def test_moved_root_is_undone(root: OnDisk, how: str, tmp_path: Path) -> None:
     before = databases(root)
     root.migrate_here()
     there = moved(root, how, tmp_path / "there")
@@ -67,7 +67,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("call", range(len(calls("migrate"))))
 
 
-def test_interrupted_moved_and_taken_back(call: int, root: OnDisk, tmp_path: Path) -> None:
+def test_root_moved_after_an_interruption_is_undone_or_finished(
+    call: int, root: OnDisk, tmp_path: Path
+) -> None:
     """Byte for byte, wherever it was killed."""
     before = databases(root)
     assert fault_points.run(call, "kill", "migrate", root).returncode == -9
@@ -82,7 +84,7 @@ def test_interrupted_moved_and_taken_back(call: int, root: OnDisk, tmp_path: Pat
     assert databases(goes_on) == before
 
 
-def test_undo_interrupted_and_moved(root: OnDisk, tmp_path: Path) -> None:
+def test_root_moved_after_an_interrupted_undo_is_undone(root: OnDisk, tmp_path: Path) -> None:
     before = databases(root)
     root.migrate_here()
     assert {"rename", "unlink", "rmdir"} <= set(calls("undo"))
@@ -104,7 +106,7 @@ def test_undo_interrupted_and_moved(root: OnDisk, tmp_path: Path) -> None:
             assert databases(there) == before
 
 
-def test_a_journal_of_the_version_before(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journal_of_an_older_version_is_undone(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     before = databases(root)
     root.migrate_here()
     with Journal.open(root.v2.with_name(root.v2.name + ".journal")) as journal:  # type: ignore[union-attr]
@@ -131,7 +133,7 @@ def test_a_journal_of_the_version_before(root: OnDisk, monkeypatch: pytest.Monke
 VERSION: Edits = {b"v1": {b"version": b"\x08"}}
 
 
-def test_a_new_daemon_that_was_only_started(root: OnDisk) -> None:
+def test_start_of_a_newer_daemon_does_not_prevent_undo(root: OnDisk) -> None:
     """It raises the version of the schema, and makes transactions without a change."""
     before = databases(root)
     root.migrate_here()
@@ -143,7 +145,7 @@ def test_a_new_daemon_that_was_only_started(root: OnDisk) -> None:
     assert databases(root) == before
 
 
-def test_what_others_did_in_containerd_stays(root: OnDisk) -> None:
+def test_undo_keeps_changes_of_others_in_containerd(root: OnDisk) -> None:
     root.migrate_here()
     others: Edits = {b"v1": {b"version": b"\x08", b"k8s.io": {b"leases": {b"x": {b"createdat": b""}}}}}
     ondisk.edit(root.containerd, others)
@@ -155,7 +157,7 @@ def test_what_others_did_in_containerd_stays(root: OnDisk) -> None:
     assert not bucket(tree, b"v1", b"buildkit", b"leases")
 
 
-def test_changed_records(root: OnDisk) -> None:
+def test_changed_record_prevents_undo(root: OnDisk) -> None:
     root.migrate_here()
     set_value(root, b"cache.onlyInLaterVersions")
     assert undo(root, "--dry-run")[0] == 0
@@ -165,7 +167,7 @@ def test_changed_records(root: OnDisk) -> None:
     assert document["error"]["reasons"] == [f"{root.v2} was used since: 1 record was changed"]
 
 
-def test_a_pruned_record(root: OnDisk) -> None:
+def test_pruned_record_prevents_undo_once_its_snapshot_is_gone(root: OnDisk) -> None:
     """Its snapshot is gone, so v1 would have a record that leads nowhere."""
     root.migrate_here()
     id = record_of(root)
@@ -187,7 +189,7 @@ def test_a_pruned_record(root: OnDisk) -> None:
 # The old database.
 
 
-def test_a_sound_old_database_is_taken_by_force(root: OnDisk) -> None:
+def test_changed_kept_database_needs_force(root: OnDisk) -> None:
     root.migrate_here()
     ondisk.edit(root.kept, {b"v1": {b"others": {b"a": b""}}})
     assert "old database" not in next_step(root)
@@ -207,7 +209,7 @@ def flipped(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-def test_each_byte_of_the_old_database_counts(root: OnDisk) -> None:
+def test_one_changed_byte_in_the_kept_database_prevents_undo(root: OnDisk) -> None:
     root.migrate_here()
     label = b"containerd.io/gc.root20"  # and the rest of its time
     flipped(root.kept, root.kept.read_bytes().rindex(label) + len(label))
@@ -215,7 +217,7 @@ def test_each_byte_of_the_old_database_counts(root: OnDisk) -> None:
     assert code == 14
 
 
-def test_of_another_root(root: OnDisk, tmp_path: Path) -> None:
+def test_kept_database_of_another_root_is_refused(root: OnDisk, tmp_path: Path) -> None:
     """Force or not: it has nothing of this one."""
     root.migrate_here()
     root.kept.unlink()
@@ -228,7 +230,7 @@ def test_of_another_root(root: OnDisk, tmp_path: Path) -> None:
     assert root.v2.exists()
 
 
-def test_a_damaged_old_database(root: OnDisk) -> None:
+def test_damaged_kept_database_is_refused(root: OnDisk) -> None:
     root.migrate_here()
     root.kept.unlink()
     root.kept.write_bytes(os.urandom(100_000))
@@ -237,7 +239,7 @@ def test_a_damaged_old_database(root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("what", ["kept", "v1"])
-def test_status_tells_that_nothing_leads_back(root: OnDisk, what: str) -> None:
+def test_status_names_what_prevents_undo(root: OnDisk, what: str) -> None:
     root.migrate_here()
     getattr(root, what).unlink()
     (status,) = root_status(root.root)
@@ -247,14 +249,14 @@ def test_status_tells_that_nothing_leads_back(root: OnDisk, what: str) -> None:
     assert undo(root, "--force")[0] == 13
 
 
-def test_status_tells_that_somebody_used_it(root: OnDisk) -> None:
+def test_status_says_that_v2_was_used(root: OnDisk) -> None:
     root.migrate_here()
     set_value(root, b"cache.lastUsedAt")
     assert "undo goes back" not in next_step(root)
     assert f"{root.v2} was used since" in next_step(root)
 
 
-def test_a_dry_run_writes_nothing(root: OnDisk) -> None:
+def test_dry_run_of_undo_writes_nothing(root: OnDisk) -> None:
     root.migrate_here()
     before = ondisk.listing(root.root)
     code, document = undo(root, "--dry-run")
@@ -293,7 +295,7 @@ DAMAGE: dict[str, Callable[[OnDisk], object]] = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_status_and_dry_run_promise_nothing_that_undo_refuses(root: OnDisk, what: str) -> None:
+def test_status_and_dry_run_agree_with_undo(root: OnDisk, what: str) -> None:
     root.migrate_here()
     DAMAGE[what](root)
     assert "undo goes back" not in next_step(root)
@@ -305,7 +307,7 @@ def test_status_and_dry_run_promise_nothing_that_undo_refuses(root: OnDisk, what
     assert undo(root, "--force")[0] == foreseen
 
 
-def test_records_that_v1_lost(root: OnDisk) -> None:
+def test_v1_that_lost_its_records_prevents_undo(root: OnDisk) -> None:
     """Going back would give an empty cache."""
     root.migrate_here()
     emptied(root.v1)
@@ -315,7 +317,7 @@ def test_records_that_v1_lost(root: OnDisk) -> None:
     assert root.v2.exists()
 
 
-def test_status_while_others_migrate_and_undo(root: OnDisk) -> None:
+def test_status_works_while_others_migrate_and_undo(root: OnDisk) -> None:
     def when_free(change: Callable[[], object]) -> None:
         while True:  # `status` holds a shared lock while it looks at a store
             with contextlib.suppress(BusyError):
@@ -335,7 +337,7 @@ def test_status_while_others_migrate_and_undo(root: OnDisk) -> None:
 
 
 @pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing())
-def test_a_real_containerd_was_only_started(tmp_path: Path) -> None:
+def test_start_of_a_real_containerd_does_not_prevent_undo(tmp_path: Path) -> None:
     """It raises the version and collects leaked views; nothing that v1 needs is lost."""
     root = ondisk.sample_of_containerd(tmp_path)
     before = labels_of(root)
@@ -359,7 +361,7 @@ def labels_of(root: OnDisk) -> dict[bytes, bool]:
 # LMDB's lock files.
 
 
-def test_no_lock_file_stays(root: OnDisk) -> None:
+def test_undo_leaves_no_lmdb_lock_file(root: OnDisk) -> None:
     assert root.migrate("--to-engine", "lmdb").returncode == 0
     lock = root.v2.with_name(root.v2.name + "-lock")
     lock.write_bytes(b"")
@@ -371,7 +373,7 @@ def test_no_lock_file_stays(root: OnDisk) -> None:
     assert not lock.exists()
 
 
-def test_a_containerd_that_is_gone_is_named_with_its_worker(tmp_path: Path) -> None:
+def test_unreachable_containerd_is_named_with_its_worker(tmp_path: Path) -> None:
     root = ondisk.sample_of_containerd(tmp_path)
     root.migrate_here()
     shutil.copytree(ondisk.sample(tmp_path / "other").worker, root.root / "runc-overlayfs")

@@ -24,7 +24,7 @@ def two(tmp_path: Path) -> list[OnDisk]:
     return ondisk.two_workers(tmp_path)
 
 
-def test_all_are_looked_at_before_any_goes_back(two: list[OnDisk]) -> None:
+def test_all_workers_are_checked_before_any_is_undone(two: list[OnDisk]) -> None:
     two[0].migrate_here()
     after = [databases(root) for root in two]
     for root in two:
@@ -43,7 +43,7 @@ def test_all_are_looked_at_before_any_goes_back(two: list[OnDisk]) -> None:
     assert [worker["exit_code"] for worker in document["workers"]] == [13, 14]
 
 
-def test_which_are_back_when_one_fails(two: list[OnDisk], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_the_workers_that_were_undone(two: list[OnDisk], monkeypatch: pytest.MonkeyPatch) -> None:
     before = [databases(root) for root in two]
     two[0].migrate_here()
     rename = undo_module.rename
@@ -62,7 +62,7 @@ def test_which_are_back_when_one_fails(two: list[OnDisk], monkeypatch: pytest.Mo
     assert [databases(root) for root in two] == before
 
 
-def test_two_workers_of_one_stopped_containerd(tmp_path: Path) -> None:
+def test_two_workers_of_one_containerd_are_undone(tmp_path: Path) -> None:
     """Each replaced the same file: the last one goes back first, in the plan as in the doing."""
     first = ondisk.sample_of_containerd(tmp_path)
     shutil.copytree(first.worker, first.root / "containerd-native")

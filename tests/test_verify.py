@@ -98,7 +98,7 @@ def after(survey: PlainSurvey, plan: PlainPlan) -> PlainState:
 
 @SLOW
 @given(stores(), st.booleans())
-def test_a_migrated_store_verifies(store: Store, upstream_exact: bool) -> None:
+def test_migrated_store_verifies(store: Store, upstream_exact: bool) -> None:
     content, survey = store
     v1, v2, state = migrated(content, survey, upstream_exact=upstream_exact)
     findings = verify(BucketView(v1.root), v2, state, upstream_exact=upstream_exact)
@@ -112,7 +112,7 @@ def test_a_migrated_store_verifies(store: Store, upstream_exact: bool) -> None:
 
 @SLOW
 @given(stores(), st.booleans())
-def test_the_store_tells_whether_it_has_sizes_of_blobs(store: Store, upstream_exact: bool) -> None:
+def test_store_shows_whether_blob_sizes_were_written(store: Store, upstream_exact: bool) -> None:
     content, survey = store
     # One nested bucket in the place of a size is a broken record for one of the two.
     assume(None not in {record.get(keys.BLOB_SIZE, b"") for record in _records(content).values()})
@@ -128,7 +128,9 @@ def test_the_store_tells_whether_it_has_sizes_of_blobs(store: Store, upstream_ex
 
 @SLOW
 @given(stores(), st.data())
-def test_sizes_of_blobs_that_containerd_has_lost(store: Store, data: st.DataObject) -> None:
+def test_blob_sizes_that_containerd_lost_are_accepted_but_not_other_sizes(
+    store: Store, data: st.DataObject
+) -> None:
     """v2 says them; but where containerd knows better, v2 is wrong."""
     content, survey = store
     _, v2, state = migrated(content, survey)
@@ -155,7 +157,7 @@ def _records(store: BucketDict) -> PlainRecords:
 
 @SLOW
 @given(stores(), st.data())
-def test_nothing_can_be_changed_in_a_store(store: Store, data: st.DataObject) -> None:
+def test_any_change_in_v2_is_a_difference(store: Store, data: st.DataObject) -> None:
     """One key is lost, new, or has another value, anywhere in v2."""
     content, survey = store
     _, v2, state = migrated(content, survey)
@@ -185,7 +187,7 @@ def _paths(tree: BucketDict, *above: bytes) -> list[tuple[bytes, ...]]:
 
 @SLOW
 @given(stores(), st.data())
-def test_nothing_that_records_need_can_be_lost_in_containerd(store: Store, data: st.DataObject) -> None:
+def test_any_loss_in_containerd_is_a_difference(store: Store, data: st.DataObject) -> None:
     content, survey = store
     _, v2, state = migrated(content, survey)
     plan = oracle.plan(_records(content), survey)
@@ -246,7 +248,7 @@ def _bytes(value: bytes | BucketDict) -> bytes:
     return value
 
 
-def test_trees_are_not_changed() -> None:
+def test_verify_does_not_change_its_arguments() -> None:
     content: BucketDict = {b"_main": {b"a": {b"etag": b'{"value":"1"}'}}}
     survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE, b"", True)})
     _, v2, state = migrated(content, survey)
@@ -255,7 +257,7 @@ def test_trees_are_not_changed() -> None:
     assert before == (content, v2, state)
 
 
-def test_a_wrong_place() -> None:
+def test_unrelated_containerd_is_a_difference() -> None:
     """What a migration with the wrong containerd made if nobody refused: nothing, and that rightly."""
     content: BucketDict = {b"_main": {b"%02d" % number: {b"etag": b'{"value":"1"}'} for number in range(21)}}
     survey = PlainSurvey("s", {b"other": Snapshot(Kind.COMMITTED, b"", True)})
@@ -269,7 +271,7 @@ def test_a_wrong_place() -> None:
         assert differences == (() if right == 2 else (wrong,))
 
 
-def test_no_records_where_something_is_held_for_some() -> None:
+def test_missing_records_are_a_difference_if_containerd_holds_objects() -> None:
     survey = PlainSurvey("s", {b"other": Snapshot(Kind.COMMITTED, b"", True)})
     _, v2, state = migrated({}, survey)
     found = b"none, and 1 snapshots and blobs with the gc.root label"
@@ -280,7 +282,7 @@ def test_no_records_where_something_is_held_for_some() -> None:
     assert verify({}, v2, state).differences == ()
 
 
-def test_leases_that_containerd_would_delete() -> None:
+def test_leases_that_containerd_would_delete_are_differences() -> None:
     content: BucketDict = {b"_main": {b"a": {b"etag": b'{"value":"1"}'}}}
     survey = PlainSurvey("s", {b"a": Snapshot(Kind.ACTIVE)})
     _, v2, state = migrated(content, survey)

@@ -44,7 +44,9 @@ def root(migrated: OnDisk, tmp_path: Path) -> OnDisk:
 
 @pytest.mark.parametrize("is_kept", [True, False])
 @pytest.mark.parametrize("name", RULES)
-def test_rules(name: str, is_kept: bool, root: OnDisk) -> None:
+def test_each_rule_names_its_fault_with_and_without_the_original(
+    name: str, is_kept: bool, root: OnDisk
+) -> None:
     plant, kind, subject = RULES[name]
     sample = Plants(root)
     plant(sample)
@@ -58,7 +60,7 @@ def test_rules(name: str, is_kept: bool, root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_the_file_as_a_whole(name: str, root: OnDisk) -> None:
+def test_changes_elsewhere_in_the_file_need_the_original(name: str, root: OnDisk) -> None:
     plant, kind, subject = WHOLE[name]
     plant(Plants(root))
     (worker,) = verify_root(root.root)
@@ -84,7 +86,7 @@ def test_the_file_as_a_whole(name: str, root: OnDisk) -> None:
         ({b"updatedat": TIME[:1] + bytes(14)}, K.REST_TIME, b"updatedat"),
     ],
 )  # fmt: skip
-def test_blobs(edits: Edits, kind: DifferenceKind, key: bytes, root: OnDisk) -> None:
+def test_changed_blob_entries_are_named(edits: Edits, kind: DifferenceKind, key: bytes, root: OnDisk) -> None:
     sample = Plants(root)
     sample.edit_blob(edits)
     (worker,) = verify_root(root.root)
@@ -95,7 +97,7 @@ def test_blobs(edits: Edits, kind: DifferenceKind, key: bytes, root: OnDisk) -> 
     assert (found.kind, found.subject) == (kind, b"v1/buildkit/content/blob/" + sample.blob + b"/" + key)
 
 
-def test_time_of_a_label_that_leases_have(root: OnDisk) -> None:
+def test_impossible_time_in_a_flat_label_is_named(root: OnDisk) -> None:
     sample = Plants(root)
     sample.edit_lease({b"labels": {FLAT_LABEL: b"yesterday"}})
     (worker,) = verify_root(root.root)
@@ -103,7 +105,7 @@ def test_time_of_a_label_that_leases_have(root: OnDisk) -> None:
     assert (found.kind, found.found) == (K.REST_TIME, b"yesterday")
 
 
-def test_a_long_name_is_shown_short(root: OnDisk) -> None:
+def test_long_name_is_abbreviated(root: OnDisk) -> None:
     name = b"n" * 30_000 + b"\xff"
     Plants(root).edit_top({name: b"value"})
     (worker,) = verify_root(root.root)
@@ -113,7 +115,7 @@ def test_a_long_name_is_shown_short(root: OnDisk) -> None:
     assert len(line) < 400
 
 
-def test_binary_is_shown_short(root: OnDisk) -> None:
+def test_binary_value_is_abbreviated(root: OnDisk) -> None:
     sample = Plants(root)
     sample.edit_blob({b"createdat": bytes(range(256)) * 1000})
     result = root.verify()
@@ -174,7 +176,7 @@ def all_paths() -> list[tuple[bytes, ...]]:
     max_examples=150, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow], deadline=None
 )
 @given(st.data())
-def test_nothing_can_be_changed(data: st.DataObject) -> None:
+def test_any_change_is_a_difference(data: st.DataObject) -> None:
     before, after, done = small()
     path = data.draw(st.sampled_from(all_paths()))
     *above, name = path
@@ -200,7 +202,7 @@ def test_nothing_can_be_changed(data: st.DataObject) -> None:
 
 @settings(max_examples=25, phases=[Phase.generate], deadline=None)
 @given(st.data())
-def test_no_sequence_can_be_changed(data: st.DataObject) -> None:
+def test_any_changed_sequence_is_a_difference(data: st.DataObject) -> None:
     at_buckets = [path for path in all_paths() if isinstance(at_path(small()[1], path), dict)]
     path = data.draw(st.sampled_from(at_buckets))
     with tempfile.TemporaryDirectory() as directory:
@@ -220,7 +222,7 @@ def at_path(tree: BucketDict, path: tuple[bytes, ...]) -> bytes | BucketDict:
 # --- Which original
 
 
-def test_a_damaged_original(root: OnDisk) -> None:
+def test_damaged_original_is_not_used(root: OnDisk) -> None:
     data = bytearray(root.kept.read_bytes())
     data[3 * 4096 : 5 * 4096] = bytes(2 * 4096)
     root.kept.write_bytes(data)
@@ -232,7 +234,7 @@ def test_a_damaged_original(root: OnDisk) -> None:
     )
 
 
-def test_another_file_under_the_name_of_the_original(root: OnDisk) -> None:
+def test_unrelated_original_is_not_used(root: OnDisk) -> None:
     root.kept.unlink()
     root.kept.write_bytes(file_of({b"v1": {}}))
     (worker,) = verify_root(root.root)
@@ -242,7 +244,7 @@ def test_another_file_under_the_name_of_the_original(root: OnDisk) -> None:
 
 @pytest.mark.parametrize("plant", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path)])
 @pytest.mark.parametrize("has_journal", [True, False])
-def test_no_file_under_the_name_of_the_original(
+def test_original_that_is_not_a_regular_file_is_not_used(
     plant: Callable[[Path], object], has_journal: bool, root: OnDisk
 ) -> None:
     root.kept.unlink()
@@ -254,7 +256,7 @@ def test_no_file_under_the_name_of_the_original(
     assert str(root.kept) in worker.findings.unchecked[0]
 
 
-def test_original_of_before_somebody_else_used_the_file(root: OnDisk) -> None:
+def test_original_is_not_used_after_a_daemon_ran_in_between(root: OnDisk) -> None:
     """The run went on after a daemon may have used the root: what that has changed is no difference."""
     found = journal.Journal.open(journal.journal_path(root.v2))
     assert found is not None
@@ -269,14 +271,14 @@ def test_original_of_before_somebody_else_used_the_file(root: OnDisk) -> None:
     assert f"  not checked: {worker.findings.unchecked[0]}\n" in result.stdout
 
 
-def test_without_a_journal_the_name_tells(root: OnDisk) -> None:
+def test_original_is_found_by_its_name_without_a_journal(root: OnDisk) -> None:
     shutil.rmtree(root.v2.with_name(root.v2.name + ".journal"))
     Plants(root).edit_top({b"v1": {b"k8s.io": None}})
     (worker,) = verify_root(root.root)
     assert [difference.subject for difference in worker.findings.differences] == [b"v1/k8s.io"]
 
 
-def test_leases_that_were_there_before(tmp_path: Path) -> None:
+def test_leases_from_before_the_migration_are_compared_with_the_original(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     ids = sorted(buckets(bucket(ondisk.tree(root.v1), b"_main")))
     flat = {FLAT_LABEL: b"2020-09-13T12:26:40Z"}
@@ -323,19 +325,19 @@ def two(tmp_path: Path) -> OnDisk:
     return root
 
 
-def test_two_workers_of_one_containerd(two: OnDisk) -> None:
+def test_two_workers_of_one_containerd_verify(two: OnDisk) -> None:
     results = verify_root(two.root, containerd_root=two.options[1])
     assert [(result.verdict, result.findings.unchecked) for result in results] == [(Verdict.OK, ())] * 2
 
 
-def test_a_namespace_lost_with_two_workers(two: OnDisk) -> None:
+def test_namespace_lost_with_two_workers_is_named(two: OnDisk) -> None:
     ondisk.edit(two.containerd, {b"v1": {b"k8s.io": None}})
     results = verify_root(two.root, containerd_root=two.options[1])
     found = [difference for result in results for difference in result.findings.differences]
     assert [(difference.kind, difference.subject) for difference in found] == [(K.REST_MISSING, b"v1/k8s.io")]
 
 
-def test_a_namespace_lost_by_the_first_of_two(two: OnDisk) -> None:
+def test_namespace_lost_by_the_first_of_two_workers_is_named(two: OnDisk) -> None:
     """The second one kept the file without it."""
     first, second = sorted(two.containerd.parent.glob("meta.db.before-v2-*"))
     later = min(first, second, key=lambda path: -path.stat().st_mtime_ns)
@@ -350,7 +352,7 @@ def test_a_namespace_lost_by_the_first_of_two(two: OnDisk) -> None:
     assert subjects == {b"v1/k8s.io"}
 
 
-def test_opened_kept_has_the_others(two: OnDisk) -> None:
+def test_opened_kept_has_the_originals_of_all_workers(two: OnDisk) -> None:
     usual = two.kept
     with opened_kept(None, two.containerd, usual) as kept:
         assert kept.original is not None

@@ -44,7 +44,7 @@ def looked_at(blob: Path, size: int | None = len(DATA)) -> list[Difference]:
     return list(content.blob_differences(blob.parents[2], {DIGEST: Blob(size=size)}, silent))
 
 
-def test_a_sound_blob(blob: Path) -> None:
+def test_sound_blob_has_no_differences(blob: Path) -> None:
     assert looked_at(blob) == []
     assert looked_at(blob, None) == []
 
@@ -101,7 +101,7 @@ PLANTS: dict[str, tuple[Callable[[Path], object], DifferenceKind, bytes | None]]
 
 
 @pytest.mark.parametrize("name", PLANTS)
-def test_in_the_place_of_a_blob(name: str, blob: Path) -> None:
+def test_anything_else_in_place_of_a_blob_is_named(name: str, blob: Path) -> None:
     plant, kind, found = PLANTS[name]
     blob.unlink()
     plant(blob)
@@ -109,7 +109,7 @@ def test_in_the_place_of_a_blob(name: str, blob: Path) -> None:
     assert (difference.kind, difference.subject, difference.found) == (kind, DIGEST, found)
 
 
-def test_device(blob: Path) -> None:
+def test_device_in_place_of_a_blob_is_named(blob: Path) -> None:
     blob.unlink()
     try:
         os.mknod(blob, 0o600 | 0o020000, os.makedev(1, 5))
@@ -119,13 +119,13 @@ def test_device(blob: Path) -> None:
     assert (difference.kind, difference.found) == (DifferenceKind.BLOB_FILE_KIND, b"character device")
 
 
-def test_a_link_to_a_good_file_is_good(blob: Path) -> None:
+def test_link_to_a_sound_blob_is_accepted(blob: Path) -> None:
     blob.rename(blob.with_name("elsewhere"))
     blob.symlink_to("elsewhere")
     assert looked_at(blob) == []
 
 
-def test_no_directory_of_blobs(blob: Path) -> None:
+def test_missing_blob_directory_means_missing_blobs(blob: Path) -> None:
     shutil.rmtree(blob.parents[1])
     assert looked_at(blob) == [Difference(DifferenceKind.BLOB_FILE_MISSING, DIGEST)]
     blob.parents[1].touch()
@@ -134,7 +134,9 @@ def test_no_directory_of_blobs(blob: Path) -> None:
 
 @pytest.mark.parametrize("call", ["stat", "open", "read"])
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
-def test_unreadable(call: str, number: int, blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_blob_is_a_difference(
+    call: str, number: int, blob: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*arguments: object, **options: object) -> object:
         raise OSError(number, os.strerror(number))
 
@@ -149,7 +151,9 @@ def test_unreadable(call: str, number: int, blob: Path, monkeypatch: pytest.Monk
     ]
 
 
-def test_out_of_descriptors_is_no_finding(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lack_of_descriptors_is_an_error_and_not_a_difference(
+    blob: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*arguments: object, **options: object) -> object:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -173,7 +177,7 @@ def looked_for(directory: Path, snapshotter: str = "overlayfs") -> list[Differen
     return list(content.directory_differences(directory.parents[1], snapshotter, {b"name": 7}, (), silent))
 
 
-def test_a_sound_directory(directory: Path) -> None:
+def test_sound_directory_has_no_differences(directory: Path) -> None:
     assert looked_for(directory) == []
     (directory / "fs").rmdir()
     assert looked_for(directory, "native") == []
@@ -194,7 +198,7 @@ DIRECTORY_PLANTS: dict[str, tuple[Callable[[Path], object], str, DifferenceKind,
 
 
 @pytest.mark.parametrize("name", DIRECTORY_PLANTS)
-def test_in_the_place_of_a_directory(name: str, directory: Path) -> None:
+def test_anything_else_in_place_of_a_directory_is_named(name: str, directory: Path) -> None:
     plant, at, kind, found = DIRECTORY_PLANTS[name]
     shutil.rmtree(directory)
     plant(directory)
@@ -237,7 +241,7 @@ def found_by(root: OnDisk) -> set[tuple[DifferenceKind, bytes]]:
     }
 
 
-def test_all_directories_gone(root: OnDisk) -> None:
+def test_missing_snapshot_directories_are_named(root: OnDisk) -> None:
     records = set(bucket(ondisk.tree(root.v2), b"_main"))
     survey = fixtures.survey_of(ondisk.tree(root.containerd), ondisk.tree(root.snapshots), "overlayfs")
     expected = {
@@ -250,7 +254,7 @@ def test_all_directories_gone(root: OnDisk) -> None:
     root.verify_here()  # without content it does not look
 
 
-def test_directories_of_views_may_go(root: OnDisk) -> None:
+def test_directories_of_views_may_be_missing(root: OnDisk) -> None:
     directories = with_directories(root)
     assert found_by(root) == set()
     records = bucket(ondisk.tree(root.v2), b"_main")
@@ -262,7 +266,7 @@ def test_directories_of_views_may_go(root: OnDisk) -> None:
     assert found_by(root) == {(DifferenceKind.SNAPSHOT_FILES_MISSING, layer)}
 
 
-def test_work_of_what_is_written_to(root: OnDisk) -> None:
+def test_active_snapshot_needs_its_work_directory(root: OnDisk) -> None:
     """Without it overlayfs mounts no snapshot that is active; a committed one does not need it."""
     directories = with_directories(root)
     records = bucket(ondisk.tree(root.v2), b"_main")
@@ -273,7 +277,7 @@ def test_work_of_what_is_written_to(root: OnDisk) -> None:
     assert found_by(root) == {(DifferenceKind.SNAPSHOT_FILES_KIND, name)}
 
 
-def test_snapshotter_whose_directories_nobody_knows(tmp_path: Path) -> None:
+def test_directories_of_an_unknown_snapshotter_are_not_checked(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     worker = root.worker.rename(root.worker.with_name("runc-btrfs"))
     containerd = ondisk.tree(worker / "containerdmeta.db")
@@ -291,7 +295,7 @@ def test_snapshotter_whose_directories_nobody_knows(tmp_path: Path) -> None:
     assert {difference["kind"] for difference in found["differences"]} == {"blob-file-missing"}
 
 
-def test_real_blob_files(tmp_path: Path) -> None:
+def test_damaged_blob_files_of_a_real_root_are_named(tmp_path: Path) -> None:
     root = ondisk.real("a", tmp_path)
     root.migrate_here()
     blobs = sorted((root.worker / "content" / "blobs" / "sha256").iterdir())

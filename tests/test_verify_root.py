@@ -50,7 +50,7 @@ def root(migrated: OnDisk, tmp_path: Path) -> OnDisk:
 
 
 @pytest.mark.parametrize("name", sorted(fixtures.REAL_ROOTS))
-def test_real_root(name: str, tmp_path: Path) -> None:
+def test_migrated_real_root_verifies(name: str, tmp_path: Path) -> None:
     root = ondisk.real(name, tmp_path)
     root.migrate_here()
     before = ondisk.listing(tmp_path)
@@ -65,7 +65,7 @@ def test_real_root(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(fixtures.REAL_ROOTS))
-def test_what_upstream_made_of_a_real_root(name: str, tmp_path: Path) -> None:
+def test_result_of_upstream_verifies(name: str, tmp_path: Path) -> None:
     """It had its garbage collected meanwhile: no view is left."""
     root = ondisk.real(name, tmp_path)
     expected = fixtures.real_root(name)
@@ -78,7 +78,7 @@ def test_what_upstream_made_of_a_real_root(name: str, tmp_path: Path) -> None:
     assert f"not checked: containerd's database as a whole: there is no {root.kept}\n" in result.stdout
 
 
-def test_state_is_the_survey_of_another_reader(root: OnDisk) -> None:
+def test_state_equals_an_independent_survey(root: OnDisk) -> None:
     containerd = ondisk.tree(root.containerd)
     survey = fixtures.survey_of(containerd, ondisk.tree(root.snapshots), root.snapshotter)
     with OfflineContainerd.open(root.containerd, root.snapshots, exclusive=False) as offline:
@@ -90,7 +90,7 @@ def test_state_is_the_survey_of_another_reader(root: OnDisk) -> None:
     assert state.flat_leases == {id for id, lease in leases.items() if FLAT_LABEL in bucket(lease, b"labels")}
 
 
-def test_records_that_were_dropped(tmp_path: Path) -> None:
+def test_dropped_records_are_reported(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     records = sorted(buckets(bucket(ondisk.tree(root.v1), b"_main")))
     ondisk.edit(root.v1, {b"_main": {records[0]: {b"cache.description": b"{"}}})
@@ -109,7 +109,7 @@ def test_records_that_were_dropped(tmp_path: Path) -> None:
     ) in result.stdout
 
 
-def test_lmdb_store(tmp_path: Path) -> None:
+def test_lmdb_store_verifies(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     assert root.migrate("--to-engine", "lmdb").returncode == 0
     (worker,) = verify_root(root.root)
@@ -126,7 +126,7 @@ def test_lmdb_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
-def test_single_fault(name: str, root: OnDisk) -> None:
+def test_single_fault_is_the_only_difference(name: str, root: OnDisk) -> None:
     sample = Sample(root)
     fault = FAULTS[name](sample)
     expected = {fault}
@@ -142,7 +142,7 @@ def test_single_fault(name: str, root: OnDisk) -> None:
     assert sorted(found) == sorted(expected)
 
 
-def test_several_faults_by_the_command(root: OnDisk) -> None:
+def test_several_faults_are_listed_as_text(root: OnDisk) -> None:
     sample = Sample(root)
     snapshot_resource_missing(sample)
     lease_not_flat(sample)
@@ -157,7 +157,7 @@ def test_several_faults_by_the_command(root: OnDisk) -> None:
     assert any(line.startswith(f"  value-differs: {layer} cache.chainID (expected {{") for line in lines)
 
 
-def test_json(root: OnDisk) -> None:
+def test_difference_is_reported_as_json(root: OnDisk) -> None:
     record_missing(Sample(root))
     result = root.verify("--format", "json")
     assert (result.returncode, result.stderr) == (10, "")
@@ -172,7 +172,7 @@ def test_json(root: OnDisk) -> None:
 # --- Where there is nothing to compare, or no way to
 
 
-def test_not_migrated(tmp_path: Path) -> None:
+def test_root_that_is_not_migrated_exits_with_10(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     before = ondisk.listing(tmp_path)
     result = root.verify()
@@ -181,7 +181,7 @@ def test_not_migrated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_v2", [True, False])
-def test_no_v1(root: OnDisk, with_v2: bool) -> None:
+def test_root_without_v1_has_nothing_to_verify(root: OnDisk, with_v2: bool) -> None:
     root.v1.unlink()
     if not with_v2:
         root.v2.unlink()
@@ -189,13 +189,13 @@ def test_no_v1(root: OnDisk, with_v2: bool) -> None:
     assert (result.returncode, "nothing to verify" in result.stdout) == (0, True)
 
 
-def test_no_workers(tmp_path: Path) -> None:
+def test_root_without_workers_has_nothing_to_verify(tmp_path: Path) -> None:
     result = ondisk.run("verify", str(tmp_path))
     assert (result.returncode, "nothing to verify" in result.stdout) == (0, True)
 
 
 @pytest.mark.parametrize("name", [*HELD, "runc-overlayfs/metadata_v2.db"])
-def test_a_daemon_is_running(root: OnDisk, name: str) -> None:
+def test_exclusively_locked_file_is_refused_and_shared_is_read(root: OnDisk, name: str) -> None:
     (root.root / "cache.db").touch()
     with held(root.root / name):
         assert root.verify().returncode == 4
@@ -203,7 +203,7 @@ def test_a_daemon_is_running(root: OnDisk, name: str) -> None:
         root.verify_here()
 
 
-def test_nothing_is_written(root: OnDisk) -> None:
+def test_verify_writes_nothing(root: OnDisk) -> None:
     (root.root / "buildkitd.lock").unlink()
     before = ondisk.listing(root.root)
     assert root.verify("--format", "json").returncode == 0
@@ -217,13 +217,13 @@ def test_progress_is_shown_on_a_terminal(root: OnDisk) -> None:
     assert b"comparing" in shown  # the last step is on the screen when the status line goes
 
 
-def test_containerd_of_somebody_else(root: OnDisk) -> None:
+def test_empty_containerd_is_refused(root: OnDisk) -> None:
     ondisk.empty_database(root.containerd)
     with pytest.raises(errors.ContainerdStateError, match="no snapshots of overlayfs in namespace buildkit"):
         verify_root(root.root)
 
 
-def test_empty_store(tmp_path: Path) -> None:
+def test_empty_store_verifies(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     root.v1.write_bytes(b"")
     ondisk.empty_database(root.containerd)
@@ -244,7 +244,7 @@ def verify_aside(root: OnDisk, v2: Path) -> None:
         verify_new_store(source, new, containerd, upstream_exact=False)
 
 
-def test_new_store_before_the_switch(root: OnDisk, tmp_path: Path) -> None:
+def test_new_store_is_verified_before_the_switch(root: OnDisk, tmp_path: Path) -> None:
     """As in the middle of a migration: leases and labels are still those of v1."""
     (tmp_path / "fresh").mkdir()
     fresh = ondisk.sample(tmp_path / "fresh")
@@ -259,7 +259,7 @@ def test_new_store_before_the_switch(root: OnDisk, tmp_path: Path) -> None:
         root.v2.write_bytes(sound)
 
 
-def test_error_names_the_differences(root: OnDisk, tmp_path: Path) -> None:
+def test_error_before_the_switch_names_the_differences(root: OnDisk, tmp_path: Path) -> None:
     (tmp_path / "fresh").mkdir()
     fresh = ondisk.sample(tmp_path / "fresh")
     sample = Sample(root)

@@ -18,7 +18,7 @@ from plain_bbolt import BucketDict
 
 
 @given(trees(), page_sizes, st.sampled_from([0.5, 0.9, 1.0]))
-def test_what_is_built_is_read_and_sound(tree: BucketDict, page_size: int, share: float) -> None:
+def test_built_file_is_sound_and_reads_back(tree: BucketDict, page_size: int, share: float) -> None:
     data = file_of(tree, page_size, share)
     reader = Reader(data)
     assert tree_of(reader.root) == tree
@@ -75,7 +75,7 @@ def test_rewrite_equals_the_model(tree: BucketDict, data: st.DataObject, page_si
     assert check(reader) == []
 
 
-def test_a_rewrite_without_edits_is_the_same_file_and_keeps_sequences() -> None:
+def test_rewrite_without_edits_gives_the_same_file() -> None:
     image = Image()
     for name, sequence in ((b"inline", 7), (b"paged", 19)):
         image.builder.open_bucket(name, sequence)
@@ -93,14 +93,14 @@ def test_a_rewrite_without_edits_is_the_same_file_and_keeps_sequences() -> None:
     ]
 
 
-def test_changes_are_counted() -> None:
+def test_rewrite_counts_changes() -> None:
     source = Reader(file_of({b"a": b"1", b"b": {b"x": b"1"}})).root
     edits = {b"a": b"1", b"b": {b"x": b"2", b"y": None}, b"c": {}, b"d": None}
     assert rewrite(source, Image().builder, encode(edits)) == 2
 
 
 @pytest.mark.parametrize("edits", [{b"a": {}}, {b"b": b""}])
-def test_edits_that_do_not_fit_the_tree_are_refused(edits: dict) -> None:
+def test_conflicting_edits_are_refused(edits: dict) -> None:
     source = Reader(file_of({b"a": b"1", b"b": {}})).root
     with pytest.raises(EditConflictError):
         rewrite(source, Image().builder, encode(edits))
@@ -117,12 +117,12 @@ def test_edits_that_do_not_fit_the_tree_are_refused(edits: dict) -> None:
         b"\x01\x01\0\0",
     ],
 )
-def test_a_malformed_stream_is_refused(stream: bytes) -> None:
+def test_malformed_stream_is_refused(stream: bytes) -> None:
     with pytest.raises(ValueError, match="malformed"):
         rewrite(None, Image().builder, [stream])
 
 
-def test_an_error_of_the_stream_or_of_the_sink_comes_through() -> None:
+def test_errors_of_stream_and_sink_are_passed_on() -> None:
     def broken() -> Iterator[bytes]:
         yield from encode({b"b": b"2"})
         asked.append(True)
@@ -144,7 +144,7 @@ def test_an_error_of_the_stream_or_of_the_sink_comes_through() -> None:
         builder.put(b"b", b"1")
 
 
-def test_an_empty_chunk_is_not_the_end_of_the_stream() -> None:
+def test_empty_chunk_does_not_end_the_stream() -> None:
     image = Image()
     chunks = [b"", *encode({b"a": b"1"}), b"", b"", *encode({b"b": b"2"}), b""]
     assert rewrite(None, image.builder, chunks) == 2
@@ -171,7 +171,7 @@ def test_builder_refuses_what_the_format_forbids() -> None:
             Builder(bytearray().extend, page_size, share)
 
 
-def test_an_empty_bucket_is_32_bytes_and_inline_ends_at_a_quarter_page() -> None:
+def test_buckets_are_inline_up_to_a_quarter_page() -> None:
     data = file_of({b"e": {}})
     assert struct.unpack_from("<IIII", data, 2 * 4096 + 16) == (1, 16, 1, 32)
     for value_size, is_inline in ((1024 - 16 - 16 - 1, True), (1024 - 16 - 16, False)):
@@ -180,7 +180,7 @@ def test_an_empty_bucket_is_32_bytes_and_inline_ends_at_a_quarter_page() -> None
         assert (struct.unpack_from("<I", data, leaf + 16 + 12)[0] > 16) == is_inline
 
 
-def test_scan_gives_rows_and_columns() -> None:
+def test_scan_returns_rows_and_columns() -> None:
     rows: BucketDict = {
         b"r%04d" % i: {b"v": b"%d" % i, b"labels": {b"a/b": b"x"} if i % 2 else {}} for i in range(500)
     }
@@ -197,7 +197,7 @@ def test_scan_gives_rows_and_columns() -> None:
         names[500]
 
 
-def test_nothing_follows_the_end_of_a_file() -> None:
+def test_finished_builder_refuses_use() -> None:
     image = Image()
     image.builder.put(b"a", b"1")
     data = image.finish()
@@ -213,7 +213,7 @@ def test_nothing_follows_the_end_of_a_file() -> None:
     assert tree_of(Reader(data).root) == {b"a": b"1"}
 
 
-def test_a_bucket_needs_a_reader() -> None:
+def test_bucket_needs_a_reader() -> None:
     for arguments in ((), (None,)):
         with pytest.raises(TypeError):
             Bucket(*arguments)

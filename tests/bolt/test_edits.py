@@ -54,15 +54,15 @@ def applied(tree: BucketDict, edits: Edits) -> BucketDict:
 
 
 @given(trees, changes)
-def test_like_a_dict(tree: BucketDict, edits: Edits) -> None:
+def test_edits_change_a_tree_like_a_dict(tree: BucketDict, edits: Edits) -> None:
     assert edited(Reader(file_of(tree)), encode(edits)) == applied(copy.deepcopy(tree), edits)
 
 
-def test_no_edits_give_nothing() -> None:
+def test_no_edits_give_an_empty_stream() -> None:
     assert list(encode({})) == []
 
 
-def test_chunks_are_of_whole_operations() -> None:
+def test_chunks_hold_whole_operations() -> None:
     edits = {b"%05d" % number: bytes(100) for number in range(3000)}
     chunks = list(encode(edits))
     assert len(chunks) > 1
@@ -71,6 +71,6 @@ def test_chunks_are_of_whole_operations() -> None:
     assert sum(map(len, chunks)) == operation * len(edits)
 
 
-def test_form() -> None:
+def test_stream_has_the_documented_form() -> None:
     stream = b"".join(encode({b"b": {b"k": b"", b"a": b"v"}, b"a": None}))
     assert stream == (b"\x02\x01\0\0\0a\x03\x01\0\0\0b\x01\x01\0\0\0a\x01\0\0\0v\x01\x01\0\0\0k\0\0\0\0\x04")

@@ -68,7 +68,7 @@ def test_lock_file_is_created_only_when_asked(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_file_that_is_replaced_while_it_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_replaced_during_locking_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock would be on a file that nobody else can see."""
     import fcntl
 
@@ -81,7 +81,7 @@ def test_file_that_is_replaced_while_it_is_locked(path: Path, monkeypatch: pytes
         lock(path, exclusive=True)
 
 
-def test_close_twice(path: Path) -> None:
+def test_lock_may_be_closed_twice(path: Path) -> None:
     held = lock(path, exclusive=True)
     held.close()
     held.close()
@@ -115,7 +115,7 @@ def test_damaged_file_is_named_and_unlocked(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
-def test_no_regular_file(tmp_path: Path, kind: str) -> None:
+def test_file_that_is_not_regular_is_refused(tmp_path: Path, kind: str) -> None:
     path = Path("/dev/null") if kind == "device" else tmp_path / "x"
     if kind == "directory":
         path.mkdir()
@@ -227,7 +227,9 @@ def full_at(call: int) -> Refuse:
 
 
 @pytest.mark.parametrize("call", [1, 2, 4, 5])
-def test_a_block_that_can_not_be_written(tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_of_any_block_removes_the_file(
+    tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the next one is built, and when it is the last; the meta pages, too."""
     before = open_descriptors()
     calls = refuse_writes(monkeypatch, full_at(call))
@@ -268,7 +270,7 @@ def test_large_blocks_are_written_by_a_thread(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("call", [1, 3])
-def test_direct_writes_that_do_not_suit_the_disk(
+def test_refused_direct_write_is_repeated_through_the_page_cache(
     tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not takes_direct_writes(tmp_path):
@@ -280,7 +282,7 @@ def test_direct_writes_that_do_not_suit_the_disk(
     assert [direct for _, direct in calls] == [True] * call + [False] * (6 - call)
 
 
-def test_pages_smaller_than_a_sector(tmp_path: Path) -> None:
+def test_pages_smaller_than_a_sector_are_written(tmp_path: Path) -> None:
     image = bytearray()
     builder = Builder(image.extend, 1024)
     put_ten_values(builder)
@@ -289,7 +291,7 @@ def test_pages_smaller_than_a_sector(tmp_path: Path) -> None:
     assert written(tmp_path, page_size=1024) == image
 
 
-def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_the_main_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -300,7 +302,9 @@ def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all(main for main, _ in calls)
 
 
-def test_a_write_that_ends_within_a_sector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_that_ends_within_a_sector_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rest can't be written directly: the file system itself says so, where it knows direct writes."""
     content = written(tmp_path)
     real = os.write
@@ -317,7 +321,7 @@ def test_a_write_that_ends_within_a_sector(tmp_path: Path, monkeypatch: pytest.M
     assert written(tmp_path) == content
 
 
-def test_nothing_of_a_failed_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even while the error is looked at: a full disk has the room back."""
     before = open_descriptors()
     refuse_writes(monkeypatch, full_at(2))
@@ -333,7 +337,7 @@ def test_nothing_of_a_failed_file_stays_open(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("interrupts", [1, 2])
-def test_interrupted_while_a_thread_writes(
+def test_interrupt_while_a_thread_writes_leaves_nothing_behind(
     tmp_path: Path, interrupts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once: it is waited for. Twice: what it writes goes nowhere, and it leaves nothing behind."""
@@ -384,7 +388,7 @@ def test_renamed_database_stays_locked(path: Path, tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.db"]
 
 
-def test_keep_gives_a_second_name(path: Path, tmp_path: Path) -> None:
+def test_keep_makes_a_second_name_and_numbers_older_files(path: Path, tmp_path: Path) -> None:
     second = tmp_path / "kept"
     keep(path, second)
     keep(path, second)
@@ -402,7 +406,7 @@ def test_keep_gives_a_second_name(path: Path, tmp_path: Path) -> None:
     assert not second.with_name("kept.~2~").exists()
 
 
-def test_remove_takes_what_is_there(path: Path) -> None:
+def test_remove_accepts_a_missing_file(path: Path) -> None:
     remove(path)
     remove(path)
     assert not path.exists()

@@ -130,7 +130,7 @@ def broken(damage: Callable[[bytearray], object]) -> bytes:
 
 
 @pytest.mark.parametrize("name", OPENING)
-def test_opening_refuses(name: str) -> None:
+def test_open_refuses_malformed_meta_pages(name: str) -> None:
     damage, text = OPENING[name]
     with pytest.raises(CorruptDatabaseError, match=text) as caught:
         Reader(broken(damage), "some.db")
@@ -139,7 +139,7 @@ def test_opening_refuses(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WALKING)
-def test_walking_refuses(name: str) -> None:
+def test_walk_refuses_malformed_pages(name: str) -> None:
     damage, text = WALKING[name]
     reader = Reader(broken(damage), "some.db")
     with pytest.raises(CorruptDatabaseError, match=text):
@@ -157,7 +157,7 @@ def test_keys_out_of_order_are_refused() -> None:
 
 
 @pytest.mark.parametrize("page", [0, 1])
-def test_one_bad_meta_page_is_no_error(page: int) -> None:
+def test_one_bad_meta_page_is_tolerated(page: int) -> None:
     data = bytearray(file_of(ROWS))
     data[page * PAGE + 72] ^= 1
     reader = Reader(bytes(data))
@@ -165,14 +165,14 @@ def test_one_bad_meta_page_is_no_error(page: int) -> None:
     assert tree_of(reader.root) == ROWS
 
 
-def test_the_newer_meta_counts() -> None:
+def test_newer_meta_page_counts() -> None:
     data = bytearray(file_of(ROWS))
     struct.pack_into("<Q", data, PAGE + 64, 9)
     struct.pack_into("<Q", data, PAGE + 72, meta_checksum(bytes(data[PAGE : PAGE + 80])))
     assert Reader(bytes(data)).transaction == 9
 
 
-def test_metas_that_state_different_page_sizes_are_refused() -> None:
+def test_meta_pages_with_different_page_sizes_are_refused() -> None:
     data = bytearray(file_of(ROWS))
     struct.pack_into("<I", data, PAGE + 24, 8192)
     struct.pack_into("<Q", data, PAGE + 72, meta_checksum(bytes(data[PAGE : PAGE + 80])))

@@ -40,7 +40,7 @@ def texts(data: bytes) -> list[str]:
     return [text for _, text in check(Reader(data))]
 
 
-def test_the_crafted_files_are_sound() -> None:
+def test_crafted_sound_file_is_accepted() -> None:
     """What is refused below is refused for its fault."""
     data = file(
         {
@@ -138,7 +138,7 @@ TREES = {
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_trees(name: str) -> None:
+def test_malformed_trees_are_refused(name: str) -> None:
     pages, text = TREES[name]
     data = file(pages)
     with pytest.raises(CorruptDatabaseError, match=text) as caught:
@@ -168,7 +168,7 @@ INLINE = {
 
 
 @pytest.mark.parametrize("name", INLINE)
-def test_buckets_in_values(name: str) -> None:
+def test_malformed_bucket_values_are_refused(name: str) -> None:
     value, text = INLINE[name]
     data = file({2: leaf(2, [(b"a", value, 1)]), 3: leaf(3, A)})
     with pytest.raises(CorruptDatabaseError, match=text) as caught:
@@ -179,7 +179,7 @@ def test_buckets_in_values(name: str) -> None:
     assert any(text in found for found in texts(data))
 
 
-def test_branch_page_as_a_free_list_or_meta() -> None:
+def test_wrong_page_types_are_refused() -> None:
     for flags in (0, 4, FREELIST, 3, 0x8002):
         data = file({2: leaf(2, A, flags=flags)})
         with pytest.raises(CorruptDatabaseError, match="wrong type"):
@@ -204,14 +204,14 @@ FREELISTS = {
 
 
 @pytest.mark.parametrize("name", FREELISTS)
-def test_free_lists(name: str) -> None:
+def test_check_finds_malformed_free_lists(name: str) -> None:
     page, text = FREELISTS[name]
     data = file({2: leaf(2, A), 3: page, 5: b"\0"}, free=3)
     assert any(text in found for found in texts(data))
     copy(data)  # who only reads needs no free list
 
 
-def test_long_form_of_the_free_list() -> None:
+def test_long_form_of_the_free_list_is_accepted() -> None:
     data = file({2: leaf(2, A), 3: freelist(3, [1, 4], count=0xFFFF), 4: b"\0"}, free=3)
     assert check(Reader(data)) == []
 
@@ -220,7 +220,7 @@ def test_long_form_of_the_free_list() -> None:
 
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
-def test_truncated_at_every_page(page_size: int) -> None:
+def test_truncation_at_any_page_is_refused(page_size: int) -> None:
     data = file_of({b"key%04d" % i: b"v" * (page_size // 40) for i in range(150)}, page_size)
     assert check(Reader(data)) == []
     for end in range(0, len(data), page_size):
@@ -232,7 +232,7 @@ def test_truncated_at_every_page(page_size: int) -> None:
 
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
-def test_first_meta_lost(page_size: int) -> None:
+def test_lost_first_meta_page_is_tolerated(page_size: int) -> None:
     data = bytearray(file_of({b"a": b"b"}, page_size))
     data[:page_size] = bytes(page_size)
     reader = Reader(bytes(data))
@@ -243,7 +243,7 @@ def test_first_meta_lost(page_size: int) -> None:
         Reader(bytes(data))
 
 
-def test_second_meta_states_another_place() -> None:
+def test_second_meta_page_at_the_wrong_place_is_refused() -> None:
     data = bytearray(file_of({b"a": b"b"}, 1024))
     data[:1024] = bytes(1024)
     struct.pack_into("<I", data, 1024 + 24, 4096)
@@ -253,7 +253,7 @@ def test_second_meta_states_another_place() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 79, 1024, 2047])
-def test_too_short(size: int) -> None:
+def test_file_that_is_too_short_is_refused(size: int) -> None:
     with pytest.raises(CorruptDatabaseError, match="too short"):
         Reader(file_of({})[:size])
 
@@ -271,7 +271,7 @@ def shared_value(count: int) -> bytes:
     return header(2, 2, count) + table + data
 
 
-def test_elements_that_share_bytes() -> None:
+def test_overlapping_elements_are_refused() -> None:
     assert len(shared_value(20)) < PAGE
     data = file({2: shared_value(20)})
     with pytest.raises(CorruptDatabaseError, match="overlap"):
@@ -288,7 +288,7 @@ def sharing_rows(count: int, target: Callable[[int], bytes]) -> bytes:
     return file({2: leaf(2, [row(b"t", 3)]), 3: rows, 9: target(9)})
 
 
-def test_rows_that_share_a_page() -> None:
+def test_rows_that_share_a_page_are_refused() -> None:
     data = sharing_rows(100, lambda id: leaf(id, [(b"name", b"n" * 900)]))
     bucket = Reader(data).root.bucket(b"t")
     assert bucket is not None
@@ -297,13 +297,13 @@ def test_rows_that_share_a_page() -> None:
     assert len(scan(bucket, [(b"other",)])[0]) == 100
 
 
-def test_the_same_column_twice_is_no_sharing() -> None:
+def test_same_column_may_be_asked_for_twice() -> None:
     data = file({2: leaf(2, [(b"t", inline([(b"name", b"n" * 800)]), 1)])})
     _, columns = scan(Reader(data).root, [(b"name",)] * 9)
     assert [list(column) for column in columns] == [[b"n" * 800]] * 9
 
 
-def test_leases_that_share_a_page() -> None:
+def test_leases_that_share_a_page_are_refused() -> None:
     resources = inline([(b"%02d" % i, b"") for i in range(40)])
     leases = leaf(5, [row(b"%04d" % i, 9) for i in range(100)], overflow=3)
     pages = {
@@ -320,13 +320,13 @@ def test_leases_that_share_a_page() -> None:
         Survey.offline(reader, None, "buildkit", "overlayfs")
 
 
-def test_records_that_share_a_page() -> None:
+def test_records_that_share_a_page_are_refused() -> None:
     data = file({2: leaf(2, [row(b"_main", 3)]), 3: leaf(3, [row(b"a", 4), row(b"b", 4)]), 4: leaf(4, A)})
     with pytest.raises(CorruptDatabaseError, match="reached twice"):
         read_records(Reader(data))
 
 
-def test_check_looks_at_a_damaged_page_once() -> None:
+def test_check_reports_a_damaged_page_once() -> None:
     """Many ways to it make one finding about it, and one for each further way."""
     rows = [row(b"%03d" % i, 4) for i in range(20)]
     findings = check(Reader(file({2: leaf(2, rows), 4: leaf(4, [(b"b", b""), (b"a", b"")])})))
@@ -349,7 +349,7 @@ def test_check_ends_after_many_findings() -> None:
 # --- Objects that keep each other
 
 
-def test_a_walk_that_failed_can_go_on_elsewhere() -> None:
+def test_other_buckets_can_be_read_after_a_failed_walk() -> None:
     data = file({2: leaf(2, [row(b"bad", 3), row(b"good", 4)]), 3: leaf(9, A), 4: leaf(4, A)})
     root = Reader(data).root
     bad, good = root.bucket(b"bad"), root.bucket(b"good")
@@ -360,7 +360,7 @@ def test_a_walk_that_failed_can_go_on_elsewhere() -> None:
     assert list(good.items()) == [(b"a", b"1")]
 
 
-def test_bucket_header_of_a_page_beyond_the_end() -> None:
+def test_bucket_root_beyond_the_end_is_refused() -> None:
     data = file({2: leaf(2, [(b"a", bucket(2**63), 1)])})
     with pytest.raises(CorruptDatabaseError, match="beyond"):
         copy(data)

@@ -25,7 +25,9 @@ def find(root: Bucket, row: Row) -> bytes | int | None:
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 @pytest.mark.parametrize("keys", [0, 3, 4000])
-def test_go_file(judge: Judge, tmp_path: Path, keys: int, page_size: int) -> None:
+def test_file_made_by_go_is_read_and_rewritten(
+    judge: Judge, tmp_path: Path, keys: int, page_size: int
+) -> None:
     judge.make(tmp_path / "go.db", keys, keys, page_size)
     expected = judge.dump(tmp_path / "go.db")
     reader = read(tmp_path / "go.db")
@@ -44,7 +46,9 @@ def test_go_file(judge: Judge, tmp_path: Path, keys: int, page_size: int) -> Non
 
 @pytest.mark.parametrize("freelist", ["arrayfreelist", "mapfreelist"])
 @pytest.mark.parametrize("stored", [True, False])
-def test_freelists(judge: Judge, tmp_path: Path, stored: bool, freelist: str) -> None:
+def test_files_with_and_without_a_free_list_are_read(
+    judge: Judge, tmp_path: Path, stored: bool, freelist: str
+) -> None:
     """Both kinds of free list in memory leave the same page; with `nofreelistsync` there is none."""
     flags = [freelist] if stored else [freelist, "nofreelistsync"]
     judge.make(tmp_path / "go.db", 11, 3000, 4096, *flags)
@@ -54,7 +58,7 @@ def test_freelists(judge: Judge, tmp_path: Path, stored: bool, freelist: str) ->
     assert list(rows_of(reader.root)) == judge.dump(tmp_path / "go.db")
 
 
-def test_items_from_a_start_key(judge: Judge, tmp_path: Path) -> None:
+def test_items_begin_at_the_start_key(judge: Judge, tmp_path: Path) -> None:
     judge.make(tmp_path / "go.db", 3, 3000, 1024)
     flat = read(tmp_path / "go.db").root.bucket(b"flat")
     assert flat is not None
@@ -66,7 +70,7 @@ def test_items_from_a_start_key(judge: Judge, tmp_path: Path) -> None:
             assert first == next((key for key in keys if key >= start), None)
 
 
-def test_rewrite_in_another_page_size(judge: Judge, tmp_path: Path) -> None:
+def test_rewrite_changes_the_page_size(judge: Judge, tmp_path: Path) -> None:
     judge.make(tmp_path / "go.db", 9, 3000, 65536)
     for page_size in PAGE_SIZES:
         copy(read(tmp_path / "go.db").root, tmp_path / "ours.db", page_size, 1.0)
@@ -75,7 +79,7 @@ def test_rewrite_in_another_page_size(judge: Judge, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_file_after_many_transactions(judge: Judge, tmp_path: Path, seed: int) -> None:
+def test_file_after_many_transactions_is_read(judge: Judge, tmp_path: Path, seed: int) -> None:
     judge.make(tmp_path / "go.db", seed, 500, 1024)
     assert judge.update(tmp_path / "go.db", seed, 500) == []
     reader = read(tmp_path / "go.db")

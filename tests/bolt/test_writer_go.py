@@ -45,18 +45,18 @@ def record(rnd: random.Random, depth: int) -> PlainBucket:
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 @pytest.mark.parametrize("count", [0, 1, 2, 50, 3000])
-def test_keys(judge: Judge, tmp_path: Path, count: int, page_size: int) -> None:
+def test_any_number_of_keys_is_accepted(judge: Judge, tmp_path: Path, count: int, page_size: int) -> None:
     tree = PlainBucket({b"bucket": flat(count, random.Random(count))})
     write(tmp_path / "db", tree, page_size)
     assert_go_accepts(judge, tmp_path / "db", tree)
 
 
-def test_no_bucket_at_all(judge: Judge, tmp_path: Path) -> None:
+def test_file_without_buckets_is_accepted(judge: Judge, tmp_path: Path) -> None:
     write(tmp_path / "db", PlainBucket())
     assert_go_accepts(judge, tmp_path / "db", PlainBucket())
 
 
-def test_200000_keys(judge: Judge, tmp_path: Path) -> None:
+def test_bucket_of_200000_keys_is_accepted(judge: Judge, tmp_path: Path) -> None:
     tree = PlainBucket({b"bucket": flat(200_000, random.Random(7))})
     write(tmp_path / "db", tree)
     assert_go_accepts(judge, tmp_path / "db", tree, transactions=600)
@@ -64,7 +64,7 @@ def test_200000_keys(judge: Judge, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 @pytest.mark.parametrize("fill", [0.5, 0.75, 1.0])
-def test_nested_buckets(judge: Judge, tmp_path: Path, fill: float, page_size: int) -> None:
+def test_nested_buckets_are_accepted(judge: Judge, tmp_path: Path, fill: float, page_size: int) -> None:
     rnd = random.Random(page_size)
     tree = PlainBucket()
     for name in (b"_external", b"_index", b"_main"):
@@ -76,7 +76,7 @@ def test_nested_buckets(judge: Judge, tmp_path: Path, fill: float, page_size: in
 
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
-def test_inline_limit(judge: Judge, tmp_path: Path, page_size: int) -> None:
+def test_buckets_are_inline_up_to_the_limit(judge: Judge, tmp_path: Path, page_size: int) -> None:
     """A bucket is inline up to a quarter page with its headers, unless there is a bucket in it."""
     largest = page_size // 4 - 16 - 16 - len(b"key")
     tree = PlainBucket(
@@ -93,7 +93,7 @@ def test_inline_limit(judge: Judge, tmp_path: Path, page_size: int) -> None:
 
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
-def test_values_around_page_boundaries(judge: Judge, tmp_path: Path, page_size: int) -> None:
+def test_values_around_page_boundaries_are_accepted(judge: Judge, tmp_path: Path, page_size: int) -> None:
     """Values that fill one, two or eleven pages to the byte, and one byte less or more, among small ones."""
     values = {}
     for pages in (1, 2, 11):
@@ -112,7 +112,9 @@ def test_values_around_page_boundaries(judge: Judge, tmp_path: Path, page_size: 
 @pytest.mark.parametrize("page_size", [1024, 4096, 65536])
 @pytest.mark.parametrize("fill", [0.5, 1.0])
 @pytest.mark.parametrize("key_size", [500, 3000, 32768])
-def test_long_keys(judge: Judge, tmp_path: Path, key_size: int, fill: float, page_size: int) -> None:
+def test_long_keys_are_accepted(
+    judge: Judge, tmp_path: Path, key_size: int, fill: float, page_size: int
+) -> None:
     """Long keys get into branch pages, which then hold two of them, be they larger than a page or not."""
     keys = {b"%06d" % i + b"k" * (key_size - 6): b"v" * (i % 50) for i in range(300)}
     tree = PlainBucket(
@@ -126,7 +128,7 @@ def test_long_keys(judge: Judge, tmp_path: Path, key_size: int, fill: float, pag
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_random_mixture(judge: Judge, tmp_path: Path, seed: int) -> None:
+def test_keys_of_mixed_lengths_are_accepted(judge: Judge, tmp_path: Path, seed: int) -> None:
     """Keys of all lengths side by side, so that every way of closing a page occurs."""
     rnd = random.Random(seed)
     page_size, fill = rnd.choice(PAGE_SIZES), rnd.uniform(0.5, 1.0)

@@ -66,13 +66,13 @@ def list_digests(server: Server) -> list[bytes]:
             listening.stop(0).wait()
 
 
-def test_each_short_outage_of_a_long_stream_has_the_whole_time() -> None:
+def test_each_short_outage_of_a_long_stream_gets_the_full_timeout() -> None:
     server = Server(lambda attempt: attempt + 1 if attempt < PAGES - 1 else None)
     assert list_digests(server) == [b"%d" % number for number in range(PAGES)]
     assert server.attempts == PAGES
 
 
-def test_a_daemon_that_always_goes_away_at_the_same_place_is_given_up() -> None:
+def test_daemon_that_always_fails_at_the_same_place_is_given_up() -> None:
     server = Server(lambda attempt: 2)
     with pytest.raises(ContainerdUnavailableError, match="is being restarted"):
         list_digests(server)

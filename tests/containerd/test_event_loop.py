@@ -61,7 +61,7 @@ def called_in_a_loop(call: Callable[[], object]) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", CALLS)
-def test_refused(root: OnDisk, name: str) -> None:
+def test_calls_in_a_running_event_loop_are_refused(root: OnDisk, name: str) -> None:
     if name in ("verify_root", "undo_root"):
         root.migrate_here()
         (root.root / "buildkitd.lock").unlink()
@@ -75,7 +75,7 @@ def test_refused(root: OnDisk, name: str) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", CALLS)
-def test_a_thread_is_fine(root: OnDisk, name: str) -> None:
+def test_calls_in_another_thread_are_allowed(root: OnDisk, name: str) -> None:
     """As the hint says; there it is only that no containerd is at that place."""
     if name in ("verify_root", "undo_root"):
         root.migrate_here()
@@ -90,7 +90,7 @@ def test_a_thread_is_fine(root: OnDisk, name: str) -> None:
         asyncio.run(main())
 
 
-def test_what_needs_no_running_containerd(tmp_path: Path, root: OnDisk) -> None:
+def test_calls_without_a_running_containerd_are_allowed(tmp_path: Path, root: OnDisk) -> None:
     """It only blocks."""
     oci = ondisk.sample(tmp_path / "oci")
     called_in_a_loop(lambda: migrate_root(oci.root))
@@ -104,7 +104,7 @@ def test_what_needs_no_running_containerd(tmp_path: Path, root: OnDisk) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_connection_from_outside() -> None:
+def test_connection_refuses_to_run_in_an_event_loop() -> None:
     connection = Connection.__new__(Connection)
     began = []
 

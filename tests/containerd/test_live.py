@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 
-def test_the_result_is_that_of_the_offline_migration(live: Live, expected: Expected) -> None:
+def test_live_result_equals_the_offline_result(live: Live, expected: Expected) -> None:
     result = live.migrate()
     assert (result.returncode, result.stderr) == (0, "")
     counts = json.loads(result.stdout)["workers"][0]["counts"]
@@ -39,7 +39,7 @@ def test_the_result_is_that_of_the_offline_migration(live: Live, expected: Expec
     expected.check(live)
 
 
-def test_calls(live: Live, expected: Expected) -> None:
+def test_only_the_needed_calls_are_made(live: Live, expected: Expected) -> None:
     with Proxy(live.daemon.address) as proxy:
         assert live.migrate("--concurrency", "5", address=proxy.address).returncode == 0
         updates = proxy.calls["Snapshots.Update"] + proxy.calls["Content.Update"]
@@ -69,7 +69,7 @@ def test_dry_run_only_reads(live: Live) -> None:
     assert live.daemon.leases() == {}
 
 
-def test_environment_names_the_containerd(live: Live, expected: Expected) -> None:
+def test_environment_variables_select_the_containerd(live: Live, expected: Expected) -> None:
     result = ondisk.run(
         "migrate",
         str(live.root.root),
@@ -81,7 +81,7 @@ def test_environment_names_the_containerd(live: Live, expected: Expected) -> Non
     expected.check(live)
 
 
-def test_library(live: Live, expected: Expected) -> None:
+def test_library_migrates_over_a_running_containerd(live: Live, expected: Expected) -> None:
     options = ConnectionOptions(live.daemon.address, concurrency=2)
     with LiveContainerd.open("overlayfs", options=options) as containerd:
         report = migrate_v2(
@@ -95,7 +95,7 @@ def test_library(live: Live, expected: Expected) -> None:
     expected.check(live)
 
 
-def test_leases_of_an_earlier_run(live: Live, expected: Expected) -> None:
+def test_leases_of_an_interrupted_run_are_completed(live: Live, expected: Expected) -> None:
     """What upstream leaves when it is interrupted: leases without resources."""
     ids = sorted(buckets(bucket(ondisk.tree(live.root.v1), b"_main")))
     for id in (ids[0].decode(), ids[1].decode()):
@@ -110,7 +110,7 @@ def test_leases_of_an_earlier_run(live: Live, expected: Expected) -> None:
     expected.check(live)
 
 
-def test_a_repeated_run_finds_all_done(live: Live, expected: Expected) -> None:
+def test_repeated_run_changes_nothing(live: Live, expected: Expected) -> None:
     assert live.migrate().returncode == 0
     live.root.v2.unlink()
     with Proxy(live.daemon.address) as proxy:
@@ -120,7 +120,7 @@ def test_a_repeated_run_finds_all_done(live: Live, expected: Expected) -> None:
     expected.check(live)
 
 
-def test_more_leases_than_one_message_holds(live: Live, expected: Expected) -> None:
+def test_leases_are_listed_in_parts_if_one_message_is_too_small(live: Live, expected: Expected) -> None:
     """The server fails then, and is asked for parts; here it fails for the first parts, too."""
     assert live.migrate().returncode == 0
     live.root.v2.unlink()
@@ -134,7 +134,7 @@ def test_more_leases_than_one_message_holds(live: Live, expected: Expected) -> N
     expected.check(live)
 
 
-def test_too_large_a_message_to_the_end(live: Live) -> None:
+def test_message_that_is_always_too_large_is_an_error(live: Live) -> None:
     fault = grpc_proxy.always("Leases.List", grpc.StatusCode.RESOURCE_EXHAUSTED)
     with Proxy(live.daemon.address, fault) as proxy:
         error = error_of(live.migrate(address=proxy.address))
@@ -143,7 +143,7 @@ def test_too_large_a_message_to_the_end(live: Live) -> None:
 
 
 @pytest.mark.parametrize("upstream_exact", [True, False])
-def test_real_root_gives_what_upstream_made(upstream_exact: bool, tmp_path: Path) -> None:
+def test_real_root_gives_the_result_of_upstream(upstream_exact: bool, tmp_path: Path) -> None:
     root = ondisk.real("c", tmp_path)
     before = ondisk.tree(root.containerd)
     theirs = fixtures.real_root("c")
@@ -201,7 +201,7 @@ def _is_labelled_view(root: fixtures.RealRoot, name: bytes) -> bool:
     return snapshot is not None and snapshot.kind == 1 and snapshot.root_label
 
 
-def test_collections_during_the_run_lose_nothing(live: Live, expected: Expected) -> None:
+def test_garbage_collections_during_the_run_lose_nothing(live: Live, expected: Expected) -> None:
     """One collection after the other while the leases are written and the labels removed."""
 
     collections: list[str] = []
@@ -217,7 +217,7 @@ def test_collections_during_the_run_lose_nothing(live: Live, expected: Expected)
     expected.check(live)
 
 
-def test_state_made_by_containerd_itself(tmp_path: Path) -> None:
+def test_state_made_by_containerd_is_migrated(tmp_path: Path) -> None:
     """Snapshots of each kind, blobs that several records share, objects of no record, a view."""
     worker = tmp_path / "root" / "containerd-native"
     worker.mkdir(parents=True)
@@ -252,7 +252,7 @@ def containerd_file(records: dict[bytes, dict[bytes, bytes]]) -> bytes:
     return file_of({b"_main": records})
 
 
-def test_only_what_is_used_is_imported(tmp_path: Path) -> None:
+def test_migrated_root_does_not_import_grpc(tmp_path: Path) -> None:
     """A root that is migrated already costs no gRPC."""
     root = ondisk.sample_of_containerd(tmp_path)
     script = (
@@ -266,7 +266,7 @@ def test_only_what_is_used_is_imported(tmp_path: Path) -> None:
     assert done.stdout.split() == ["already-migrated"]
 
 
-def test_survey_equals_the_offline_one(live: Live) -> None:
+def test_live_survey_equals_the_offline_survey(live: Live) -> None:
     """Two plans from the same state, one asked for and one read from the files, are the same."""
     from buildkit_migrate._native.facts import Survey
     from buildkit_migrate._native.plan import Plan

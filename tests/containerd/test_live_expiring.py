@@ -60,7 +60,7 @@ def check_kept(live: Live, id: bytes) -> None:
     assert live.verify().returncode == 0
 
 
-def test_there_and_back(live: Live, expiring: bytes) -> None:
+def test_expiring_lease_is_made_permanent_and_undo_restores_it(live: Live, expiring: bytes) -> None:
     before = leases(live)
     with Proxy(live.daemon.address) as proxy:
         assert live.migrate(address=proxy.address).returncode == 0
@@ -71,7 +71,7 @@ def test_there_and_back(live: Live, expiring: bytes) -> None:
     assert leases(live) == before
 
 
-def test_one_that_is_not_flat(live: Live) -> None:
+def test_expiring_lease_without_flat_label_stays_without_it(live: Live) -> None:
     """It stays so, and that is no difference."""
     id = ids_of(live)[0]
     live.daemon.create_lease(id.decode(), f"{EXPIRE_LABEL.decode()}={FUTURE}")
@@ -88,7 +88,7 @@ def interrupted(live: Live) -> None:
         assert proxy.calls["Leases.Delete"] == 1
 
 
-def test_interrupted_and_back(live: Live, expiring: bytes) -> None:
+def test_undo_restores_the_lease_after_an_interruption(live: Live, expiring: bytes) -> None:
     before = leases(live)
     interrupted(live)
     assert expiring not in leases(live).leases
@@ -96,7 +96,7 @@ def test_interrupted_and_back(live: Live, expiring: bytes) -> None:
     assert leases(live) == before
 
 
-def test_interrupted_and_on(live: Live, expiring: bytes) -> None:
+def test_migration_continues_after_an_interruption(live: Live, expiring: bytes) -> None:
     before = leases(live)
     interrupted(live)
     live.daemon.collect_garbage()
@@ -107,7 +107,7 @@ def test_interrupted_and_on(live: Live, expiring: bytes) -> None:
     assert leases(live) == before
 
 
-def test_interrupted_undo(live: Live, expiring: bytes) -> None:
+def test_undo_continues_after_an_interruption(live: Live, expiring: bytes) -> None:
     before = leases(live)
     assert live.migrate().returncode == 0
     fault = grpc_proxy.nth("Leases.Create", {0}, grpc.StatusCode.INTERNAL)

@@ -35,7 +35,7 @@ RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_killed_and_restarted(phase: str, live: Live, expected: Expected) -> None:
+def test_migration_survives_a_restart_of_containerd(phase: str, live: Live, expected: Expected) -> None:
     """The daemon dies of SIGKILL in the middle, with calls in flight; the run goes on when it is back."""
 
     def restart() -> None:
@@ -49,7 +49,7 @@ def test_killed_and_restarted(phase: str, live: Live, expected: Expected) -> Non
     expected.check(live)
 
 
-def test_killed_and_restarted_with_nothing_between(live: Live, expected: Expected) -> None:
+def test_migration_survives_a_restart_without_the_proxy(live: Live, expected: Expected) -> None:
     """The same over the daemon's own socket."""
 
     def restart() -> None:
@@ -69,7 +69,9 @@ def test_killed_and_restarted_with_nothing_between(live: Live, expected: Expecte
 
 
 @pytest.mark.parametrize("phase", ["Leases.AddResource", "Snapshots.Update"])
-def test_killed_for_good(phase: str, live: Live, expected: Expected) -> None:
+def test_containerd_that_stays_away_is_an_error_and_the_next_run_finishes(
+    phase: str, live: Live, expected: Expected
+) -> None:
     with Proxy(live.daemon.address, grpc_proxy.once(phase, 60, live.daemon.kill)) as proxy:
         error = error_of(live.migrate("--connect-timeout", "0.5", address=proxy.address))
     assert error["type"] == "ContainerdUnavailableError"
@@ -84,7 +86,9 @@ def test_killed_for_good(phase: str, live: Live, expected: Expected) -> None:
 
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: str(code.name))
-def test_each_status_code(code: grpc.StatusCode, live: Live, expected: Expected) -> None:
+def test_only_transient_status_codes_are_retried(
+    code: grpc.StatusCode, live: Live, expected: Expected
+) -> None:
     """In the lease phase, where most of the calls are; a second run always completes."""
     with Proxy(live.daemon.address, grpc_proxy.nth("Leases.AddResource", {50}, code)) as proxy:
         result = live.migrate(address=proxy.address)
@@ -104,7 +108,7 @@ def test_each_status_code(code: grpc.StatusCode, live: Live, expected: Expected)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_lost_answers(phase: str, live: Live, expected: Expected) -> None:
+def test_calls_with_lost_answers_are_repeated(phase: str, live: Live, expected: Expected) -> None:
     """The call has its effect, but we are not told; it's made again."""
     fault = grpc_proxy.nth(phase, set(range(0, 200, 9)), grpc.StatusCode.UNAVAILABLE)
     with Proxy(live.daemon.address, fault, lose=True) as proxy:
@@ -113,7 +117,7 @@ def test_lost_answers(phase: str, live: Live, expected: Expected) -> None:
     expected.check(live)
 
 
-def test_always_unavailable_in_one_place(live: Live) -> None:
+def test_call_that_always_fails_is_given_up(live: Live) -> None:
     """Other calls succeed meanwhile, which must not keep this one alive for ever."""
     fault = grpc_proxy.nth("Leases.Create", {3, *range(287, 10_000)}, grpc.StatusCode.UNAVAILABLE)
     with Proxy(live.daemon.address, fault) as proxy:
@@ -121,7 +125,7 @@ def test_always_unavailable_in_one_place(live: Live) -> None:
     assert error["type"] == "ContainerdUnavailableError"
 
 
-def test_objects_that_have_gone(live: Live, expected: Expected) -> None:
+def test_vanished_object_counts_as_unlabelled(live: Live, expected: Expected) -> None:
     """Not found is what we want of a label."""
     fault = grpc_proxy.nth("Content.Update", {0}, grpc.StatusCode.NOT_FOUND)
     with Proxy(live.daemon.address, fault) as proxy:
@@ -131,7 +135,7 @@ def test_objects_that_have_gone(live: Live, expected: Expected) -> None:
 
 
 @pytest.mark.parametrize("name", ["Snapshots.List", "Content.List", "Leases.Create"])
-def test_a_daemon_that_does_not_answer(name: str, live: Live) -> None:
+def test_call_without_an_answer_times_out(name: str, live: Live) -> None:
     blocked = threading.Event()
 
     def block(called: str, number: int) -> None:
@@ -146,13 +150,13 @@ def test_a_daemon_that_does_not_answer(name: str, live: Live) -> None:
     assert name in error["message"]
 
 
-def test_slow_calls_within_the_deadline(live: Live, expected: Expected) -> None:
+def test_slow_calls_within_the_deadline_succeed(live: Live, expected: Expected) -> None:
     with Proxy(live.daemon.address, grpc_proxy.slow(0.02)) as proxy:
         assert live.migrate("--timeout", "20", "--concurrency", "32", address=proxy.address).returncode == 0
     expected.check(live)
 
 
-def test_interrupted(live: Live, expected: Expected) -> None:
+def test_ctrl_c_ends_the_run_and_the_next_one_finishes(live: Live, expected: Expected) -> None:
     """Ctrl-C ends the run soon, says how to go on, and the next run finishes."""
     interrupted = threading.Event()
 
@@ -182,7 +186,7 @@ def test_interrupted(live: Live, expected: Expected) -> None:
     expected.check(live)
 
 
-def test_terminated(live: Live) -> None:
+def test_sigterm_ends_the_run_silently(live: Live) -> None:
     """At any call: no task of the event loop goes on or complains."""
     for at in (40, 120, 200, 280, 360):
         calls = itertools.count()
@@ -209,7 +213,7 @@ def test_terminated(live: Live) -> None:
     assert live.migrate().returncode == 0
 
 
-def test_a_namespace_that_does_not_exist(live: Live) -> None:
+def test_unknown_namespace_is_refused(live: Live) -> None:
     error = error_of(live.migrate("--namespace", "elsewhere", "--on-broken", "drop"))
     assert error["type"] == "ContainerdStateError"
     assert f"{live.daemon.address} (--address), namespace elsewhere (--namespace)" in error["message"]
@@ -217,21 +221,21 @@ def test_a_namespace_that_does_not_exist(live: Live) -> None:
     assert "drop" not in error["hint"]
 
 
-def test_a_snapshotter_that_does_not_exist(live: Live) -> None:
+def test_unknown_snapshotter_is_refused(live: Live) -> None:
     error = error_of(live.migrate("--snapshotter", "nosuch"))
     assert error["type"] == "ContainerdStateError"
     assert "snapshotter nosuch (--snapshotter)" in error["message"]
     assert "give --snapshotter overlayfs" in error["hint"]
 
 
-def test_a_snapshotter_without_snapshots(live: Live) -> None:
+def test_snapshotter_without_snapshots_is_refused(live: Live) -> None:
     error = error_of(live.migrate("--dry-run", CONTAINERD_SNAPSHOTTER="native"))
     assert error["type"] == "ContainerdStateError"
     assert "snapshotter native ($CONTAINERD_SNAPSHOTTER)" in error["message"]
     assert "give --snapshotter overlayfs (it wins over $CONTAINERD_SNAPSHOTTER)" in error["hint"]
 
 
-def test_a_containerd_of_somebody_else(live: Live) -> None:
+def test_unrelated_containerd_is_refused(live: Live) -> None:
     with Containerd() as daemon:
         error = error_of(live.migrate("--on-broken", "drop", address=daemon.address))
     assert error["type"] == "ContainerdStateError"
@@ -239,14 +243,14 @@ def test_a_containerd_of_somebody_else(live: Live) -> None:
     assert "--address" in error["hint"]
 
 
-def test_a_v1_store_without_records(live: Live) -> None:
+def test_v1_without_records_is_refused(live: Live) -> None:
     live.root.v1.write_bytes(b"")
     error = error_of(live.migrate("--on-broken", "drop"))
     assert "has no records" in error["message"]
     assert "blobs with the gc.root label" in error["message"]
 
 
-def test_daemon_of_buildkit_runs(live: Live) -> None:
+def test_running_buildkit_daemon_is_noticed(live: Live) -> None:
     import fcntl
 
     for path in (live.root.v1, live.root.root / "buildkitd.lock"):
@@ -272,7 +276,7 @@ def root_without_daemon(tmp_path: Path, address: str, *arguments: str) -> dict[s
     return error_of(result)
 
 
-def test_no_socket(tmp_path: Path) -> None:
+def test_missing_socket_is_named(tmp_path: Path) -> None:
     address = str(tmp_path / "nothing.sock")
     error = root_without_daemon(tmp_path, address)
     assert error["type"] == "ContainerdUnavailableError"
@@ -280,7 +284,7 @@ def test_no_socket(tmp_path: Path) -> None:
     assert "--offline" in str(error["hint"])
 
 
-def test_refused_socket(tmp_path: Path) -> None:
+def test_socket_without_a_listener_is_an_error(tmp_path: Path) -> None:
     import socket
 
     address = f"/tmp/bkm-refused-{os.getpid()}"
@@ -294,7 +298,7 @@ def test_refused_socket(tmp_path: Path) -> None:
     assert "Connection refused" in str(error["message"])
 
 
-def test_a_server_that_is_none(tmp_path: Path) -> None:
+def test_silent_server_is_an_error(tmp_path: Path) -> None:
     """Something accepts the connection and never speaks."""
     import socket
 
@@ -310,7 +314,7 @@ def test_a_server_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
-def test_permission_denied(live: Live) -> None:
+def test_socket_without_permission_is_an_error(live: Live) -> None:
     root = live.root.root
     for path in [root, *root.rglob("*")]:
         os.chown(path, 65534, 65534)
@@ -340,12 +344,12 @@ def test_permission_denied(live: Live) -> None:
     assert "Permission denied" in error["message"]
 
 
-def test_an_address_that_is_too_long(tmp_path: Path) -> None:
+def test_address_that_is_too_long_is_an_error(tmp_path: Path) -> None:
     error = root_without_daemon(tmp_path, "/" + "x" * 200)
     assert error["type"] == "ContainerdUnavailableError"
 
 
-def test_addresses_that_are_no_unix_socket(tmp_path: Path) -> None:
+def test_address_that_is_not_a_unix_socket_is_refused(tmp_path: Path) -> None:
     result = ondisk.run("migrate", "--format", "json", "--address", "tcp://127.0.0.1:1", str(tmp_path))
     assert error_of(result)["exit_code"] == 2
 
@@ -353,13 +357,13 @@ def test_addresses_that_are_no_unix_socket(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "option", [("--timeout", "0"), ("--timeout", "nan"), ("--concurrency", "0"), ("--connect-timeout", "x")]
 )
-def test_numbers_that_make_no_sense(option: tuple[str, str], tmp_path: Path) -> None:
+def test_impossible_numbers_are_refused(option: tuple[str, str], tmp_path: Path) -> None:
     result = ondisk.run("migrate", *option, str(tmp_path))
     assert result.returncode == 2
     assert option[0] in result.stderr
 
 
-def test_json_of_the_error(tmp_path: Path) -> None:
+def test_unreachable_containerd_is_reported_as_json(tmp_path: Path) -> None:
     root = ondisk.sample_of_containerd(tmp_path)
     result = ondisk.run(
         *("migrate", "--format", "json", "--address", "/nowhere", "--connect-timeout", "0.1"), str(root.root)

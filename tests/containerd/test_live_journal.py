@@ -82,7 +82,7 @@ def run(live: Live, *command: str) -> int:
         return sum(proxy.calls.values())
 
 
-def test_killed_at_random_points(live: Live) -> None:
+def test_killed_migrations_and_undos_continue_without_repeating_calls(live: Live) -> None:
     seed = int(os.environ.get("BUILDKIT_MIGRATE_SEED", "1"))
     rnd = random.Random(seed)
     # What only leaked views and labels held is collected during the first migration.
@@ -116,7 +116,7 @@ def test_killed_at_random_points(live: Live) -> None:
     print(f"{ROUNDS} kills of a migration and of an undo; at most {most} more calls than {undisturbed}")
 
 
-def test_back_exactly(live: Live) -> None:
+def test_undo_restores_the_exact_state(live: Live) -> None:
     live.daemon.stop()
     before = ondisk.timeless(ondisk.tree(live.root.containerd))
     v1 = live.root.v1.read_bytes()
@@ -150,7 +150,7 @@ def without_gone_children(row: BucketDict, rows: dict[bytes, BucketDict]) -> Buc
     }
 
 
-def test_undo_makes_no_call_that_is_not_needed(live: Live, expected: Expected) -> None:
+def test_undo_makes_only_the_calls_it_needs(live: Live, expected: Expected) -> None:
     assert live.migrate().returncode == 0
     live.daemon.collect_garbage()
     left = state(live)
@@ -163,7 +163,7 @@ def test_undo_makes_no_call_that_is_not_needed(live: Live, expected: Expected) -
         assert "Leases.Create" not in proxy.calls
 
 
-def test_another_mode_is_another_migration(live: Live) -> None:
+def test_interrupted_live_migration_can_not_continue_offline(live: Live) -> None:
     killed = Killer(live, ["migrate"], 600)
     assert killed.status == -signal.SIGKILL
     status = ondisk.run("status", "--format", "json", str(live.root.root))
@@ -183,7 +183,7 @@ def test_another_mode_is_another_migration(live: Live) -> None:
     assert len(live.daemon.leases()) == 287
 
 
-def test_offline_migration_taken_back_from_a_running_daemon(live: Live) -> None:
+def test_offline_migration_is_undone_over_a_running_daemon(live: Live) -> None:
     before = state(live)
     live.daemon.stop()
     assert live.root.migrate().returncode == 0
@@ -198,7 +198,7 @@ def test_offline_migration_taken_back_from_a_running_daemon(live: Live) -> None:
     assert len(after.blobs) > 100
 
 
-def test_undo_asks_the_wrong_containerd(live: Live) -> None:
+def test_undo_refuses_the_wrong_containerd(live: Live) -> None:
     assert live.migrate().returncode == 0
     with containerd_daemon.Containerd() as other:
         result = ondisk.run("undo", "--format", "json", "--address", other.address, str(live.root.root))
@@ -208,7 +208,7 @@ def test_undo_asks_the_wrong_containerd(live: Live) -> None:
     assert live.daemon.leases() == {}
 
 
-def test_status_does_not_ask_containerd_and_says_so(live: Live) -> None:
+def test_status_says_that_containerd_is_not_asked(live: Live) -> None:
     assert live.migrate().returncode == 0
     told = ondisk.run("status", str(live.root.root)).stdout
     assert "undo goes back" not in told

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-def test_a_live_migration_verifies(live: Live) -> None:
+def test_live_migration_verifies_live_and_offline(live: Live) -> None:
     assert live.migrate().returncode == 0
     before = ondisk.listing(live.root.root)
     result = live.verify()
@@ -30,11 +30,11 @@ def test_a_live_migration_verifies(live: Live) -> None:
     assert live.root.verify("--offline").returncode == 0
 
 
-def test_not_migrated(live: Live) -> None:
+def test_root_that_is_not_migrated_exits_with_10(live: Live) -> None:
     assert live.verify().returncode == 10
 
 
-def test_leases_and_labels(live: Live) -> None:
+def test_missing_and_incomplete_leases_are_named(live: Live) -> None:
     assert live.migrate().returncode == 0
     with Database.open(live.root.v1) as v1:
         first, second, *_ = sorted(id.decode() for id in record_ids(BucketView(v1.root)))
@@ -48,13 +48,13 @@ def test_leases_and_labels(live: Live) -> None:
     assert f"  lease-resource-missing: {second} snapshots/overlayfs (expected {second})\n" in result.stdout
 
 
-def test_blob_files_of_a_running_containerd(live: Live) -> None:
+def test_content_option_is_refused_for_a_running_containerd(live: Live) -> None:
     assert live.migrate().returncode == 0
     result = live.verify("--content")
     assert (result.returncode, "--content" in result.stderr) == (7, True)
 
 
-def test_state_is_that_of_the_files(live: Live) -> None:
+def test_live_state_equals_the_state_in_the_files(live: Live) -> None:
     assert live.migrate().returncode == 0
     live.daemon.collect_garbage()  # or it may collect leaked views between the two looks
     with Database.open(live.root.v1) as v1:
@@ -67,7 +67,7 @@ def test_state_is_that_of_the_files(live: Live) -> None:
         assert stopped.state(ids) == state
 
 
-def test_leases_that_expire(live: Live) -> None:
+def test_expiring_leases_are_named(live: Live) -> None:
     assert live.migrate().returncode == 0
     with Database.open(live.root.v1) as v1:
         first, second, *_ = sorted(id.decode() for id in record_ids(BucketView(v1.root)))

@@ -16,7 +16,7 @@ PROTOS = ("buildkit_migrate/containerd/protocol/api.proto", "buildkit_migrate/sc
 
 @pytest.mark.parametrize("ending", ["_pb2.py", "_pb2.pyi"])
 @pytest.mark.parametrize("proto", PROTOS)
-def test_generated_anew_they_are_the_same(proto: str, ending: str, tmp_path: Path) -> None:
+def test_generated_code_is_up_to_date(proto: str, ending: str, tmp_path: Path) -> None:
     pytest.importorskip("grpc_tools")
     subprocess.run(
         [

@@ -130,7 +130,7 @@ def stores(
 
 @settings(max_examples=300, deadline=None)
 @given(store=stores())
-def test_any_store(
+def test_engine_equals_the_model(
     store: tuple[list[int], list[bytes], list[bytes], list[tuple[bytes, bytes]], list[bool]],
 ) -> None:
     parents, diff_ids, blobs, values, skip = store
@@ -140,7 +140,7 @@ def test_any_store(
     assert chain.chain_ids(parents, diff_ids, blobs) == model(parents, diff_ids, blobs)
 
 
-def test_model_on_an_example_written_out() -> None:
+def test_model_and_engine_give_the_written_out_example() -> None:
     """The rules as the spec spells them, so that model and engine can't both be wrong in one way."""
     d0, d1 = ids("diff", 2)
     b0, b1 = ids("blob", 2)
@@ -153,7 +153,7 @@ def test_model_on_an_example_written_out() -> None:
     assert chain.chain_ids([NONE, 0], [d0, d1], [b0, b1]) == expected
 
 
-def test_no_records() -> None:
+def test_no_records_give_no_results() -> None:
     assert chain.chain_ids([], [], []) == []
 
 
@@ -167,7 +167,7 @@ def test_child_of_a_parent_without_ids_hashes_a_leading_space(diff_id: bytes, bl
     ]
 
 
-def test_given_values_stand_only_together() -> None:
+def test_given_values_are_used_only_in_pairs() -> None:
     (d0, d1, d2), (b0, b1, b2) = ids("diff", 3), ids("blob", 3)
     given_values = [(b"any bytes \xff", b"0"), (b"one", b""), (b"", b"other")]
     parents = [MISSING, 0, 1]
@@ -178,7 +178,7 @@ def test_given_values_stand_only_together() -> None:
     assert found[2][0] == "computed"
 
 
-def test_given_values_of_a_record_without_blob_do_not_count() -> None:
+def test_given_values_of_a_record_without_blob_are_ignored() -> None:
     assert chain.chain_ids([NONE], [b"d"], [b""], [(b"c", b"b")]) == [("empty", b"", b"")]
 
 
@@ -189,12 +189,12 @@ def test_missing_parent_stops_its_descendants_only() -> None:
     assert found[0][1:] == found[1][1:] == (b"", b"")
 
 
-def test_missing_parent_of_a_record_that_needs_none() -> None:
+def test_missing_parent_does_not_matter_to_a_record_without_blob() -> None:
     found = chain.chain_ids([MISSING, 0], [b"", b"d"], [b"b", b"b"])
     assert [state for state, _, _ in found] == ["empty", "computed"]
 
 
-def test_cycles_are_told_from_what_hangs_below_them() -> None:
+def test_records_below_a_cycle_are_blocked() -> None:
     #         0 -> 1 -> 2 -> 0;  3 -> 3;  4 -> 1;  5 -> 4;  6 -> 3;  7 fine
     parents = [1, 2, 0, 3, 1, 4, 3, NONE]
     found = chain.chain_ids(parents, ids("d", 8), ids("b", 8))
@@ -203,7 +203,7 @@ def test_cycles_are_told_from_what_hangs_below_them() -> None:
 
 
 @pytest.mark.parametrize("breaker", ["empty", "given"])
-def test_loop_of_parents_that_not_all_need_each_other_is_no_cycle(breaker: str) -> None:
+def test_loop_broken_by_a_record_that_needs_no_parent_is_not_a_cycle(breaker: str) -> None:
     diff_ids, blobs = ids("d", 3), ids("b", 3)
     values = [(b"", b"")] * 3
     if breaker == "empty":
@@ -223,7 +223,7 @@ def test_skipped_record_blocks_its_children() -> None:
 @pytest.mark.parametrize(
     "lengths", [(71, 71, 71), (71, 71, 5000), (5000, 71, 71), (64, 64, 64), (65, 1, 130_000)]
 )
-def test_long_and_short_texts(lengths: tuple[int, int, int]) -> None:
+def test_texts_of_all_lengths_are_hashed(lengths: tuple[int, int, int]) -> None:
     source = random.Random(4)
     parents = [NONE, 0, 0, 1, 2, 2]
     diff_ids = [source.randbytes(source.choice(lengths)) for _ in parents]
@@ -232,7 +232,7 @@ def test_long_and_short_texts(lengths: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("children", [1, 2, 31, 32, 33, 64, 65, 1000])
-def test_siblings(children: int) -> None:
+def test_any_number_of_siblings_is_hashed(children: int) -> None:
     parents = [NONE, *[0] * children, *range(1, children + 1)]
     count = len(parents)
     assert chain.chain_ids(parents, ids("d", count), ids("b", count)) == model(
@@ -241,7 +241,7 @@ def test_siblings(children: int) -> None:
 
 
 @pytest.mark.parametrize("upside_down", [False, True])
-def test_chain_of_a_million(upside_down: bool) -> None:
+def test_chain_of_a_million_records_is_computed(upside_down: bool) -> None:
     count = 1_000_000
     diff_ids, blobs = [digest_id(b"d")] * count, [digest_id(b"b")] * count
     parents = [*range(1, count), NONE] if upside_down else [NONE, *range(count - 1)]
@@ -254,28 +254,28 @@ def test_chain_of_a_million(upside_down: bool) -> None:
     assert sum(state == "computed" for state, _, _ in found) == count - 1
 
 
-def test_cycle_of_a_million() -> None:
+def test_cycle_of_a_million_records_is_found() -> None:
     count = 1_000_000
     found = chain.chain_ids([*range(1, count), 0], [b"d"] * count, [b"b"] * count)
     assert {state for state, _, _ in found} == {"cycle"}
 
 
 @pytest.mark.parametrize("parent", [-3, 2, 2**31 - 1])
-def test_parent_out_of_range(parent: int) -> None:
+def test_parent_out_of_range_is_refused(parent: int) -> None:
     batch = chain.Batch([NONE, parent], [b"d"] * 2, [b"b"] * 2)
     with pytest.raises(ValueError, match="parent"):
         batch.run()
     assert batch.results() == [("empty", b"", b"")] * 2  # nothing was written
 
 
-def test_columns_of_different_lengths() -> None:
+def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="length"):
         chain.chain_ids([NONE], [b"d"] * 2, [b"b"])
     with pytest.raises(ValueError, match="length"):
         chain.chain_ids([NONE], [b"d"], [b"b"], skip=[])
 
 
-def test_unknown_kernel() -> None:
+def test_unknown_kernel_is_refused() -> None:
     with pytest.raises(errors.Error, match="'md5'"):
         chain.chain_ids([NONE], [b"d"], [b"b"], kernel="md5")
 

@@ -40,11 +40,11 @@ def test_results_do_not_depend_on_the_number_of_threads(shape: str) -> None:
         assert chain.chain_ids(parents, diff_ids, blobs, threads=threads) == one
 
 
-def test_no_threads_is_one_thread() -> None:
+def test_zero_threads_count_as_one() -> None:
     assert chain.chain_ids([-1], [b"d"], [b"b"], threads=0) == chain.chain_ids([-1], [b"d"], [b"b"])
 
 
-def test_no_data_race(tmp_path: Path) -> None:
+def test_threads_have_no_data_race(tmp_path: Path) -> None:
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("no gcc")

@@ -33,7 +33,7 @@ def documented(stub: Path) -> Iterator[tuple[tuple[str, ...], str | None]]:
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.stem)
-def test_docstrings_at_run_time_are_those_of_the_stub(stub: Path) -> None:
+def test_run_time_docstrings_equal_the_stubs(stub: Path) -> None:
     module = importlib.import_module(f"buildkit_migrate._native.{stub.stem}")
     assert module.__doc__
     for names, expected in documented(stub):
@@ -48,7 +48,7 @@ def test_docstrings_at_run_time_are_those_of_the_stub(stub: Path) -> None:
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.stem)
-def test_all_that_is_public_is_in_the_stub(stub: Path) -> None:
+def test_public_names_are_in_the_stub(stub: Path) -> None:
     module = importlib.import_module(f"buildkit_migrate._native.{stub.stem}")
     own = {
         name

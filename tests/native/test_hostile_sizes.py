@@ -50,11 +50,11 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("size", "said"), [("6", "0 \n"), ("2147483647", "1 cache.parent\n")])
-def test_text_that_no_value_can_hold(program: Path, size: str, said: str) -> None:
+def test_text_that_is_too_long_for_a_value_is_refused(program: Path, size: str, said: str) -> None:
     assert subprocess.run([program, size], capture_output=True, text=True, check=True).stdout == said
 
 
-def test_keys_that_are_chosen_to_collide(tmp_path: Path) -> None:
+def test_colliding_keys_do_not_slow_the_search(tmp_path: Path) -> None:
     """A file could otherwise make the search for its records take hours."""
     program = build(tmp_path, HERE / "span_table_main.c", EXT / "core/column.c")
     found, most = map(
@@ -66,7 +66,7 @@ def test_keys_that_are_chosen_to_collide(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bucket", ["_main", "snapshots", "blobs", "leases"])
 @pytest.mark.parametrize(("count", "said"), [(5, ""), (6, "more records")])
-def test_more_rows_than_can_be_told_apart(few_rows: Path, bucket: str, count: int, said: str) -> None:
+def test_too_many_rows_are_refused(few_rows: Path, bucket: str, count: int, said: str) -> None:
     """The limit is lowered to five: a file that exceeds the real one has a hundred gigabytes."""
     rows = {b"r%d" % i: {b"k": b"v"} for i in range(count)}
     service = {"snapshots": {b"snapshots": {b"s": rows}}, "blobs": {b"content": {b"blob": rows}}}
@@ -107,7 +107,7 @@ def records() -> Records:
         ([(bytearray(b"a"), 3, memoryview(b""), False)], [], []),
     ],
 )
-def test_survey_that_failed_halfway_makes_no_plan(arguments: tuple[list[object], ...]) -> None:
+def test_survey_that_failed_is_not_planned(arguments: tuple[list[object], ...]) -> None:
     survey = Survey.__new__(Survey)
     with pytest.raises((TypeError, OverflowError)):
         survey.__init__("overlayfs", *arguments)  # type: ignore[misc]
@@ -117,12 +117,12 @@ def test_survey_that_failed_halfway_makes_no_plan(arguments: tuple[list[object],
         survey.__init__("overlayfs", [], [], [])  # type: ignore[misc]
 
 
-def test_survey_that_was_never_filled_makes_no_plan() -> None:
+def test_uninitialised_survey_is_not_planned() -> None:
     with pytest.raises(TypeError, match="not initialised"):
         Plan(records(), Survey.__new__(Survey))
 
 
-def test_offline_survey_of_a_damaged_file_leaves_nothing() -> None:
+def test_offline_survey_of_a_damaged_file_is_refused() -> None:
     data = bytearray(file_of({b"v1": {b"buildkit": {b"leases": {b"l": {b"k": b"v"}}}}}))
     reader = Reader(bytes(data))
     assert Plan(records(), Survey.offline(reader, None, "buildkit", "overlayfs")).counts["kept"] == 0
@@ -131,7 +131,7 @@ def test_offline_survey_of_a_damaged_file_leaves_nothing() -> None:
         Survey.offline(Reader(bytes(data)), None, "buildkit", "overlayfs")
 
 
-def test_readers_in_many_threads() -> None:
+def test_many_threads_read_with_their_own_readers() -> None:
     """Reading goes on without the interpreter's lock, each thread with a reader of its own."""
     data = file_of({b"_main": {b"%04d" % i: {b"k": b'{"value":1}'} for i in range(2000)}})
     counts = []

@@ -103,7 +103,7 @@ USES: dict[type, list[Callable[[Any], object]]] = {
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_an_object_is_initialised_once(name: str) -> None:
+def test_object_is_initialised_once(name: str) -> None:
     made = MADE[name]()
     of_its_class: dict[type, tuple[object, ...]] = {
         Reader: (FILE,),
@@ -125,7 +125,7 @@ def test_an_object_is_initialised_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_no_object_is_copied_or_pickled(name: str) -> None:
+def test_objects_can_not_be_copied_or_pickled(name: str) -> None:
     made = MADE[name]()
     copies: list[Callable[[Any], object]] = [copy.copy, copy.deepcopy, operator.methodcaller("__reduce__")]
     copies += [partial(pickle.dumps, protocol=protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
@@ -135,7 +135,7 @@ def test_no_object_is_copied_or_pickled(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_an_object_that_was_not_initialised_is_not_used(name: str) -> None:
+def test_uninitialised_object_refuses_use(name: str) -> None:
     kind = type(MADE[name]())
     try:
         empty = kind.__new__(kind)
@@ -147,7 +147,7 @@ def test_an_object_that_was_not_initialised_is_not_used(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", USES)
-def test_no_class_is_a_base(kind: type) -> None:
+def test_classes_can_not_be_subclassed(kind: type) -> None:
     with pytest.raises(TypeError):
         type("Derived", (kind,), {})
 
@@ -202,7 +202,7 @@ WAYS: dict[str, Callable[[Callable[[], object]], Callable[[], object]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("use", range(len(USES[Builder])))
-def test_a_builder_is_not_called_from_its_sink(way: str, use: int) -> None:
+def test_builder_refuses_calls_from_its_sink(way: str, use: int) -> None:
     refused = []
 
     def sink(block: memoryview) -> None:
@@ -227,7 +227,7 @@ def test_a_builder_is_not_called_from_its_sink(way: str, use: int) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("use", range(len(USES[Builder])))
-def test_a_builder_is_not_called_from_the_edits_of_its_rewrite(way: str, use: int) -> None:
+def test_builder_refuses_calls_from_the_edits_of_its_rewrite(way: str, use: int) -> None:
     def edits() -> Iterator[bytes]:
         yield from encode({b"a": b"1"})
         WAYS[way](lambda: USES[Builder][use](builder))()
@@ -239,7 +239,7 @@ def test_a_builder_is_not_called_from_the_edits_of_its_rewrite(way: str, use: in
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("use", range(5))
-def test_a_reader_is_not_used_while_the_sink_of_its_rewrite_runs(way: str, use: int) -> None:
+def test_reader_refuses_use_from_the_sink_of_its_rewrite(way: str, use: int) -> None:
     uses: list[Callable[[], object]] = [
         lambda: reader.root.get(b"k"),
         lambda: list(reader.root.items()),
@@ -286,7 +286,7 @@ LONG: dict[str, Callable[[Reader], Callable[[], object]]] = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_an_interrupt_ends_a_long_call(name: str, large_file: bytes) -> None:
+def test_interrupt_ends_a_long_call(name: str, large_file: bytes) -> None:
     ended: list[bool] = []
     reader = Reader(large_file)
     calls = [_thread.interrupt_main, LONG[name](reader), partial(ended.append, True)]
@@ -301,7 +301,7 @@ def test_an_interrupt_ends_a_long_call(name: str, large_file: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["check", "scan", "rewrite", "Records", "Survey"])
-def test_another_thread_runs_meanwhile_and_is_refused(name: str, large_file: bytes) -> None:
+def test_other_threads_run_during_a_long_call_and_are_refused(name: str, large_file: bytes) -> None:
     reader = Reader(large_file)
     root = reader.root
     refused, stop = threading.Event(), threading.Event()
@@ -326,7 +326,7 @@ def test_another_thread_runs_meanwhile_and_is_refused(name: str, large_file: byt
     assert refused.is_set()
 
 
-def test_a_batch_is_not_used_while_it_runs() -> None:
+def test_running_batch_refuses_use() -> None:
     count = 200_000
     batch = chain.Batch(range(-1, count - 1), [b"d"] * count, [b"b"] * count)
     refused, stop = threading.Event(), threading.Event()
@@ -368,7 +368,7 @@ FAILING: dict[str, Callable[[], Iterator[object]]] = {
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_an_iterator_does_not_go_on_after_it_raised(name: str) -> None:
+def test_iterator_refuses_to_continue_after_it_raised(name: str) -> None:
     iterator = FAILING[name]()
     with pytest.raises(CorruptDatabaseError):
         for _ in iterator:
@@ -379,7 +379,7 @@ def test_an_iterator_does_not_go_on_after_it_raised(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MADE if hasattr(MADE[name](), "__next__")])
-def test_an_iterator_stays_at_its_end(name: str) -> None:
+def test_iterator_stays_at_its_end(name: str) -> None:
     iterator = MADE[name]()
     list(iterator)
     assert list(iterator) == []
@@ -387,7 +387,7 @@ def test_an_iterator_stays_at_its_end(name: str) -> None:
         next(iterator)
 
 
-def test_a_packer_is_of_no_use_after_a_batch_failed() -> None:
+def test_packer_refuses_use_after_a_failure() -> None:
     reader = Reader(damaged(200))
     packer = Packer(reader)
     with pytest.raises(CorruptDatabaseError):
@@ -410,7 +410,7 @@ def failing_edits() -> Iterator[bytes]:
         (lambda: [*encode({b"a": b"1"}), None], TypeError),
     ],
 )
-def test_a_builder_is_of_no_use_after_a_rewrite_failed(
+def test_builder_refuses_use_after_a_failed_rewrite(
     use: int, edits: Callable[[], Any], error: type[Exception]
 ) -> None:
     builder = Image().builder
@@ -420,7 +420,7 @@ def test_a_builder_is_of_no_use_after_a_rewrite_failed(
         USES[Builder][use](builder)
 
 
-def test_a_malformed_node_ends_its_builder() -> None:
+def test_builder_refuses_use_after_a_malformed_node() -> None:
     builder = Image().builder
     with pytest.raises(CorruptDatabaseError):
         push(builder, b"k", b"\1" + bytes(8) + b"xyz")
@@ -432,25 +432,25 @@ def test_a_malformed_node_ends_its_builder() -> None:
 
 
 @pytest.mark.parametrize("chunk", [None, "text", 1, memoryview(b"\x04"), bytearray(b"\x04"), [b"\x04"]])
-def test_a_chunk_of_edits_is_bytes(chunk: object) -> None:
+def test_edits_that_are_not_bytes_are_refused(chunk: object) -> None:
     with pytest.raises(TypeError, match="a chunk of edits must be bytes"):
         rewrite(None, Image().builder, [chunk])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("edits", [None, 1, [1], b"\x04"])
-def test_edits_are_an_iterable_of_bytes(edits: object) -> None:
+def test_edits_that_are_not_an_iterable_of_bytes_are_refused(edits: object) -> None:
     with pytest.raises(TypeError):
         rewrite(None, Image().builder, edits)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("pair", [(None, b"\0"), (b"tk", None), (b"tk",), "tk", (1, b""), ("tk", b"\0")])
-def test_entries_are_pairs_of_bytes(pair: object) -> None:
+def test_entries_that_are_not_pairs_of_bytes_are_refused(pair: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         push_all(Image().builder, [pair], b"t")  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("wrong", [None, "text", 1, memoryview(b"k")])
-def test_keys_and_steps_are_bytes(wrong: Any) -> None:
+def test_keys_that_are_not_bytes_are_refused(wrong: Any) -> None:
     root = Reader(FILE).root
     builder = Image().builder
     calls: list[Callable[[], object]] = [

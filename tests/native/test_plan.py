@@ -101,7 +101,7 @@ def test_synthetic_store(name: str) -> None:
     assert edited(ours.records.reader, ours.store_edits()) == with_sizes
 
 
-def test_store_without_records() -> None:
+def test_store_without_records_gives_an_empty_plan() -> None:
     stores: list[BucketDict] = [{}, {b"_main": {}}, {b"_main": {b"no bucket": b""}}, {b"_main": b"no bucket"}]
     for store in stores:
         plan = native_plan(store, PlainSurvey("overlayfs"))
@@ -110,7 +110,7 @@ def test_store_without_records() -> None:
         assert list(plan.containerd_edits(NOW_STORED, NOW_TEXT)) == []
 
 
-def test_damaged_store() -> None:
+def test_damaged_store_is_refused() -> None:
     data = bytearray(file_of(store_of({b"%d" % i: {b"etag": b"x" * 500} for i in range(100)})))
     data[4 * 4096 : 5 * 4096] = b"\xff" * 4096
     with pytest.raises(CorruptDatabaseError):
@@ -165,7 +165,7 @@ def test_store_edits_make_the_new_store(world: tuple[BucketDict, PlainSurvey]) -
     assert edited(plan.records.reader, plan.store_edits()) == after_migration(store, plain_plan(plan))
 
 
-def test_index_keys_of_odd_texts_come_in_order() -> None:
+def test_index_keys_of_odd_texts_are_in_order() -> None:
     """A base layer's chain id is its diffID, whatever that is; "::" in texts and ids may meet."""
     digest = b"sha256:" + b"1" * 64
     records: dict[bytes, dict[bytes, bytes | None]] = {}
@@ -181,7 +181,7 @@ def test_index_keys_of_odd_texts_come_in_order() -> None:
     assert edited(plan.records.reader, plan.store_edits()) == after_migration(store_of(records), plain)
 
 
-def test_records_with_one_index_key() -> None:
+def test_index_key_shared_by_two_records_is_put_once() -> None:
     """Ids with "::" can make the same key of two records; it is put once."""
     digest = b"sha256:" + b"1" * 64
     records: dict[bytes, dict[bytes, bytes | None]] = {
@@ -195,7 +195,7 @@ def test_records_with_one_index_key() -> None:
     assert edited(plan.records.reader, plan.store_edits()) == expected
 
 
-def test_new_index_key_that_looks_like_one_of_a_dropped_record() -> None:
+def test_new_index_key_is_kept_although_it_ends_like_a_dropped_record() -> None:
     digest = b"sha256:" + b"1" * 64
     mapping = b'{"value":{"Blobsum":"%b","DiffID":"d"}}' % digest
     store = store_of({b"a::gone": {keys.BLOB_MAPPING: mapping}, b"gone": {}})
@@ -206,7 +206,7 @@ def test_new_index_key_that_looks_like_one_of_a_dropped_record() -> None:
     assert edited(plan.records.reader, plan.store_edits()) == expected
 
 
-def test_streams_of_many_chunks() -> None:
+def test_edits_of_many_chunks_are_complete() -> None:
     """More than a chunk in each stream, and one record that is larger than a chunk."""
     long = b"p" * 600_000
     records: PlainRecords = {b"r%05d" % i: {b"snapshot.size": b'{"value":1}'} for i in range(12_000)}
@@ -234,7 +234,7 @@ def _has_equal_mutable(values: Mapping[bytes, bytes | None]) -> bool:
 
 @SLOW
 @given(worlds(max_records=10))
-def test_counts(world: tuple[PlainRecords, PlainSurvey]) -> None:
+def test_counts_agree_with_the_plan(world: tuple[PlainRecords, PlainSurvey]) -> None:
     records, survey = world
     plain = oracle.plan(records, survey)
     kept = plain.records.values()
@@ -265,7 +265,7 @@ def test_counts(world: tuple[PlainRecords, PlainSurvey]) -> None:
 
 @SLOW
 @given(worlds(max_records=10))
-def test_record_tells_what_the_new_store_says(world: tuple[PlainRecords, PlainSurvey]) -> None:
+def test_shown_record_agrees_with_the_new_store(world: tuple[PlainRecords, PlainSurvey]) -> None:
     records, survey = world
     plan = native_plan(store_of(records), survey)
     plain = plain_plan(plan)
@@ -322,7 +322,7 @@ def test_a_dropped_record_has_nothing_but_its_id() -> None:
     assert not plan.writes_chain(0)
 
 
-def test_a_record_that_there_is_not_has_nothing() -> None:
+def test_unknown_record_is_an_error() -> None:
     plan = native_plan(store_of({b"a": {}}), PlainSurvey("s"))
     for use in (plan.is_dropped, plan.is_committed, plan.writes_chain, plan.texts, plan.puts, plan.lease):
         for index in (-1, 1):

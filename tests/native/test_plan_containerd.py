@@ -156,7 +156,7 @@ def _unlabel(entry: BucketDict) -> BucketDict:
 
 @SLOW
 @given(worlds(max_records=10))
-def test_offline_survey_and_containerd_edits(world: tuple[PlainRecords, PlainSurvey]) -> None:
+def test_offline_survey_and_edits_agree_with_the_oracle(world: tuple[PlainRecords, PlainSurvey]) -> None:
     records, survey = world
     containerd, backend = databases_of(survey)
     metadata = Reader(file_of(containerd))
@@ -201,24 +201,24 @@ def test_sizes_of_blobs_are_read_as_containerd_reads_them(stored: bytes, size: i
     assert offline_size({b"size": stored}) == size
 
 
-def test_blob_without_a_size() -> None:
+def test_missing_size_is_unknown() -> None:
     assert offline_size({}) is None
     assert offline_size({b"size": {b"\x02": b"\x02"}}) is None
 
 
 @given(st.binary(max_size=12))
-def test_any_bytes_are_a_size_or_none(stored: bytes) -> None:
+def test_any_bytes_give_a_valid_size_or_none(stored: bytes) -> None:
     size = offline_size({b"size": stored})
     assert size is None or 0 < size < 2**63
 
 
 @pytest.mark.parametrize("size", [0, -1, 2**63, -(2**63) - 1])
-def test_sizes_that_no_blob_has(size: int) -> None:
+def test_impossible_sizes_are_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"{size} bytes"):
         Survey("s", [], [(b"sha256:1", False, size)], [])
 
 
-def test_offline_survey_of_databases_without_the_buckets() -> None:
+def test_missing_buckets_count_as_empty() -> None:
     """A bucket that is missing at any level is an empty one."""
     trees: list[BucketDict] = [{}, {b"v1": {}}, {b"v1": b""}, {b"v1": {b"buildkit": {}}}]
     trees.append({b"v1": {b"buildkit": {b"content": {}, b"leases": {}, b"snapshots": {}}}})
@@ -231,7 +231,7 @@ def test_offline_survey_of_databases_without_the_buckets() -> None:
             assert list(plan.containerd_edits(NOW_STORED, NOW_TEXT)) == []
 
 
-def test_other_namespace_and_snapshotter_are_not_looked_at() -> None:
+def test_other_namespaces_and_snapshotters_are_ignored() -> None:
     survey = PlainSurvey("overlayfs", {b"a": Snapshot(Kind.ACTIVE)})
     containerd, backend = (Reader(file_of(tree)) for tree in databases_of(survey))
     records = read_records(Reader(file_of(store_of({b"a": {}}))))
@@ -244,7 +244,7 @@ def test_other_namespace_and_snapshotter_are_not_looked_at() -> None:
         assert Plan(records, offline).counts["kept"] == kept
 
 
-def test_damaged_databases_are_told_apart() -> None:
+def test_damaged_database_is_named() -> None:
     good = Reader(file_of({b"v1": {b"snapshots": {}}}))
     data = bytearray(file_of({b"v1": {b"%d" % i: b"x" * 500 for i in range(100)}}))
     data[3 * 4096 : -4096] = b"\xff" * (len(data) - 4 * 4096)

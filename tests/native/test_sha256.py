@@ -35,20 +35,20 @@ def test_portable_kernel_is_always_there_and_comes_last() -> None:
     assert set(sha256.kernels()) <= set(NAMES)
 
 
-def test_every_length_alone(kernel: str) -> None:
+def test_messages_of_every_length_are_hashed(kernel: str) -> None:
     text = random.Random(1).randbytes(300)
     for size in range(301):
         assert sha256.digest_many([text[:size]], kernel) == digests([text[:size]])
 
 
-def test_every_length_in_one_batch(kernel: str) -> None:
+def test_batch_with_every_length_is_hashed(kernel: str) -> None:
     text = random.Random(2).randbytes(300)
     messages = [text[:size] for size in range(301)]
     assert sha256.digest_many(messages, kernel) == digests(messages)
 
 
 @pytest.mark.parametrize("streams", range(1, 41))
-def test_stream_counts(kernel: str, streams: int) -> None:
+def test_any_number_of_streams_is_hashed(kernel: str, streams: int) -> None:
     source = random.Random(streams)
     in_step = [source.randbytes(143) for _ in range(streams)]
     mixed = [source.randbytes(source.choice((0, 1, 55, 56, 63, 64, 65, 200, 1000))) for _ in range(streams)]
@@ -57,18 +57,18 @@ def test_stream_counts(kernel: str, streams: int) -> None:
 
 
 @given(messages=st.lists(st.binary(max_size=400), max_size=60))
-def test_any_messages(messages: list[bytes]) -> None:
+def test_any_messages_are_hashed(messages: list[bytes]) -> None:
     expected = digests(messages)
     for kernel in sha256.kernels():
         assert sha256.digest_many(messages, kernel) == expected
 
 
-def test_one_long_message_among_short_ones(kernel: str) -> None:
+def test_long_message_among_short_ones_is_hashed(kernel: str) -> None:
     messages = [b"a" * 100, bytes(range(256)) * 5000, *[b"%d" % i for i in range(30)]]
     assert sha256.digest_many(messages, kernel) == digests(messages)
 
 
-def test_only_bytes_are_messages() -> None:
+def test_messages_that_are_not_bytes_are_refused() -> None:
     for wrong in (None, "text", bytearray(b"text")):
         with pytest.raises(TypeError):
             sha256.digest_many([b"", wrong])  # type: ignore[list-item]
@@ -95,16 +95,16 @@ def active_with(value: str | None) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_fastest_kernel_unless_told() -> None:
+def test_fastest_kernel_is_the_default() -> None:
     assert active_with(None).stdout.split() == [sha256.kernels()[0]]
     assert active_with("").stdout.split() == [sha256.kernels()[0]]
 
 
-def test_environment_demands_a_kernel(kernel: str) -> None:
+def test_environment_selects_a_kernel(kernel: str) -> None:
     assert active_with(kernel).stdout.split() == [kernel]
 
 
-def test_environment_demands_an_unknown_kernel() -> None:
+def test_unknown_kernel_in_the_environment_is_refused() -> None:
     kind, message, hint = active_with("md5").stdout.splitlines()
     assert kind == "Error"
     assert "'md5'" in message
@@ -113,7 +113,7 @@ def test_environment_demands_an_unknown_kernel() -> None:
     assert "portable" in hint
 
 
-def test_environment_demands_a_kernel_of_another_processor() -> None:
+def test_kernel_of_another_processor_is_refused() -> None:
     missing = [name for name in NAMES if name not in sha256.kernels()]
     for name in missing:
         kind, message, _ = active_with(name).stdout.splitlines()
@@ -123,7 +123,7 @@ def test_environment_demands_a_kernel_of_another_processor() -> None:
     assert missing, "no processor runs x86 and ARM kernels"
 
 
-def test_argument_names_an_unknown_kernel() -> None:
+def test_unknown_kernel_as_argument_is_refused() -> None:
     with pytest.raises(errors.Error, match="'md5' does not exist"):
         sha256.digest_many([b""], "md5")
 

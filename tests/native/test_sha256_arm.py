@@ -36,7 +36,7 @@ def test_every_file_compiles_for_arm(source: str, tmp_path: Path) -> None:
         assert " T " not in symbols
 
 
-def test_arm_kernels_against_hashlib(tmp_path: Path) -> None:
+def test_arm_kernels_agree_with_hashlib(tmp_path: Path) -> None:
     compiler = tool("aarch64-linux-gnu-gcc")
     emulator = tool("qemu-aarch64", "qemu-aarch64-static")
     program = tmp_path / "sha256"

@@ -58,32 +58,32 @@ def ids(items: object) -> list[bytes]:
     return [item.id for item in items]
 
 
-def test_get() -> None:
+def test_get_returns_decoded_values_and_indexes() -> None:
     item = store_of(STORE).get(b"r1")
     assert item.exists
     assert item.values == {b"a": Value(b"1"), b"b": Value(b'"x"', b"the::index")}
     assert item.indexes() == [b"the::index"]
 
 
-def test_get_without_record() -> None:
+def test_get_without_record_returns_an_empty_item() -> None:
     for tree in (STORE, {}):
         for id in (b"gone", b"stray"):
             assert store_of(tree).get(id) == Item(id, exists=False)
 
 
-def test_get_ends_before_a_bad_value() -> None:
+def test_get_ends_before_an_undecodable_value() -> None:
     item = store_of(STORE).get(b"bad")
     assert (item.exists, list(item.values)) == (True, [b"a"])
 
 
-def test_all() -> None:
+def test_all_returns_records_in_order() -> None:
     items = list(store_of(without_bad()).all())
     assert ids(items) == [b"r1", b"r2"]
     assert all(item.exists for item in items)
     assert list(store_of({}).all()) == []
 
 
-def test_all_fails_at_a_bad_value_and_names_it() -> None:
+def test_all_names_the_undecodable_value() -> None:
     with pytest.raises(BrokenRecordsError, match=r"bad.*'b'") as caught:
         list(store_of(STORE).all())
     assert caught.value.problems == (Problem(b"bad", Reason.UNDECODABLE, b"b"),)
@@ -94,7 +94,7 @@ def test_all_fails_at_a_bad_value_and_names_it() -> None:
     assert "    bad: undecodable-value (b)" in list(error_lines(caught.value, verbose=False))
 
 
-def test_search() -> None:
+def test_search_matches_whole_indexes() -> None:
     store = store_of(STORE)
     assert ids(store.search(b"the::index")) == [b"r1"]  # of "::index::r1", not of ":more::r2"
     assert ids(store.search(b"the::index:more")) == [b"r2"]
@@ -102,7 +102,7 @@ def test_search() -> None:
     assert ids(store.search(b"nothing")) == []
 
 
-def test_search_by_prefix_takes_bare_prefixes() -> None:
+def test_prefix_search_skips_keys_without_a_record() -> None:
     store = store_of(STORE)
     assert ids(store.search(b"the::index", prefix_only=True)) == [b"r1", b"r2"]
     assert ids(store.search(b"the", prefix_only=True)) == [b"r1", b"r2"]  # and "theatre" does not hang it
@@ -115,14 +115,14 @@ def test_search_and_probe_need_both_buckets(missing: bytes) -> None:
     assert not store.probe(b"the::index")
 
 
-def test_probe() -> None:
+def test_probe_needs_the_whole_index() -> None:
     store = store_of(STORE)
     assert store.probe(b"the::index")
     assert store.probe(b"only-missing")
     assert not store.probe(b"the::ind")
 
 
-def test_external() -> None:
+def test_external_returns_data_or_none() -> None:
     store = store_of(STORE)
     assert store.external(b"r1", b"name") == b"data"
     assert store.external(b"r1", b"empty") == b""
@@ -148,7 +148,7 @@ def test_migrated_records_are_found_by_chain_id(tmp_path: Path) -> None:
         assert found
 
 
-def test_write_store(tmp_path: Path) -> None:
+def test_write_store_applies_edits(tmp_path: Path) -> None:
     source = tmp_path / "v1"
     source.write_bytes(file_of(without_bad()))
     with Database.open(source) as database:

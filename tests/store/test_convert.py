@@ -37,7 +37,7 @@ def failed(*arguments: str, status: int) -> str:
     return message
 
 
-def test_there_and_back(root: OnDisk, tmp_path: Path) -> None:
+def test_converting_there_and_back_keeps_everything(root: OnDisk, tmp_path: Path) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
     before = ondisk.listing(root.root)
     result = run("convert", str(root.v1), str(there))
@@ -78,7 +78,7 @@ def test_migrating_to_lmdb_is_migrating_and_converting(root: OnDisk, tmp_path: P
 
 
 @pytest.mark.parametrize("engine", stores.ENGINES)
-def test_there_must_be_nothing(tmp_path: Path, engine: Engine) -> None:
+def test_existing_target_is_refused(tmp_path: Path, engine: Engine) -> None:
     source = stores.make(tmp_path, engine, SMALL)
     (tmp_path / "file").write_bytes(b"mine")
     (tmp_path / "dangling").symlink_to("nowhere")
@@ -90,14 +90,14 @@ def test_there_must_be_nothing(tmp_path: Path, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("engine", stores.ENGINES)
-def test_a_truncated_source(tmp_path: Path, engine: Engine) -> None:
+def test_truncated_source_is_refused(tmp_path: Path, engine: Engine) -> None:
     source = stores.make(tmp_path, engine, SMALL)
     os.truncate(source, source.stat().st_size - 4096)
     assert "truncated" in failed(str(source), str(tmp_path / "new"), status=5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
 
 
-def test_sources_that_are_no_stores(tmp_path: Path) -> None:
+def test_source_that_is_not_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "garbage").write_bytes(b"garbage" * 1000)
     (tmp_path / "short").write_bytes(b"g")
     os.mkfifo(tmp_path / "fifo")
@@ -110,7 +110,7 @@ def test_sources_that_are_no_stores(tmp_path: Path) -> None:
     assert not Path(new).exists()
 
 
-def test_a_source_in_use(tmp_path: Path) -> None:
+def test_locked_bolt_source_is_refused(tmp_path: Path) -> None:
     source = stores.make(tmp_path, "bolt", SMALL)
     with Database.open(source, exclusive=True):
         assert "in use" in failed(str(source), str(tmp_path / "new"), status=4)
@@ -118,7 +118,7 @@ def test_a_source_in_use(tmp_path: Path) -> None:
         assert run("convert", str(source), str(tmp_path / "new")).returncode == 0
 
 
-def test_an_lmdb_source_in_use(tmp_path: Path) -> None:
+def test_open_lmdb_source_is_converted(tmp_path: Path) -> None:
     source = stores.make(tmp_path, "lmdb", SMALL)
     with open_store(source) as store, store.update(b"new"):
         assert run("convert", str(source), str(tmp_path / "new")).returncode == 0
@@ -127,14 +127,14 @@ def test_an_lmdb_source_in_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", stores.ENGINES)
-def test_what_a_killed_run_left_makes_way(tmp_path: Path, engine: Engine) -> None:
+def test_leftover_of_a_killed_run_is_replaced(tmp_path: Path, engine: Engine) -> None:
     source = stores.make(tmp_path, engine, SMALL)
     (tmp_path / "new.tmp").write_bytes(b"garbage")
     assert run("convert", str(source), str(tmp_path / "new")).returncode == 0
     assert not (tmp_path / "new.tmp").exists()
 
 
-def test_another_run_at_the_same_place(tmp_path: Path) -> None:
+def test_concurrent_run_is_refused(tmp_path: Path) -> None:
     source = stores.make(tmp_path, "bolt", SMALL)
     aside = tmp_path / "new.tmp"
     aside.write_bytes(source.read_bytes())
@@ -158,7 +158,7 @@ def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("engine", stores.ENGINES)
-def test_a_target_that_appears_meanwhile_stays(
+def test_target_that_appears_during_the_run_is_kept(
     tmp_path: Path, engine: Engine, file_system: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = stores.make(tmp_path, engine, SMALL), tmp_path / "new"
@@ -176,7 +176,7 @@ def test_a_target_that_appears_meanwhile_stays(
 
 
 @pytest.mark.parametrize("engine", stores.ENGINES)
-def test_without_links(tmp_path: Path, engine: Engine, file_system: str) -> None:
+def test_convert_works_without_hard_links(tmp_path: Path, engine: Engine, file_system: str) -> None:
     source = stores.make(tmp_path, engine, SMALL)
     convert(source, tmp_path / "new")
     convert(tmp_path / "new", tmp_path / "back")
@@ -185,7 +185,7 @@ def test_without_links(tmp_path: Path, engine: Engine, file_system: str) -> None
         assert list(back.all()) == list(there.all())
 
 
-def test_what_a_killed_migration_to_lmdb_left_makes_way(root: OnDisk, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_migration_to_lmdb_are_removed(root: OnDisk, tmp_path: Path) -> None:
     program = [sys.executable, str(Path(__file__).parents[1] / "faulty.py")]
     options = ["migrate", "--to-engine", "lmdb"]
     whole = subprocess.run(
@@ -210,7 +210,7 @@ def test_what_a_killed_migration_to_lmdb_left_makes_way(root: OnDisk, tmp_path: 
 
 @pytest.mark.parametrize("fault", ["kill", "EIO"])
 @pytest.mark.parametrize("engine", stores.ENGINES)
-def test_failing_calls(tmp_path: Path, engine: Engine, fault: str) -> None:
+def test_fault_at_any_call_leaves_a_whole_store_or_none(tmp_path: Path, engine: Engine, fault: str) -> None:
     """There is a whole store or none; another run takes what a killed one left."""
     source, target = stores.make(tmp_path, engine, SMALL), tmp_path / "new"
     program = [sys.executable, str(Path(__file__).parents[1] / "faulty.py")]
@@ -234,10 +234,10 @@ def test_failing_calls(tmp_path: Path, engine: Engine, fault: str) -> None:
         assert target.read_bytes() == whole
 
 
-def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
+def test_missing_target_directory_is_named(tmp_path: Path) -> None:
     source = stores.make(tmp_path, "bolt", SMALL)
     assert "No such file" in failed(str(source), str(tmp_path / "missing" / "new"), status=8)
 
 
-def test_wrong_usage() -> None:
+def test_unknown_engine_exits_with_2() -> None:
     assert run("convert", "--to-engine", "sqlite", "a", "b").returncode == 2

@@ -55,12 +55,12 @@ roots = st.builds(
 
 @settings(max_examples=50)
 @given(root=roots)
-def test_there_and_back_is_the_same_tree(tmp_path_factory: pytest.TempPathFactory, root: PlainBucket) -> None:
+def test_any_tree_survives_lmdb(tmp_path_factory: pytest.TempPathFactory, root: PlainBucket) -> None:
     directory = tmp_path_factory.mktemp("store")
     assert stores.content(stores.make(directory, "lmdb", root)) == list(rows(root))
 
 
-def test_a_bucket_with_more_keys_than_a_page_of_bolt_may_have(tmp_path: Path) -> None:
+def test_bucket_with_more_keys_than_a_bolt_page_holds_survives(tmp_path: Path) -> None:
     many = PlainBucket({b"%06d" % n: b"" for n in range(70_000)}, sequence=1)
     root = PlainBucket({b"foreign": many, b"_main": PlainBucket({b"r": many})})
     assert stores.content(stores.make(tmp_path, "lmdb", root)) == list(rows(root))
@@ -106,7 +106,7 @@ def add_many(path: Path, prefix: bytes) -> None:
             store.get_and_set(b"shared", b"n", lambda old: Value.of(1 + int(old.raw or b"0") if old else 1))
 
 
-def test_two_processes_write(tmp_path: Path) -> None:
+def test_two_processes_write_without_losing_updates(tmp_path: Path) -> None:
     path = tmp_path / "store"
     open_store(path, create="lmdb").close()
     context = multiprocessing.get_context("spawn")
@@ -133,7 +133,7 @@ with store.update(b"r000") as record:
 """
 
 
-def test_a_writer_is_killed(tmp_path: Path) -> None:
+def test_transaction_of_a_killed_writer_is_dropped(tmp_path: Path) -> None:
     path = stores.make(tmp_path, "lmdb", SMALL)
     with open_store(path) as store:
         killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False, timeout=60)
@@ -154,7 +154,7 @@ def test_one_process_opens_a_file_once(tmp_path: Path) -> None:
 # --- Growth
 
 
-def test_an_iteration_goes_on_when_the_map_grows(tmp_path: Path) -> None:
+def test_iteration_continues_when_the_map_grows(tmp_path: Path) -> None:
     with open_store(stores.make(tmp_path, "lmdb", SMALL)) as store:
         seen = []
         for number, item in enumerate(store.all()):
@@ -165,7 +165,7 @@ def test_an_iteration_goes_on_when_the_map_grows(tmp_path: Path) -> None:
         assert store.external(b"r000", b"big") == bytes(40 << 20)
 
 
-def test_a_transaction_that_grows_the_map_is_whole(tmp_path: Path) -> None:
+def test_transaction_that_grows_the_map_is_complete(tmp_path: Path) -> None:
     with open_store(tmp_path / "store", create="lmdb") as store:
         for n in range(8):
             with store.update(b"r") as record:
@@ -198,7 +198,7 @@ def lmdb_entry(path: Path, key: bytes, value: bytes) -> None:
         (b"M" + b"x" * 510, b"\x01\x02\x03"),
     ],
 )
-def test_a_malformed_entry(tmp_path: Path, key: bytes, value: bytes) -> None:
+def test_malformed_entry_is_named(tmp_path: Path, key: bytes, value: bytes) -> None:
     path = stores.make(tmp_path, "lmdb", SMALL)
     lmdb_entry(path, key, value)
     with open_store(path) as store, pytest.raises(CorruptDatabaseError, match=f"{path}.*malformed"):
@@ -208,14 +208,14 @@ def test_a_malformed_entry(tmp_path: Path, key: bytes, value: bytes) -> None:
     assert not list(tmp_path.glob("bolt*"))
 
 
-def test_an_lmdb_file_that_is_no_store(tmp_path: Path) -> None:
+def test_lmdb_file_that_is_not_a_store_is_refused(tmp_path: Path) -> None:
     lmdb_entry(tmp_path / "other", b"k", b"v")
     with pytest.raises(CorruptDatabaseError, match="not a metadata store"):
         open_store(tmp_path / "other")
 
 
 @pytest.mark.parametrize("size", [17, 100, 4095, 4096, 5000, 8192, 12288, 30000])
-def test_a_truncated_file(tmp_path: Path, size: int) -> None:
+def test_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
     path = stores.make(tmp_path, "lmdb", SMALL)
     os.truncate(path, size)
     # Here, and not by a bus error when the page is touched.
@@ -223,7 +223,7 @@ def test_a_truncated_file(tmp_path: Path, size: int) -> None:
         open_store(path)
 
 
-def test_pages_that_were_never_written_may_be_missing_at_the_end(tmp_path: Path) -> None:
+def test_unwritten_pages_may_be_missing_at_the_end(tmp_path: Path) -> None:
     path = stores.make(tmp_path, "lmdb", SMALL)
     with lmdb.open(str(path), subdir=False, map_size=1 << 24) as environment:
         with environment.begin(write=True) as txn:
@@ -269,7 +269,7 @@ def test_random_damage_ends_in_an_error_or_not_at_all(tmp_path: Path, seed: int)
 
 
 @given(data=st.binary(max_size=200))
-def test_unpacking_anything(data: bytes) -> None:
+def test_unpacking_any_bytes_raises_only_our_error(data: bytes) -> None:
     for function in (unpack, unpack_items):
         try:
             function(data, b"key", "the path")
@@ -280,7 +280,7 @@ def test_unpacking_anything(data: bytes) -> None:
         push(builder, b"key", data, "the path")
 
 
-def test_nodes_nested_too_deep() -> None:
+def test_too_deeply_nested_nodes_are_refused() -> None:
     node = b"\x00v"
     for _ in range(100):
         node = b"\x01" + bytes(8) + struct.pack("<II", 1, len(node)) + b"k" + node
@@ -288,7 +288,7 @@ def test_nodes_nested_too_deep() -> None:
         push(Builder(lambda block: None), b"key", node)
 
 
-def test_checking_what_is_no_lmdb_file() -> None:
+def test_check_refuses_other_files() -> None:
     for data in (b"", b"x", bytes(10_000)):
         with pytest.raises(CorruptDatabaseError, match="not an LMDB file"):
             check_lmdb(data)
@@ -297,7 +297,7 @@ def test_checking_what_is_no_lmdb_file() -> None:
 # --- Bulk loading
 
 
-def test_loading_does_not_overwrite(tmp_path: Path) -> None:
+def test_bulk_load_does_not_overwrite(tmp_path: Path) -> None:
     source = stores.make(tmp_path, "bolt", SMALL)
     (tmp_path / "there").write_bytes(b"mine")
     with Database.open(source) as database, pytest.raises(StorageError):
@@ -305,14 +305,14 @@ def test_loading_does_not_overwrite(tmp_path: Path) -> None:
     assert (tmp_path / "there").read_bytes() == b"mine"
 
 
-def test_loading_grows_the_map(tmp_path: Path) -> None:
+def test_bulk_load_grows_the_map(tmp_path: Path) -> None:
     root = PlainBucket({b"_main": PlainBucket({b"r%03d" % n: b"v" * 1_000_000 for n in range(40)})})
     path = stores.make(tmp_path, "lmdb", root)
     assert stores.content(path) == list(rows(root))
     check_file(path, thorough=True)
 
 
-def test_a_packer_reads_a_page_once(tmp_path: Path) -> None:
+def test_packer_refuses_to_read_a_page_twice(tmp_path: Path) -> None:
     with Database.open(stores.make(tmp_path, "bolt", SMALL)) as database:
         packer = Packer(database.reader)
         main = database.root.bucket(b"_main")
@@ -322,7 +322,7 @@ def test_a_packer_reads_a_page_once(tmp_path: Path) -> None:
             list(packer.batches(main, b"M"))
 
 
-def test_a_store_is_the_same_whatever_made_it(tmp_path: Path) -> None:
+def test_updates_and_bulk_load_make_the_same_store(tmp_path: Path) -> None:
     with open_store(tmp_path / "store", create="lmdb") as store:
         assert isinstance(store, LmdbStore)
         for n in reversed(range(300)):

@@ -47,7 +47,7 @@ def methods(store: MetadataStore) -> dict[str, Callable[[], object]]:
     return calls
 
 
-def test_a_closed_store(store: MetadataStore, tmp_path: Path) -> None:
+def test_closed_store_refuses_every_method(store: MetadataStore, tmp_path: Path) -> None:
     """Nothing is read or written without the lock: the file is another's now."""
     store.close()
     path = tmp_path / "store"
@@ -66,7 +66,7 @@ def test_a_closed_store(store: MetadataStore, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("steps", [0, 1])
 @pytest.mark.parametrize("begin", ["all", "ids", "search"])
-def test_closed_while_iterating(store: MetadataStore, begin: str, steps: int) -> None:
+def test_iterators_end_with_their_store(store: MetadataStore, begin: str, steps: int) -> None:
     rows: Iterator[object] = (
         store.search(b"the", prefix_only=True) if begin == "search" else getattr(store, begin)()
     )
@@ -77,7 +77,7 @@ def test_closed_while_iterating(store: MetadataStore, begin: str, steps: int) ->
         next(rows)
 
 
-def test_closed_while_updating(store: MetadataStore, tmp_path: Path) -> None:
+def test_update_of_a_closed_store_is_not_written(store: MetadataStore, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is closed"), store.update(b"r1") as record:
         record.set(b"a", Value.of(2))
         store.close()
@@ -92,7 +92,7 @@ def test_closed_while_updating(store: MetadataStore, tmp_path: Path) -> None:
         assert again.external(b"r1", b"name") == b"other"
 
 
-def test_what_was_read_stays(store: MetadataStore) -> None:
+def test_items_outlive_their_store(store: MetadataStore) -> None:
     item = store.get(b"r1")
     store.close()
     assert item.values[b"a"] == Value(b"1")
@@ -102,7 +102,7 @@ def test_what_was_read_stays(store: MetadataStore) -> None:
 
 
 @pytest.mark.parametrize("chain", ["absolute", "relative", "link to link", "directory"])
-def test_a_link_stands_for_its_file(
+def test_writing_through_a_link_keeps_the_link(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chain: str
 ) -> None:
     (tmp_path / "real").mkdir()
@@ -133,7 +133,7 @@ def test_a_link_stands_for_its_file(
     assert {file.name for file in (tmp_path / "real").iterdir()} <= {"store", "store-lock"}
 
 
-def test_a_link_to_a_store_that_is_still_to_be_made(engine: Engine, tmp_path: Path) -> None:
+def test_creating_through_a_dangling_link_makes_its_target(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("target")
     with open_store(tmp_path / "link", create=engine) as store, store.update(b"r"):
         pass
@@ -143,14 +143,14 @@ def test_a_link_to_a_store_that_is_still_to_be_made(engine: Engine, tmp_path: Pa
         assert ids(store.all()) == [b"r"]
 
 
-def test_a_link_that_leads_to_itself(engine: Engine, tmp_path: Path) -> None:
+def test_circular_link_is_refused(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("link")
     for create in (None, engine):
         with pytest.raises(StorageError):
             open_store(tmp_path / "link", create=create)
 
 
-def test_a_file_that_another_one_took_the_place_of(tmp_path: Path) -> None:
+def test_replaced_file_is_not_overwritten(tmp_path: Path) -> None:
     """The lock is on the file, not on its name."""
     path = stores.make(tmp_path, "bolt", TREE)
     with open_store(path) as store:
@@ -161,7 +161,7 @@ def test_a_file_that_another_one_took_the_place_of(tmp_path: Path) -> None:
     assert path.read_bytes() == b"of somebody else"
 
 
-def test_what_is_no_store(tmp_path: Path) -> None:
+def test_what_is_not_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         open_store(tmp_path / "missing")
     with pytest.raises(CorruptDatabaseError, match="not a regular file"):

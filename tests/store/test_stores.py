@@ -31,7 +31,7 @@ BAD = PlainBucket(
 # --- Reading
 
 
-def test_get(store: MetadataStore) -> None:
+def test_get_returns_decoded_values(store: MetadataStore) -> None:
     item = store.get(b"r1")
     assert item == Item(b"r1", True, {b"a": Value(b"1"), b"b": Value(b'"x"', INDEX)})
     assert item.indexes() == [INDEX]
@@ -39,25 +39,25 @@ def test_get(store: MetadataStore) -> None:
     assert store.get(b"stray") == Item(b"stray")
 
 
-def test_view(store: MetadataStore) -> None:
+def test_view_returns_stored_bytes(store: MetadataStore) -> None:
     assert store.view(b"r1") == {b"a": encode_value(1), b"b": encode_value(b"x", INDEX), b"cleared": b""}
     for id in (b"gone", b"stray"):
         with pytest.raises(RecordNotFoundError):
             store.view(id)
 
 
-def test_all(store: MetadataStore) -> None:
+def test_all_returns_records_in_order(store: MetadataStore) -> None:
     assert ids(store.all()) == [b"r1", b"r2"]
 
 
-def test_values_that_do_not_decode(engine: Engine, tmp_path: Path) -> None:
+def test_undecodable_value_ends_get_and_fails_all(engine: Engine, tmp_path: Path) -> None:
     with stores.open_made(tmp_path, engine, BAD) as store:
         assert list(store.get(b"bad").values) == [b"a"]
         with pytest.raises(BrokenRecordsError, match=r"bad.*'b'"):
             list(store.all())
 
 
-def test_search_and_probe(store: MetadataStore) -> None:
+def test_search_and_probe_use_the_index(store: MetadataStore) -> None:
     assert ids(store.search(INDEX)) == [b"r1"]
     assert ids(store.search(b"the::index:more")) == [b"r2"]
     assert ids(store.search(b"only-missing")) == ids(store.search(b"nothing")) == []
@@ -66,14 +66,14 @@ def test_search_and_probe(store: MetadataStore) -> None:
     assert not store.probe(b"the::ind")
 
 
-def test_external(store: MetadataStore) -> None:
+def test_external_returns_data_or_none(store: MetadataStore) -> None:
     assert store.external(b"r1", b"name") == b"data"
     assert store.external(b"r1", b"empty") == b""
     for id, name in ((b"r1", b"nested"), (b"r1", b"gone"), (b"gone", b"name")):
         assert store.external(id, name) is None
 
 
-def test_a_store_of_nothing(engine: Engine, tmp_path: Path) -> None:
+def test_new_store_is_empty(engine: Engine, tmp_path: Path) -> None:
     with open_store(tmp_path / "store", create=engine) as store:
         assert (
             list(store.all()) == list(store.search(b"x")) == list(store.search(b"", prefix_only=True)) == []
@@ -89,7 +89,7 @@ def test_a_store_of_nothing(engine: Engine, tmp_path: Path) -> None:
 # --- Writing
 
 
-def test_update(store: MetadataStore) -> None:
+def test_update_is_visible_when_it_ends(store: MetadataStore) -> None:
     with store.update(b"new") as record:
         record.set(b"k", Value.of(b"text", b"found"))
         record.set(b"n", Value.of(5))
@@ -107,7 +107,7 @@ def test_update_creates_the_record(store: MetadataStore) -> None:
     assert store.get(b"new") == Item(b"new", True)
 
 
-def test_an_exception_changes_nothing(store: MetadataStore, tmp_path: Path) -> None:
+def test_exception_in_update_changes_nothing(store: MetadataStore, tmp_path: Path) -> None:
     with pytest.raises(KeyError), store.update(b"r1") as record:
         record.set(b"a", Value.of(2, b"i"))
         record.set_external(b"name", b"other")
@@ -116,7 +116,7 @@ def test_an_exception_changes_nothing(store: MetadataStore, tmp_path: Path) -> N
     assert stores.content(tmp_path / "store") == list(stores.rows(TREE))
 
 
-def test_an_index_entry_of_the_value_before_stays(store: MetadataStore) -> None:
+def test_set_leaves_the_index_entry_of_the_old_value(store: MetadataStore) -> None:
     with store.update(b"r1") as record:
         record.set(b"b", Value.of(b"y", b"other"))
     assert ids(store.search(INDEX)) == ids(store.search(b"other")) == [b"r1"]
@@ -125,7 +125,7 @@ def test_an_index_entry_of_the_value_before_stays(store: MetadataStore) -> None:
     assert ids(store.search(b"other")) == [b"r1"]
 
 
-def test_clearing_a_value(store: MetadataStore) -> None:
+def test_clear_empties_a_value_and_removes_its_index_entry(store: MetadataStore) -> None:
     with store.update(b"r1") as record:
         record.clear(b"b")
         record.clear(b"never-was")
@@ -148,7 +148,7 @@ def test_changes_are_made_in_order(store: MetadataStore) -> None:
     assert store.probe(b"j")
 
 
-def test_clear(store: MetadataStore) -> None:
+def test_clear_removes_a_record_with_its_data(store: MetadataStore) -> None:
     with store.update(b"r1") as record:
         record.set(b"a", Value.of(1, b"stays"))
         record.set(b"a", Value.of(1, b"goes"))
@@ -161,7 +161,7 @@ def test_clear(store: MetadataStore) -> None:
     assert ids(store.all()) == [b"r2"]
 
 
-def test_get_and_set(store: MetadataStore) -> None:
+def test_get_and_set_passes_the_old_value(store: MetadataStore) -> None:
     seen = []
 
     def change(value: Value | None) -> Value | None:
@@ -180,7 +180,7 @@ def test_get_and_set(store: MetadataStore) -> None:
         store.get_and_set(b"r1", b"a", fail)
 
 
-def test_external_data_without_record(store: MetadataStore) -> None:
+def test_external_data_needs_no_record(store: MetadataStore) -> None:
     store.set_external(b"no-record", b"n", b"")
     assert store.external(b"no-record", b"n") == b""
     assert not store.get(b"no-record").exists
@@ -188,7 +188,7 @@ def test_external_data_without_record(store: MetadataStore) -> None:
     assert store.external(b"no-record", b"n") is None
 
 
-def test_a_value_where_a_bucket_is(store: MetadataStore, tmp_path: Path) -> None:
+def test_value_in_place_of_a_bucket_is_a_conflict(store: MetadataStore, tmp_path: Path) -> None:
     with pytest.raises(EditConflictError), store.update(b"stray"):
         pass
     with pytest.raises(EditConflictError), store.update(b"r1") as record:
@@ -199,7 +199,7 @@ def test_a_value_where_a_bucket_is(store: MetadataStore, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("key", [b"", b"k" * 32769])
-def test_impossible_keys(store: MetadataStore, key: bytes) -> None:
+def test_keys_of_impossible_length_are_refused(store: MetadataStore, key: bytes) -> None:
     with pytest.raises(ValueError, match="32768"), store.update(key):
         pass
     for change in ("set", "clear"):
@@ -219,7 +219,7 @@ def test_transactions_do_not_nest(store: MetadataStore) -> None:
     assert store.get(b"r2").values == {b"k": Value(b"1")}
 
 
-def test_reading_only(engine: Engine, tmp_path: Path) -> None:
+def test_read_only_store_refuses_writes(engine: Engine, tmp_path: Path) -> None:
     path = stores.make(tmp_path, engine, TREE)
     before = path.read_bytes()
     with open_store(path, read_only=True) as store:
@@ -244,7 +244,7 @@ def test_writing_while_iterating(store: MetadataStore) -> None:
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "", "Bolt", "LMDB", b"bolt", 1, True])
-def test_an_engine_that_there_is_not(tmp_path: Path, engine: Any) -> None:
+def test_unknown_engine_is_refused(tmp_path: Path, engine: Any) -> None:
     choices = "must be 'bolt' or 'lmdb'"
     path = tmp_path / "store"
     with pytest.raises(ValueError, match=f"create {choices}"):
@@ -261,21 +261,21 @@ def test_an_engine_that_there_is_not(tmp_path: Path, engine: Any) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_to_create_and_to_read_only(engine: Engine, tmp_path: Path) -> None:
+def test_create_and_read_only_exclude_each_other(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="read_only"):
         open_store(tmp_path / "store", create=engine, read_only=True)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("path", [None, b"store", 3])
-def test_what_is_no_path(path: Any) -> None:
+def test_path_of_another_type_is_refused(path: Any) -> None:
     for call in (open_store, lambda path: open_store(path, create="lmdb"), lambda path: convert(path, path)):
         with pytest.raises(TypeError):
             call(path)
 
 
 @pytest.mark.parametrize("wrong", ["text", None, 1, 1.5, bytearray(b"r1"), [b"r1"]])
-def test_what_is_not_bytes(store: MetadataStore, tmp_path: Path, wrong: Any) -> None:
+def test_arguments_that_are_not_bytes_are_refused(store: MetadataStore, tmp_path: Path, wrong: Any) -> None:
     update = store.update(b"r1")
     with update as record:
         calls: list[Callable[[], object]] = [
@@ -305,7 +305,7 @@ def test_what_is_not_bytes(store: MetadataStore, tmp_path: Path, wrong: Any) -> 
     assert stores.content(tmp_path / "store") == list(stores.rows(TREE))
 
 
-def test_all_else_in_the_file_stays(engine: Engine, tmp_path: Path) -> None:
+def test_update_keeps_everything_else(engine: Engine, tmp_path: Path) -> None:
     path = stores.make(tmp_path, engine, TREE)
     with open_store(path) as store, store.update(b"r1") as record:
         record.set(b"a", Value.of(1))
@@ -327,7 +327,7 @@ def test_all_else_in_the_file_stays(engine: Engine, tmp_path: Path) -> None:
         lambda store, id: store.clear(b"other"),
     ],
 )
-def test_no_change_loses_the_sequence_of_a_bucket(
+def test_every_change_keeps_bucket_sequences(
     engine: Engine, tmp_path: Path, change: Callable[[MetadataStore, bytes], object], id: bytes
 ) -> None:
     record = PlainBucket({b"a": encode_value(1), b"nested": PlainBucket({b"k": b"v"}, 2)}, 3)

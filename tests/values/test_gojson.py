@@ -32,7 +32,7 @@ DEEPEST = gojson.MAX_NESTING
         (b"\xef\xbf\xbd", b'"\xef\xbf\xbd"'),
     ],
 )
-def test_encode_string(raw: bytes, encoded: bytes) -> None:
+def test_strings_are_encoded_as_by_go(raw: bytes, encoded: bytes) -> None:
     assert gojson.encode_string(raw) == encoded
 
 
@@ -51,7 +51,7 @@ def test_encode_string(raw: bytes, encoded: bytes) -> None:
         (2**63 - 1, b"i", b'{"value":9223372036854775807,"index":"i"}'),
     ],
 )
-def test_encode_value(value: bytes | bool | int, index: bytes, encoded: bytes) -> None:
+def test_values_are_encoded_as_by_go(value: bytes | bool | int, index: bytes, encoded: bytes) -> None:
     assert gojson.encode_value(value, index) == encoded
 
 
@@ -84,7 +84,7 @@ def test_encode_value_refuses_what_go_integers_cannot_hold(value: int) -> None:
         (rb'{"index":"\ud834\udd1e \udd1e \ud834"}', None, "𝄞 \ufffd \ufffd".encode()),
     ],
 )
-def test_decode(stored: bytes, raw: bytes | None, index: bytes) -> None:
+def test_values_are_decoded_as_by_go(stored: bytes, raw: bytes | None, index: bytes) -> None:
     assert gojson.decode(stored) == gojson.Value(raw, index)
 
 
@@ -140,7 +140,7 @@ def test_decode(stored: bytes, raw: bytes | None, index: bytes) -> None:
         b'{"index":1,"index":"i"}',
     ],
 )
-def test_decode_refuses(stored: bytes) -> None:
+def test_invalid_values_are_refused(stored: bytes) -> None:
     with pytest.raises(gojson.UndecodableValueError):
         gojson.decode(stored)
     assert gojson.string(stored) == b""
@@ -186,7 +186,7 @@ def test_nesting_is_limited_as_in_go() -> None:
         (b'{"value":"\xe2\\u0082"}', b"\xef\xbf\xbd\xc2\x82"),
     ],
 )
-def test_string(stored: bytes | None, text: bytes) -> None:
+def test_string_returns_text_or_nothing(stored: bytes | None, text: bytes) -> None:
     assert gojson.string(stored) == text
 
 
@@ -207,7 +207,7 @@ def test_string(stored: bytes | None, text: bytes) -> None:
         (b'{"value":{"Blobsum":"\xff"}}', ("\ufffd".encode(), b"")),
     ],
 )
-def test_blob_mapping(stored: bytes, mapping: tuple[bytes, bytes] | None) -> None:
+def test_blob_mapping_is_decoded(stored: bytes, mapping: tuple[bytes, bytes] | None) -> None:
     assert gojson.blob_mapping(stored) == mapping
 
 
@@ -224,7 +224,7 @@ def test_blob_mapping(stored: bytes, mapping: tuple[bytes, bytes] | None) -> Non
         b'{"value":{},"index":1}',
     ],
 )
-def test_blob_mapping_refuses(stored: bytes) -> None:
+def test_invalid_blob_mapping_is_refused(stored: bytes) -> None:
     with pytest.raises(gojson.UndecodableValueError):
         gojson.blob_mapping(stored)
 
@@ -238,7 +238,7 @@ def test_only_two_letters_beyond_ascii_fold_to_ascii() -> None:
 
 
 @given(st.text(), st.text())
-def test_text_comes_back(value: str, index: str) -> None:
+def test_text_survives_encoding(value: str, index: str) -> None:
     stored = gojson.encode_value(value.encode(), index.encode())
     assert gojson.string(stored) == value.encode()
     assert gojson.decode(stored).index == index.encode()
@@ -246,7 +246,7 @@ def test_text_comes_back(value: str, index: str) -> None:
 
 
 @given(st.binary())
-def test_bytes_that_are_not_text_come_back_as_replacements(raw: bytes) -> None:
+def test_invalid_utf8_is_replaced(raw: bytes) -> None:
     marked = "".join(
         "\ufffd" if "\udc80" <= c <= "\udcff" else c for c in raw.decode("utf-8", "surrogateescape")
     )
@@ -254,7 +254,7 @@ def test_bytes_that_are_not_text_come_back_as_replacements(raw: bytes) -> None:
 
 
 @given(st.text())
-def test_text_is_encoded_as_the_standard_library_with_gos_escapes(text: str) -> None:
+def test_encoding_equals_the_standard_library_with_gos_escapes(text: str) -> None:
     expected = json.dumps(text, ensure_ascii=False)
     for char in "<>&\u2028\u2029":
         expected = expected.replace(char, f"\\u{ord(char):04x}")
@@ -315,7 +315,7 @@ scalars = st.binary(max_size=5).map(gojson.encode_string) | st.sampled_from(
 
 
 @given(raw=scalars, index=scalars, tail=st.sampled_from([b"}", b"", b"}}", b" }", b',"value":2}']))
-def test_the_short_way_is_the_same_way(raw: bytes, index: bytes, tail: bytes) -> None:
+def test_fast_path_agrees_with_the_full_decoder(raw: bytes, index: bytes, tail: bytes) -> None:
     def decoded(stored: bytes) -> gojson.Value | None:
         try:
             return gojson.decode(stored)
@@ -327,7 +327,7 @@ def test_the_short_way_is_the_same_way(raw: bytes, index: bytes, tail: bytes) ->
 
 
 @given(text=st.binary(max_size=20), index=st.text(max_size=10).map(str.encode))
-def test_encoding_a_value(text: bytes, index: bytes) -> None:
+def test_value_objects_survive_encoding(text: bytes, index: bytes) -> None:
     value = gojson.Value.of(text, index)
     assert gojson.encode(value) == gojson.encode_value(text, index)
     assert gojson.decode(gojson.encode(value)) == value
@@ -355,10 +355,10 @@ def test_encoding_a_value(text: bytes, index: bytes) -> None:
         (None, None),
     ],
 )
-def test_integer(stored: bytes | None, number: int | None) -> None:
+def test_integer_returns_a_64_bit_number_or_none(stored: bytes | None, number: int | None) -> None:
     assert gojson.integer(stored) == number
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
-def test_integer_reads_what_is_written(number: int) -> None:
+def test_integers_survive_encoding(number: int) -> None:
     assert gojson.integer(gojson.encode_value(number)) == number

@@ -22,5 +22,5 @@ def test_key_without_separator_has_no_record() -> None:
 
 
 @given(index=st.binary(), record=st.binary(min_size=1).filter(lambda id: b":" not in id))
-def test_record_id_comes_back(index: bytes, record: bytes) -> None:
+def test_record_id_survives_an_index_key(index: bytes, record: bytes) -> None:
     assert keys.record_of_index_key(keys.index_key(index, record)) == record
