@@ -1,4 +1,4 @@
-"""What can be done with all workers of a root: migrate, undo, verify, and tell how far they are."""
+"""Operations on all workers of a root: migrate, undo, clean, verify, check, and show status."""
 
 from __future__ import annotations
 
@@ -81,19 +81,19 @@ def migrate_root(
     skip_unreachable: bool = False,
     progress: Progress | None = None,
 ) -> list[Report]:
-    """Migrates all workers of a stopped BuildKit; one report for each, sorted by directory.
+    """Migrates all workers of a stopped BuildKit. Returns one report each, sorted by directory.
 
-    ``path``, ``missing_ok``: as for `find_root`, or what it found; ``verify``, ``engine``,
-    ``upstream_exact``, ``previous_transaction``: as for `migrate_v2`. Containerd workers need the
-    containerd that BuildKit used: running and reached as ``containerd`` says, or stopped, with its
-    ``containerd_root``. ``namespace``: BuildKit's in it; ``snapshotter``: by default the one in the
-    directory's name. ``snapshotter_root``: the directory with the snapshotter's ``metadata.db``, if that
-    is not where it usually is; for one worker that is worked on in files. A `Setting` also says who gave
-    it.
+    ``path``, ``missing_ok``: as for `find_root`, or its result. ``verify``, ``engine``, ``upstream_exact``,
+    ``previous_transaction``: as for `migrate_v2`. Containerd workers need the containerd that BuildKit used:
+    either running and reached through ``containerd``, or stopped, with its ``containerd_root``.
+    ``namespace``: BuildKit's, in that containerd. ``snapshotter``: by default the one in the directory's
+    name. ``snapshotter_root``: the directory with the snapshotter's ``metadata.db`` if not at its usual
+    place; only for a single worker processed offline. A `Setting` also names its origin.
+    ``skip_unreachable``: leave workers whose containerd can't be reached unchanged, and report them.
+
     All workers are locked and planned before anything is written, so broken records in one leave all
-    unchanged. A dry run creates no file and makes no call that changes anything.
-    ``skip_unreachable``: workers whose containerd can't be reached are left as they are, and so reported.
-    Raises the errors of `find_root` and `migrate_v2`.
+    unchanged. A dry run creates no files and makes no calls that change anything. Raises the errors of
+    `find_root` and `migrate_v2`.
     """
     check_options(on_broken=on_broken, engine=engine, verify=verify)
     root = path if isinstance(path, Root) else find_root(path, missing_ok=missing_ok)
@@ -177,21 +177,21 @@ def undo_root(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Undone]:
-    """Takes the migration of each worker of a stopped BuildKit back; a result for each, sorted by directory.
+    """Undoes the migration of each worker of a stopped BuildKit. Returns results sorted by directory.
 
-    All workers are locked and looked at before anything is changed: if one can't go back, or would lose what
-    was done since, none does. ``force``: go back whatever is lost. ``dry_run``: tells what would be done, and
-    why it would be refused, and changes nothing. Other parameters are those of `migrate_root`.
-    Raises UndoRefusedError with all that would be lost, JournalError if nothing leads back, BusyError,
-    StorageError, CorruptDatabaseError, and those of a containerd; ``reports`` of the error has the workers
-    that are back already.
+    All workers are locked and examined before anything is changed: if one can't go back, or would lose what
+    was done since, none does. ``force``: go back whatever is lost. ``dry_run``: report what would be done,
+    and why it would be refused; change nothing. Other parameters are those of `migrate_root`. Raises
+    UndoRefusedError with everything that would be lost, JournalError if there is no way back, BusyError,
+    StorageError, CorruptDatabaseError, and the errors of a containerd; ``reports`` of the error lists the
+    workers that are back already.
     """
     root = find_root(path)
     place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     if place.root is None and any(
         worker.kind == CONTAINERD_WORKER and exists(worker.v2) for worker in root.workers
     ):
-        refuse_event_loop()  # before a file for the lock is made
+        refuse_event_loop()  # before a lock file is created
     results: dict[Worker, Undone] = {}
     undos: dict[Worker, Undo] = {}
     obstacles: list[JournalError] = []
@@ -199,13 +199,13 @@ def undo_root(
         lock_state(root, held, dry_run=dry_run)
         opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
         coming: dict[Path, Database] = {}
-        # Of several that share a containerd's file the last one has to be taken back first.
+        # If several workers share a containerd's file, the last one must be undone first.
         for worker in reversed(root.workers):
             if not exists(worker.v1) and not exists(worker.v2):
                 continue
             try:
                 if not exists(worker.v2) and read_state(journal_path(worker.v2)) is None:
-                    # Nobody has to start a containerd for that.
+                    # No containerd needs to be started for that.
                     results[worker] = Undone(worker.v1, worker.v2, UndoneOutcome.NOTHING_TO_UNDO)
                     continue
                 with about(worker, root, False, ONE_BY_ONE):
@@ -239,7 +239,7 @@ def undo_root(
 
 
 def _refuse(errors: Sequence[JournalError | DifferencesError]) -> None:
-    """Raises one error that says all of them."""
+    """Raises one error that combines all of them."""
     if errors:
         message = "; ".join(error.message for error in errors)
         hint = "; ".join(sorted({error.hint for error in errors if error.hint}))
@@ -257,16 +257,17 @@ def clean_root(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Cleaned]:
-    """Removes what the migration of a stopped BuildKit left for an undo; a result for each worker.
+    """Deletes what the migration of a stopped BuildKit keeps for undo. Returns a result for each worker.
 
-    Old databases of containerd, journals, new stores that were moved aside, temporary files of killed runs,
-    lock files of stores that are gone. The v1 stores stay. After that there is no undo. All workers are
-    looked at before anything is removed: if a migration or an undo of one is not finished, or the store in
-    use or containerd's databases are not sound, nothing is. Of a worker that went back to v1 old databases
-    stay. Of containerd workers that is known, and their old
-    database removed, with ``containerd_root`` only. Other parameters are those of `migrate_root`.
-    Raises JournalError, DifferencesError (damage, or a worker without a store), BusyError, StorageError,
-    CorruptDatabaseError, ContainerdStateError.
+    That is: old databases of containerd, journals, new stores that were moved aside, temporary files of
+    killed runs, and lock files of stores that are gone. The v1 stores stay. Afterwards undo is impossible.
+
+    All workers are examined before anything is deleted: if a migration or undo of one is not finished, or the
+    store in use or containerd's databases are not sound, nothing is. For a worker that went back to v1, old
+    databases stay. For containerd workers, the databases are only examined, and the old one deleted, with
+    ``containerd_root``. Other parameters are those of `migrate_root`. Raises JournalError, DifferencesError
+    (damage, or a worker without a store), BusyError, StorageError, CorruptDatabaseError,
+    ContainerdStateError.
     """
     root = find_root(path)
     place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root)
@@ -298,10 +299,10 @@ def clean_root(
 def root_status(
     path: StrPath | None = None, *, missing_ok: bool = False, engine: Engine = "bolt"
 ) -> list[Status]:
-    """How far each worker is, sorted by directory; from the files alone. Nothing is written.
+    """The status of each worker, sorted by directory, from the files alone. Writes nothing.
 
-    ``path``, ``missing_ok``: as for `find_root`. ``engine``: that a v2 store must have to be of use. Raises
-    the errors of `find_root`, ValueError for an engine that there is not, JournalError and StorageError.
+    ``path``, ``missing_ok``: as for `find_root`. ``engine``: required engine of v2 stores. Raises the errors
+    of `find_root`, ValueError for an invalid engine, JournalError and StorageError.
     """
     check_options(engine=engine)
     root = find_root(path, missing_ok=missing_ok)
@@ -314,7 +315,7 @@ def root_status(
 
 
 def _is_there(path: Path) -> bool | None:
-    """None if that can't be determined: nobody needs to be able to look into a directory that is skipped."""
+    """Whether the path exists; None if unknown, as skipped directories need not be readable."""
     with contextlib.suppress(StorageError):
         return exists(path)
     return None
@@ -335,11 +336,10 @@ def verify_root(
 ) -> list[Verification]:
     """Compares each migrated worker of a stopped BuildKit with its v1 store; sorted by directory.
 
-    Meant for a root that no daemon has used since it was migrated: what one has changed since is different,
-    too. Everything is computed anew, in plain Python. ``content``: blob files are hashed, and directories of
-    snapshots looked for, as well, but not those of a running containerd. The other parameters and the errors
-    are those of `migrate_root`.
-    Nothing is written.
+    Meant for a root that no daemon has used since it was migrated: a daemon's changes are differences, too.
+    Everything is computed again, in plain Python. ``content``: also hash blob files and check that snapshot
+    directories exist, except those of a running containerd. Other parameters and the errors are those of
+    `migrate_root`. Writes nothing.
     """
     root = find_root(path, missing_ok=missing_ok)
     place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
@@ -350,7 +350,7 @@ def verify_root(
         for worker in root.workers:
             with about(worker, root, skip_unreachable) as unreachable:
                 if skip_unreachable:
-                    opener.containerd(worker)  # one that was left unmigrated for that is skipped here, too
+                    opener.containerd(worker)  # skipped here, too, if skipped by the migration
                 done.append(_verify(worker, opener, content, progress or (lambda step: None)))
             if unreachable:
                 done.append(Verification(worker.v1, worker.v2, Verdict.SKIPPED, reason=unreachable[0]))
@@ -396,7 +396,7 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
 
 
 def find_checked(path: StrPath | None = None) -> Root:
-    """What `check_root` works on: as `find_root`; the builder of Docker, or one database file, too."""
+    """The root that `check_root` checks: like `find_root`, also Docker's builder, or one database file."""
     if path is not None and is_file(Path(path)):
         return Root(Path(path), Path(path).parent, ())
     return find_state(path)
@@ -414,11 +414,11 @@ def check_root(
     severities: Collection[Severity] | None = None,
     progress: Progress | None = None,
 ) -> Checked:
-    """Tests the stores of a stopped BuildKit by all rules, or one database file by those of it alone.
+    """Checks the stores of a stopped BuildKit against all rules, or a single database file against its own.
 
     ``rules``: only these, such as ``{"C8"}``; ``severities``: only findings of these. Other parameters are
-    those of `migrate_root`. Nothing is written. What is wrong with a store is a finding and raises nothing.
-    Raises the errors of `find_root`, BusyError, which names the daemon, StorageError, ContainerdStateError.
+    those of `migrate_root`. Writes nothing. Damage in a store is a finding and raises nothing. Raises the
+    errors of `find_root`, BusyError, which names the daemon, StorageError, ContainerdStateError.
     """
     place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     root = find_checked(path)

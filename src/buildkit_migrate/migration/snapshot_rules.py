@@ -1,7 +1,7 @@
-"""What must hold in and between the databases of a stopped containerd, whoever wrote them.
+"""Rules that must hold in and between the databases of a stopped containerd, no matter who wrote them.
 
 Pure; spec containerd-metadata-db, sections 3 to 5 and 7. Dangling entries in ``children`` are normal, and so
-is a snapshot of the snapshotter that containerd does not know (it removes these when it is started).
+are snapshots of the snapshotter that containerd does not know (it removes them at startup).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _USAGE: Final = (b"inodes", b"size")
 
 @dataclass(frozen=True)
 class _Stored:
-    """A snapshot in the snapshotter's database. ``id``: None if it is missing or broken."""
+    """A snapshot in the snapshotter's database. ``id``: None if missing or malformed."""
 
     id: int | None
     kind: bytes
@@ -35,7 +35,7 @@ class _Stored:
 def rule_differences(
     metadata: Tree, snapshots: Tree, namespace: bytes, snapshotter: bytes
 ) -> Iterator[Difference]:
-    """Of the root buckets of containerd's database and of the snapshotter's."""
+    """Broken rules, given the root buckets of containerd's database and of the snapshotter's."""
     yield from _version(metadata)
     backend = descend(snapshots, b"v1", b"snapshots")
     stored = {
@@ -58,7 +58,7 @@ def rule_differences(
 def snapshot_numbers(
     metadata: Tree, snapshots: Tree, namespace: bytes, snapshotter: bytes, names: Iterable[bytes]
 ) -> dict[bytes, int]:
-    """The snapshotter's number for each of these snapshots that it knows."""
+    """The snapshotter's number of each of these snapshots that it knows."""
     entries = descend(metadata, b"v1", namespace, b"snapshots", snapshotter)
     backend = descend(snapshots, b"v1", b"snapshots")
     numbers = {}
@@ -71,7 +71,7 @@ def snapshot_numbers(
 
 
 def descend(tree: Tree, *path: bytes) -> Tree:
-    """The bucket at ``path``, an empty one if there is none."""
+    """The bucket at ``path``, an empty one if it does not exist."""
     for name in path:
         found = tree.get(name)
         tree = {} if found is None or isinstance(found, bytes) else found
@@ -79,7 +79,7 @@ def descend(tree: Tree, *path: bytes) -> Tree:
 
 
 def _number(stored: bytes | None) -> int | None:
-    """A snapshot's number; they begin with 1. None if there is none."""
+    """A snapshot's number, from 1 up; None if it is invalid."""
     number = unsigned(stored)
     return number if number and stored == stored_unsigned(number) else None
 
@@ -90,7 +90,7 @@ def _value(row: Tree, key: bytes) -> bytes | None:
 
 
 def _version(metadata: Tree) -> Iterator[Difference]:
-    """containerd makes ``v1`` with a version; without one it takes the file for one of its first."""
+    """containerd creates ``v1`` with a version; without one it takes the file for one of its first."""
     stored = _value(descend(metadata, b"v1"), b"version")
     version = signed(stored)
     if b"v1" in metadata and (version is None or version < 1):
@@ -98,7 +98,7 @@ def _version(metadata: Tree) -> Iterator[Difference]:
 
 
 def _times(kind: DifferenceKind, rows: Tree) -> Iterator[Difference]:
-    """Of buckets with times: one that is missing is the zero time, one that is broken an error."""
+    """Checks times in buckets: a missing one is the zero time, a malformed one is an error."""
     for name, row in rows.items():
         for key in _TIMES:
             stored = None if isinstance(row, bytes) else row.get(key)
@@ -125,7 +125,7 @@ def _raw_id(backend: Tree, name: bytes) -> bytes | Tree | None:
 
 
 def _sequence(path: bytes, bucket: Tree, used: int) -> Iterator[Difference]:
-    """It is the last number given out; one that is lower is given out again."""
+    """The sequence is the last number given out; if it is too low, numbers are given out again."""
     sequence = sequence_of(bucket)
     if sequence < used:
         yield Difference(DifferenceKind.SEQUENCE, path, expected=b"%d or more" % used, found=b"%d" % sequence)
@@ -145,7 +145,7 @@ def _kinds(stored: dict[bytes, _Stored]) -> Iterator[Difference]:
 
 
 def _usage(stored: dict[bytes, _Stored], backend: Tree) -> Iterator[Difference]:
-    """BuildKit counts with it what a record takes, and prunes by that."""
+    """BuildKit uses it to compute the size of a record, and for pruning."""
     for name in sorted(stored):
         if stored[name].kind == bytes([Kind.COMMITTED]):
             row = descend(backend, name)
@@ -156,7 +156,7 @@ def _usage(stored: dict[bytes, _Stored], backend: Tree) -> Iterator[Difference]:
 
 
 def _links(stored: dict[bytes, _Stored], links: Tree) -> Iterator[Difference]:
-    """``parents`` has an entry for each snapshot with a parent, under the numbers of both."""
+    """``parents`` must have an entry for each snapshot with a parent, made of both numbers."""
     expected: dict[bytes, bytes] = {}
     for name in sorted(stored):
         row = stored[name]
@@ -200,7 +200,7 @@ def _snapshots(entries: Tree, stored: dict[bytes, _Stored], path: tuple[bytes, .
 
 
 def _number_in(name: bytes | None, namespace: bytes, key: bytes) -> int | None:
-    """Of ``<namespace>/<number>/<key>``, which names a snapshot in the snapshotter."""
+    """The number in ``<namespace>/<number>/<key>``, the name of a snapshot in the snapshotter."""
     head, tail = namespace + b"/", b"/" + key
     if name is None or not name.startswith(head) or not name.endswith(tail):
         return None

@@ -1,4 +1,4 @@
-"""How far a worker's stores are on the way from v1 to v2, told from the files alone."""
+"""The progress of a worker's stores from v1 to v2, determined from the files alone."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["Stage", "Status", "status"]
 
 class Stage(enum.StrEnum):
     EMPTY = "empty"
-    """Neither store is there."""
+    """Neither store exists."""
     NOT_MIGRATED = "not-migrated"
     INTERRUPTED = "interrupted"
-    """A migration was begun and is not finished."""
+    """A migration was started and is not finished."""
     MIGRATED = "migrated"
     UNUSABLE = "unusable"
-    """What lies at the v2 path is no store, or not one of the engine that is asked for."""
+    """What is at the v2 path is not a store, or has another engine than requested."""
     UNDO_INTERRUPTED = "undo-interrupted"
     SKIPPED = "skipped"
-    """No worker, but a copy of one, for example."""
+    """Not a worker but, for example, a copy of one."""
 
 
 _NEXT = {
@@ -40,18 +40,17 @@ _NEXT = {
     Stage.MIGRATED: ("nothing to do", "undo goes back to v1"),
     Stage.UNDO_INTERRUPTED: ("", "undo goes on"),
 }
-"""What is next; and what leads back, if anything does."""
+"""The next step; and how to go back, if possible."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Of one worker. ``state``: that of the journal, None if there is none.
+    """Status of one worker. ``state``: of the journal, None if there is none.
 
-    ``has_v1``: None for a directory that is skipped and can't be looked into. ``target``: what lies at the v2
-    path, None if nothing does.
-    ``finished_leases``: noted as written by a migration of a running containerd. ``reason``: why the worker
-    is skipped, "" if it is not. ``newer_in_v1``: records of v1 made after the migration; None if that can't
-    be told. ``outlook``: what the files tell of an undo.
+    ``has_v1``: None for a skipped directory that can't be read. ``target``: what is at the v2 path, None if
+    nothing. ``finished_leases``: noted as written by a migration of a running containerd. ``reason``: why the
+    worker is skipped, otherwise "". ``newer_in_v1``: number of v1 records created after the migration; None
+    if unknown. ``outlook``: prediction of an undo.
     """
 
     from_path: Path
@@ -67,7 +66,7 @@ class Status:
 
     @property
     def worker(self) -> Path:
-        """The directory that the stores are in."""
+        """The directory of the stores."""
         return self.to_path.parent
 
     @property
@@ -77,17 +76,17 @@ class Status:
 
     @property
     def upstream_exact(self) -> bool | None:
-        """Whether the new store is one without sizes of blobs; None if no journal tells."""
+        """Whether the new store has no sizes of blobs; None without a journal."""
         return None if self.state is None else self.state.upstream_exact
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a journal to go back with, and all that it needs."""
+        """Whether there is a journal to go back with, and everything that it needs."""
         return self.state is not None and not self.outlook.obstacles
 
     @property
     def next_step(self) -> str:
-        """For people."""
+        """The next step, for people."""
         if self.target is not None and self.stage is Stage.UNUSABLE:
             return self.target.hint
         if self.stage is Stage.SKIPPED:
@@ -105,7 +104,7 @@ class Status:
         return f"{first}; {way_back}" if first else way_back
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, in the form of `Report.as_dict`."""
+        """The JSON form, in the style of `Report.as_dict`."""
         return {
             **named_text("worker", self.worker),
             **named_text("from", self.from_path),
@@ -141,9 +140,9 @@ def _named_texts(containerd: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def status(from_path: Path, to_path: Path, engine: Engine = "bolt") -> Status:
-    """``engine``: that the v2 store must have to be of use.
+    """Determines the status of a worker. ``engine``: required engine of the v2 store.
 
-    Changes no store. LMDB notes its readers in the lock file of a store, if it has one. The v2 store is
+    Changes no store, though LMDB records readers in a store's lock file if there is one. The v2 store is
     judged as `migrate` judges it, with a shared lock for that moment. Raises JournalError, StorageError.
     """
     finished = 0

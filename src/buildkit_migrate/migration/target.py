@@ -1,6 +1,6 @@
-"""What lies at the v2 path, and whether that is the store that is asked for.
+"""What is at the v2 path, and whether it is the requested store.
 
-`migrate`, `status` and `ensure_migrated` judge alike: all of them ask here.
+Used by `migrate`, `status` and `ensure_migrated`, so that all of them judge alike.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STORE_BUCKETS: Final = {keys.MAIN_BUCKET, keys.INDEX_BUCKET, keys.EXTERNAL_BUCK
 
 @dataclass(frozen=True)
 class Target:
-    """``engine``: of the store, None if it is none. ``fault``: why it can't be used, "" if it can.
+    """``engine``: of the store, None if it is not a store. ``fault``: why it can't be used, otherwise "".
 
     ``hint``: what to do about the fault.
     """
@@ -34,15 +34,15 @@ class Target:
     hint: str = ""
 
     def check(self) -> None:
-        """Raises UnusableTargetError if it has a fault."""
+        """Raises UnusableTargetError if there is a fault."""
         if self.fault:
             raise UnusableTargetError(f"{self.path} {self.fault}", hint=self.hint)
 
 
 def target_at(path: Path, wanted: Engine | None) -> Target | None:
-    """What is at ``path``, None if nothing is. ``wanted``: the engine asked for, None if any will do.
+    """What is at ``path``, None if nothing. ``wanted``: the requested engine, None for any.
 
-    Nothing is written. A bolt store that another process has locked is a store. Raises StorageError.
+    Writes nothing. A bolt store locked by another process counts as a store. Raises StorageError.
     """
     if not exists(path):
         return None
@@ -53,7 +53,7 @@ def target_at(path: Path, wanted: Engine | None) -> Target | None:
         engine, fault = None, f"is not a readable metadata store: {error.rule}"
     except StorageError as error:
         if error.missing:
-            return None  # Another process removed it between the two looks at it.
+            return None  # Another process deleted it between the two checks.
         raise
     if fault:
         return Target(path, None, fault, _MOVE_AWAY)
@@ -70,9 +70,9 @@ def target_at(path: Path, wanted: Engine | None) -> Target | None:
 
 
 def foreign_buckets(database: Database) -> list[bytes]:
-    """What a bolt file has at its top level if that shows that it is not a store; [] if it may be one.
+    """Top-level names of a bolt file that show that it is not a store; [] if it may be one.
 
-    A store that never had a record has nothing there.
+    A store that never had a record has none.
     """
     names = [name for name, _ in database.root.items()]
     return [] if keys.MAIN_BUCKET in names else [name for name in names if name not in _STORE_BUCKETS]

@@ -1,8 +1,9 @@
-"""Back to v1: what a migration did to containerd is taken back, and the new store moved aside.
+"""Undo: takes back what a migration did to containerd, and moves the new store aside.
 
-All is looked at before anything is changed: what there is to take back, and what going back would lose. The
-order protects the cache again: first the new store goes out of the way, so that no daemon uses what is being
-taken apart; then the labels come back; only then the leases go. The v1 store is never changed.
+Everything is examined before anything is changed: what there is to take back, and what going back would lose.
+The order protects the cache again: first the new store is moved out of the way, so that no daemon uses what
+is being taken apart; then the labels are restored; only then the leases are deleted. The v1 store is never
+changed.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ class UndoneOutcome(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Undone:
-    """Of one store. ``moved``: where the new store lies now, or would; None if there is none.
+    """Result for one store. ``moved``: where the new store is now, or would be; None if there is none.
 
-    ``database``: what happens to containerd's database (``nothing``, ``put-back`` or ``edit``), "" if there
-    is nothing to undo. ``changes``: what happened since the migration, and is no loss. ``losses``: what going
-    back loses. ``obstacle``: why there is no way back at all. ``counts``: of a dry run, leases that are
-    deleted and labels that come back. ``reason``: why it was skipped, "" if it was not.
+    ``database``: what happens to containerd's database (``nothing``, ``put-back`` or ``edit``); "" if there
+    is nothing to undo. ``changes``: changes since the migration that are not lost. ``losses``: what going
+    back loses. ``obstacle``: why there is no way back at all. ``counts``: in a dry run, leases to delete and
+    labels to restore. ``reason``: why it was skipped, otherwise "".
     """
 
     from_path: Path
@@ -78,23 +79,23 @@ class Undone:
 
     @property
     def worker(self) -> Path:
-        """The directory that the stores are in."""
+        """The directory of the stores."""
         return self.to_path.parent
 
     @property
     def done(self) -> str:
-        """What became of the worker, for a person."""
+        """What happened to the worker, for people."""
         return "is back at v1"
 
     @property
     def exit_code(self) -> int:
-        """That of a refusal, if an undo without ``force`` would be refused; otherwise 0."""
+        """The exit status of a refusal if an undo without ``force`` would be refused; otherwise 0."""
         if self.obstacle is not None:
             return self.obstacle.exit_code
         return UndoRefusedError.exit_code if self.losses else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, in the form of `Report.as_dict`."""
+        """The JSON form, in the style of `Report.as_dict`."""
         return {
             **named_text("worker", self.worker),
             **named_text("from", self.from_path),
@@ -131,11 +132,11 @@ def refuse_losses(undos: Sequence[Undo]) -> None:
 
 
 class Undo:
-    """The way back of one store, be its migration finished or not; a context manager, which holds its locks.
+    """The undo of one store's migration, finished or not; a context manager that holds its locks.
 
-    Making one looks at everything and changes nothing. ``exclusive``: needed for `carry_out`. ``coming``:
-    what will be containerd's database when those that come first are back; None for the one in its place.
-    Raises JournalError if nothing leads back, BusyError, StorageError, CorruptDatabaseError, and the errors
+    The constructor examines everything and changes nothing. ``exclusive``: required for `carry_out`.
+    ``coming``: the future database of containerd after the undos that come first; None for the current one.
+    Raises JournalError if there is no way back, BusyError, StorageError, CorruptDatabaseError, and the errors
     of the containerd.
     """
 
@@ -166,7 +167,7 @@ class Undo:
             self._journal = held.enter_context(self._open_journal(exclusive))
             self._state = self._journal.state
             self._check_is_the_same()
-            self._look_at_new_store(held, exclusive)
+            self._examine_new_store(held, exclusive)
             self._ids = {*read_records(self._source.reader).ids(), *self._journal.finished_leases()}
             if not force:
                 containerd.check_is_known(len(self._ids))
@@ -174,12 +175,12 @@ class Undo:
                 self._changes.append(f"{from_path} was changed, and stays as it is")
             self._look_at_containerd(held, coming, exclusive)
             self.changes = tuple(self._changes)
-            # An undo that went on without the new store is decided: nothing more is lost by ending it.
+            # An undo that has moved the new store is decided: finishing it loses nothing more.
             begun = self._state.phase == journal.UNDOING and not exists(to_path)
             self.losses = () if begun else tuple(self._losses)
             self._held = held.pop_all()
 
-    # --- Looking
+    # --- Examining
 
     def _open_source(self, exclusive: bool) -> Database:
         if not exists(self._from_path):
@@ -205,7 +206,7 @@ class Undo:
         return found
 
     def _check_is_the_same(self) -> None:
-        """Another namespace or snapshotter has nothing that could be taken back."""
+        """Another namespace or snapshotter has nothing to take back."""
         for what in ("namespace", "snapshotter"):
             then, now = self._state.containerd.get(what), self._containerd.identity[what]
             if now != then:
@@ -214,7 +215,7 @@ class Undo:
                     hint=f"give it with --{what} {then}",
                 )
 
-    def _look_at_new_store(self, held: contextlib.ExitStack, exclusive: bool) -> None:
+    def _examine_new_store(self, held: contextlib.ExitStack, exclusive: bool) -> None:
         path = self._to_path
         if not exists(path):
             return
@@ -263,7 +264,7 @@ class Undo:
         database = containerd.database
         place = database if coming is None else coming.path
         if state.kept == state.containerd_after or journal.is_untouched(state, place):
-            return  # nothing was written, or it has been put back
+            return  # nothing was written, or it was put back already
         old, is_same = self._open_kept(held, exclusive)
         self._kept = old
         root = containerd.root if coming is None else coming.root
@@ -285,14 +286,17 @@ class Undo:
         return self._state.containerd["namespace"], self._state.containerd["snapshotter"]
 
     def _existing(self, root: Bucket | None) -> tuple[set[bytes], set[bytes]]:
-        """The names of snapshots and blobs in a database; None: in a running containerd."""
+        """Names of the snapshots and blobs in a database; None: in a running containerd."""
         if root is not None:
             return existing(root, *self._names())
         state = self._containerd.state(())
         return set(state.snapshots), set(state.blobs)
 
     def _open_kept(self, held: contextlib.ExitStack, exclusive: bool) -> tuple[Database, bool]:
-        """The old database, and whether it is as it was. If it is not, it may be taken by force, if sound."""
+        """The old database, and whether it is unchanged.
+
+        A changed one can be used with ``force`` if sound.
+        """
         kept = journal.kept_path(self._state, self._containerd.database)
         known = self._state.kept_digest
         try:
@@ -314,7 +318,10 @@ class Undo:
         return old, is_same
 
     def _refuse_another_database(self, unknown: set[bytes]) -> None:
-        """``unknown``: the snapshots of now that the old database lacks; of v1's records it must have all."""
+        """Raises JournalError if the old database lacks snapshots of v1's records.
+
+        ``unknown``: current snapshots that the old database lacks.
+        """
         lacking = len(unknown & self._ids)
         if lacking:
             kept = journal.kept_path(self._state, self._containerd.database)
@@ -335,17 +342,17 @@ class Undo:
 
     @property
     def coming(self) -> Database | None:
-        """What will take the place of containerd's database; None if nothing does."""
+        """The database that will replace containerd's; None if nothing does."""
         return self._kept if self._way == PUT_BACK else None
 
-    # --- Telling and doing
+    # --- Reporting and carrying out
 
     def report(self) -> Undone:
-        """What would be done."""
+        """Reports what would be done."""
         moved = self._free_name() if exists(self._to_path) else None
         counts = {"leases": 0, "snapshots": 0, "blobs": 0}
         if self._way != NOTHING:
-            # One who knows none of the snapshots has nothing of ours; `force` takes it as it is.
+            # A containerd that knows none of the snapshots has nothing of ours; `force` accepts it as it is.
             with contextlib.suppress(ContainerdStateError):
                 counts = self._counts()
         return self._undone(UndoneOutcome.PLANNED, moved, counts)
@@ -367,7 +374,7 @@ class Undo:
         }
 
     def carry_out(self) -> Undone:
-        """Goes back, or goes on with it; may be interrupted, and then repeated."""
+        """Goes back, or continues to; may be interrupted and repeated."""
         self._journal.update(phase=journal.UNDOING, way_back=self._way)
         moved = self._move_aside()
         self._progress("restoring labels, then deleting leases")
@@ -395,7 +402,10 @@ class Undo:
         )
 
     def _move_aside(self) -> Path | None:
-        """LMDB's lock file goes with the store, or is removed if that went before."""
+        """Moves the new store aside.
+
+        LMDB's lock file moves with it, or is deleted if the store was moved before.
+        """
         lock = self._to_path.with_name(self._to_path.name + _LOCK_SUFFIX)
         if not exists(self._to_path):
             remove(lock)
@@ -415,7 +425,7 @@ class Undo:
         return moved
 
     def close(self) -> None:
-        """Ends the locks."""
+        """Releases the locks."""
         self._held.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Verifications of files: their own soundness, and then what is in them."""
+"""Verification of files: first their soundness, then their content."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Verdict(enum.StrEnum):
     OK = "ok"
     DIFFERENT = "different"
     NOT_MIGRATED = "not-migrated"
-    """There is a v1 store only."""
+    """Only a v1 store exists."""
     NOTHING_TO_VERIFY = "nothing-to-verify"
     """There is no v1 store."""
     SKIPPED = "skipped"
@@ -45,9 +45,9 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Verification:
-    """Of one worker's stores. ``findings``: empty where there was nothing to compare.
+    """Verification of one worker's stores. ``findings``: empty if there was nothing to compare.
 
-    ``reason``: why it was skipped, "" if it was not.
+    ``reason``: why it was skipped, otherwise "".
     """
 
     from_path: Path
@@ -59,7 +59,7 @@ class Verification:
 
     @property
     def worker(self) -> Path:
-        """The directory that the stores are in."""
+        """The directory of the stores."""
         return self.to_path.parent
 
     @property
@@ -67,7 +67,7 @@ class Verification:
         return self.verdict in (Verdict.OK, Verdict.NOTHING_TO_VERIFY, Verdict.SKIPPED)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, in the form of `Report.as_dict`."""
+        """The JSON form, in the style of `Report.as_dict`."""
         return {
             **named_text("worker", self.worker),
             **named_text("from", self.from_path),
@@ -87,9 +87,9 @@ class Verification:
 
 @contextlib.contextmanager
 def opened_store(path: Path) -> Iterator[tuple[Bucket, tuple[Database, ...]]]:
-    """The root bucket of a store of any engine, and the bolt files that it lies in.
+    """Opens a store of any engine: its root bucket, and the bolt files behind it.
 
-    An LMDB store is checked here, and then rewritten as a bolt store in memory. Raises BusyError,
+    An LMDB store is checked, and then rewritten as a bolt store in memory. Raises BusyError,
     CorruptDatabaseError, StorageError.
     """
     if engine_of(path) == "bolt":
@@ -120,12 +120,11 @@ def verify_files(
     leases_before: Collection[bytes] = (),
     stopped: Stopped | None = None,
 ) -> Findings:
-    """Compares a migrated store, and containerd, with v1; ``stopped``: its files, if it does not run.
+    """Compares a migrated store, and containerd, with v1. ``stopped``: containerd's files, if it is stopped.
 
-    ``upstream_exact``: whether it was a migration without sizes of blobs; None to tell from the store.
-    ``leases_before``: those that a migration of a running containerd found.
-    ``databases``: all bolt files in question. If any is damaged, what is in it is not looked at.
-    Raises ContainerdStateError, StorageError.
+    ``upstream_exact``: whether sizes of blobs were omitted; None to detect that from the store.
+    ``leases_before``: leases that a migration of a running containerd found. ``databases``: all bolt files
+    involved. If any is damaged, its content is not compared. Raises ContainerdStateError, StorageError.
     """
     if stopped is not None:
         databases = (*databases, stopped.metadata, stopped.snapshots)
@@ -165,8 +164,9 @@ def verify_files(
 
 @dataclass(frozen=True)
 class Stopped:
-    """The files of a stopped containerd. ``content``: directory of the content store, None if blob files and
-    the directories of snapshots are not to be looked at.
+    """The files of a stopped containerd.
+
+    ``content``: directory of the content store; None to skip blob files and snapshot directories.
     """
 
     metadata: Database
@@ -189,7 +189,10 @@ class Stopped:
 
 
 def _directories(files: Files, v2: Tree, state: PlainState) -> dict[bytes, int]:
-    """The numbers of the snapshots that must have a directory. A view of native has that of its parent."""
+    """Numbers of the snapshots that must have a directory.
+
+    With native, views share their parent's directory.
+    """
     names = needed_snapshots(v2, state)
     if files.snapshotter == b"native":
         names = [name for name in names if state.snapshots[name].kind is not Kind.VIEW]
@@ -199,7 +202,7 @@ def _directories(files: Files, v2: Tree, state: PlainState) -> dict[bytes, int]:
 def verify_new_store(
     source: Database, new: Database, containerd: Containerd, *, upstream_exact: bool
 ) -> None:
-    """For a migration between writing the new store aside and anything else: is the new store right?
+    """Checks a new store that was written aside, before anything else is changed.
 
     ``containerd`` must be as it was when the migration was planned. Raises DifferencesError,
     ContainerdStateError, CorruptDatabaseError (if ``source`` or containerd's files are damaged).

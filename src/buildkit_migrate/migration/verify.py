@@ -1,11 +1,11 @@
-"""Whether a migration was right: what the plain-Python model makes of v1, compared with what is there.
+"""Verifies a migration: compares the oracle's result for v1 with the current state.
 
-Pure: stores are trees, containerd is a `PlainState`; nothing here calls the native plan or chain engine.
+Pure: stores are trees, containerd is a `PlainState`; nothing here uses the native plan or chain engine.
 
-A verification is a fresh plan of v1 that needs what containerd said before the migration. Of that, labels and
-leases do not count for what is in records, so all are to do in that plan, and it names all that must be done.
-Snapshots and blobs that have vanished since are put back in thought, as the records of v2 show that they were
-there.
+A verification is a fresh plan of v1, which needs containerd's state from before the migration. Labels and
+leases don't affect records, so that plan starts without leases and with all labels, and names everything that
+must be done. Snapshots and blobs that have vanished since are assumed, because the records of v2 show that
+they existed.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ _COMMITTED_VALUE: Final = gojson.encode_value(True)
 class Files:
     """The root buckets of a stopped containerd's databases: its own and the snapshotter's.
 
-    ``before``: of its own before the migration, None if that is not known; ``later``: of those that were kept
-    when it was replaced again, in any order.
+    ``before``: of its own before the migration, None if unknown. ``later``: of those kept when it was
+    replaced again, in any order.
     """
 
     namespace: bytes
@@ -75,13 +75,13 @@ def verify(
     leases_before: Collection[bytes] = (),
     now: int = 0,
 ) -> Findings:
-    """All differences between a migrated store, with what containerd has now, and what must be there.
+    """All differences of a migrated store, and of containerd's current state, from what must exist.
 
-    ``v1``, ``v2``: the root buckets. What a daemon has changed in them since the migration is different, too.
-    ``files``: what ``state`` was read from, None if containerd runs. ``upstream_exact``: whether it was a
-    migration without sizes of blobs. If nobody knows (None), it was if no record has a size that it would
-    have got otherwise. ``leases_before``: those that a migration of a running containerd
-    found; they need not be flat, as it leaves them what they are. ``now``: nanoseconds since 1970.
+    ``v1``, ``v2``: root buckets. Changes made by daemons since the migration are differences, too. ``files``:
+    the source of ``state``, None if containerd runs. ``upstream_exact``: whether sizes of blobs were omitted.
+    If unknown (None), they were if no record has a size that it would otherwise have got. ``leases_before``:
+    leases that a migration of a running containerd found; they need not be flat, as it does not change that.
+    ``now``: nanoseconds since 1970.
     """
     records = plain_records(v1)
     after = _bucket(v2, keys.MAIN_BUCKET)
@@ -108,7 +108,7 @@ def verify(
 
 
 def needed_snapshots(v2: Tree, state: PlainState) -> list[bytes]:
-    """Those of records, and what is below them, in order of their names; as far as they exist."""
+    """Existing snapshots of records, and their ancestors, in order of names."""
     waiting = [id for id in record_ids(v2) if id in state.snapshots]
     needed = set(waiting)
     while waiting:
@@ -122,18 +122,18 @@ def needed_snapshots(v2: Tree, state: PlainState) -> list[bytes]:
 def store_differences(
     v1: Tree, v2: Tree, survey: PlainSurvey, *, upstream_exact: bool = False
 ) -> Iterator[Difference]:
-    """Differences of a new store alone, with the survey that it was made with."""
+    """Differences of a new store alone, given the survey that it was made with."""
     return _compare_stores(v1, v2, oracle.plan(plain_records(v1), survey, upstream_exact=upstream_exact))
 
 
 def record_ids(store: Tree) -> list[bytes]:
-    """Ids of the records of a store, whose root bucket this is."""
+    """Ids of the records of a store, given its root bucket."""
     main = _bucket(store, keys.MAIN_BUCKET)
     return [id for id, record in main.items() if not isinstance(record, bytes)]
 
 
 def _bucket(tree: Tree, name: bytes) -> Tree:
-    """An empty one if there is none."""
+    """The bucket, empty if it does not exist."""
     found = tree.get(name)
     return {} if found is None or isinstance(found, bytes) else found
 
@@ -152,9 +152,9 @@ def plain_records(store: Tree) -> PlainRecords:
 def _before_losses(
     records: PlainRecords, after: Tree, state: PlainState
 ) -> tuple[PlainSurvey, list[Difference]]:
-    """The state with the snapshots and blobs that the records of v2 need and that are not there any more.
+    """The state, plus snapshots and blobs that records of v2 need but that no longer exist.
 
-    If containerd does not say how large a blob is, the records of v2 say it.
+    If containerd does not know the size of a blob, the records of v2 give it.
     """
     survey = replace(state, snapshots=dict(state.snapshots), blobs=dict(state.blobs))
     gone = []
@@ -183,7 +183,7 @@ def _has_blob_sizes(records: PlainRecords, after: Tree) -> bool:
 
 
 def _had_snapshot(stored: Mapping[bytes, bytes | None], record: Tree, after: Tree) -> bool:
-    """Whether a record could only come to v2 with a snapshot of its own."""
+    """Whether a record could only be migrated to v2 with a snapshot of its own."""
     if not record:
         return False
     target = gojson.string(stored.get(keys.EQUAL_MUTABLE))
@@ -192,14 +192,14 @@ def _had_snapshot(stored: Mapping[bytes, bytes | None], record: Tree, after: Tre
 
 
 def _snapshot_of(stored: Mapping[bytes, bytes | None], record: Tree) -> Snapshot:
-    """The snapshot as the migration saw it, from what it wrote."""
+    """The snapshot as the migration saw it, deduced from what it wrote."""
     parent = _added(keys.PARENT, stored, record)
     committed = keys.COMMITTED in record
     return Snapshot(Kind.COMMITTED if committed else Kind.ACTIVE, gojson.string(parent))
 
 
 def _blob_put(stored: Mapping[bytes, bytes | None], record: Tree) -> bytes:
-    """The blob that the migration gave to a record, as it had found it in the content store; "" if none."""
+    """The blob that the migration found and gave to a record; "" if none."""
     if not any(_added(key, stored, record) for key in (keys.BLOB, keys.DIFF_ID, keys.MEDIA_TYPE)):
         return b""
     try:
@@ -211,19 +211,19 @@ def _blob_put(stored: Mapping[bytes, bytes | None], record: Tree) -> bytes:
 
 
 def _blob_size_put(stored: Mapping[bytes, bytes | None], record: Tree) -> int | None:
-    """The size that the migration gave to a record's blob; None if it gave none."""
+    """The size that the migration gave to a record's blob; None if none."""
     size = gojson.integer(_added(keys.BLOB_SIZE, stored, record))
     return size if size is not None and size > 0 else None
 
 
 def _added(key: bytes, stored: Mapping[bytes, bytes | None], record: Tree) -> bytes | None:
-    """The value that v2 has and v1 has not."""
+    """A value in v2 that differs from v1's, None if there is none."""
     value = record.get(key)
     return value if isinstance(value, bytes) and value != stored.get(key) else None
 
 
 def _wrong_place(records: PlainRecords, survey: PlainSurvey) -> Iterator[Difference]:
-    """Records that have none of the snapshots, or snapshots and blobs that are held for no record at all."""
+    """Records whose snapshots are all missing, or snapshots and blobs held for no record at all."""
     subject = survey.snapshotter.encode()
     needing = [id for id, stored in records.items() if not gojson.string(stored.get(keys.EQUAL_MUTABLE))]
     found = sum(id in survey.snapshots for id in needing)
@@ -246,7 +246,7 @@ def _wrong_place(records: PlainRecords, survey: PlainSurvey) -> Iterator[Differe
 
 
 def _all_to_do(survey: PlainSurvey) -> PlainSurvey:
-    """As if nothing were done: a plan of it names all that leases must have and what must have no label."""
+    """The survey as if nothing were done: its plan names all lease resources, and all labels to remove."""
     return replace(
         survey,
         snapshots={name: replace(snapshot, root_label=True) for name, snapshot in survey.snapshots.items()},
@@ -284,7 +284,7 @@ def _unequal(path: bytes, expected: bytes | Tree | None, found: bytes | Tree | N
 
 
 class _StoreComparison:
-    """Of the three buckets of a store. Each method takes the bucket of v1 and that of v2."""
+    """Comparison of a store's three buckets. Each method takes the bucket of v1 and that of v2."""
 
     def __init__(self, plan: PlainPlan, records_after: Tree) -> None:
         self._plan = plan
@@ -348,7 +348,7 @@ class _StoreComparison:
         return None if keys.record_of_index_key(key) in self._dropped else before.get(key)
 
     def _has_value_behind(self, key: bytes) -> bool:
-        """Whether a value of a record of v2 has the index of this index key."""
+        """Whether any value of a record in v2 has the index in this index key."""
         id = keys.record_of_index_key(key)
         record = _bucket(self._records_after, id) if id is not None else {}
         return id is not None and any(keys.index_key(index, id) == key for index in _indexes(record))
@@ -377,7 +377,7 @@ def _path(*names: bytes) -> bytes:
 
 
 def _contradicts_snapshot(record: Tree, expected: bytes | Tree | None, found: bytes | Tree | None) -> bool:
-    """Whether one of record and snapshot is committed, for a record that has its own snapshot."""
+    """Whether only one of record and snapshot is committed, for a record with its own snapshot."""
     equal_mutable = record.get(keys.EQUAL_MUTABLE)
     has_own = not isinstance(equal_mutable, bytes) or not gojson.string(equal_mutable)
     return has_own and (expected, found) in ((None, _COMMITTED_VALUE), (_COMMITTED_VALUE, None))
@@ -394,7 +394,7 @@ def _indexes(record: Tree) -> Iterator[bytes]:
 
 
 def _missing_ancestors(survey: PlainSurvey) -> Iterator[Difference]:
-    """What is below a snapshot and is not there. (What records need themselves is there in thought.)"""
+    """Missing ancestors of snapshots. (Snapshots needed by records themselves were added to the survey.)"""
     found = set()
     for name in sorted(survey.snapshots):
         parent = survey.snapshots[name].parent
@@ -412,7 +412,7 @@ def _leases_before(files: Files | None) -> Iterable[bytes]:
 def _lease_differences(
     plan: PlainPlan, state: PlainState, taken_over: Collection[bytes], now: int
 ) -> Iterator[Difference]:
-    """``taken_over``: leases that were there before, and are no more flat than they were."""
+    """``taken_over``: leases that existed before; the migration does not make them flat."""
     for id, record in plan.records.items():
         if id not in state.leases:
             yield Difference(DifferenceKind.LEASE_MISSING, id)
