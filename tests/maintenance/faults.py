@@ -63,8 +63,10 @@ class Healthy:
     def __init__(self, root: V2Root) -> None:
         self.root = root
         with root.open() as stores:
-            facts = Facts(stores).workers[0]
+            every = Facts(stores)
+            facts = every.workers[0]
             self._look(facts)
+            self.builds = {build.key for history in every.histories.values() for build in history.builds}
             self.namespace = facts.stores.namespace
             self.snapshotter = facts.stores.snapshotter
             self.sequence = facts.backend.sequence
@@ -123,6 +125,10 @@ class Healthy:
         for name, parent in self.child_of.items():
             if parent is not None:
                 self.children[parent].append(name)
+
+    def record(self, id: bytes) -> Record:
+        """Any record, of which only the id is known."""
+        return Record(id, id, None)
 
     def snapshot(self, name: bytes) -> Record:
         """Any snapshot, as if it were a record's."""

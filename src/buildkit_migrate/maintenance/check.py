@@ -17,7 +17,7 @@ from buildkit_migrate.maintenance import table
 from buildkit_migrate.maintenance.available import unavailable, unavailable_in_worker
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, RootRule, WorkerRule, number_of
-from buildkit_migrate.maintenance.rules import data, files, snapshotter
+from buildkit_migrate.maintenance.rules import content, data, files, leases, snapshotter
 from buildkit_migrate.model import Progress
 from buildkit_migrate.text import named_text, printable
 from buildkit_migrate.workspace.stores import Fault, Stores
@@ -27,10 +27,11 @@ __all__ = ["ROOT_RULES", "WORKER_RULES", "Checked", "NotTested", "check_stores"]
 WORKER_RULES: Final[tuple[WorkerRule, ...]] = (
     *data.RULES,
     *snapshotter.RULES,
+    *content.RULES,
 )
 """In the order in which they are run; findings are sorted."""
 
-ROOT_RULES: Final[tuple[RootRule, ...]] = ()
+ROOT_RULES: Final[tuple[RootRule, ...]] = (*leases.RULES,)
 
 
 @dataclass(frozen=True)

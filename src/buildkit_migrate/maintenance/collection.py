@@ -28,7 +28,7 @@ from buildkit_migrate.schema.graph import Graph
 from buildkit_migrate.schema.tables import Entries
 from buildkit_migrate.values.times import nanoseconds
 
-__all__ = ["GC_ROOT", "TEMPORARY", "Collection", "Held", "Objects", "expired", "is_flat"]
+__all__ = ["GC_ROOT", "TEMPORARY", "Collection", "Held", "Objects", "expired", "expires", "is_flat"]
 
 GC_ROOT: Final = b"containerd.io/gc.root"
 TEMPORARY: Final = b"buildkit/lease.temporary"
@@ -41,18 +41,20 @@ _SNAPSHOT: Final = b"containerd.io/gc.ref.snapshot."
 _Table = Blobs | Images | Ingests | Containers | Sandboxes | Snapshots
 
 
-def expired(labelled: Leases | Images, now: int) -> Mask:
-    """Those whose time is over. What can't be read as a time means nothing to containerd.
-
-    ``now``: nanoseconds since 1970.
-    """
-    found = Mask(len(labelled))
+def expires(labelled: Leases | Images) -> Mask:
+    """Those that end some time. What can't be read as a time means nothing to containerd."""
     times = labelled.label(_EXPIRE)
-    for row in present(times):
-        end = nanoseconds(times[row] or b"")
-        if end is not None and end < now:
-            found.add(row)
-    return found
+    return Mask(len(labelled), (row for row in present(times) if _end(times[row]) is not None))
+
+
+def expired(labelled: Leases | Images, now: int) -> Mask:
+    """Those whose time is over. ``now``: nanoseconds since 1970."""
+    times = labelled.label(_EXPIRE)
+    return Mask(len(labelled), (row for row in present(times) if (_end(times[row]) or now) < now))
+
+
+def _end(text: bytes | None) -> int | None:
+    return nanoseconds(text) if text is not None else None
 
 
 def is_flat(leases: Leases) -> Mask:
@@ -79,10 +81,14 @@ class Objects:
 
 
 class Held(NamedTuple):
-    """Rows of what a lease alone keeps. ``snapshots``: of the snapshotter that was asked for."""
+    """Rows of what a lease alone keeps. ``snapshots``: by snapshotter."""
 
     blobs: list[int]
-    snapshots: list[int]
+    snapshots: dict[bytes, list[int]]
+
+    @property
+    def total(self) -> int:
+        return len(self.blobs) + sum(map(len, self.snapshots.values()))
 
 
 class _Edges(NamedTuple):
@@ -126,13 +132,13 @@ class Collection:
         """What it would leave if ``gc.root`` labels meant nothing."""
         return self._objects(self._reached(~expired(self.namespace.leases, self.now), labelled=False))
 
-    def held_only_by(self, leases: Mask, snapshotter: bytes) -> dict[int, Held]:
-        """For each of these leases what only they keep; what several of them keep is the first one's.
+    def held_only_by(self, leases: Mask) -> dict[int, Held]:
+        """For each of these leases, expired ones too, what only they keep.
 
-        Together it is what is freed once all of them are gone.
+        What several of them keep is the first one's. Together it is what is freed once all of them are gone.
         """
         every = ~expired(self.namespace.leases, self.now)
-        only = self._reached(every) - self._reached(every - leases)
+        only = self._reached(every | leases) - self._reached(every - leases)
         following: dict[int, list[int]] = {}
         for edges in self._edges:
             for source, target in zip(edges.sources, edges.targets, strict=True):
@@ -143,14 +149,11 @@ class Collection:
             if lease in listed and node in only:
                 listed[lease].append(node)
         given = Mask(self._size)
-        return {row: self._held(_walk(nodes, following, given), snapshotter) for row, nodes in listed.items()}
+        return {row: self._held(_walk(nodes, following, given)) for row, nodes in listed.items()}
 
-    def _held(self, nodes: list[int], snapshotter: bytes) -> Held:
-        of = self.namespace
-        return Held(
-            self._rows(nodes, of.blobs),
-            self._rows(nodes, self.snapshots[snapshotter]) if snapshotter in self.snapshots else [],
-        )
+    def _held(self, nodes: list[int]) -> Held:
+        snapshots = {name: self._rows(nodes, table) for name, table in self.snapshots.items()}
+        return Held(self._rows(nodes, self.namespace.blobs), snapshots)
 
     def _rows(self, nodes: list[int], table: _Table) -> list[int]:
         base = self._base[id(table)]

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from buildkit_migrate.files.errors import look, storage_errors
-from buildkit_migrate.schema.columns import Mask, Texts
+from buildkit_migrate.schema.columns import Index, Mask, Texts
 
-__all__ = ["Content", "SnapshotDirectories", "Usage", "usage"]
+__all__ = ["Content", "SnapshotDirectories", "Usage", "ingest_name", "usage"]
 
 _BLOCK: Final = 512  # bytes
 _READ: Final = 1 << 20  # bytes
@@ -133,6 +133,11 @@ class Content:
     def digests(self) -> Texts:
         """Of the files, by their names."""
         return [digest for digest, _ in self._files]
+
+    @cached_property
+    def index(self) -> Index:
+        """Finds files by digest."""
+        return Index(self.digests)
 
     @cached_property
     def sizes(self) -> array[int]:

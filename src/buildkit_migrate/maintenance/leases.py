@@ -1,0 +1,202 @@
+"""Which leases nobody will ever release, and what they cost (spec buildkit-v2-stores, section 4).
+
+for owners in owners_of(facts):
+    rows = unowned(owners, owners.namespace)[Kind.RECORD]
+    for lease in weighed(owners, owners.namespace, rows, now):
+        print(lease.id, lease.bytes)
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Collection as Set
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from buildkit_migrate.bolt import Bucket
+from buildkit_migrate.maintenance.collection import TEMPORARY, Collection, Held, expires, is_flat
+from buildkit_migrate.maintenance.disk import usage
+from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
+from buildkit_migrate.schema.columns import Mask, between, count_rows, present, starting_with
+from buildkit_migrate.schema.containerd import Leases, Namespace, namespaces
+from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
+
+__all__ = ["VARIANTS", "Kind", "Lease", "Owners", "of_builds", "owners_of", "unowned", "weighed"]
+
+VARIANTS: Final = b"-variants"
+_RECORD: Final = re.compile(rb"[0-9a-z]{25}|sha256:[0-9a-f]{64}")
+_SHORT: Final = re.compile(rb"[0-9]+-[A-Za-z0-9_-]{4}")
+_MIGRATION: Final = re.compile(rb"history_migration_[0-9a-z]{25}")
+_BUILD: Final = b"ref_"
+
+
+class Kind(enum.Enum):
+    """What a lease without owner is, by its form."""
+
+    RECORD = "of a record"
+    VARIANTS = "of the variants of a record's blob"
+    PASSING = "goes by itself, and is none that a daemon leaves"
+    OTHER = "of somebody else"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One that has no owner. ``held``: how many blobs and snapshots only it and its like keep; what several
+    of them keep counts for the first one. ``bytes``: what these take on disk.
+    """
+
+    id: bytes
+    bytes: int
+    held: int
+
+
+@dataclass(frozen=True)
+class Owners:
+    """Who may own the leases of a namespace: all workers of a root that use it.
+
+    ``reset``: a record store of theirs has no records.
+    """
+
+    file: Path
+    root: Bucket
+    namespace: Namespace
+    workers: tuple[WorkerFacts, ...]
+
+    @property
+    def reset(self) -> WorkerFacts | None:
+        return next((it for it in self.workers if it.records is not None and not len(it.records)), None)
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may have leases there, of whom nothing is known here."""
+        return any(it.stores.kind == CONTAINERD_WORKER for it in self.workers)
+
+    def has_record(self, id: bytes) -> bool:
+        return any(it.records is not None and it.records.index.row(id) >= 0 for it in self.workers)
+
+
+def owners_of(facts: Facts) -> Iterator[Owners]:
+    """The namespaces that workers use, of stores that are open."""
+    groups: dict[tuple[Path, bytes], list[WorkerFacts]] = {}
+    for worker in facts.workers:
+        if worker.stores.containerd.path is not None and worker.namespace is not None:
+            groups.setdefault((worker.stores.containerd.path, worker.stores.namespace), []).append(worker)
+    for (path, _), workers in groups.items():
+        namespace, root = workers[0].namespace, workers[0].stores.containerd.root
+        if namespace is not None and root is not None:
+            yield Owners(path, root, namespace, tuple(workers))
+
+
+def unowned(owners: Owners, namespace: Namespace) -> dict[Kind, list[int]]:
+    """Rows of the leases that no record owns, but for those of builds and those that daemons leave.
+
+    ``namespace``: that of the owners, or of their history.
+    """
+    leases = namespace.leases
+    passing = present(leases.label(TEMPORARY)) | expires(leases)
+    flat = is_flat(leases)
+    listing = _listing(leases)
+    history = namespace is not owners.namespace
+    found: dict[Kind, list[int]] = {kind: [] for kind in Kind}
+    for row in range(len(leases)) if history else _without_record(owners, leases):
+        id = leases.keys[row] or b""
+        kind = _kind_of(id, flat=row in flat, passing=row in passing, listing=row in listing, history=history)
+        if kind is not None:
+            found[kind].append(row)
+    return found
+
+
+def of_builds(namespace: Namespace, known: Set[bytes]) -> list[int]:
+    """Rows of the leases of builds that are none of the ``known`` ones."""
+    keys = namespace.leases.keys
+    return [
+        row for row in starting_with(keys, _BUILD) if (keys[row] or b"").removeprefix(_BUILD) not in known
+    ]
+
+
+def weighed(owners: Owners, namespace: Namespace, rows: list[int], now: int) -> list[Lease]:
+    """These leases, with what they cost. ``now``: nanoseconds since 1970."""
+    if not rows:
+        return []
+    keys = namespace.leases.keys
+    held = Collection(namespace, now).held_only_by(Mask(len(keys), rows))
+    costs = _Costs(owners, namespace)
+    return [Lease(keys[row] or b"", costs.bytes_of(held[row]), held[row].total) for row in rows]
+
+
+def _listing(leases: Leases) -> Mask:
+    """Leases that list anything."""
+    counts = Mask(len(leases))
+    for entries in (leases.content, leases.snapshotters, leases.ingests, leases.images):
+        counts |= between(count_rows(entries.rows, len(leases)), 1, 2**31 - 1)
+    return counts
+
+
+def _without_record(owners: Owners, leases: Leases) -> Mask:
+    """Leases that are no record's own ones."""
+    owned = Mask(len(leases))
+    for worker in owners.workers:
+        if worker.records is not None:
+            for row in leases.index.rows(worker.records.ids):
+                if row >= 0:
+                    owned.add(row)
+    return Mask(
+        len(leases),
+        (
+            row
+            for row in ~owned
+            if not ((id := leases.keys[row] or b"").endswith(VARIANTS))
+            or not owners.has_record(id.removesuffix(VARIANTS))
+        ),
+    )
+
+
+def _kind_of(id: bytes, *, flat: bool, passing: bool, listing: bool, history: bool) -> Kind | None:
+    """None for what daemons leave."""
+    if passing:
+        usual = _SHORT.fullmatch(id) or _MIGRATION.fullmatch(id) or id.endswith(b"-view")
+        return None if usual or (flat and _RECORD.fullmatch(id)) else Kind.PASSING
+    if id.startswith(_BUILD) or (_SHORT.fullmatch(id) and not listing):
+        return None
+    if not history and flat and _RECORD.fullmatch(id):
+        return Kind.RECORD
+    if not history and id.endswith(VARIANTS) and _RECORD.fullmatch(id.removesuffix(VARIANTS)):
+        return Kind.VARIANTS
+    return Kind.OTHER
+
+
+class _Costs:
+    """What is freed on disk with objects of a namespace."""
+
+    def __init__(self, owners: Owners, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._workers: Mapping[bytes, WorkerFacts] = {it.stores.snapshotter: it for it in owners.workers}
+        self._others = [
+            Namespace(owners.root, name) for name in namespaces(owners.root) if name != namespace.name
+        ]
+
+    def bytes_of(self, held: Held) -> int:
+        blobs = self._namespace.blobs
+        return sum(
+            blobs.size.values[row]
+            for row in held.blobs
+            if not any(it.blobs.index.row(blobs.keys[row] or b"") >= 0 for it in self._others)
+        ) + sum(self._snapshot(name, row) for name, rows in held.snapshots.items() for row in rows)
+
+    def _snapshot(self, snapshotter: bytes, row: int) -> int:
+        worker = self._workers.get(snapshotter)
+        if worker is None or worker.backend is None or worker.snapshots is None:
+            return 0
+        backend = worker.backend
+        stat = backend.index.row(worker.snapshots.name[row] or b"")
+        if stat < 0:
+            return 0
+        if stat in backend.size.known:
+            return backend.size.values[stat]
+        if worker.directories is None or stat not in backend.id.known:
+            return 0
+        measured = usage(worker.directories.data(backend.id.values[stat]))
+        return measured.bytes if measured is not None else 0

@@ -1,0 +1,152 @@
+"""Rules about leases: each has an owner (C31 to C36, C39), and about labels that hold without one (C38).
+
+C37, that what a lease lists exists, is no finding: daemons leave such leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from buildkit_migrate.maintenance.collection import GC_ROOT, Collection
+from buildkit_migrate.maintenance.facts import Facts
+from buildkit_migrate.maintenance.finding import Finding, Severity
+from buildkit_migrate.maintenance.leases import (
+    VARIANTS,
+    Kind,
+    Lease,
+    Owners,
+    of_builds,
+    owners_of,
+    unowned,
+    weighed,
+)
+from buildkit_migrate.maintenance.rule import Part, RootRule, root_rule
+from buildkit_migrate.maintenance.rules.wording import path_of, subject
+from buildkit_migrate.schema.containerd import Blobs, Namespace, Snapshots
+
+__all__ = ["RULES"]
+
+_DOCKER: Final = b"moby"
+"""Docker Engine has leases of its own there."""
+
+
+@root_rule("C31", "C32", "C33", "C36", "C39", needs=(Part.RECORDS, Part.CONTAINERD))
+def orphans(facts: Facts) -> Iterator[Finding]:
+    """Each lease is of a record, of a build, or one that daemons leave for a while."""
+    for owners in owners_of(facts):
+        for namespace in _namespaces(owners):
+            rows = unowned(owners, namespace)
+            yield from _of_records(owners, namespace, rows)
+            if namespace.name == _DOCKER:
+                continue
+            now = owners.workers[0].now
+            for lease in weighed(owners, namespace, rows[Kind.PASSING], now):
+                message = f"it goes at the next start or when it expires, and with it {_count(lease)}"
+                yield _finding("C31", Severity.HARMLESS, owners, [lease], message)
+            for lease in weighed(owners, namespace, rows[Kind.OTHER], now):
+                message = f"it is none of BuildKit's, and nothing else holds {_count(lease)}"
+                yield _finding("C36", Severity.LEAK, owners, [lease], message)
+
+
+def _namespaces(owners: Owners) -> Iterator[Namespace]:
+    yield owners.namespace
+    if (history := owners.workers[0].history_namespace) is not None:
+        yield history
+
+
+def _of_records(owners: Owners, namespace: Namespace, rows: Mapping[Kind, list[int]]) -> Iterator[Finding]:
+    """A record's second lease belongs to the finding about its first one."""
+    orphaned = sorted(rows[Kind.RECORD] + rows[Kind.VARIANTS])
+    leases = weighed(owners, namespace, orphaned, owners.workers[0].now)
+    if owners.reset is not None:
+        if rows[Kind.RECORD]:
+            message = f"there are no records, and {len(leases)} leases of records"
+            file = path_of(owners.reset.stores.records)
+            yield Finding("C39", Severity.LEAK, file, "", message, sum(lease.bytes for lease in leases))
+        return
+    repair = None
+    if owners.shared:
+        repair = (
+            "`repair` does nothing by itself, as other state directories may use this containerd: "
+            "`repair --release-leaks` deletes the lease."
+        )
+    by_id = {lease.id: lease for lease in leases}
+    for row in orphaned:
+        id = namespace.leases.keys[row] or b""
+        if id not in by_id:
+            continue
+        both = [by_id.pop(id)]
+        rule = "C33" if id.endswith(VARIANTS) else "C32"
+        if second := by_id.pop(id + VARIANTS, None):
+            both.append(second)
+        message = f"there is no such record, and nothing else holds {_count(*both)}"
+        yield _finding(rule, Severity.LEAK, owners, both, message, repair)
+
+
+def _count(*leases: Lease) -> str:
+    held = sum(lease.held for lease in leases)
+    return f"{held} snapshots and blobs" if held != 1 else "1 snapshot or blob"
+
+
+def _finding(
+    rule: str,
+    severity: Severity,
+    owners: Owners,
+    leases: Sequence[Lease],
+    message: str,
+    repair: str | None = None,
+) -> Finding:
+    """Named by the first lease."""
+    size = sum(lease.bytes for lease in leases)
+    return Finding(rule, severity, owners.file, subject(leases[0].id), message, size, repair)
+
+
+@root_rule("C34", "C35", needs=(Part.CONTAINERD, Part.HISTORY))
+def builds(facts: Facts) -> Iterator[Finding]:
+    """A lease of a build is in the history's own namespace, and the build is in the history."""
+    known: set[bytes] = set()
+    for history in facts.histories.values():
+        known.update(build.key for build in history.builds)
+        known.update(history.undecodable)
+    settled = any(history.version == b"2" for history in facts.histories.values())
+    for owners in owners_of(facts):
+        now = owners.workers[0].now
+        for namespace in _namespaces(owners):
+            if namespace is owners.namespace:
+                rule, state = "C35", "it is not where builds have their leases"
+                rows = of_builds(namespace, frozenset() if settled else known)
+            else:
+                rule, state = "C34", "there is no such build"
+                rows = of_builds(namespace, known)
+            for lease in weighed(owners, namespace, rows, now):
+                message = f"{state}, and nothing else holds {_count(lease)}"
+                yield _finding(rule, Severity.LEAK, owners, [lease], message)
+
+
+@root_rule("C38", needs=(Part.RECORDS, Part.CONTAINERD))
+def rooted(facts: Facts) -> Iterator[Finding]:
+    """What has a ``gc.root`` label is held by something else, too, or is a record's."""
+    for owners in owners_of(facts):
+        namespace = owners.namespace
+        tables: dict[bytes, Blobs | Snapshots] = {b"": namespace.blobs}
+        tables.update((name, namespace.snapshots(name)) for name in namespace.snapshotters)
+        labels = {name: table.below(b"labels", prefix=GC_ROOT) for name, table in tables.items()}
+        if owners.reset is not None or namespace.name == _DOCKER or not any(labels.values()):
+            continue
+        kept = Collection(namespace, owners.workers[0].now).kept_without_roots()
+        used: set[bytes | None] = set()
+        for worker in owners.workers:
+            if worker.data is not None:
+                used.update(worker.data.keys)
+                used.update(worker.data.digests)
+        for name, table in tables.items():
+            held = kept.snapshots[name] if name else kept.blobs
+            for row in sorted(set(labels[name].rows)):
+                if row not in held and table.keys[row] not in used:
+                    what = "snapshot" if name else "blob"
+                    message = f"no lease and no record holds this {what}, but its label `gc.root` does"
+                    yield Finding("C38", Severity.LEAK, owners.file, subject(table.keys[row]), message)
+
+
+RULES: Final[tuple[RootRule, ...]] = (orphans, builds, rooted)
