@@ -9,24 +9,24 @@ with open_stores(find_state(path), place) as stores:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, StorageError
+from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.maintenance import filters
-from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
+from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.loading import Found, Loading
 from buildkit_migrate.maintenance.shared import shared_records
 from buildkit_migrate.maintenance.usage import Sizes
 from buildkit_migrate.model import Progress
-from buildkit_migrate.schema.columns import Integers, Mask, Texts
+from buildkit_migrate.schema.columns import Index, Mask
 from buildkit_migrate.text import cut, named_text, printable
 from buildkit_migrate.values.times import text_time
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
-from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores
+from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores, WorkerStores
 
 __all__ = ["DiskUsage", "Incomplete", "Totals", "UsageRecord", "WorkerUsage", "usage_of"]
 
@@ -138,6 +138,13 @@ class WorkerUsage:
         if loading is None:
             return
         self.dropped = len(loading.dropped)
+        records = loading.records
+        self._descriptions, self._types = (
+            records.text(b"cache.description"),
+            records.text(b"cache.recordType"),
+        )
+        self._created, self._used = records.integer(b"cache.createdAt"), records.integer(b"cache.lastUsedAt")
+        self._counts = records.integer(b"cache.usageCount")
         shown = _shown(loading, after_start)
         self.shared = _shared(worker, loading, shown)
         self.sizes = Sizes(worker, loading)
@@ -166,24 +173,10 @@ class WorkerUsage:
             shared += size if row in self.shared else 0
         return Totals(shared, total - shared, total, total)
 
-    @cached_property
-    def _texts(self) -> tuple[Texts, Texts]:
-        assert self.loading is not None
-        records = self.loading.records
-        return records.text(b"cache.description"), records.text(b"cache.recordType")
-
-    @cached_property
-    def _numbers(self) -> tuple[Integers, Integers, Integers]:
-        assert self.loading is not None
-        records = self.loading.records
-        created, used = records.integer(b"cache.createdAt"), records.integer(b"cache.lastUsedAt")
-        return created, used, records.integer(b"cache.usageCount")
-
     def _record(self, row: int) -> UsageRecord:
         assert self.loading is not None
         ids = self.loading.records.ids
-        descriptions, types = self._texts
-        created, used, counts = self._numbers
+        created, used, counts = self._created, self._used, self._counts
         was_used = row in counts.known and row in used.known and used.values[row] != 0
         return UsageRecord(
             ids[row] or b"",
@@ -194,8 +187,8 @@ class WorkerUsage:
             used.values[row] if was_used else None,
             counts.values[row],
             tuple(ids[parent] or b"" for parent in self.loading.shown_parents_of(row)),
-            descriptions[row] or b"",
-            types[row] or _REGULAR,
+            self._descriptions[row] or b"",
+            self._types[row] or _REGULAR,
             row in self.shared,
             row in self.loading.alive,
         )
@@ -293,47 +286,73 @@ def usage_of(
     """
     matches = filters.parse(filter) if filter else None
     tell = progress or (lambda step: None)
-    facts = Facts(stores)
     usages = []
     incomplete: list[Incomplete] = []
-    for worker in facts.workers:
-        incomplete += _closed(worker)
-        usage = WorkerUsage(worker, _loading(worker), matches=matches, after_start=after_start, progress=tell)
-        incomplete += usage.incomplete
+    for worker in stores.workers:
+        damaged: dict[Store, CorruptDatabaseError] = {}
+        usage = None
+        while usage is None:
+            facts = WorkerFacts(worker, frozenset(damaged))
+            try:
+                usage = WorkerUsage(
+                    facts,
+                    _loading(facts, after_start),
+                    matches=matches,
+                    after_start=after_start,
+                    progress=tell,
+                )
+            except CorruptDatabaseError as error:
+                # Seen only now, as pages are looked at when they are needed.
+                store = next((one for one in worker.stores if str(one.path) == error.path), None)
+                if store is None or store in damaged:
+                    raise
+                damaged[store] = error
+        incomplete += [*_closed(worker, damaged), *usage.incomplete]
         usages.append(usage)
     return DiskUsage(stores.root.path, tuple(usages), tuple(incomplete))
 
 
-def _loading(worker: WorkerFacts) -> Loading | None:
-    """With what there is of containerd's stores; None without records."""
+def _loading(worker: WorkerFacts, after_start: bool) -> Loading | None:
+    """With what there is of containerd's stores; None without records.
+
+    A daemon makes those that are missing anew, and so finds nothing in them when it starts.
+    """
     if worker.records is None:
         return None
+    lost = {store for store in worker.stores.stores if after_start and store.fault is Fault.MISSING}
     found = None if worker.snapshots is None else Found.of(worker.snapshots, worker.backend)
-    return Loading(worker.records, found, worker.namespace.blobs.index if worker.namespace else None)
+    blobs = None if worker.namespace is None else worker.namespace.blobs.index
+    if worker.stores.containerd in lost:
+        found, blobs = Found(Index([]), Mask(0), Mask(0)), Index([])
+    elif worker.stores.snapshots in lost and found is not None:
+        found = Found(found.index, Mask(found.there.size), Mask(found.there.size))
+    return Loading(worker.records, found, blobs)
 
 
-_CODES: Final = {
+_CODES: Final[dict[Fault | None, int]] = {
     Fault.CORRUPT: CorruptDatabaseError.exit_code,
     Fault.UNREADABLE: StorageError.exit_code,
 }
 
 
-def _closed(worker: WorkerFacts) -> Iterator[Incomplete]:
-    """Stores that could not be opened."""
-    stores = worker.stores
-    asked = [(stores.records, "its records can't be shown")]
-    asked.append(
-        (stores.containerd, "what its records have in containerd is not known, and taken to be there")
-    )
+def _closed(stores: WorkerStores, damaged: Mapping[Store, CorruptDatabaseError]) -> Iterator[Incomplete]:
+    """Stores that could not be opened, or not read."""
+    asked = [
+        (stores.records, "its records can't be shown"),
+        (stores.containerd, "what records have in containerd is not known, and taken to be there"),
+    ]
     if stores.kind != DOCKER_BUILDER:
-        asked.append((stores.snapshots, "what its records have in the snapshotter is not known"))
+        asked.append((stores.snapshots, "what records have in the snapshotter is not known"))
     for store, meaning in asked:
-        if store.root is None and not _is_new(store, stores.records):
-            yield Incomplete(
-                store.path or stores.path,
-                f"{_why(store)}: {meaning}",
-                _CODES.get(store.fault or Fault.MISSING, ContainerdStateError.exit_code),
-            )
+        error = damaged.get(store) or store.error
+        if (store.root is not None and store not in damaged) or _is_new(store, stores.records):
+            continue
+        code = _CODES.get(store.fault) if store not in damaged else CorruptDatabaseError.exit_code
+        yield Incomplete(
+            store.path or stores.path,
+            f"{_why(store, error)}: {meaning}",
+            code or ContainerdStateError.exit_code,
+        )
 
 
 def _is_new(store: Store, records: Store) -> bool:
@@ -341,7 +360,7 @@ def _is_new(store: Store, records: Store) -> bool:
     return store.fault is Fault.MISSING and (records.fault is Fault.MISSING)
 
 
-def _why(store: Store) -> str:
+def _why(store: Store, error: Error | None) -> str:
     if store.fault is Fault.ELSEWHERE:
         return "its containerd's files are not known; --containerd-root says where they are"
-    return printable(store.error.message) if store.error is not None else "can't be opened"
+    return printable(error.message) if error is not None else "can't be opened"
