@@ -36,11 +36,15 @@ BOLT = ["bolt/reader.c"]
 SCAN = ["bolt/scan.c", "core/column.c"]
 FACTS = ["plan/records.c", "plan/survey.c"]
 PLAN = [source for source in folder("plan") if source not in FACTS]
+SPANS = ["core/spans.c", "core/column.c"]
 MODULES = {  # what takes longest comes first
     "plan": ["plan.pyx", *PLAN, "json/value.c", *BOLT, "core/column.c", *CHAIN],
     "facts": ["facts.pyx", *FACTS, "json/value.c", *BOLT, *SCAN],
     "building": ["building.pyx", *BOLT, "bolt/builder.c", "bolt/rewrite.c"],
-    "bolt": ["bolt.pyx", *BOLT, *SCAN, "bolt/check.c"],
+    "cells": ["cells.pyx", "columns/cells.c", "columns/decode.c", "json/value.c", *BOLT, *SPANS],
+    "columns": ["columns.pyx", "columns/compare.c", "columns/lookup.c", "columns/numbers.c", *SPANS],
+    "graph": ["graph.pyx", "columns/graph.c", "core/column.c"],
+    "bolt": ["bolt.pyx", *BOLT, *SCAN, "bolt/entries.c", "bolt/check.c", "core/spans.c"],
     "packing": ["packing.pyx", *folder("lmdb"), *BOLT, "bolt/builder.c"],
     "chain": ["chain.pyx", *CHAIN, "core/column.c"],
     "sha256": ["sha256.pyx", *SHA256],

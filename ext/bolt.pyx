@@ -1,9 +1,11 @@
 """Reading bbolt files in memory: buckets, scans, check. Types are in the stub."""
 
 cimport cython
+from cpython cimport array as c_array
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
 
 from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
 from bolt_reader cimport (
@@ -33,8 +35,13 @@ from bolt_reader cimport (
     c_bool,
 )
 from core_span cimport bkm_span, to_bytes, to_span
+from core_spans cimport bkm_spans, bkm_spans_adopt, bkm_spans_free, bkm_spans_get
+
+from array import array as _array
 
 from buildkit_migrate.errors import CorruptDatabaseError
+
+cdef c_array.array ROWS = _array("i")
 
 
 cdef extern from "bolt/scan.h" nogil:
@@ -49,6 +56,16 @@ cdef extern from "bolt/scan.h" nogil:
     bint bkm_scan(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *paths, size_t path_count,
                   bkm_table *table)
     void bkm_table_free(bkm_table *table)
+
+cdef extern from "bolt/entries.h" nogil:
+    ctypedef struct bkm_entries:
+        int32_t *rows
+        bkm_spans keys
+        bkm_spans values
+    bint bkm_entries_below(bkm_entries *entries, bkm_bolt *bolt, const bkm_bucket *bucket,
+                           const bkm_span *path, size_t depth, bkm_span prefix)
+    bint bkm_entries_in(bkm_entries *entries, bkm_bolt *bolt, const bkm_bucket *bucket)
+    void bkm_entries_free(bkm_entries *entries)
 
 cdef extern from "bolt/check.h" nogil:
     ctypedef int bkm_part
@@ -70,35 +87,40 @@ cdef extern from "bolt/check.h" nogil:
 cdef class Column(Guarded):
     """A read-only sequence of byte strings in memory that another object owns. Absent entries are None."""
 
-    def __cinit__(self):
-        self.spans = NULL
-        self.count = 0
-
     def __dealloc__(self):
-        free(self.spans)
+        if not self.shared:
+            bkm_spans_free(&self.spans)
 
     @staticmethod
-    cdef Column adopt(bkm_span *spans, Py_ssize_t count, object owner):
+    cdef Column share(bkm_spans *spans, object owner):
         cdef Column column = Column.__new__(Column)
-        column.spans = spans
-        column.count = count
+        column.spans = spans[0]
+        column.shared = True
+        column.owner = owner
+        column.leave()
+        return column
+
+    @staticmethod
+    cdef Column adopt(bkm_spans *spans, object owner):
+        cdef Column column = Column.__new__(Column)
+        column.spans = spans[0]
+        memset(spans, 0, sizeof(bkm_spans))
         column.owner = owner
         column.leave()
         return column
 
     def __len__(self):
         self.idle()
-        return self.count
+        return self.spans.count
 
     def __getitem__(self, Py_ssize_t index):
         self.idle()
         if index < 0:
-            index += self.count
-        if index < 0 or index >= self.count:
+            index += <Py_ssize_t>self.spans.count
+        if index < 0 or index >= <Py_ssize_t>self.spans.count:
             raise IndexError("column index out of range")
-        if self.spans[index].data == NULL:
-            return None
-        return to_bytes(self.spans[index])
+        cdef bkm_span span = bkm_spans_get(&self.spans, index)
+        return None if span.data == NULL else to_bytes(span)
 
     def __iter__(self):
         cdef Py_ssize_t index
@@ -295,6 +317,16 @@ cdef class _Items(GuardedIterator):
         return to_bytes(item.key), make_bucket(self.reader, inner)
 
 
+cdef Column adopt_array(bkm_span *array, size_t count, Reader reader):
+    cdef bkm_spans spans
+    cdef bint packed
+    with nogil:
+        packed = bkm_spans_adopt(&spans, array, count, reader.bolt.data)
+    if not packed:
+        raise MemoryError
+    return Column.adopt(&spans, reader)
+
+
 def scan(Bucket bucket not None, paths):
     """Reads a bucket as a table.
 
@@ -307,6 +339,7 @@ def scan(Bucket bucket not None, paths):
     cdef bkm_path *native = <bkm_path *>calloc(len(steps) + 1, sizeof(bkm_path))
     cdef bkm_span *spans = <bkm_span *>malloc((total + 1) * sizeof(bkm_span))
     cdef bkm_table table
+    cdef bkm_span *array
     cdef size_t at = 0, i
     cdef bint ok
     table.columns = NULL
@@ -329,18 +362,72 @@ def scan(Bucket bucket not None, paths):
                 raise bucket.reader.failure()
         finally:
             bucket.reader.leave()
-        names = Column.adopt(table.names, table.rows, bucket.reader)
+        names = adopt_array(table.names, table.rows, bucket.reader)
         table.names = NULL
         columns = []
         for i in range(table.column_count):
-            column = Column.adopt(table.columns[i], table.rows, bucket.reader)
-            table.columns[i] = NULL
-            columns.append(column)
+            array, table.columns[i] = table.columns[i], NULL
+            columns.append(adopt_array(array, table.rows, bucket.reader))
         return names, columns
     finally:
         bkm_table_free(&table)
         free(native)
         free(spans)
+
+
+def below(Bucket bucket not None, tuple path not None, bytes prefix not None=b""):
+    """What lies at `path` in each row (child bucket) of `bucket`: (rows, keys, values).
+
+    Of the items with keys that start with `prefix`. `rows`: array of type code "i" with the number of the row
+    that an item belongs to, ascending. Values are None for buckets.
+    """
+    cdef bkm_entries entries
+    cdef bkm_span start = to_span(prefix)
+    cdef size_t depth = len(path), i
+    cdef bkm_span *steps = <bkm_span *>malloc((depth + 1) * sizeof(bkm_span))
+    cdef bint ok
+    if steps == NULL:
+        raise MemoryError
+    try:
+        for i, step in enumerate(path):
+            steps[i] = to_span(step)
+        bucket.reader.enter()
+        try:
+            with nogil:
+                ok = bkm_entries_below(&entries, &bucket.reader.bolt, &bucket.handle, steps, depth, start)
+            if not ok:
+                raise bucket.reader.failure()
+        finally:
+            bucket.reader.leave()
+    finally:
+        free(steps)
+    return adopt_entries(&entries, bucket.reader)
+
+
+def items(Bucket bucket not None):
+    """Keys and values of a bucket as columns; values are None for buckets."""
+    cdef bkm_entries entries
+    cdef bint ok
+    bucket.reader.enter()
+    try:
+        with nogil:
+            ok = bkm_entries_in(&entries, &bucket.reader.bolt, &bucket.handle)
+        if not ok:
+            raise bucket.reader.failure()
+    finally:
+        bucket.reader.leave()
+    return adopt_entries(&entries, bucket.reader)[1:]
+
+
+cdef tuple adopt_entries(bkm_entries *entries, Reader reader):
+    cdef c_array.array rows
+    try:
+        rows = c_array.clone(ROWS, entries.keys.count if entries.rows != NULL else 0, False)
+        if len(rows):
+            memcpy(rows.data.as_ints, entries.rows, len(rows) * sizeof(int))
+        return rows, Column.adopt(&entries.keys, reader), Column.adopt(&entries.values, reader)
+    finally:
+        bkm_entries_free(entries)
 
 
 @cython.final

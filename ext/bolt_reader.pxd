@@ -19,6 +19,7 @@ cdef extern from "bolt/reader.h" nogil:
     const uint64_t BKM_NO_FREELIST
 
     ctypedef struct bkm_bolt:
+        const uint8_t *data
         uint32_t page_size
         uint64_t high_water
         uint64_t freelist

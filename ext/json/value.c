@@ -127,12 +127,10 @@ bkm_json_value bkm_json_read(bkm_span stored)
 {
     input in = {stored.data, stored.data + stored.size};
     bkm_json_value value = {.kind = BKM_JSON_OTHER};
-    bkm_span index;
-    bool plain;
 
     bool known = TAKE(&in, "{\"value\":") && take_value(&in, &value);
     if (known && TAKE(&in, ",\"index\":"))
-        known = take_string(&in, &index, &plain);
+        known = take_string(&in, &value.index, &value.plain_index);
     known = known && TAKE(&in, "}") && in.at == in.end;
     return known ? value : (bkm_json_value){.kind = BKM_JSON_ODD};
 }

@@ -19,6 +19,8 @@ typedef enum {
 typedef struct {
     bkm_json_kind kind;
     bkm_span text, diff_id; /* point into the stored value; never NULL for kinds that have them */
+    bkm_span index;         /* absent if there is none */
+    bool plain_index;       /* its bytes are its text */
 } bkm_json_value;
 
 /* Recognises {"value":<v>} and {"value":<v>,"index":"<i>"} without spaces, where <v> is a string, an integer,

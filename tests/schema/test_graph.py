@@ -50,7 +50,7 @@ def test_places_and_bases() -> None:
     assert set(graph.reached(Mask(6, [4]))) == {4, 2}
     with pytest.raises(IndexError):
         graph.add(None, array("i", [6]))
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="different lengths"):
         graph.add(array("i", [0]), array("i", []))
 
 

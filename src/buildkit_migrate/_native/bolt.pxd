@@ -2,16 +2,21 @@
 
 from buildkit_migrate._native.guard cimport Guarded
 from bolt_reader cimport bkm_bolt, bkm_bucket
-from core_span cimport bkm_span
+from core_spans cimport bkm_spans
 
 
 cdef class Column(Guarded):
-    cdef bkm_span *spans      # malloc'ed, owned
-    cdef Py_ssize_t count
+    cdef bkm_spans spans      # owned, unless shared
+    cdef bint shared
     cdef object owner         # keeps the bytes behind the spans alive
 
+    # `spans` stay the owner's, and as they are.
     @staticmethod
-    cdef Column adopt(bkm_span *spans, Py_ssize_t count, object owner)
+    cdef Column share(bkm_spans *spans, object owner)
+
+    # What `spans` had is the column's.
+    @staticmethod
+    cdef Column adopt(bkm_spans *spans, object owner)
 
 
 # Whatever may read pages must call `idle` or `enter` on the reader first.

@@ -1,3 +1,4 @@
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Final, final
 
@@ -68,6 +69,16 @@ def scan(bucket: Bucket, paths: Sequence[tuple[bytes, ...]]) -> tuple[Column, li
 
     Returns the names of its child buckets (the rows) and a column for each path.
     """
+
+def below(bucket: Bucket, path: tuple[bytes, ...], prefix: bytes = b"") -> tuple[array[int], Column, Column]:
+    """What lies at `path` in each row (child bucket) of `bucket`: (rows, keys, values).
+
+    Of the items with keys that start with `prefix`. `rows`: array of type code "i" with the number of the row
+    that an item belongs to, ascending. Values are None for buckets.
+    """
+
+def items(bucket: Bucket) -> tuple[Column, Column]:
+    """Keys and values of a bucket as columns; values are None for buckets."""
 
 def check(reader: Reader) -> list[tuple[int, str]]:
     """Returns every broken rule as (page number or -1, text); empty if the file is sound.

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Final
 
 from buildkit_migrate.bolt import Bucket, scan
-from buildkit_migrate.schema.columns import Index, Integers, Texts
+from buildkit_migrate.schema.columns import Index, Integers, Texts, column
 from buildkit_migrate.schema.tables import (
     Entries,
     Times,
@@ -41,7 +41,7 @@ _V1: Final = b"v1"
 
 def namespaces(root: Bucket) -> list[bytes]:
     """Names of all namespaces."""
-    return buckets_in(root.bucket(_V1))
+    return [name for name in buckets_in(root.bucket(_V1)) if name is not None]
 
 
 def version(root: Bucket) -> int | None:
@@ -57,8 +57,8 @@ class _Table:
 
     def __init__(self, bucket: Bucket | None) -> None:
         self.bucket = bucket
-        self.keys: Texts = []
-        self._values: dict[tuple[bytes, ...], Texts] = {path: [] for path in self._columns}
+        self.keys: Texts = column(())
+        self._values: dict[tuple[bytes, ...], Texts] = {path: column(()) for path in self._columns}
         if bucket is not None:
             self.keys, columns = scan(bucket, self._columns)
             self._values = dict(zip(self._columns, columns, strict=True))
@@ -87,7 +87,7 @@ class _Table:
 
     def label(self, name: bytes) -> Texts:
         """Values of one label."""
-        return scan(self.bucket, [(b"labels", name)])[1][0] if self.bucket is not None else []
+        return scan(self.bucket, [(b"labels", name)])[1][0] if self.bucket is not None else column(())
 
     def times(self, key: bytes) -> Times:
         """``createdat`` or ``updatedat``."""
@@ -225,7 +225,8 @@ class Namespace:
 
     @property
     def snapshotters(self) -> list[bytes]:
-        return buckets_in(self._bucket(b"snapshots"))
+        """Names of those with snapshots."""
+        return [name for name in buckets_in(self._bucket(b"snapshots")) if name is not None]
 
     def snapshots(self, snapshotter: bytes) -> Snapshots:
         return Snapshots(self._bucket(b"snapshots", snapshotter))

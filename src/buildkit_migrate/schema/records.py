@@ -8,14 +8,32 @@ for row in between(parents, NOT_FOUND, NOT_FOUND):  # cache.parent names no reco
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import cached_property
-from typing import Final, NamedTuple, TypeVar
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
-from buildkit_migrate.bolt import Bucket
-from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts, split_last
+from buildkit_migrate._native import cells
+from buildkit_migrate._native.bolt import items
+from buildkit_migrate.bolt import Bucket, Column
+from buildkit_migrate.schema.columns import (
+    ABSENT,
+    Index,
+    Integers,
+    Mask,
+    Texts,
+    between,
+    column,
+    equal_to,
+    lengths,
+    present,
+    split_last,
+    take,
+)
+from buildkit_migrate.schema.tables import below, buckets_in
 from buildkit_migrate.values import gojson, keys
 from buildkit_migrate.values.gojson import UndecodableValueError
 
@@ -32,17 +50,15 @@ __all__ = [
     "kind_of",
 ]
 
-T = TypeVar("T")
 
-
-class Kind(enum.Enum):
+class Kind(enum.IntEnum):
     """What BuildKit decodes the value of a key into."""
 
-    TEXT = "string"
-    INTEGER = "integer"
-    FLAG = "bool"
-    TEXTS = "list of strings"
-    ANY = "any"
+    TEXT = cells.TEXT
+    INTEGER = cells.INTEGER
+    FLAG = cells.FLAG
+    TEXTS = cells.TEXTS  # a list of strings
+    ANY = cells.ANY
 
 
 KEYS: Final[dict[bytes, Kind]] = {
@@ -88,7 +104,7 @@ _OF_V1: Final = (b"local.sharedKey:", b"cache-dir:")
 
 def kind_of(key: bytes) -> Kind | None:
     """None for a key that no version of BuildKit writes."""
-    return KEYS.get(key) or (Kind.TEXT if key.startswith(_OF_V1) else None)
+    return KEYS.get(key, Kind.TEXT if key.startswith(_OF_V1) else None)
 
 
 class Cell(NamedTuple):
@@ -112,31 +128,55 @@ class Records:
     Values are decoded as BuildKit does it. A value of zero length is a cleared one: as absent.
     """
 
-    def __init__(self, root: Bucket) -> None:
+    def __init__(self, root: Bucket, kept: Container[bytes] | None = None) -> None:
+        """``kept``: the keys of which columns are asked for, if not all KEYS: that costs less memory."""
         self._root = root
-        ids: list[bytes] = []
-        plain = []
-        cells = []
-        for id, bucket in _items(root.bucket(keys.MAIN_BUCKET)):
-            if isinstance(bucket, bytes):
-                plain.append(id)
-                continue
-            for key, value in bucket.items():
-                cells.append(Cell(len(ids), key, value if isinstance(value, bytes) else None))
-            ids.append(id)
-        self.ids: Texts = ids
+        main = root.bucket(keys.MAIN_BUCKET)
+        wanted = ((key, kind, kept is None or key in kept) for key, kind in KEYS.items())
+        self._cells = cells.Cells(root.reader, main, wanted)
+        self.ids = self._cells.ids
         """Never None."""
-        self.plain_keys: Sequence[bytes] = plain
+        self.plain_keys = self._cells.plain
         """Keys of ``_main`` that are no buckets."""
-        self._cells = cells
-        self._columns: dict[bytes, list[bytes | None]] = {}
-        for cell in cells:
-            if cell.value:
-                column = self._columns.setdefault(cell.key, [None] * len(ids))
-                column[cell.row] = cell.value
+        self.undecodable: list[Cell] = []
+        """Values whose envelope Go can't decode, of any key: one of them stops the daemon (C8)."""
+        self.mistyped: list[Cell] = []
+        """Values that decode and are not of their key's type (C9)."""
+        self.nested: list[Cell] = []
+        """Buckets below a record."""
+        self.unknown: list[Cell] = []
+        """Values of keys that no version of BuildKit writes."""
+        self._unusual: dict[bytes, dict[int, Any]] = {}
+        for cell in self._cells.odd():
+            self._judge(Cell(*cell))
+
+    def _judge(self, cell: Cell) -> None:
+        """A value that is not in the form in which BuildKit writes it, which may mean nothing."""
+        row, key, stored = cell
+        kind = kind_of(key)
+        if stored is None:
+            self.nested.append(cell)
+            return
+        if kind is None:
+            self.unknown.append(cell)
+        if not stored:
+            return
+        try:
+            value = gojson.decode(stored)
+        except UndecodableValueError:
+            self.undecodable.append(cell)
+            return
+        if value.index:
+            self._cells.want(row, value.index)
+        if kind in (None, Kind.ANY):
+            return
+        try:
+            self._unusual.setdefault(key, {})[row] = _INTO[kind](value.raw)
+        except UndecodableValueError:
+            self.mistyped.append(cell)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._cells)
 
     @cached_property
     def index(self) -> Index:
@@ -145,96 +185,67 @@ class Records:
 
     def rows_of(self, ids: Texts) -> array[int]:
         """For each id the row of the record; NOT_FOUND; ABSENT also for ""."""
-        return self.index.rows([id or None for id in ids])
-
-    @cached_property
-    def undecodable(self) -> Sequence[Cell]:
-        """Values whose envelope Go can't decode, of any key: one of them stops the daemon (C8)."""
-        return [cell for cell in self._cells if cell.value and not _decodes(cell.value)]
-
-    @cached_property
-    def nested(self) -> Sequence[Cell]:
-        """Buckets below a record."""
-        return [cell for cell in self._cells if cell.value is None]
-
-    @cached_property
-    def unknown(self) -> Sequence[Cell]:
-        """Values of keys that no version of BuildKit writes."""
-        return [cell for cell in self._cells if cell.value is not None and kind_of(cell.key) is None]
-
-    @cached_property
-    def mistyped(self) -> Sequence[Cell]:
-        """Values that decode and are not of their key's type (C9)."""
-        return [cell for cell in self._cells if cell.value and _is_mistyped(cell.key, cell.value)]
+        rows = self.index.rows(ids)
+        for row in equal_to(ids, b""):
+            rows[row] = ABSENT
+        return rows
 
     def cell(self, row: int, key: bytes) -> bytes | None:
         """The value as it is stored; None if it is absent (or a bucket)."""
         bucket = self._root.bucket(keys.MAIN_BUCKET, self.ids[row] or b"")
         return bucket.get(key) if bucket is not None else None
 
+    # Each call of the following makes a new column. KeyError for a key that was not kept.
+
     def stored(self, key: bytes) -> Texts:
         """The values of a key as they are stored, without cleared ones."""
-        return self._columns.get(key) or [None] * len(self)
+        return self._cells.stored(key)
 
     def has(self, key: bytes) -> Mask:
         """Records with a value of this key that is not cleared, be it sound or not."""
-        return Mask(len(self), (row for row, value in enumerate(self.stored(key)) if value))
+        return present(self._cells.stored(key))
 
     def text(self, key: bytes) -> Texts:
         """Decoded strings; None where there is none, or none that decodes; "" for ``null``."""
-        return self._decoded(key, gojson.as_string)
+        return self._cells.texts(key, self._unusual.get(key, {}))
 
     def integer(self, key: bytes) -> Integers:
-        """Decoded numbers; not known where there is none, or none that decodes."""
-        found = self._decoded(key, gojson.as_integer)
-        values = array("q", (number or 0 for number in found))
-        return Integers(values, Mask(len(self), (row for row, it in enumerate(found) if it is not None)))
+        """Decoded numbers; not known where there is none, or none that decodes; 0 for ``null``."""
+        found = Integers(*self._cells.integers(key))
+        for row, number in self._unusual.get(key, {}).items():
+            found.values[row] = number
+            found.known.add(row)
+        return found
 
     def flag(self, key: bytes) -> Mask:
         """Records for which the value is true."""
-        found = self._decoded(key, gojson.as_flag)
-        return Mask(len(self), (row for row, flag in enumerate(found) if flag))
+        return between(self.integer(key).values, 1, 1)
 
     def lists(self, key: bytes) -> Lists:
         """Decoded lists of strings; none where there is none, or none that decodes."""
-        rows = array("i")
-        values: list[bytes] = []
-        for row, strings in enumerate(self._decoded(key, gojson.as_strings)):
-            for string in strings or ():
-                rows.append(row)
-                values.append(string)
-        return Lists(rows, values)
+        rows, values = self._cells.lists(key)
+        unusual = self._unusual.get(key)
+        if not unusual:
+            return Lists(rows, values)
+        pairs = [*zip(rows, values, strict=True)]
+        pairs += [(row, string) for row, strings in unusual.items() for string in strings]
+        pairs.sort(key=itemgetter(0))
+        return Lists(array("i", (row for row, _ in pairs)), column(string for _, string in pairs))
 
-    def indexes(self) -> Iterator[tuple[int, bytes, bytes]]:
-        """(Row, key, index) of each value that has an index and decodes."""
-        for row, key, value in self._cells:
-            if value and (index := _index_of(value)):
-                yield row, key, index
+    def indexes(self, row: int) -> Iterator[tuple[bytes, bytes]]:
+        """(Key, index) of each value of a record that has an index and decodes."""
+        bucket = self._root.bucket(keys.MAIN_BUCKET, self.ids[row] or b"")
+        for key, stored in bucket.items() if bucket is not None else ():
+            with contextlib.suppress(UndecodableValueError):
+                if isinstance(stored, bytes) and stored and (index := gojson.decode(stored).index):
+                    yield key, index
 
-    def _decoded(self, key: bytes, into: Callable[[bytes | None], T]) -> list[T | None]:
-        return [_decode(stored, into) if stored else None for stored in self.stored(key)]
-
-
-def _items(bucket: Bucket | None) -> Iterator[tuple[bytes, bytes | Bucket]]:
-    return bucket.items() if bucket is not None else iter(())
-
-
-def _decodes(stored: bytes) -> bool:
-    try:
-        gojson.decode(stored)
-    except UndecodableValueError:
-        return False
-    return True
+    def compare(self, entries: Column) -> tuple[array[int], Mask]:
+        """See `Cells.compare`."""
+        return self._cells.compare(entries)
 
 
-def _decode(stored: bytes, into: Callable[[bytes | None], T]) -> T | None:
-    try:
-        return into(gojson.decode(stored).raw)
-    except UndecodableValueError:
-        return None
-
-
-_INTO: Final[dict[Kind, Callable[[bytes | None], object]]] = {
+_INTO: Final[dict[Kind | None, Callable[[bytes | None], object]]] = {
     Kind.TEXT: gojson.as_string,
     Kind.INTEGER: gojson.as_integer,
     Kind.FLAG: gojson.as_flag,
@@ -242,46 +253,45 @@ _INTO: Final[dict[Kind, Callable[[bytes | None], object]]] = {
 }
 
 
-def _is_mistyped(key: bytes, stored: bytes) -> bool:
-    into = _INTO.get(kind_of(key) or Kind.ANY)
-    return into is not None and _decodes(stored) and _decode(stored, into) is None
-
-
-def _index_of(stored: bytes) -> bytes:
-    try:
-        return gojson.decode(stored).index
-    except UndecodableValueError:
-        return b""
-
-
 class IndexEntries:
     """The keys of ``_index``. ``text`` and ``record``: before and after the last ``::``; None without one."""
 
     def __init__(self, root: Bucket) -> None:
-        self.keys: Texts = [key for key, _ in _items(root.bucket(keys.INDEX_BUCKET))]
-        self.text, self.record = split_last(self.keys, b"::")
+        self._bucket = root.bucket(keys.INDEX_BUCKET)
+        self.keys = items(self._bucket)[0] if self._bucket is not None else column(())
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @cached_property
+    def _parts(self) -> tuple[Texts, Texts]:
+        return split_last(self.keys, b"::")
+
+    @property
+    def text(self) -> Texts:
+        return self._parts[0]
+
+    @property
+    def record(self) -> Texts:
+        return self._parts[1]
+
+    def have(self, key: bytes) -> bool:
+        """Whether this is one of them."""
+        bucket = self._bucket
+        return bucket is not None and (bucket.get(key) is not None or bucket.bucket(key) is not None)
 
 
 class External:
     """The buckets of ``_external``. ``ids``: of their records; ``sizes``: bytes of their keys and values."""
 
     def __init__(self, root: Bucket) -> None:
-        ids = []
-        sizes = array("q")
-        for id, bucket in _items(root.bucket(keys.EXTERNAL_BUCKET)):
-            if isinstance(bucket, Bucket):
-                ids.append(id)
-                sizes.append(
-                    sum(
-                        len(key) + len(it) if isinstance(it, bytes) else len(key)
-                        for key, it in bucket.items()
-                    )
-                )
-        self.ids: Texts = ids
-        self.sizes = sizes
+        bucket = root.bucket(keys.EXTERNAL_BUCKET)
+        self.ids = buckets_in(bucket)
+        entries = below(bucket)
+        self.sizes = array("q", bytes(8 * len(self.ids)))
+        for sizes in (lengths(entries.keys), lengths(entries.values)):
+            for row, size in zip(entries.rows, sizes, strict=True):
+                self.sizes[row] += size
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -299,16 +309,14 @@ class IndexDifferences(NamedTuple):
 
 
 def index_differences(records: Records, entries: IndexEntries) -> IndexDifferences:
-    wanted: dict[bytes, list[tuple[int, bytes, bytes]]] = {}
-    for row, key, index in records.indexes():
-        id = records.ids[row]
-        assert id is not None
-        wanted.setdefault(keys.index_key(index, id), []).append((row, key, index))
-    there = set(entries.keys)
-    missing = [found for entry, values in wanted.items() if entry not in there for found in values]
-    stray = [
-        row
-        for row, (entry, id) in enumerate(zip(entries.keys, entries.record, strict=True))
-        if id is not None and entry not in wanted and records.index.row(id) >= 0
+    """Both empty where all is well."""
+    lacking, unwanted = records.compare(entries.keys)
+    missing = [
+        (row, key, index)
+        for row in sorted(set(lacking))
+        for key, index in records.indexes(row)
+        if not entries.have(keys.index_key(index, records.ids[row] or b""))
     ]
-    return IndexDifferences(sorted(missing), stray)
+    stray = array("i", unwanted)
+    owners = records.index.rows(take(entries.record, stray)) if stray else ()
+    return IndexDifferences(missing, [row for row, owner in zip(stray, owners, strict=True) if owner >= 0])

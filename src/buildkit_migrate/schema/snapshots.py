@@ -6,10 +6,11 @@ from array import array
 from functools import cached_property
 from typing import Final
 
+from buildkit_migrate._native.bolt import items
+from buildkit_migrate._native.columns import links, small
 from buildkit_migrate.bolt import Bucket, scan
-from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts
+from buildkit_migrate.schema.columns import Index, Integers, Texts, column
 from buildkit_migrate.schema.tables import Times, integers, read_times
-from buildkit_migrate.values.numbers import unsigned
 
 __all__ = ["ACTIVE", "COMMITTED", "UNKNOWN", "VIEW", "Backend", "ParentLinks"]
 
@@ -27,8 +28,8 @@ class Backend:
     def __init__(self, root: Bucket) -> None:
         self._root = root
         bucket = root.bucket(b"v1", b"snapshots")
-        self.names: Texts = []
-        columns: list[Texts] = [[] for _ in _PATHS]
+        self.names: Texts = column(())
+        columns: list[Texts] = [column(()) for _ in _PATHS]
         self.sequence = 0
         if bucket is not None:
             self.names, found = scan(bucket, [(path,) for path in _PATHS])
@@ -52,9 +53,7 @@ class Backend:
     @cached_property
     def kind(self) -> array[int]:
         """UNKNOWN where it is none of the others; type code "b"."""
-        return array(
-            "b", (stored[0] if stored and len(stored) == 1 and stored[0] <= 3 else 0 for stored in self._kind)
-        )
+        return small(self._kind, COMMITTED)
 
     @cached_property
     def size(self) -> Integers:
@@ -82,29 +81,11 @@ class ParentLinks:
     """The keys of ``parents/``: ids of parent and child, 0 where ``broken``. ``names``: of the children."""
 
     def __init__(self, bucket: Bucket | None) -> None:
-        self.parent = array("q")
-        self.child = array("q")
-        names: list[bytes] = []
-        broken = []
-        for key, name in bucket.items() if bucket is not None else ():
-            ids = _ids(key)
-            if ids is None:
-                broken.append(len(names))
-            parent, child = ids or (0, 0)
-            self.parent.append(parent)
-            self.child.append(child)
-            names.append(name if isinstance(name, bytes) else b"")
-        self.names: Texts = names
-        self.broken = Mask(len(names), broken)
+        keys: Texts = column(())
+        self.names: Texts = column(())
+        if bucket is not None:
+            keys, self.names = items(bucket)
+        self.parent, self.child, self.broken = links(keys)
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-def _ids(key: bytes) -> tuple[int, int] | None:
-    """Parent and child of a key: two numbers with a zero byte between them."""
-    end = next((at for at, byte in enumerate(key) if byte < 0x80), len(key)) + 1
-    parent, child = unsigned(key[:end]), unsigned(key[end + 1 :])
-    if parent is None or child is None or key[end : end + 1] != b"\0":
-        return None
-    return (parent, child) if max(parent, child) < 1 << 63 else None

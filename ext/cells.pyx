@@ -1,0 +1,245 @@
+"""The records of a v2 store, read in one walk. The stub documents types."""
+
+cimport cython
+from cpython cimport array as c_array
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy
+
+from buildkit_migrate._native.bolt cimport Bucket, Column, Reader
+from buildkit_migrate._native.columns cimport Mask, new_mask
+from buildkit_migrate._native.guard cimport Guarded
+from bolt_reader cimport bkm_bolt, bkm_bucket, c_bool
+from core_span cimport bkm_span, to_bytes, to_span
+from core_spans cimport bkm_spans, bkm_spans_free, bkm_spans_set
+
+from array import array as _array
+
+
+cdef extern from "columns/cells.h" nogil:
+    enum:
+        BKM_MAX_CELL_KEYS
+        BKM_CELL_TEXT
+        BKM_CELL_INTEGER
+        BKM_CELL_FLAG
+        BKM_CELL_TEXTS
+        BKM_CELL_ANY
+        BKM_CELL_FORMS
+
+    ctypedef struct bkm_cell_key:
+        bkm_span name
+        int form
+        c_bool kept
+
+    ctypedef struct bkm_odd_cell:
+        uint32_t row
+        bkm_span key
+        bkm_span value
+
+    ctypedef struct bkm_cells:
+        size_t key_count
+        bkm_cell_key *keys
+        bkm_spans ids
+        bkm_spans values
+        bkm_spans plain
+        bkm_odd_cell *odd
+        size_t odd_count
+        size_t wanted_count
+
+    void bkm_cells_begin(bkm_cells *cells)
+    bint bkm_cells_read(bkm_cells *cells, bkm_bolt *bolt, const bkm_bucket *main_bucket)
+    void bkm_cells_free(bkm_cells *cells)
+    bint bkm_cells_want(bkm_cells *cells, uint32_t row, bkm_span index)
+    bint bkm_cells_compare(const bkm_cells *cells, const bkm_spans *entries, uint32_t *missing,
+                           size_t *missing_count, uint8_t *stray)
+    bint bkm_cells_stored(const bkm_cells *cells, uint8_t key, bkm_spans *column)
+    bint bkm_cells_texts(const bkm_cells *cells, uint8_t key, bkm_spans *column)
+    void bkm_cells_numbers(const bkm_cells *cells, uint8_t key, int64_t *values, uint8_t *known)
+    bint bkm_cells_lists(const bkm_cells *cells, uint8_t key, int32_t **rows, bkm_spans *strings)
+
+
+TEXT = BKM_CELL_TEXT
+INTEGER = BKM_CELL_INTEGER
+FLAG = BKM_CELL_FLAG
+TEXTS = BKM_CELL_TEXTS
+ANY = BKM_CELL_ANY
+
+cdef c_array.array ROWS = _array("i")
+cdef c_array.array NUMBERS = _array("q")
+
+
+@cython.final
+cdef class Cells(Guarded):
+    """All values of the records in the bucket `_main`, None if there is none.
+
+    `keys`: the keys that are known, each with its form (TEXT, INTEGER, FLAG, TEXTS, ANY) and whether its
+    values are kept for the columns. Values that are in the form in which BuildKit writes them are checked
+    here; all others are `odd`, and somebody else's to judge. Raises `errors.CorruptDatabaseError`.
+    """
+
+    cdef bkm_cells cells
+    cdef readonly Column plain
+    cdef Reader reader
+    cdef dict numbers     # of the keys
+    cdef list names       # what the spans of the keys point at
+
+    def __init__(self, Reader reader not None, Bucket main, keys):
+        self.begin()
+        cdef size_t count = 0
+        cdef bint read
+        cdef bkm_bucket *bucket = NULL
+        self.reader = reader
+        self.numbers = {}
+        self.names = []
+        for name, form, kept in keys:
+            if count == BKM_MAX_CELL_KEYS or not 0 <= form < BKM_CELL_FORMS or not name or name in self.numbers:
+                raise ValueError("unusable keys")
+            self.names.append(name)
+            self.cells.keys[count].name = to_span(name)
+            self.cells.keys[count].form = form
+            self.cells.keys[count].kept = kept
+            self.numbers[name] = count
+            count += 1
+        self.cells.key_count = count
+        bkm_cells_begin(&self.cells)
+        if main is not None:
+            if main.reader is not reader:
+                raise ValueError("the bucket is of another file")
+            main.idle()
+            bucket = &main.handle
+        reader.enter()
+        try:
+            with nogil:
+                read = bkm_cells_read(&self.cells, &reader.bolt, bucket)
+            if not read:
+                raise reader.failure()
+        finally:
+            reader.leave()
+        self.plain = Column.adopt(&self.cells.plain, reader)
+        self.leave()
+
+    def __dealloc__(self):
+        bkm_cells_free(&self.cells)
+
+    @property
+    def ids(self):
+        """Of the records, in byte order."""
+        self.idle()
+        return Column.share(&self.cells.ids, self)
+
+    def __len__(self):
+        self.idle()
+        return self.cells.ids.count
+
+    cdef uint8_t number(self, bytes key) except? 255:
+        self.idle()
+        cdef object number = self.numbers.get(key)
+        if number is None or not self.cells.keys[<size_t>number].kept:
+            raise KeyError(key)
+        return number
+
+    def odd(self):
+        """(Row, key, value) of all values that are left to judge; the value is None for a bucket."""
+        self.idle()
+        cdef size_t at
+        found = []
+        for at in range(self.cells.odd_count):
+            value = self.cells.odd[at].value
+            found.append((
+                self.cells.odd[at].row,
+                to_bytes(self.cells.odd[at].key),
+                None if value.data == NULL else to_bytes(value),
+            ))
+        return found
+
+    def want(self, Py_ssize_t row, bytes index not None):
+        """Adds an index that an odd value of a record has."""
+        self.idle()
+        if row < 0 or row >= <Py_ssize_t>self.cells.ids.count:
+            raise IndexError("row out of range")
+        if not bkm_cells_want(&self.cells, row, to_span(index)):
+            raise MemoryError
+
+    def compare(self, Column entries not None):
+        """What is between the indexes of all values and the keys of `_index`: (missing, stray).
+
+        `missing`: rows of records, type code "i", once for each value whose entry is not there. `stray`: mask
+        of entries that are nobody's.
+        """
+        self.idle()
+        entries.idle()
+        cdef size_t count = 0
+        cdef bint ok
+        cdef c_array.array missing = c_array.clone(ROWS, self.cells.wanted_count, False)
+        cdef Mask stray = new_mask(entries.spans.count)
+        self.enter()
+        try:
+            with nogil:
+                ok = bkm_cells_compare(
+                    &self.cells, &entries.spans, <uint32_t *>missing.data.as_ints, &count, stray.flags
+                )
+        finally:
+            self.leave()
+        if not ok:
+            raise MemoryError
+        return missing[:count], stray
+
+    cdef Column made(self, bkm_spans *spans, bint ok):
+        try:
+            if not ok:
+                raise MemoryError
+            return Column.adopt(spans, self)
+        finally:
+            bkm_spans_free(spans)
+
+    def stored(self, bytes key not None):
+        """The values of a key as they are stored, but for cleared ones. Raises KeyError."""
+        cdef uint8_t number = self.number(key)
+        cdef bkm_spans spans
+        cdef bint ok
+        with nogil:
+            ok = bkm_cells_stored(&self.cells, number, &spans)
+        return self.made(&spans, ok)
+
+    def texts(self, bytes key not None, dict others not None):
+        """Decoded strings; None where there is none. `others`: row to string of odd values. KeyError."""
+        cdef uint8_t number = self.number(key)
+        cdef bkm_spans spans
+        cdef bint ok
+        with nogil:
+            ok = bkm_cells_texts(&self.cells, number, &spans)
+        cdef Column column = self.made(&spans, ok)
+        for row, text in others.items():
+            if not 0 <= row < len(column):
+                raise IndexError("row out of range")
+            if not bkm_spans_set(&column.spans, row, to_span(text)):
+                raise MemoryError
+        column.owner = (self, list(others.values()))
+        return column
+
+    def integers(self, bytes key not None):
+        """Decoded numbers: (values, known), type code "q" and a mask; flags are 0 and 1. KeyError."""
+        cdef uint8_t number = self.number(key)
+        cdef c_array.array values = c_array.clone(NUMBERS, self.cells.ids.count, False)
+        cdef Mask known = new_mask(self.cells.ids.count)
+        with nogil:
+            bkm_cells_numbers(&self.cells, number, <int64_t *>values.data.as_longlongs, known.flags)
+        return values, known
+
+    def lists(self, bytes key not None):
+        """Strings of decoded lists: (rows, strings), with the row of each (type code "i"). KeyError."""
+        cdef uint8_t number = self.number(key)
+        cdef int32_t *rows
+        cdef bkm_spans spans
+        cdef bint ok
+        with nogil:
+            ok = bkm_cells_lists(&self.cells, number, &rows, &spans)
+        cdef c_array.array numbers
+        try:
+            numbers = c_array.clone(ROWS, spans.count, False)
+            if spans.count:
+                memcpy(numbers.data.as_ints, rows, spans.count * sizeof(int))
+            return numbers, self.made(&spans, ok)
+        finally:
+            free(rows)
+            bkm_spans_free(&spans)

@@ -1,0 +1,393 @@
+#include "columns/cells.h"
+
+#include <stdlib.h>
+
+#include "columns/decode.h"
+#include "core/array.h"
+#include "core/column.h"
+
+enum { NO_KEY = BKM_MAX_CELL_KEYS };
+
+static const bkm_span separator = BKM_NAME_SPAN("::");
+
+/* ---- keys ---- */
+
+static size_t slot_of(bkm_span key)
+{
+    uint64_t word = 0;
+    uint32_t size = key.size < 8 ? key.size : 8;
+    memcpy(&word, key.data + key.size - size, size);
+    return ((word ^ key.size * UINT64_C(0x9E3779B97F4A7C15)) * UINT64_C(0xC2B2AE3D27D4EB4F)) >> 54;
+}
+
+static bool same(bkm_span a, bkm_span b)
+{
+    return a.size == b.size && memcmp(a.data, b.data, a.size) == 0;
+}
+
+static unsigned key_of(const bkm_cells *cells, bkm_span key)
+{
+    enum { SLOTS = sizeof cells->slots };
+    for (size_t slot = slot_of(key); cells->slots[slot]; slot = (slot + 1) % SLOTS)
+        if (same(cells->keys[cells->slots[slot] - 1].name, key))
+            return cells->slots[slot] - 1u;
+    return NO_KEY;
+}
+
+void bkm_cells_begin(bkm_cells *cells)
+{
+    enum { SLOTS = sizeof cells->slots };
+    for (size_t key = 0; key < cells->key_count; key++) {
+        size_t slot = slot_of(cells->keys[key].name);
+        while (cells->slots[slot])
+            slot = (slot + 1) % SLOTS;
+        cells->slots[slot] = (uint8_t)(key + 1);
+    }
+    bkm_span_table_draw(&cells->hash);
+}
+
+/* ---- growth ---- */
+
+static bool resize(void *array, size_t capacity, size_t size)
+{
+    void *elements;
+    memcpy(&elements, array, sizeof elements);
+    elements = bkm_column_resize(elements, capacity, size);
+    if (!elements)
+        return false;
+    memcpy(array, &elements, sizeof elements);
+    return true;
+}
+
+static bool has_room(void *array, size_t count, size_t *capacity, size_t size)
+{
+    if (count < *capacity)
+        return true;
+    size_t larger = *capacity ? *capacity * 2 : 1024;
+    if (!resize(array, larger, size))
+        return false;
+    *capacity = larger;
+    return true;
+}
+
+static bool keep(bkm_cells *cells, unsigned key, bkm_span value)
+{
+    size_t at = cells->values.count;
+    if (!has_room(&cells->kinds, at, &cells->kinds_capacity, 1) || !bkm_spans_add(&cells->values, value))
+        return false;
+    cells->kinds[at] = (uint8_t)key;
+    return true;
+}
+
+static bool add_odd(bkm_cells *cells, uint32_t row, bkm_span key, bkm_span value)
+{
+    if (!has_room(&cells->odd, cells->odd_count, &cells->odd_capacity, sizeof *cells->odd))
+        return false;
+    cells->odd[cells->odd_count++] = (bkm_odd_cell){row, key, value};
+    return true;
+}
+
+bool bkm_cells_want(bkm_cells *cells, uint32_t row, bkm_span index)
+{
+    bkm_span id = bkm_spans_get(&cells->ids, row);
+    size_t size = (size_t)index.size + separator.size + id.size;
+    if (size > UINT32_MAX)
+        return true; /* no key is so long */
+    if (!bkm_array_room(&cells->scratch, &cells->scratch_capacity, size, 1, 256) ||
+        !has_room(&cells->wanted, cells->wanted_count, &cells->wanted_capacity, sizeof *cells->wanted))
+        return false;
+    memcpy(cells->scratch, index.data, index.size);
+    memcpy(cells->scratch + index.size, separator.data, separator.size);
+    memcpy(cells->scratch + index.size + separator.size, id.data, id.size);
+    uint64_t hash = bkm_span_hash(&cells->hash, (bkm_span){cells->scratch, (uint32_t)size});
+    cells->wanted[cells->wanted_count++] = (bkm_wanted_entry){hash, row};
+    return true;
+}
+
+/* ---- values ---- */
+
+static bool is_list(bkm_span stored)
+{
+    bkm_list list;
+    if (!bkm_list_open(&list, stored))
+        return false;
+    while (bkm_list_next(&list))
+        ;
+    return bkm_list_ended(&list);
+}
+
+/* Whether a recognised value is of the form. */
+static bool has_form(bkm_cell_form form, bkm_span stored, const bkm_json_value *value)
+{
+    uint8_t first = bkm_raw_part(stored).data[0];
+    int64_t number;
+    if (first == 'n' || form == BKM_CELL_ANY)
+        return true; /* null is the zero value of any type */
+    switch (form) {
+    case BKM_CELL_TEXT:
+        return value->kind == BKM_JSON_STRING || value->kind == BKM_JSON_ESCAPED;
+    case BKM_CELL_INTEGER:
+        return (first == '-' || (first >= '0' && first <= '9')) && bkm_decode_integer(bkm_raw_part(stored), &number);
+    case BKM_CELL_FLAG:
+        return first == 't' || first == 'f';
+    default:
+        return false;
+    }
+}
+
+static bool read_value(bkm_cells *cells, uint32_t row, const bkm_item *item)
+{
+    const bkm_span none = {NULL, 0};
+    if (item->bucket)
+        return add_odd(cells, row, item->key, none);
+    unsigned key = key_of(cells, item->key);
+    if (key == NO_KEY)
+        return add_odd(cells, row, item->key, item->value);
+    if (item->value.size == 0)
+        return true; /* cleared */
+    if (cells->keys[key].kept && !keep(cells, key, item->value))
+        return false;
+    if (cells->keys[key].form == BKM_CELL_TEXTS && is_list(item->value))
+        return true;
+    bkm_json_value value = bkm_json_read(item->value);
+    if (value.kind == BKM_JSON_ODD || !has_form(cells->keys[key].form, item->value, &value) ||
+        (value.index.data && !value.plain_index))
+        return add_odd(cells, row, item->key, item->value);
+    return !value.index.size || bkm_cells_want(cells, row, value.index);
+}
+
+/* ---- the walk ---- */
+
+static bool read_record(bkm_cells *cells, bkm_bolt *bolt, const bkm_item *item, uint64_t page, uint8_t *visited)
+{
+    bkm_bucket bucket;
+    bkm_cursor cursor;
+    uint32_t row = (uint32_t)cells->ids.count;
+    if (row == BKM_MAX_ROWS || cells->values.count > BKM_MAX_ROWS)
+        return bkm_bolt_fail(bolt, BKM_TOO_MANY_ROWS, page);
+    if (!has_room(&cells->first, row + 1, &cells->first_capacity, sizeof *cells->first) ||
+        !bkm_spans_add(&cells->ids, item->key))
+        return bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
+    if (!bkm_bucket_decode(bolt, item->value, page, &bucket) || !bkm_cursor_first(&cursor, bolt, &bucket, visited))
+        return false;
+    while (!bkm_cursor_end(&cursor)) {
+        bkm_item value = bkm_cursor_item(&cursor);
+        if (!read_value(cells, row, &value))
+            return bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
+        if (!bkm_cursor_next(&cursor))
+            return false;
+    }
+    cells->first[row + 1] = (uint32_t)cells->values.count;
+    return true;
+}
+
+static bool read_main(bkm_cells *cells, bkm_bolt *bolt, const bkm_bucket *main_bucket, uint8_t *visited)
+{
+    bkm_cursor cursor;
+    if (!bkm_cursor_first(&cursor, bolt, main_bucket, visited))
+        return false;
+    while (!bkm_cursor_end(&cursor)) {
+        bkm_item item = bkm_cursor_item(&cursor);
+        if (item.bucket) {
+            if (!read_record(cells, bolt, &item, bkm_cursor_page(&cursor), visited))
+                return false;
+        } else if (!bkm_spans_add(&cells->plain, item.key)) {
+            return bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
+        }
+        if (!bkm_cursor_next(&cursor))
+            return false;
+    }
+    return true;
+}
+
+bool bkm_cells_read(bkm_cells *cells, bkm_bolt *bolt, const bkm_bucket *main_bucket)
+{
+    cells->ids.base = cells->values.base = cells->plain.base = bolt->data;
+    if (!has_room(&cells->first, 0, &cells->first_capacity, sizeof *cells->first))
+        return bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
+    cells->first[0] = 0;
+    if (!main_bucket)
+        return true;
+    uint8_t *visited = bkm_bolt_bitmap(bolt);
+    bool ok =
+        visited ? read_main(cells, bolt, main_bucket, visited) : bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
+    free(visited);
+    return ok;
+}
+
+void bkm_cells_free(bkm_cells *cells)
+{
+    bkm_spans_free(&cells->ids);
+    bkm_spans_free(&cells->values);
+    bkm_spans_free(&cells->plain);
+    free(cells->first);
+    free(cells->kinds);
+    free(cells->odd);
+    free(cells->wanted);
+    free(cells->scratch);
+}
+
+/* ---- index entries ---- */
+
+bool bkm_cells_compare(const bkm_cells *cells, const bkm_spans *entries, uint32_t *missing, size_t *missing_count,
+                       uint8_t *stray)
+{
+    size_t size = 16;
+    if (entries->count > BKM_MAX_ROWS)
+        return false;
+    while (size < 2 * entries->count)
+        size *= 2;
+    uint64_t *hashes = bkm_column(size, sizeof *hashes);
+    uint32_t *rows = bkm_column(size, sizeof *rows); /* of the entry, + 1 */
+    if (!hashes || !rows) {
+        free(hashes);
+        free(rows);
+        return false;
+    }
+    memset(rows, 0, size * sizeof *rows);
+    for (size_t row = 0; row < entries->count; row++) {
+        bkm_spans_prefetch(entries, row + 16);
+        uint64_t hash = bkm_span_hash(&cells->hash, bkm_spans_get(entries, row));
+        size_t slot = hash & (size - 1);
+        while (rows[slot])
+            slot = (slot + 1) & (size - 1);
+        hashes[slot] = hash;
+        rows[slot] = (uint32_t)row + 1;
+        stray[row] = 1;
+    }
+    *missing_count = 0;
+    for (size_t i = 0; i < cells->wanted_count; i++) {
+        uint64_t hash = cells->wanted[i].hash;
+        size_t slot = hash & (size - 1);
+        while (rows[slot] && hashes[slot] != hash)
+            slot = (slot + 1) & (size - 1);
+        if (rows[slot])
+            stray[rows[slot] - 1] = 0;
+        else
+            missing[(*missing_count)++] = cells->wanted[i].row;
+    }
+    free(hashes);
+    free(rows);
+    return true;
+}
+
+/* ---- columns ---- */
+
+/* Goes by all values of one key, in the order of rows. */
+typedef struct {
+    const bkm_cells *cells;
+    uint8_t key;
+    size_t row, at;
+    size_t next;
+} walk;
+
+static bool next_value(walk *walk)
+{
+    const bkm_cells *cells = walk->cells;
+    const uint8_t *kinds = cells->kinds;
+    const uint8_t *found = kinds ? memchr(kinds + walk->next, walk->key, cells->values.count - walk->next) : NULL;
+    if (!found)
+        return false;
+    walk->at = (size_t)(found - kinds);
+    walk->next = walk->at + 1;
+    while (cells->first[walk->row + 1] <= walk->at)
+        walk->row++;
+    bkm_spans_prefetch(&cells->values, walk->at + 64);
+    return true;
+}
+
+bool bkm_cells_stored(const bkm_cells *cells, uint8_t key, bkm_spans *column)
+{
+    if (!bkm_spans_fill(column, cells->ids.count, cells->values.base))
+        return false;
+    for (walk walk = {cells, key, 0, 0, 0}; next_value(&walk);)
+        if (!bkm_spans_set(column, walk.row, bkm_spans_get(&cells->values, walk.at)))
+            return false;
+    return true;
+}
+
+/* A string that is decoded, in memory of the column unless its bytes are its text. */
+static bool decoded(bkm_spans *column, bkm_span string, bool plain, bkm_span *text)
+{
+    *text = string;
+    if (plain)
+        return true;
+    size_t room = 3 * (size_t)string.size;
+    uint8_t *out = bkm_spans_room(column, room);
+    if (!out)
+        return false;
+    size_t size = bkm_unescape(out, string);
+    bkm_spans_give_back(column, room - size);
+    *text = (bkm_span){out, (uint32_t)size};
+    return true;
+}
+
+bool bkm_cells_texts(const bkm_cells *cells, uint8_t key, bkm_spans *column)
+{
+    if (!bkm_spans_fill(column, cells->ids.count, cells->values.base))
+        return false;
+    for (walk walk = {cells, key, 0, 0, 0}; next_value(&walk);) {
+        bkm_span stored = bkm_spans_get(&cells->values, walk.at), text;
+        bkm_json_value value = bkm_json_read(stored);
+        if (value.kind != BKM_JSON_STRING && value.kind != BKM_JSON_ESCAPED) {
+            if (value.kind != BKM_JSON_OTHER || bkm_raw_part(stored).data[0] != 'n')
+                continue;
+            value.text = (bkm_span){stored.data, 0};
+            value.kind = BKM_JSON_STRING;
+        }
+        if (!decoded(column, value.text, value.kind == BKM_JSON_STRING, &text) ||
+            !bkm_spans_set(column, walk.row, text))
+            return false;
+    }
+    return true;
+}
+
+static bool number_of(bkm_span stored, int64_t *number)
+{
+    bkm_json_value value = bkm_json_read(stored);
+    if (value.kind != BKM_JSON_OTHER)
+        return false;
+    bkm_span raw = bkm_raw_part(stored);
+    *number = raw.data[0] == 't';
+    return raw.data[0] >= 'a' || bkm_decode_integer(raw, number);
+}
+
+void bkm_cells_numbers(const bkm_cells *cells, uint8_t key, int64_t *values, uint8_t *known)
+{
+    memset(values, 0, cells->ids.count * sizeof *values);
+    memset(known, 0, cells->ids.count);
+    for (walk walk = {cells, key, 0, 0, 0}; next_value(&walk);) {
+        int64_t number;
+        bkm_span raw, stored = bkm_spans_get(&cells->values, walk.at);
+        if (!number_of(stored, &number))
+            continue;
+        raw = bkm_raw_part(stored);
+        bool is_flag = raw.data[0] == 't' || raw.data[0] == 'f';
+        if (is_flag != (cells->keys[key].form == BKM_CELL_FLAG) && raw.data[0] != 'n')
+            continue;
+        values[walk.row] = number;
+        known[walk.row] = 1;
+    }
+}
+
+bool bkm_cells_lists(const bkm_cells *cells, uint8_t key, int32_t **rows, bkm_spans *strings)
+{
+    size_t capacity = 0;
+    *rows = NULL;
+    *strings = (bkm_spans){.base = cells->values.base};
+    for (walk walk = {cells, key, 0, 0, 0}; next_value(&walk);) {
+        bkm_list list;
+        bkm_span stored = bkm_spans_get(&cells->values, walk.at), text;
+        if (!is_list(stored) || !bkm_list_open(&list, stored))
+            continue;
+        while (bkm_list_next(&list)) {
+            if (strings->count == BKM_MAX_ROWS || !has_room(rows, strings->count, &capacity, sizeof **rows) ||
+                !decoded(strings, list.string, list.plain, &text))
+                return false;
+            (*rows)[strings->count] = (int32_t)walk.row;
+            if (!bkm_spans_add(strings, text))
+                return false;
+        }
+    }
+    return true;
+}
