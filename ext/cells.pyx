@@ -78,7 +78,7 @@ cdef class Cells(Guarded):
     """
 
     cdef bkm_cells cells
-    cdef readonly Column plain
+    cdef Column others
     cdef Reader reader
     cdef dict numbers     # of the keys
     cdef list names       # what the spans of the keys point at
@@ -92,7 +92,8 @@ cdef class Cells(Guarded):
         self.numbers = {}
         self.names = []
         for name, form, kept in keys:
-            if count == BKM_MAX_CELL_KEYS or not 0 <= form < BKM_CELL_FORMS or not name or name in self.numbers:
+            usable = count < BKM_MAX_CELL_KEYS and 0 <= form < BKM_CELL_FORMS
+            if not usable or not name or name in self.numbers:
                 raise ValueError("unusable keys")
             self.names.append(name)
             self.cells.keys[count].name = to_span(name)
@@ -115,7 +116,7 @@ cdef class Cells(Guarded):
                 raise reader.failure()
         finally:
             reader.leave()
-        self.plain = Column.adopt(&self.cells.plain, reader)
+        self.others = Column.adopt(&self.cells.plain, reader)
         self.leave()
 
     def __dealloc__(self):
@@ -126,6 +127,12 @@ cdef class Cells(Guarded):
         """Of the records, in byte order."""
         self.idle()
         return Column.share(&self.cells.ids, self)
+
+    @property
+    def plain(self):
+        """Keys of `_main` that are not buckets."""
+        self.idle()
+        return self.others
 
     def __len__(self):
         self.idle()

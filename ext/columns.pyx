@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython cimport array as c_array
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy, memset
 
@@ -32,16 +32,9 @@ cdef extern from "columns/compare.h" nogil:
     bint bkm_split_last(const bkm_spans *column, bkm_span separator, bkm_spans *before, bkm_spans *after)
     bint bkm_take(const bkm_spans *column, const int32_t *rows, size_t count, bkm_spans *taken)
 
-cdef extern from "columns/numbers.h" nogil:
-    void bkm_read_numbers(const bkm_spans *column, bint with_sign, int64_t *values, uint8_t *known)
-    void bkm_read_times(const bkm_spans *column, int64_t *values, uint8_t *known, uint8_t *broken)
-    void bkm_read_links(const bkm_spans *column, int64_t *parents, int64_t *children, uint8_t *broken)
-    void bkm_read_bytes(const bkm_spans *column, uint8_t last, int8_t *values)
-
 
 cdef c_array.array ROWS = _array("i")
 cdef c_array.array NUMBERS = _array("q")
-cdef c_array.array BYTES = _array("b")
 
 
 cdef c_array.array rows_of(object numbers):
@@ -65,7 +58,7 @@ cdef Mask new_mask(Py_ssize_t size):
     mask.flags = <uint8_t *>calloc(size + 1, 1)
     if mask.flags == NULL:
         raise MemoryError
-    mask.size = size
+    mask.rows = size
     mask.leave()
     return mask
 
@@ -84,7 +77,7 @@ cdef class Mask(Guarded):
         self.flags = <uint8_t *>calloc(size + 1, 1)
         if self.flags == NULL:
             raise MemoryError
-        self.size = size
+        self.rows = size
         for row in rows:
             self.put(row)
         self.leave()
@@ -92,8 +85,14 @@ cdef class Mask(Guarded):
     def __dealloc__(self):
         free(self.flags)
 
+    @property
+    def size(self):
+        """Rows of the table."""
+        self.idle()
+        return self.rows
+
     cdef int put(self, Py_ssize_t row) except -1:
-        if row < 0 or row >= self.size:
+        if row < 0 or row >= self.rows:
             raise IndexError("row out of range")
         self.flags[row] = 1
         return 0
@@ -106,14 +105,14 @@ cdef class Mask(Guarded):
     def __contains__(self, row):
         self.idle()
         cdef Py_ssize_t at = row
-        return 0 <= at < self.size and self.flags[at] != 0
+        return 0 <= at < self.rows and self.flags[at] != 0
 
     def __iter__(self):
         self.idle()
         cdef const uint8_t *found
         cdef Py_ssize_t at = 0
         while True:
-            found = <const uint8_t *>memchr(self.flags + at, 1, self.size - at)
+            found = <const uint8_t *>memchr(self.flags + at, 1, self.rows - at)
             if found == NULL:
                 return
             at = found - self.flags
@@ -123,20 +122,20 @@ cdef class Mask(Guarded):
     def __len__(self):
         self.idle()
         cdef Py_ssize_t row, count = 0
-        for row in range(self.size):
+        for row in range(self.rows):
             count += self.flags[row]
         return count
 
     def __bool__(self):
         self.idle()
-        return memchr(self.flags, 1, self.size) != NULL
+        return memchr(self.flags, 1, self.rows) != NULL
 
     def __eq__(self, other):
         if not isinstance(other, Mask):
             return NotImplemented
         self.idle()
         (<Mask>other).idle()
-        return self.size == (<Mask>other).size and memcmp(self.flags, (<Mask>other).flags, self.size) == 0
+        return self.rows == (<Mask>other).rows and memcmp(self.flags, (<Mask>other).flags, self.rows) == 0
 
     __hash__ = None
 
@@ -144,45 +143,45 @@ cdef class Mask(Guarded):
         """A copy, to combine with the other."""
         self.idle()
         other.idle()
-        if self.size != other.size:
+        if self.rows != other.rows:
             raise ValueError("masks of tables of different sizes")
-        cdef Mask result = new_mask(self.size)
-        memcpy(result.flags, self.flags, self.size)
+        cdef Mask result = new_mask(self.rows)
+        memcpy(result.flags, self.flags, self.rows)
         return result
 
     def __and__(Mask self not None, Mask other not None):
         cdef Mask result = self.paired(other)
         cdef Py_ssize_t row
-        for row in range(result.size):
+        for row in range(result.rows):
             result.flags[row] &= other.flags[row]
         return result
 
     def __or__(Mask self not None, Mask other not None):
         cdef Mask result = self.paired(other)
         cdef Py_ssize_t row
-        for row in range(result.size):
+        for row in range(result.rows):
             result.flags[row] |= other.flags[row]
         return result
 
     def __xor__(Mask self not None, Mask other not None):
         cdef Mask result = self.paired(other)
         cdef Py_ssize_t row
-        for row in range(result.size):
+        for row in range(result.rows):
             result.flags[row] ^= other.flags[row]
         return result
 
     def __sub__(Mask self not None, Mask other not None):
         cdef Mask result = self.paired(other)
         cdef Py_ssize_t row
-        for row in range(result.size):
+        for row in range(result.rows):
             result.flags[row] &= other.flags[row] ^ 1
         return result
 
     def __invert__(self):
         self.idle()
-        cdef Mask result = new_mask(self.size)
+        cdef Mask result = new_mask(self.rows)
         cdef Py_ssize_t row
-        for row in range(result.size):
+        for row in range(result.rows):
             result.flags[row] = self.flags[row] ^ 1
         return result
 
@@ -198,7 +197,7 @@ cdef class Mask(Guarded):
         cdef int row
         for at in range(count):
             row = numbers.data.as_ints[at]
-            if row >= self.size:
+            if row >= self.rows:
                 raise IndexError("row out of range")
             result.flags[at] = row >= 0 and self.flags[row]
         return result
@@ -346,13 +345,13 @@ def between(numbers, low, high):
     cdef const long long *wide = values.data.as_longlongs
     cdef const signed char *narrow = values.data.as_schars
     if values.typecode == "i":
-        for row in range(found.size):
+        for row in range(found.rows):
             flags[row] = least <= rows[row] <= most
     elif values.typecode == "q":
-        for row in range(found.size):
+        for row in range(found.rows):
             flags[row] = least <= wide[row] <= most
     else:
-        for row in range(found.size):
+        for row in range(found.rows):
             flags[row] = least <= narrow[row] <= most
     return found
 
@@ -458,66 +457,3 @@ def lengths(column):
     for row in range(entries.spans.count):
         found.data.as_longlongs[row] = bkm_spans_get(&entries.spans, row).size
     return found
-
-
-# --- Numbers as containerd stores them
-
-def numbers(column, bint signed):
-    """Of base-128 groups: (values, known). Unsigned ones above 2^63 - 1 are that.
-
-    Values: an array of type code "q", 0 where there is none that decodes, which the mask `known` tells.
-    """
-    cdef Column entries = column_of(column)
-    entries.idle()
-    cdef c_array.array values = c_array.clone(NUMBERS, entries.spans.count, False)
-    cdef Mask known = new_mask(entries.spans.count)
-    with nogil:
-        bkm_read_numbers(&entries.spans, signed, <int64_t *>values.data.as_longlongs, known.flags)
-    return values, known
-
-
-def times(column):
-    """In nanoseconds since 1970, or the nearest that fits: (values, known, broken).
-
-    Values: an array of type code "q", 0 where there is none that decodes. `known` has the rows with one that
-    does, `broken` those with anything else.
-    """
-    cdef Column entries = column_of(column)
-    entries.idle()
-    cdef c_array.array values = c_array.clone(NUMBERS, entries.spans.count, False)
-    cdef Mask known = new_mask(entries.spans.count), broken = new_mask(entries.spans.count)
-    with nogil:
-        bkm_read_times(&entries.spans, <int64_t *>values.data.as_longlongs, known.flags, broken.flags)
-    return values, known, broken
-
-
-def small(column, uint8_t last):
-    """Of single bytes up to `last` (at most 127): an array of type code "b", 0 where there is no such."""
-    cdef Column entries = column_of(column)
-    entries.idle()
-    if last > 127:
-        raise ValueError("a number of a byte is at most 127 here")
-    cdef c_array.array values = c_array.clone(BYTES, entries.spans.count, False)
-    with nogil:
-        bkm_read_bytes(&entries.spans, last, <int8_t *>values.data.as_schars)
-    return values
-
-
-def links(column):
-    """Of keys of a snapshotter's `parents`: (ids of parents, of children, broken).
-
-    Ids: arrays of type code "q", 0 where the key is `broken`.
-    """
-    cdef Column entries = column_of(column)
-    entries.idle()
-    cdef c_array.array parents = c_array.clone(NUMBERS, entries.spans.count, False)
-    cdef c_array.array children = c_array.clone(NUMBERS, entries.spans.count, False)
-    cdef Mask broken = new_mask(entries.spans.count)
-    with nogil:
-        bkm_read_links(
-            &entries.spans,
-            <int64_t *>parents.data.as_longlongs,
-            <int64_t *>children.data.as_longlongs,
-            broken.flags,
-        )
-    return parents, children, broken

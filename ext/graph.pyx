@@ -5,12 +5,9 @@ from cpython cimport array as c_array
 from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcpy
 
-from buildkit_migrate._native.columns cimport Mask, new_mask
+from buildkit_migrate._native.columns cimport Mask, new_mask, rows_of
 from buildkit_migrate._native.guard cimport Guarded
 from core_column cimport BKM_MAX_ROWS
-
-from array import array as _array
-
 
 cdef extern from "columns/graph.h" nogil:
     ctypedef struct bkm_graph:
@@ -20,12 +17,6 @@ cdef extern from "columns/graph.h" nogil:
     bint bkm_graph_reach(bkm_graph *graph, uint8_t *found)
     bint bkm_graph_cycles(bkm_graph *graph, uint8_t *found)
     void bkm_graph_free(bkm_graph *graph)
-
-
-cdef c_array.array rows_of(object numbers):
-    if isinstance(numbers, _array) and numbers.typecode == "i":
-        return numbers
-    return _array("i", numbers)
 
 
 @cython.final
@@ -78,11 +69,11 @@ cdef class Graph(Guarded):
     def reached(self, Mask start not None):
         """`start`, and all that edges lead to from there."""
         start.idle()
-        if start.size != <Py_ssize_t>self.graph.nodes:
+        if start.rows != <Py_ssize_t>self.graph.nodes:
             raise ValueError("a mask of a table of another size")
-        cdef Mask found = new_mask(start.size)
+        cdef Mask found = new_mask(start.rows)
         cdef bint ok
-        memcpy(found.flags, start.flags, start.size)
+        memcpy(found.flags, start.flags, start.rows)
         self.enter()
         try:
             with nogil:

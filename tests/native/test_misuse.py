@@ -17,10 +17,12 @@ from typing import Any, NoReturn
 import pytest
 
 from buildkit_migrate import _native
-from buildkit_migrate._native import chain, guard
-from buildkit_migrate._native.bolt import Bucket, Column, Reader, check, scan
+from buildkit_migrate._native import chain, columns, guard, numbers
+from buildkit_migrate._native.bolt import Bucket, Column, Reader, below, check, items, scan
 from buildkit_migrate._native.building import Builder, rewrite
+from buildkit_migrate._native.cells import Cells
 from buildkit_migrate._native.facts import Records, Survey
+from buildkit_migrate._native.graph import Graph
 from buildkit_migrate._native.packing import Packer, push, push_all
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt.edits import encode
@@ -57,6 +59,10 @@ MADE: dict[str, Callable[[], Any]] = {
     "store edits": lambda: plan().store_edits(),
     "containerd edits": lambda: plan().containerd_edits(b"", b""),
     "Batch": lambda: chain.Batch([-1], [b"d"], [b"b"]),
+    "Mask": lambda: columns.Mask(3, [1]),
+    "Index": lambda: columns.Index([b"a", None]),
+    "Graph": lambda: Graph(3),
+    "Cells": lambda: Cells(reader := Reader(FILE), reader.root.bucket(b"_main"), [(b"k", 1, True)]),
 }
 
 USES: dict[type, list[Callable[[Any], object]]] = {
@@ -72,9 +78,29 @@ USES: dict[type, list[Callable[[Any], object]]] = {
         lambda it: it.bucket(b"k"),
         lambda it: list(it.items()),
         lambda it: scan(it, []),
+        lambda it: below(it, ()),
+        items,
         lambda it: rewrite(it, Image().builder, []),
     ],
-    Column: [len, list, lambda it: it[0]],
+    Column: [
+        len,
+        list,
+        lambda it: it[0],
+        columns.present,
+        columns.lengths,
+        numbers.times,
+        numbers.links,
+        columns.Index,
+        lambda it: columns.Index([b"a"]).rows(it),
+        lambda it: columns.take(it, [0]),
+        lambda it: columns.equal(it, it),
+        lambda it: columns.equal_to(it, b"a"),
+        lambda it: columns.starting_with(it, b"a"),
+        lambda it: columns.split_last(it, b"a"),
+        lambda it: columns.paired(it, it, it, it),
+        lambda it: numbers.integers(it, True),
+        lambda it: numbers.small(it, 3),
+    ],
     Builder: [
         lambda it: it.put(b"k", b""),
         lambda it: it.open_bucket(b"k"),
@@ -98,6 +124,37 @@ USES: dict[type, list[Callable[[Any], object]]] = {
         lambda it: it.states(),
         lambda it: it.ids(0),
         lambda it: it.results(),
+    ],
+    columns.Mask: [
+        len,
+        bool,
+        list,
+        lambda it: 0 in it,
+        lambda it: it.add(0),
+        lambda it: ~it,
+        lambda it: it & columns.Mask(0),
+        lambda it: columns.Mask(0) | it,
+        lambda it: it == columns.Mask(0),
+        lambda it: it.take([0]),
+        lambda it: Graph(0).reached(it),
+    ],
+    columns.Index: [lambda it: it.row(b"a"), lambda it: it.rows([b"a"])],
+    Graph: [
+        lambda it: it.size,
+        lambda it: it.add([0], [0]),
+        lambda it: it.reached(columns.Mask(0)),
+        lambda it: it.cyclic(),
+    ],
+    Cells: [
+        len,
+        lambda it: it.ids,
+        lambda it: it.odd(),
+        lambda it: it.want(0, b""),
+        lambda it: it.compare(columns.column([])),
+        lambda it: it.stored(b"k"),
+        lambda it: it.texts(b"k", {}),
+        lambda it: it.integers(b"k"),
+        lambda it: it.lists(b"k"),
     ],
 }
 

@@ -28,7 +28,8 @@ class Cells(Guarded):
     def ids(self) -> Column:
         """Of the records, in byte order."""
     @property
-    def plain(self) -> Column: ...
+    def plain(self) -> Column:
+        """Keys of `_main` that are not buckets."""
     def __len__(self) -> int: ...
     def odd(self) -> list[tuple[int, bytes, bytes | None]]:
         """(Row, key, value) of all values that are left to judge; the value is None for a bucket."""

@@ -19,7 +19,8 @@ class Mask(Guarded):
 
     def __init__(self, size: int, rows: Iterable[int] = ()) -> None: ...
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Rows of the table."""
     def add(self, row: int) -> None:
         """Raises IndexError for a row that the table does not have."""
     def __contains__(self, row: int) -> bool: ...
@@ -93,25 +94,3 @@ def count_rows(rows: Sequence[int], size: int) -> array[int]:
 
 def lengths(column: _Texts) -> array[int]:
     """Bytes of each entry, 0 where there is none: an array of type code "q"."""
-
-def numbers(column: _Texts, signed: bool) -> tuple[array[int], Mask]:
-    """Of base-128 groups: (values, known). Unsigned ones above 2^63 - 1 are that.
-
-    Values: an array of type code "q", 0 where there is none that decodes, which the mask `known` tells.
-    """
-
-def times(column: _Texts) -> tuple[array[int], Mask, Mask]:
-    """In nanoseconds since 1970, or the nearest that fits: (values, known, broken).
-
-    Values: an array of type code "q", 0 where there is none that decodes. `known` has the rows with one that
-    does, `broken` those with anything else.
-    """
-
-def small(column: _Texts, last: int) -> array[int]:
-    """Of single bytes up to `last` (at most 127): an array of type code "b", 0 where there is no such."""
-
-def links(column: _Texts) -> tuple[array[int], array[int], Mask]:
-    """Of keys of a snapshotter's `parents`: (ids of parents, of children, broken).
-
-    Ids: arrays of type code "q", 0 where the key is `broken`.
-    """

@@ -41,7 +41,7 @@ _V1: Final = b"v1"
 
 def namespaces(root: Bucket) -> list[bytes]:
     """Names of all namespaces."""
-    return [name for name in buckets_in(root.bucket(_V1)) if name is not None]
+    return buckets_in(root.bucket(_V1))
 
 
 def version(root: Bucket) -> int | None:
@@ -226,7 +226,7 @@ class Namespace:
     @property
     def snapshotters(self) -> list[bytes]:
         """Names of those with snapshots."""
-        return [name for name in buckets_in(self._bucket(b"snapshots")) if name is not None]
+        return buckets_in(self._bucket(b"snapshots"))
 
     def snapshots(self, snapshotter: bytes) -> Snapshots:
         return Snapshots(self._bucket(b"snapshots", snapshotter))

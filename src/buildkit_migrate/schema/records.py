@@ -33,7 +33,7 @@ from buildkit_migrate.schema.columns import (
     split_last,
     take,
 )
-from buildkit_migrate.schema.tables import below, buckets_in
+from buildkit_migrate.schema.tables import below, names_in
 from buildkit_migrate.values import gojson, keys
 from buildkit_migrate.values.gojson import UndecodableValueError
 
@@ -136,7 +136,7 @@ class Records:
         self._cells = cells.Cells(root.reader, main, wanted)
         self.ids = self._cells.ids
         """Never None."""
-        self.plain_keys = self._cells.plain
+        self.plain_keys = [key for key in self._cells.plain if key is not None]
         """Keys of ``_main`` that are no buckets."""
         self.undecodable: list[Cell] = []
         """Values whose envelope Go can't decode, of any key: one of them stops the daemon (C8)."""
@@ -286,7 +286,7 @@ class External:
 
     def __init__(self, root: Bucket) -> None:
         bucket = root.bucket(keys.EXTERNAL_BUCKET)
-        self.ids = buckets_in(bucket)
+        self.ids = names_in(bucket)
         entries = below(bucket)
         self.sizes = array("q", bytes(8 * len(self.ids)))
         for sizes in (lengths(entries.keys), lengths(entries.values)):

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Final
 
 from buildkit_migrate._native.bolt import items
-from buildkit_migrate._native.columns import links, small
+from buildkit_migrate._native.numbers import links, small
 from buildkit_migrate.bolt import Bucket, scan
 from buildkit_migrate.schema.columns import Index, Integers, Texts, column
 from buildkit_migrate.schema.tables import Times, integers, read_times

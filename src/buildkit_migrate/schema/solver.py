@@ -7,7 +7,7 @@ from typing import Final
 
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.schema.columns import Texts, split_last
-from buildkit_migrate.schema.tables import Entries, below, buckets_in
+from buildkit_migrate.schema.tables import Entries, below, names_in
 
 __all__ = ["BUCKETS", "SolverCache", "workers_and_records"]
 
@@ -31,7 +31,7 @@ class SolverCache:
         return below(self._root.bucket(name))
 
     def _names(self, name: bytes) -> Texts:
-        return buckets_in(self._root.bucket(name))
+        return names_in(self._root.bucket(name))
 
     @cached_property
     def keys(self) -> Texts:

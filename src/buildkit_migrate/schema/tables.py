@@ -6,12 +6,12 @@ from array import array
 from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
+from buildkit_migrate._native import numbers
 from buildkit_migrate._native.bolt import below as native_below
-from buildkit_migrate._native.columns import numbers, times
 from buildkit_migrate.bolt import Bucket, scan
 from buildkit_migrate.schema.columns import Integers, Mask, Texts, column
 
-__all__ = ["Entries", "Times", "below", "buckets_in", "integers", "read_times"]
+__all__ = ["Entries", "Times", "below", "buckets_in", "integers", "names_in", "read_times"]
 
 
 class Entries(NamedTuple):
@@ -44,9 +44,14 @@ class Times(NamedTuple):
     broken: Mask
 
 
-def buckets_in(bucket: Bucket | None) -> Texts:
-    """Names of the child buckets; none for None."""
+def names_in(bucket: Bucket | None) -> Texts:
+    """Names of the child buckets, as a column; none for None."""
     return scan(bucket, [])[0] if bucket is not None else column(())
+
+
+def buckets_in(bucket: Bucket | None) -> list[bytes]:
+    """The same as a list, where there are few."""
+    return [name for name in names_in(bucket) if name is not None]
 
 
 def below(bucket: Bucket | None, *path: bytes, prefix: bytes = b"") -> Entries:
@@ -58,9 +63,9 @@ def below(bucket: Bucket | None, *path: bytes, prefix: bytes = b"") -> Entries:
 
 def integers(column: Texts, *, signed: bool = True) -> Integers:
     """Numbers as containerd stores them; unsigned ones above 2^63 - 1 are that. Broken ones are not known."""
-    return Integers(*numbers(column, signed))
+    return Integers(*numbers.integers(column, signed))
 
 
 def read_times(column: Texts) -> Times:
     """Of a column of them."""
-    return Times(*times(column))
+    return Times(*numbers.times(column))
