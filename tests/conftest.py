@@ -1,4 +1,4 @@
-"""Settings for all tests, and fixtures for parts that are not ours: bbolt for Go, a containerd daemon."""
+"""Settings and fixtures for all tests: the sample root, bbolt for Go, a containerd daemon."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import stores
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.store.interface import MetadataStore
 
-# The command is started many hundred times: its modules are compiled once, even where Python is told to keep
-# no bytecode.
+# The command is started many hundred times, so its modules are compiled once, even where Python is told to
+# write no bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / "build" / "bytecode")
 
-# A shell has what runs in the background ignore Ctrl-C; commands that tests start must not inherit that.
+# A shell makes background processes ignore Ctrl-C; the commands that tests start must not inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests assert nothing about time, as machines differ.
@@ -83,7 +83,7 @@ def expected() -> live_root.Expected:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Where all real parts are meant to be there, a skipped test that needs one is a failure."""
+    """Where all real parts must be installed, a skipped test that needs one is a failure."""
     report = yield
     if (
         report.skipped

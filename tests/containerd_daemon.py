@@ -1,4 +1,4 @@
-"""A containerd of our own: started on a directory of its own, asked with ctr, and stopped again."""
+"""A private containerd: started on its own directory, queried with ctr, and stopped again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 NAMESPACE = "buildkit"
 GC_ROOT = "containerd.io/gc.root"
 
-# The garbage collector is left as it is by default; what needs hardware, network or other daemons is off.
+# The garbage collector keeps its defaults; what needs hardware, network or other daemons is off.
 CONFIG = """\
 version = 2
 root = "{root}"
@@ -54,13 +54,13 @@ def why_missing() -> str:
 
 
 class Containerd:
-    """A daemon that runs inside of a `with` block; in it, `stop` and `start` may be called.
+    """A daemon that runs inside a `with` block, in which `stop` and `start` may be called.
 
     `root`: containerd's root directory; what is in it before `start` is used. `address`: the socket.
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        # A unix socket's path has at most 107 bytes, which pytest's own directories may exceed.
+        # The path of a Unix socket has at most 107 bytes, which pytest's own directories may exceed.
         self.directory = Path(tempfile.mkdtemp(prefix="bkm", dir="/tmp"))
         self.root = root or self.directory / "root"
         self.address = str(self.directory / "s")
@@ -84,7 +84,7 @@ class Containerd:
         self._discard()
 
     def start(self) -> None:
-        """Starts the daemon and waits until it answers and has collected garbage, as each start brings.
+        """Starts the daemon and waits until it answers and has collected garbage, as it does at each start.
 
         From then on it collects again only after deletions or a hundred changes.
         """
@@ -102,7 +102,7 @@ class Containerd:
         self.collect_garbage()
 
     def stop(self) -> None:
-        """Ends the daemon: with SIGTERM, and if that does not help, with SIGKILL."""
+        """Ends the daemon with SIGTERM, or with SIGKILL if that does not help."""
         process, self._process = self._process, None
         if process is None:
             return

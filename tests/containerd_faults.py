@@ -33,11 +33,11 @@ OTHERS: Edits = {
     },
     b"sandboxes": {b"k8s.io": {b"one": b"more"}},
 }
-"""What else a containerd may have, and a migration has to leave alone."""
+"""Other content of containerd, which a migration must leave alone."""
 
 
 class Plants(Sample):
-    """Things to spoil in a root: those of `Sample`, and more of containerd's."""
+    """Objects of a root to spoil: those of `Sample`, and more of containerd's."""
 
     def __init__(self, root: OnDisk) -> None:
         super().__init__(root)

@@ -21,7 +21,7 @@ def checksum(page: bytes) -> int:
 
 
 def sign(data: bytearray, page_size: int) -> None:
-    """Makes the checksums of both meta pages right again."""
+    """Corrects the checksums of both meta pages."""
     for page in (0, page_size):
         struct.pack_into("<Q", data, page + 72, checksum(bytes(data[page : page + 80])))
 
@@ -67,7 +67,7 @@ def row(name: bytes, root: int) -> Item:
 def file(
     pages: Mapping[int, bytes], *, root: int = 2, page_size: int = PAGE, free: int = NO_FREELIST
 ) -> bytes:
-    """The pages by number, and two good meta pages. Pages longer than one take the place of the next ones."""
+    """A file of these pages and two good meta pages. A long page covers the next page numbers."""
     used = max(id + -(-len(page) // page_size) for id, page in pages.items())
     used = max(used, 3)
     data = bytearray(used * page_size)

@@ -13,7 +13,7 @@ from plain_bbolt import BucketDict
 
 
 def fill(builder: Builder, tree: Mapping[bytes, bytes | BucketDict]) -> None:
-    """Pushes `tree` into the bucket that is open in `builder`."""
+    """Puts `tree` into the bucket that is open in `builder`."""
     for key in sorted(tree):
         value = tree[key]
         if isinstance(value, bytes):
@@ -61,7 +61,7 @@ def trees() -> st.SearchStrategy[BucketDict]:
 
 
 def edited(reader: Reader, edits: Iterable[bytes]) -> BucketDict:
-    """Content of the file after these edits of its root bucket, as the independent reader sees it."""
+    """Content of the file after these edits of its root bucket, by the independent reader."""
     image = Image()
     rewrite(reader.root, image.builder, edits)
     return plain_bbolt.load(image.finish())

@@ -1,4 +1,4 @@
-"""Runs with a fault in one of their system calls (see faulty.py), and the calls at which to put one."""
+"""Runs of the command with a fault in one system call (see faulty.py), and which calls to choose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAULTS = ("kill", "EIO", "ENOSPC", "EACCES", "EINTR")
 
 
 def arguments(index: int, fault: str, command: str, root: OnDisk) -> list[str]:
-    """Those of a process that runs a command with a fault at the call of that number; -1: at none."""
+    """Arguments of a process that runs a command with a fault at the call ``index``; -1: no fault."""
     faulty = Path(__file__).parent / "faulty.py"
     return [sys.executable, str(faulty), str(index), fault, command, "--format", "json", str(root.root)]
 
@@ -34,7 +34,7 @@ def run(index: int, fault: str, command: str, root: OnDisk) -> subprocess.Comple
 
 @functools.cache
 def calls(command: str) -> tuple[str, ...]:
-    """The calls of an undisturbed migration or undo of the sample root, in order."""
+    """The system calls of an undisturbed run on the sample root, in order."""
     with tempfile.TemporaryDirectory() as directory:
         root = ondisk.sample(Path(directory))
         if command == "undo":
@@ -45,7 +45,7 @@ def calls(command: str) -> tuple[str, ...]:
 
 
 def points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Numbers of calls and the faults for them: the worst two at each call, the rest at one of each kind."""
+    """Calls and faults to try: the worst two faults at each call, the others once for each kind of call."""
     for index, name in enumerate(names):
         for fault in FAULTS:
             if fault in FAULTS[:2] or names.index(name) == index:
@@ -55,7 +55,7 @@ def points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:
 
 
 def parametrize(metafunc: pytest.Metafunc, command: str) -> None:
-    """Gives a test that takes ``call`` and ``fault`` all of them."""
+    """Parametrizes a test that takes ``call`` and ``fault`` with all of them."""
     if "call" in metafunc.fixturenames:
         names = calls(command)
         ids = [f"call-{index}-{names[index]}-{fault}" for index, fault in points(names)]
@@ -63,7 +63,7 @@ def parametrize(metafunc: pytest.Metafunc, command: str) -> None:
 
 
 def check_status(result: subprocess.CompletedProcess[str], fault: str, name: str) -> None:
-    """Killed, or a clean error; a file that can't be unlocked at the end does no harm."""
+    """The run was killed or ended with a clean error; a failing unlock at the end does no harm."""
     assert "Traceback" not in result.stderr
     if fault == "kill":
         assert result.returncode == -9

@@ -44,7 +44,7 @@ def directory() -> Path:
 
 
 def with_blob_sizes(v2: BucketDict, survey: PlainSurvey) -> BucketDict:
-    """A store that upstream has made, with the one key that it leaves out beside each blob."""
+    """A store that upstream made, with the blob sizes that it leaves out."""
     main: BucketDict = dict(bucket(v2, b"_main"))
     for id, record in buckets(main).items():
         blob = record.get(b"cache.blob")
@@ -56,7 +56,7 @@ def with_blob_sizes(v2: BucketDict, survey: PlainSurvey) -> BucketDict:
 
 
 def migrated(metadata: BucketDict, plan: PlainPlan) -> BucketDict:
-    """The v2 store that a plan for good input makes of a v1 store."""
+    """The v2 store that a plan without dropped records makes of a v1 store."""
     index = dict(bucket(metadata, b"_index"))
     main: BucketDict = dict(bucket(metadata, b"_main"))
     for id, record in plan.records.items():

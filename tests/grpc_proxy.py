@@ -1,4 +1,4 @@
-"""Stands between a client and containerd: notes every call, and can fail, lose, delay or change some."""
+"""A proxy between a client and containerd: records every call, and can fail, lose or delay some."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READING = {
 }
 
 Fault = Callable[[str, int], grpc.StatusCode | None]
-"""Is told the name of a call and how many of that name came before; gives the code to answer with, if any."""
+"""Called with the name of a call and the number of earlier ones; returns the code to answer with, or None."""
 
 
 class Proxy:
@@ -113,7 +113,7 @@ class _Handler(grpc.GenericRpcHandler):
             return self._proxy.answer(path, name, request, context)
 
         def unary(request: bytes, context: grpc.ServicerContext) -> bytes:
-            # To its end, so that what comes after the answer is done, too.
+            # To its end, so that what follows the answer is done, too.
             (answer,) = stream(request, context)
             return answer
 

@@ -1,4 +1,4 @@
-"""bbolt for Go as the judge of bolt files: builds `judge/main.go` and speaks with it.
+"""bbolt for Go as the judge of bolt files: builds `judge/main.go` and runs it.
 
 Debian's packages golang-go and golang-github-coreos-bbolt-dev are enough; nothing is downloaded.
 """
@@ -47,7 +47,7 @@ class Judge:
         return self._verdict("check", path)
 
     def update(self, path: Path, seed: int, transactions: int) -> list[str]:
-        """Runs random transactions; what is wrong after them by the check and by a model of the content."""
+        """Runs random transactions; returns what the check and a model of the content then find wrong."""
         return self._verdict("update", path, seed, transactions)
 
     def make(self, path: Path, seed: int, keys: int, page_size: int, *flags: str) -> None:

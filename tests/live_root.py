@@ -1,4 +1,4 @@
-"""A running containerd that has the state of the small real root, and what a migration makes of it."""
+"""A running containerd with the state of the sample root, and what a migration makes of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from plain_bbolt import BucketDict
 
 @dataclass(frozen=True)
 class Live:
-    """A stopped BuildKit's root, and its containerd, which runs."""
+    """The root of a stopped BuildKit, and its running containerd."""
 
     root: OnDisk
     daemon: Containerd
@@ -36,7 +36,7 @@ class Live:
         return ondisk.run("verify", "--address", self.daemon.address, *arguments, str(self.root.root))
 
     def finish(self) -> BucketDict:
-        """Stops the daemon after a last collection; returns its database."""
+        """Collects garbage, stops the daemon and returns its database."""
         self.daemon.collect_garbage()
         self.daemon.stop()
         return ondisk.timeless(ondisk.tree(self.root.containerd))
@@ -44,7 +44,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the offline migration makes of the same state, after a collection by a daemon started on it."""
+    """The result of the offline migration of the same state, after a daemon collected garbage in it."""
 
     v1: bytes
     v2: bytes

@@ -1,4 +1,4 @@
-"""Roots on disk for tests, the command run on them, and what is in their files afterwards."""
+"""Roots on disk, the command run on them, and the content of their files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SAMPLE = Path(__file__).parent / "data" / "sample-root.tar.gz"
 
 @dataclass(frozen=True)
 class OnDisk:
-    """A root, the databases of its one worker, and the arguments that commands need for it."""
+    """A root with one worker, its databases, and the arguments that commands need for it."""
 
     root: Path
     worker: Path
@@ -81,8 +81,8 @@ class OnDisk:
     def verify(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run("verify", *self.options, *arguments, str(self.root))
 
-    # The same without a process of its own, in a tenth of the time: for what hundreds of tests do before they
-    # come to their point, and after it.
+    # The same without a new process, in a tenth of the time: for what hundreds of tests do before and after
+    # what they test.
 
     def migrate_here(self) -> None:
         migrate_root(self.root, containerd_root=self._containerd_root)
@@ -100,7 +100,7 @@ class OnDisk:
 
 
 def sample(into: Path) -> OnDisk:
-    """The small real root that the repository has: the databases of an OCI worker, without layers."""
+    """The small real root in the repository: the databases of an OCI worker, without layers."""
     with tarfile.open(SAMPLE) as archive:
         archive.extractall(into, filter="data")
     return oci(into / "root", "overlayfs")
@@ -118,7 +118,7 @@ def two_workers(into: Path) -> list[OnDisk]:
 
 
 def sample_of_containerd(into: Path) -> OnDisk:
-    """The same, laid out as if the worker's containerd were one of its own."""
+    """The same, laid out as a containerd worker's root beside a containerd's root."""
     oci = sample(into)
     worker = oci.root / "containerd-overlayfs"
     containerd = into / "ctd" / "root"
@@ -142,7 +142,7 @@ def sample_of_containerd(into: Path) -> OnDisk:
 
 
 def real(name: str, into: Path) -> OnDisk:
-    """One of the shared real roots; without its layers if we may not make their device nodes."""
+    """One of the shared real roots; without its layers if device nodes can't be made here."""
     archive = fixtures.directory() / name / "v1.tar.zst"
     if shutil.which("zstd") is None:
         pytest.skip("no zstd")
@@ -177,7 +177,7 @@ def oci(root: Path, snapshotter: str) -> OnDisk:
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """The command, in a process of its own."""
+    """Runs the command in a new process."""
     return subprocess.run(
         [sys.executable, "-m", "buildkit_migrate", *arguments],
         capture_output=True,
@@ -197,7 +197,7 @@ def tree(path: Path) -> BucketDict:
 
 @contextlib.contextmanager
 def tmpfs(path: Path, size: str) -> Iterator[Path]:
-    """A file system of this size at a new directory; skips the test where none can be mounted."""
+    """Mounts a file system of this size at a new directory; skips the test where that is not possible."""
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     path.mkdir()

@@ -39,7 +39,7 @@ def text(value: bytes) -> bytes:
     return b'{"value":"%b"}' % value
 
 
-def em(target: bytes) -> dict[bytes, bytes]:
+def equal_mutable(target: bytes) -> dict[bytes, bytes]:
     return {keys.EQUAL_MUTABLE: text(target)}
 
 
@@ -48,7 +48,7 @@ def parent(target: bytes) -> dict[bytes, bytes]:
 
 
 LAYER = {keys.BLOB_MAPPING: mapping(BLOB, DIFF)}
-"""A record's mapping to a blob that is there (in `planned`)."""
+"""A record's mapping to a blob that exists (in `planned`)."""
 
 
 def planned(

@@ -3,7 +3,7 @@
 Argument: a JSON object, then the command's arguments. ``uid``, ``gid``, ``groups``: who runs it; ``without``:
 numbers of capabilities to give up; ``namespace``: [uid_map, gid_map] of a user namespace to run it in.
 
-All modules are loaded before, as the other user may not be allowed to read them.
+All modules are loaded first: the other user may not be allowed to read them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CAP_FOWNER: Final = 3
 CAP_FSETID: Final = 4
 
 NOT_PERMITTED: Final = 99
-"""Exit status if the system does not allow to become that user; tests skip."""
+"""Exit status if the system does not allow becoming that user; tests skip then."""
 
 _CLONE_NEWUSER: Final = 0x10000000
 _PR_CAPBSET_DROP: Final = 24
@@ -40,7 +40,7 @@ _CAPABILITY_VERSION: Final = 0x20080522
 def run(
     who: Mapping[str, Any], *arguments: str, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The command, run so; skips the test where that is not possible."""
+    """Runs the command as that user; skips the test where that is not possible."""
     import pytest
 
     if os.geteuid() != 0:
@@ -95,7 +95,7 @@ def _try(who: Mapping[str, Any], job: Callable[[], object], writer: int) -> int:
 
 
 def open_directory() -> Iterator[Path]:
-    """For a fixture: an empty directory that every user may enter, which those of pytest are not."""
+    """For a fixture: an empty directory that every user may enter, unlike pytest's."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
         path.chmod(0o755)
@@ -103,7 +103,7 @@ def open_directory() -> Iterator[Path]:
 
 
 def owned(root: OnDisk, uid: int, gid: int) -> OnDisk:
-    """The same root, all of it given to a user; skips the test where that is not possible."""
+    """Gives all of a root to a user and returns it; skips the test where that is not possible."""
     import pytest
 
     if os.geteuid() != 0:
@@ -134,7 +134,7 @@ def become(who: Mapping[str, Any]) -> None:
 
 
 def _enter_namespace(libc: Any, uid_map: str, gid_map: str) -> None:
-    """A process outside of it, which is still root, has to write the maps."""
+    """A process outside of the namespace, still root, must write the maps."""
     reader, writer = os.pipe()
     parent = os.getpid()
     child = os.fork()

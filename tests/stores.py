@@ -56,7 +56,7 @@ TREE = PlainBucket(
         b"plain": b"value",
     }
 )
-"""A store with everything in it that the interface speaks of, and things that are not BuildKit's."""
+"""A store with all that the interface covers, and content that is not BuildKit's."""
 
 
 def make(directory: Path, engine: Engine, tree: PlainBucket) -> Path:
@@ -72,7 +72,7 @@ def make(directory: Path, engine: Engine, tree: PlainBucket) -> Path:
 
 
 def content(path: Path) -> list[trees.Row]:
-    """All that is in a store that is not open."""
+    """All content of a store that is not open."""
     with open_store(path, read_only=True) as store:
         if isinstance(store, BoltFileStore):
             with Database.open(path) as database:

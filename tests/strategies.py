@@ -44,7 +44,7 @@ DIGESTS = [
     b"sha512:" + b"c" * 128,
 ]
 TOO_LONG = b"sha256:" + b"0" * 32768
-"""No index key can have it."""
+"""Too long for an index key."""
 ODD_DIGESTS = [
     b"sha256:" + b"A" * 64,
     b"sha256:" + b"0" * 63,
@@ -120,7 +120,7 @@ ODD_STRINGS = [
     b'{"value":"a1","value":1}',
     b'{"values":"a1"}',
 ]
-"""Values that decode, or are cleared, and are no string or an odd one."""
+"""Values that decode or are cleared, and are not a string, or an odd one."""
 
 EMPTY_BLOB_MAPPINGS = [b"", b"{}", b"null", b'{"value":null}', b' { "index" : "i" } ', b'{"value":{}}']
 
@@ -271,7 +271,7 @@ def worlds(draw: st.DrawFn, max_records: int = 8) -> tuple[PlainRecords, PlainSu
 
 
 def _link(draw: st.DrawFn, above: list[bytes], ids: list[bytes], disorder: int) -> bytes:
-    """Target of a link: mostly a record made before, as cycles and missing targets are not the rule."""
+    """Target of a link: mostly an earlier record, as cycles and missing targets are rare."""
     if above and not _chance(draw, 3 * disorder):
         return _pick(draw, above)
     return _pick(draw, 2 * ids + 3 * ABSENT_IDS)
@@ -312,7 +312,7 @@ def _record(draw: st.DrawFn, above: list[bytes], ids: list[bytes], disorder: int
 
 
 def _keys_of_v2(draw: st.DrawFn, above: list[bytes], ids: list[bytes], disorder: int) -> Values:
-    """What only a v1 store that something else than v1 wrote to has."""
+    """Keys that a v1 store has only if something other than v1 wrote to it."""
     record: Values = {}
     if _chance(draw, 2):
         record[keys.PARENT] = _string(draw, _link(draw, above, ids, disorder))

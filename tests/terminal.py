@@ -1,4 +1,4 @@
-"""Runs of the command whose streams go where a test says, such as to a terminal."""
+"""Runs of the command with chosen streams, such as a terminal."""
 
 from __future__ import annotations
 

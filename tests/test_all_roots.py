@@ -1,4 +1,4 @@
-"""The command without ROOT: one root that is found, several, and all of them."""
+"""The command without ROOT: one root on the host, several, or all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ondisk import OnDisk
 
 
 class Host:
-    """A home below which the command finds roots, as of rootless Docker; it finds no others."""
+    """A home directory with rootless Docker's volumes, the only place where the command finds roots."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -121,7 +121,7 @@ def test_all_option_migrates_and_verifies_every_root(host: Host) -> None:
 
 
 def test_one_failing_root_does_not_stop_the_others(host: Host) -> None:
-    """The others are migrated all the same, and the worst exit status is the command's."""
+    """The command exits with the worst status."""
     busy, damaged, sound, plain = (host.volume(name) for name in "abcd")
     damaged.containerd.write_bytes(bytes(damaged.containerd.stat().st_size))
     with busy.v1.open("rb") as held:

@@ -1,4 +1,4 @@
-"""A v1 store and a containerd that do not belong together: refused, with what would fit."""
+"""A v1 store and a containerd that do not belong together are refused, with a hint to what fits."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def root(tmp_path: Path) -> OnDisk:
     return ondisk.sample_of_containerd(tmp_path)
 
 
-def refused(root: OnDisk, *options: str, **environ: str) -> dict[str, Any]:
-    """The error, which is the same with each policy and in a dry run, and in which nothing is changed."""
+def refusal_of(root: OnDisk, *options: str, **environ: str) -> dict[str, Any]:
+    """The error, after checks that each policy and a dry run give the same one and change nothing."""
     before = ondisk.listing(root.root.parent, without=["buildkitd.lock", "root"])
     found = []
     for policy in POLICIES:
@@ -56,15 +56,15 @@ def refused(root: OnDisk, *options: str, **environ: str) -> dict[str, Any]:
     return error
 
 
-def in_namespace(root: OnDisk, name: bytes) -> None:
-    """Gives containerd another namespace, of somebody else, as Kubernetes' own is."""
+def add_namespace(root: OnDisk, name: bytes) -> None:
+    """Adds a namespace of somebody else to containerd, such as that of Kubernetes."""
     theirs: BucketDict = {
         b"snapshots": {b"overlayfs": {b"sha256:1": {b"name": b"k/1/sha256:1", b"labels": {ROOT_LABEL: b"x"}}}}
     }
     ondisk.edit(root.containerd, {b"v1": {name: theirs}})
 
 
-def records_that_need(root: OnDisk) -> int:
+def count_records_with_snapshot(root: OnDisk) -> int:
     records = buckets(bucket(ondisk.tree(root.v1), b"_main")).values()
     return sum(not record.get(b"cache.equalMutable") for record in records)
 
@@ -90,14 +90,14 @@ def test_containerd_is_wrong_below_a_tenth_of_the_snapshots(needing: int, found:
     assert is_wrong_place(needing, found) is wrong
 
 
-# --- Records, and nothing for them
+# --- Records without their objects
 
 
 def test_wrong_namespace_in_the_environment_is_refused(root: OnDisk) -> None:
     """Kubernetes' tools set it; all records look broken there."""
-    in_namespace(root, b"k8s.io")
-    needed = records_that_need(root)
-    error = refused(root, *root.options, CONTAINERD_NAMESPACE="k8s.io")
+    add_namespace(root, b"k8s.io")
+    needed = count_records_with_snapshot(root)
+    error = refusal_of(root, *root.options, CONTAINERD_NAMESPACE="k8s.io")
     assert f"{root.containerd} (--containerd-root)" in error["message"]
     assert "namespace k8s.io ($CONTAINERD_NAMESPACE)" in error["message"]
     assert "snapshotter overlayfs (name of the directory)" in error["message"]
@@ -111,8 +111,8 @@ def test_wrong_namespace_in_the_environment_is_refused(root: OnDisk) -> None:
 @pytest.mark.parametrize("there", [True, False])
 def test_wrong_namespace_option_is_refused(root: OnDisk, there: bool) -> None:
     if there:
-        in_namespace(root, b"other")
-    error = refused(root, *root.options, "--namespace", "other", CONTAINERD_NAMESPACE="buildkit")
+        add_namespace(root, b"other")
+    error = refusal_of(root, *root.options, "--namespace", "other", CONTAINERD_NAMESPACE="buildkit")
     assert "namespace other (--namespace)" in error["message"]
     assert "give --namespace buildkit" in error["hint"]
     assert "wins" not in error["hint"]
@@ -124,7 +124,7 @@ def test_wrong_snapshotter_is_refused(root: OnDisk, origin: str) -> None:
     native.mkdir()
     (native / "metadata.db").write_bytes(file_of({}))
     given = ("--snapshotter", "native") if origin.startswith("-") else ()
-    error = refused(root, *root.options, *given, CONTAINERD_SNAPSHOTTER="" if given else "native")
+    error = refusal_of(root, *root.options, *given, CONTAINERD_SNAPSHOTTER="" if given else "native")
     assert f"snapshotter native ({origin})" in error["message"]
     assert "give --snapshotter overlayfs" in error["hint"]
 
@@ -138,19 +138,19 @@ def test_unrelated_containerd_is_refused(root: OnDisk, tmp_path: Path) -> None:
     snapshots = bucket(namespace, b"snapshots", b"overlayfs")
     bucket(namespace, b"snapshots")[b"overlayfs"] = {b"x" + name: s for name, s in snapshots.items()}
     database.write_bytes(file_of(tree))
-    error = refused(root, "--containerd-root", str(other))
+    error = refusal_of(root, "--containerd-root", str(other))
     assert f"containerd at {database} (--containerd-root)" in error["message"]
     assert "--containerd-root" in error["hint"]
     assert "no such snapshots in any namespace (buildkit)" in error["hint"]
 
 
 def test_containerd_with_hardly_any_snapshots_is_refused(root: OnDisk) -> None:
-    """A containerd that was restored from an old backup has some."""
+    """Such as a containerd restored from an old backup."""
     snapshots = sorted(buckets(bucket(ondisk.tree(root.containerd), *SNAPSHOTS)))
     ids = buckets(bucket(ondisk.tree(root.v1), b"_main")).keys() & set(snapshots)
     gone = sorted(ids)[5:]
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"snapshots": {b"overlayfs": dict.fromkeys(gone)}}}})
-    error = refused(root, *root.options)
+    error = refusal_of(root, *root.options)
     assert "has the snapshots of 5 of the " in error["message"]
 
 
@@ -158,7 +158,7 @@ SNAPSHOTS = (b"v1", b"buildkit", b"snapshots", b"overlayfs")
 
 
 def test_records_of_lost_snapshots_are_broken_records(root: OnDisk) -> None:
-    """A quarter is left: these are to be named one by one, and can be left out."""
+    """A quarter is left: the broken records are named one by one and can be dropped."""
     ids = sorted(buckets(bucket(ondisk.tree(root.containerd), *SNAPSHOTS)))
     gone = [id for number, id in enumerate(ids) if number % 4]
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"snapshots": {b"overlayfs": dict.fromkeys(gone)}}}})
@@ -169,18 +169,18 @@ def test_records_of_lost_snapshots_are_broken_records(root: OnDisk) -> None:
 
 
 def test_only_record_without_its_snapshot_is_refused(oci: OnDisk) -> None:
-    """Nothing of such a cache can be kept, so nothing is lost by asking first."""
+    """Nothing of such a cache can be kept, so refusing loses nothing."""
     main = bucket(ondisk.tree(oci.v1), b"_main")
     id, record = next((id, r) for id, r in buckets(main).items() if not r.get(b"cache.equalMutable"))
     oci.v1.write_bytes(file_of({b"_main": {id: record}}))
     ondisk.edit(oci.containerd, {b"v1": {b"buildkit": {b"snapshots": {b"overlayfs": {id: None}}}}})
-    assert "0 of the 1 records" in refused(oci)["message"]
+    assert "0 of the 1 records" in refusal_of(oci)["message"]
 
 
 @pytest.mark.parametrize("left", ["0 bytes", "nothing", "namespace", "missing"])
 @pytest.mark.parametrize("kind", ["oci", "root"])
 def test_empty_or_missing_containerd_is_refused(kind: str, left: str, request: pytest.FixtureRequest) -> None:
-    """The hint is for the worker's kind: nobody can give an OCI worker a socket."""
+    """The hint fits the kind of worker: an OCI worker has no socket."""
     root: OnDisk = request.getfixturevalue(kind)
     match left:
         case "0 bytes":
@@ -191,7 +191,7 @@ def test_empty_or_missing_containerd_is_refused(kind: str, left: str, request: p
             root.containerd.write_bytes(file_of({b"v1": {b"buildkit": {}}}))
         case _:
             root.containerd.unlink()
-    error = refused(root, *root.options)
+    error = refusal_of(root, *root.options)
     assert str(root.containerd) in error["message"]
     if kind == "oci":
         assert "--" not in error["hint"]
@@ -205,13 +205,13 @@ def test_empty_or_missing_containerd_is_refused(kind: str, left: str, request: p
 def test_empty_snapshotter_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
     root: OnDisk = request.getfixturevalue(kind)
     root.snapshots.write_bytes(file_of({}))
-    error = refused(root, *root.options)
+    error = refusal_of(root, *root.options)
     assert f"{root.snapshots} does not have them" in error["hint"]
 
 
 def test_worker_directory_of_another_snapshotter_is_refused(oci: OnDisk) -> None:
     oci.worker.rename(oci.root / "runc-native")
-    error = refused(oci)
+    error = refusal_of(oci)
     assert "namespace buildkit (fixed), snapshotter native (name of the directory)" in error["message"]
     assert "must be named runc-overlayfs" in error["hint"]
 
@@ -226,10 +226,10 @@ def test_given_services_of_another_namespace_are_refused(oci: OnDisk) -> None:
     assert "namespace buildkit, snapshotter overlayfs has" in raised.value.hint
 
 
-# --- No records, and something for some
+# --- Objects without records
 
 
-def rooted(root: OnDisk) -> tuple[int, int]:
+def count_root_labels(root: OnDisk) -> tuple[int, int]:
     namespace = bucket(ondisk.tree(root.containerd), b"v1", b"buildkit")
     return tuple(
         sum(ROOT_LABEL in bucket(entry, b"labels") for entry in buckets(bucket(namespace, *path)).values())
@@ -256,8 +256,8 @@ def test_v1_without_records_is_refused_if_containerd_holds_objects(
     root: OnDisk = request.getfixturevalue(kind)
     content, what = NO_STORES[name]
     root.v1.write_bytes(content)
-    snapshots, blobs = rooted(root)
-    error = refused(root, *root.options)
+    snapshots, blobs = count_root_labels(root)
+    error = refusal_of(root, *root.options)
     assert f"{root.v1} " in error["message"]
     assert what in error["message"]
     assert f"{snapshots} snapshots and {blobs} blobs with the gc.root label" in error["message"]
@@ -267,10 +267,10 @@ def test_v1_without_records_is_refused_if_containerd_holds_objects(
 
 def test_containerd_database_in_place_of_v1_is_refused(oci: OnDisk) -> None:
     shutil.copy(oci.containerd, oci.v1)
-    assert "not a metadata store: it has v1 and no _main" in refused(oci)["message"]
+    assert "not a metadata store: it has v1 and no _main" in refusal_of(oci)["message"]
 
 
-def unrooted(root: OnDisk) -> None:
+def remove_all_objects(root: OnDisk) -> None:
     ondisk.edit(
         root.containerd,
         {b"v1": {b"buildkit": {b"snapshots": {b"overlayfs": None}, b"content": {b"blob": None}}}},
@@ -281,9 +281,9 @@ def unrooted(root: OnDisk) -> None:
 def test_empty_store_of_a_new_cache_is_migrated(oci: OnDisk, name: str) -> None:
     content, what = NO_STORES[name]
     oci.v1.write_bytes(content)
-    unrooted(oci)
+    remove_all_objects(oci)
     if "not a metadata store" in what:
-        message = refused(oci)["message"]
+        message = refusal_of(oci)["message"]
         assert what in message
         assert "gc.root" not in message  # nothing is held
     else:
@@ -292,34 +292,34 @@ def test_empty_store_of_a_new_cache_is_migrated(oci: OnDisk, name: str) -> None:
 
 
 def test_objects_in_other_namespaces_do_not_count(root: OnDisk) -> None:
-    """What others have in namespaces of theirs does not keep a new cache from its migration."""
+    """Other namespaces do not prevent the migration of a new cache."""
     root.v1.write_bytes(b"")
-    unrooted(root)
-    in_namespace(root, b"k8s.io")
+    remove_all_objects(root)
+    add_namespace(root, b"k8s.io")
     assert root.migrate().returncode == 0
 
 
 def test_hint_for_a_new_cache_in_a_shared_namespace_loses_nothing(root: OnDisk) -> None:
-    """Another BuildKit's snapshots can't be told from lost ones; the hint has a way on that loses nothing."""
+    """Snapshots of another BuildKit look like lost ones; the hint shows a way that loses nothing."""
     root.v1.write_bytes(file_of({}))
     before = copy.deepcopy(ondisk.tree(root.containerd))
-    assert "move it away" in refused(root, *root.options)["hint"]
+    assert "move it away" in refusal_of(root, *root.options)["hint"]
     root.v1.unlink()
     assert root.migrate().returncode == 0
     assert ondisk.tree(root.containerd) == before
 
 
-# --- What every plan begins with
+# --- The place, with which every plan begins
 
 
-def text_of(result: subprocess.CompletedProcess[str]) -> list[str]:
+def lines_of(result: subprocess.CompletedProcess[str]) -> list[str]:
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--dry-run", "-v")])
 def test_plan_begins_with_the_place(oci: OnDisk, options: tuple[str, ...]) -> None:
-    assert text_of(oci.migrate(*options))[:5] == [
+    assert lines_of(oci.migrate(*options))[:5] == [
         f"{oci.worker}: OCI worker",
         f"  root: {oci.root} (argument)",
         f"  containerd: {oci.containerd} (of the worker)",

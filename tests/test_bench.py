@@ -1,4 +1,4 @@
-"""The bench command, and what its numbers are made of."""
+"""The bench command and its measurements."""
 
 from __future__ import annotations
 

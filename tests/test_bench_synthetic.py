@@ -1,4 +1,4 @@
-"""The synthetic roots that benches use are such as BuildKit v0.6.4 leaves them."""
+"""The synthetic roots for benches look as BuildKit v0.6.4 leaves roots."""
 
 from __future__ import annotations
 

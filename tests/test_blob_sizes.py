@@ -1,4 +1,4 @@
-"""Sizes of blobs: written, or left out as upstream does; told by the commands, kept apart by the journal."""
+"""Blob sizes: written, or left out as upstream does; shown by the commands, recorded in the journal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTENT = (b"v1", b"buildkit", b"content", b"blob")
 
 
 def sizes(root: OnDisk) -> dict[bytes, bytes]:
-    """The value of the key, of the records that have a blob; "" without one."""
+    """The stored blob size of each record with a blob; "" without one."""
     records = buckets(bucket(ondisk.tree(root.v2), b"_main"))
     found = {
         id: record.get(b"cache.blobsize", b"") for id, record in records.items() if b"cache.blob" in record
@@ -38,7 +38,7 @@ def blobs_of_sample(root: OnDisk) -> list[bytes]:
     return sorted(bucket(ondisk.tree(root.containerd), *CONTENT))
 
 
-def mend(root: OnDisk, digest: bytes, size: bytes | None) -> None:
+def set_blob_size(root: OnDisk, digest: bytes, size: bytes | None) -> None:
     ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"content": {b"blob": {digest: {b"size": size}}}}}})
 
 
@@ -51,8 +51,8 @@ def status(root: OnDisk, *arguments: str) -> subprocess.CompletedProcess[str]:
     return ondisk.run("status", *arguments, str(root.root))
 
 
-def check_told(root: OnDisk, upstream_exact: bool) -> None:
-    """What the commands say of a migrated root."""
+def check_reports(root: OnDisk, upstream_exact: bool) -> None:
+    """Checks what the commands say of a migrated root."""
     verified, told = root.verify(), status(root)
     assert verified.returncode == told.returncode == 0
     for text in (verified.stdout, told.stdout):
@@ -62,7 +62,7 @@ def check_told(root: OnDisk, upstream_exact: bool) -> None:
         assert worker_of(result)["upstream_exact"] is upstream_exact
 
 
-# --- Both ways
+# --- With and without sizes
 
 
 @pytest.mark.parametrize("upstream_exact", [False, True])
@@ -71,7 +71,7 @@ def test_library_writes_sizes_unless_upstream_exact(root: OnDisk, upstream_exact
     counts = report.counts
     assert counts["blob_sizes"] == (0 if upstream_exact else counts["blobs"])
     assert all(bool(size) != upstream_exact for size in sizes(root).values())
-    check_told(root, upstream_exact)
+    check_reports(root, upstream_exact)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--upstream-exact",), ("--upstream-exact", "--verify")])
@@ -83,7 +83,7 @@ def test_command_writes_sizes_unless_upstream_exact(root: OnDisk, arguments: tup
     for text in (dry.stdout, result.stdout):
         assert ("blobs without their size" in text) == bool(arguments)
     assert all(bool(size) != bool(arguments) for size in sizes(root).values())
-    check_told(root, bool(arguments))
+    check_reports(root, bool(arguments))
     root.undo_here()
     assert {path: path.read_bytes() for path in before} == before
 
@@ -119,20 +119,20 @@ def test_sizes_survive_another_engine(root: OnDisk, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [None, b"", b"\0", b"\x01", b"\x80"])
 def test_unknown_size_is_reported(root: OnDisk, size: bytes | None) -> None:
     for digest in blobs_of_sample(root):
-        mend(root, digest, size)
+        set_blob_size(root, digest, size)
     result = root.migrate("--format", "json")
     assert result.returncode == 0
     worker = worker_of(result)
     assert {caution["caution"] for caution in worker["cautions"]} == {"no-blob-size"}
     assert len(worker["cautions"]) == worker["counts"]["blobs"]
     assert set(sizes(root).values()) == {b""}
-    # It was no migration without sizes; there were none.
+    # The migration was to write sizes; containerd had none.
     assert worker_of(root.verify("--format", "json"))["upstream_exact"] is False
     assert root.verify().returncode == 0
 
 
 def test_records_without_a_size_are_named(root: OnDisk) -> None:
-    mend(root, blobs_of_sample(root)[0], None)
+    set_blob_size(root, blobs_of_sample(root)[0], None)
     result = root.migrate()
     (id,) = [id.decode() for id, size in sizes(root).items() if not size]
     assert f"    {id}: no-blob-size" in result.stdout.splitlines()
@@ -140,10 +140,10 @@ def test_records_without_a_size_are_named(root: OnDisk) -> None:
 
 
 def test_size_lost_in_containerd_is_not_held_against_the_record(root: OnDisk) -> None:
-    """The record's size is not held against it; that containerd's entry changed is told by its original."""
+    """Only the changed entry of containerd is a difference, found by the kept database."""
     root.migrate_here()
     digest = blobs_of_sample(root)[0]
-    mend(root, digest, None)
+    set_blob_size(root, digest, None)
     (worker,) = verify_root(root.root)
     (difference,) = worker.findings.differences
     assert difference.subject == b"v1/buildkit/content/blob/" + digest + b"/size"
@@ -160,19 +160,19 @@ def test_nested_bucket_instead_of_a_size_is_refused_unless_upstream_exact(root: 
     expected = {"record": id.decode(), "reason": "key-is-bucket", "detail": "cache.blobsize"}
     assert [problem for problem in problems if problem["reason"] != "descends-from-dropped"] == [expected]
     assert root.migrate("--upstream-exact").returncode == 0
-    check_told(root, upstream_exact=True)
+    check_reports(root, upstream_exact=True)
 
 
-# --- Stores of others
+# --- Stores made by others
 
 
 def test_store_made_by_upstream_is_recognised_as_exact(tmp_path: Path) -> None:
-    """Without a journal the store itself tells."""
+    """Without a journal the store itself shows it."""
     root = ondisk.real("a", tmp_path)
     expected = fixtures.real_root("a")
     root.v2.write_bytes(file_of(expected.metadata_v2))
     root.containerd.write_bytes(file_of(expected.containerd_after))
-    # The dump has no sequences of buckets.
+    # The dump has no bucket sequences.
     snapshots = (b"v1", b"buildkit", b"snapshots", root.snapshotter.encode())
     ondisk.set_sequence(root.containerd, snapshots, 1000)
     result = root.verify()
@@ -205,11 +205,11 @@ def test_lost_sizes_are_differences_if_the_journal_says_written(root: OnDisk) ->
     assert sorted(found.subject for found in worker.findings.differences) == ids
 
 
-# --- Journals of the other way
+# --- Journals of a run with the other option
 
 
-def interrupt(root: OnDisk, upstream_exact: bool) -> None:
-    """Leaves it as a run that died right before the switch does."""
+def leave_unfinished(root: OnDisk, upstream_exact: bool) -> None:
+    """Leaves the root as a run does that died right before the switch."""
     migrate_root(root.root, upstream_exact=upstream_exact)
     root.v2.unlink()
 
@@ -228,7 +228,7 @@ def as_an_older_version_wrote_it(root: OnDisk) -> None:
 @pytest.mark.parametrize("then", [False, True])
 def test_interrupted_run_continues_only_with_the_same_option(root: OnDisk, then: bool, dry_run: bool) -> None:
     before = {path: path.read_bytes() for path in (root.v1, root.containerd)}
-    interrupt(root, then)
+    leave_unfinished(root, then)
     now = ondisk.listing(root.root)
     words = ("with", "without") if then else ("without", "with")
     with pytest.raises(errors.JournalError) as refused:
@@ -244,20 +244,20 @@ def test_interrupted_run_continues_only_with_the_same_option(root: OnDisk, then:
         assert {path: path.read_bytes() for path in before} == before
     else:
         migrate_root(root.root, upstream_exact=then)
-        check_told(root, then)
+        check_reports(root, then)
 
 
 def test_journal_of_an_older_version_means_no_sizes(root: OnDisk) -> None:
-    """Its store has no sizes, as that version wrote none."""
+    """That version wrote no sizes."""
     migrate_root(root.root, upstream_exact=True)
     as_an_older_version_wrote_it(root)
-    check_told(root, upstream_exact=True)
+    check_reports(root, upstream_exact=True)
     root.v2.unlink()
     refused = root.migrate("--format", "json")
     assert refused.returncode == 13
     assert "or by an older version" in json.loads(refused.stdout)["error"]["message"]
     assert root.migrate("--upstream-exact").returncode == 0
-    check_told(root, upstream_exact=True)
+    check_reports(root, upstream_exact=True)
     assert ondisk.run("undo", str(root.root)).returncode == 0
 
 
@@ -268,4 +268,4 @@ def test_run_that_changed_nothing_may_switch_the_option(root: OnDisk) -> None:
     assert fault_points.run(replaced, "kill", "migrate", root).returncode == -9
     assert journal.read_state(journal.journal_path(root.v2)) is not None
     assert root.migrate("--upstream-exact").returncode == 0
-    check_told(root, upstream_exact=True)
+    check_reports(root, upstream_exact=True)

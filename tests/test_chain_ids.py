@@ -1,4 +1,4 @@
-"""The public chain engine, against the recursion written out."""
+"""The public chain engine, compared with the plain recursion."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ digests = st.sampled_from(
 
 @st.composite
 def forests(draw: st.DrawFn) -> tuple[list[int], list[bytes], list[bytes]]:
-    """Acyclic, in any order."""
+    """Forests without cycles, records in any order."""
     count = draw(st.integers(0, 12))
     order = draw(st.permutations(range(count)))
     parents = [-1] * count
@@ -64,7 +64,7 @@ def test_chain_ids_equal_the_plain_recursion(
 
 
 class FixedWidth:
-    """A buffer of fixed-width strings, as NumPy makes of a list of bytes."""
+    """A buffer of fixed-width strings, as NumPy makes from a list of bytes."""
 
     def __new__(cls, values: list[bytes], width: int) -> Any:
         data = b"".join(value.ljust(width, b"\0") for value in values)

@@ -1,4 +1,4 @@
-"""clean removes what only an undo needs, of roots that are sound and finished, and nothing else."""
+"""`clean` removes only what undo needs, and only from sound and finished roots."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_interrupted_root_is_not_cleaned(tmp_path: Path) -> None:
 
 
 def test_undone_root_is_cleaned(root: OnDisk) -> None:
-    """What was moved aside goes, what a killed run left, too; old databases stay."""
+    """The store moved aside and leftovers of killed runs are removed; kept databases are not."""
     before = names(root)
     root.migrate_here()
     root.undo_here()
@@ -108,7 +108,7 @@ def test_undone_root_is_cleaned(root: OnDisk) -> None:
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_root_without_a_sound_v1_is_not_cleaned(root: OnDisk, damaged: bool) -> None:
-    """The store that was moved aside is all that is left."""
+    """Only the store that was moved aside is left."""
     root.migrate_here()
     root.undo_here()
     if damaged:

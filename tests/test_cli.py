@@ -88,11 +88,11 @@ def test_completion_script_is_printed_for_each_shell(shell: str) -> None:
 
 
 def test_progress_is_shown_on_a_terminal(root: OnDisk) -> None:
-    """The steps of the work, and not only that it starts; the result stays alone on stdout."""
+    """The steps of the work are shown, and stdout has only the result."""
     status, shown, out = on_a_terminal("migrate", "--format", "json", str(root.root))
     assert status == 0
     assert json.loads(out)["workers"]
-    assert b"writing leases and labels" in shown  # the last step is on the screen when the status line goes
+    assert b"writing leases and labels" in shown  # the status line shows the last step before it disappears
 
 
 def test_heavy_modules_are_not_imported(root: OnDisk) -> None:
@@ -120,7 +120,7 @@ def test_wrong_usage_exits_with_2() -> None:
     assert "--nonsense" in error["message"]
     assert run().returncode == 2
     assert run("migrate", "--on-broken=perhaps").returncode == 2
-    assert run("migrate", "--dry").returncode == 2  # no abbreviations: they would bind us
+    assert run("migrate", "--dry").returncode == 2  # no abbreviations, which would have to stay unambiguous
 
 
 def test_paths_without_a_root_are_refused(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_broken_records_are_refused_by_default(root: OnDisk) -> None:
 
 
 def test_dropping_all_records_is_refused(root: OnDisk) -> None:
-    """It would be an empty cache, and what containerd holds for the old one would stay for ever."""
+    """The cache would be empty, and what containerd holds for the old one would stay for ever."""
     ids = buckets(bucket(ondisk.tree(root.v1), b"_main"))
     ondisk.edit(root.v1, {b"_main": {id: {b"cache.description": b"garbage"} for id in ids}})
     before = ondisk.listing(root.worker)
@@ -274,7 +274,7 @@ def test_unreadable_v1_is_named(root: OnDisk) -> None:
     root.v1.chmod(0)
     command = [sys.executable, "-m", "buildkit_migrate", "migrate", str(root.root)]
     if os.geteuid() == 0:
-        # As root, but without the capabilities that override permissions.
+        # As root without the capabilities that override permissions.
         drop = "-dac_override,-dac_read_search"
         command = ["setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}", *command]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -365,7 +365,7 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
 
 
 def test_sigterm_unwinds_and_exits_with_143(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stop of the unit or container unwinds, so that temporary files go."""
+    """Stopping the unit or container removes temporary files."""
     from buildkit_migrate import api
     from buildkit_migrate.cli import main
 

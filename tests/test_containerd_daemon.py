@@ -1,4 +1,4 @@
-"""The containerd that other tests start works: it keeps its state, and its garbage collector is at work."""
+"""The containerd that other tests start keeps its state and collects garbage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real containerd opens what the migration rewrote, collects garbage, and loses nothing leased."""
+"""A real containerd opens the rewritten database, collects garbage, and loses nothing that is leased."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_opened(
     snapshots: dict[str, containerd_daemon.Snapshot],
     content: set[str],
 ) -> None:
-    """After a start (which collects) and another collection: all that leases name is there, views are not."""
+    """Checks that only leased objects are left after a start, which collects garbage, and a collection."""
     daemon.collect_garbage()
     assert daemon.leases().keys() == leases.keys()
     assert all("containerd.io/gc.flat" in labels for labels in daemon.leases().values())
@@ -103,7 +103,7 @@ def test_containerd_opens_its_own_state_after_migration(tmp_path: Path) -> None:
         for labels in daemon.content().values():
             assert ROOT_LABEL.decode() not in labels
             assert labels["other"] == "kept"
-        daemon.prepare(SNAPSHOTTER, "next", "layer5")  # names and numbers go on where they stood
+        daemon.prepare(SNAPSHOTTER, "next", "layer5")  # names and numbers continue
         assert daemon.snapshots(SNAPSHOTTER)["next"].parent == "layer5"
 
 

@@ -1,4 +1,4 @@
-"""Copies of worker directories that somebody left in the root: not in the way of the workers."""
+"""Copies of worker directories left in the root do not disturb the workers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> OnDisk:
     return make(tmp_path)
 
 
-def put_aside(root: OnDisk, name: str) -> Path:
+def copy_worker(root: OnDisk, name: str) -> Path:
     copy = root.worker.with_name(name)
     shutil.copytree(root.worker, copy)
     return copy
@@ -81,7 +81,7 @@ def test_containerd_identifiers_are_recognised(name: str, is_one: bool) -> None:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_copy_beside_its_worker_is_skipped(root: OnDisk, ending: str) -> None:
-    copy = put_aside(root, root.worker.name + ending)
+    copy = copy_worker(root, root.worker.name + ending)
     before = ondisk.listing(copy)
     for arguments, names in (
         (("migrate", "--dry-run"), ["planned", "skipped"]),
@@ -102,7 +102,7 @@ def test_copy_beside_its_worker_is_skipped(root: OnDisk, ending: str) -> None:
 
 
 def test_skipped_copy_is_named(root: OnDisk) -> None:
-    copy = put_aside(root, f"{root.worker.name}.bak")
+    copy = copy_worker(root, f"{root.worker.name}.bak")
     for command in ("status", "migrate", "verify", "undo"):
         options = () if command == "status" else root.options
         told = ondisk.run(command, *options, str(root.root)).stdout
@@ -110,7 +110,7 @@ def test_skipped_copy_is_named(root: OnDisk) -> None:
 
 
 def test_ensure_migrated_skips_a_copy(root: OnDisk) -> None:
-    put_aside(root, f"{root.worker.name}.bak")
+    copy_worker(root, f"{root.worker.name}.bak")
     options = {"containerd_root": root.options[1]} if root.options else {}
     first = ensure_migrated(root.root, **options)
     assert [report.outcome for report in first] == [Outcome.MIGRATED, Outcome.SKIPPED]
@@ -125,7 +125,7 @@ def test_only_a_copy_is_skipped(root: OnDisk) -> None:
 
 
 def test_copy_given_as_root_is_migrated(root: OnDisk) -> None:
-    """It is taken for what it was."""
+    """It is treated as the original."""
     copy = root.worker.rename(root.worker.with_name(f"{root.worker.name}.bak"))
     (worker,) = find_root(copy).workers
     assert worker.snapshotter == "overlayfs"
@@ -135,18 +135,18 @@ def test_copy_given_as_root_is_migrated(root: OnDisk) -> None:
 
 
 def test_copy_with_any_name_is_recognised_by_its_worker_id(root: OnDisk) -> None:
-    """The id of a worker is random."""
+    """A worker's id is random, so equal ids mean a copy."""
     (root.worker / "workerid").write_text("oi4ycs1sbsyjxzvmh1vxsxwwz")
     kind = root.worker.name.partition("-")[0]
-    put_aside(root, f"{kind}-saturday")
+    copy_worker(root, f"{kind}-saturday")
     skipped = find_root(root.root).skipped
     assert [one.path.name for one in skipped] == [f"{kind}-saturday"]
 
 
 def test_copy_is_recognised_by_the_snapshotter_in_its_database(tmp_path: Path) -> None:
-    """An ending that says nothing, and a database of containerd that does."""
+    """The ending means nothing, but containerd's database names another snapshotter."""
     root = ondisk.sample(tmp_path)
-    put_aside(root, "runc-overlayfs.saturday")
+    copy_worker(root, "runc-overlayfs.saturday")
     assert [one.path.name for one in find_root(root.root).skipped] == ["runc-overlayfs.saturday"]
     assert [report.outcome for report in migrate_root(root.root)] == [Outcome.MIGRATED, Outcome.SKIPPED]
 
@@ -154,7 +154,7 @@ def test_copy_is_recognised_by_the_snapshotter_in_its_database(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["overlayfs.bak", "overlayfs-mine", "old"])
 def test_worker_of_a_snapshotter_with_an_odd_name_is_migrated(tmp_path: Path, name: str) -> None:
     root = ondisk.sample(tmp_path)
-    other = put_aside(root, f"runc-{name}")
+    other = copy_worker(root, f"runc-{name}")
     snapshots = bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"snapshots", b"overlayfs")
     ondisk.edit(
         other / "containerdmeta.db",
@@ -165,7 +165,7 @@ def test_worker_of_a_snapshotter_with_an_odd_name_is_migrated(tmp_path: Path, na
 
 def test_worker_directory_with_an_impossible_name_is_skipped(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
-    put_aside(root, "runc-über")
+    copy_worker(root, "runc-über")
     assert [report.outcome for report in migrate_root(root.root)] == [Outcome.MIGRATED, Outcome.SKIPPED]
     with pytest.raises(errors.RootNotFoundError, match="snapshotter"):
         find_root(root.root / "runc-über")
@@ -173,7 +173,7 @@ def test_worker_directory_with_an_impossible_name_is_skipped(tmp_path: Path) -> 
 
 def test_damaged_copy_is_skipped(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
-    copy = put_aside(root, "runc-overlayfs.bak")
+    copy = copy_worker(root, "runc-overlayfs.bak")
     (copy / "containerdmeta.db").write_bytes(bytes(100))
     (copy / "workerid").mkdir()
     for function in (root_status, migrate_root, verify_root, undo_root):
@@ -182,7 +182,7 @@ def test_damaged_copy_is_skipped(tmp_path: Path) -> None:
 
 def test_error_names_a_worker_that_may_be_unused(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
-    other = put_aside(root, "runc-native")
+    other = copy_worker(root, "runc-native")
     result = root.migrate()
     assert result.returncode == 7
     assert f"{other}/containerdmeta.db" in result.stderr

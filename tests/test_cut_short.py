@@ -1,4 +1,4 @@
-"""A database that somebody cuts short while it is mapped: the command says so, and the next run goes on."""
+"""A database truncated while it is mapped: the command reports it, and the next run finishes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_truncated_mapping_is_reported_and_the_next_run_finishes(
 ) -> None:
     victim: Path = getattr(root, name)
     if (moment, name) == ("writing leases", "v1"):
-        moment = "writing"  # v1 is not read any more when leases are written
+        moment = "writing"  # v1 is no longer read when leases are written
     sound = victim.read_bytes()
     result = migrate_and_cut(root, moment, victim)
     assert result.returncode == 5, result.stderr

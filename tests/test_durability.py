@@ -1,4 +1,4 @@
-"""What reaches the disk in which order, by trace; and faults in the calls that LMDB makes for the journal."""
+"""The order in which data reaches the disk, by strace; and faults in LMDB's calls for the journal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> OnDisk:
 
 
 def strace(command: str, root: OnDisk, *options: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Runs a command under strace; the calls that it traced, file descriptors with their paths."""
+    """Runs a command under strace; returns its result and the traced calls, descriptors with their paths."""
     trace = root.root.parent / "trace"
     arguments = [sys.executable, "-m", "buildkit_migrate", command, "--format", "json", str(root.root)]
     result = subprocess.run(
@@ -47,7 +47,7 @@ def strace(command: str, root: OnDisk, *options: str) -> tuple[subprocess.Comple
 
 
 def whole_calls(lines: Iterable[str]) -> list[str]:
-    """Without process ids; a call that another thread's came between stands where it ended."""
+    """Calls without process ids; a call interrupted by another thread's stands where it ended."""
     begun: dict[str, str] = {}
     calls = []
     for line in lines:
@@ -62,19 +62,19 @@ def whole_calls(lines: Iterable[str]) -> list[str]:
     return calls
 
 
-def synced(calls: list[str], path: Path) -> bool:
+def is_synced(calls: list[str], path: Path) -> bool:
     return any(re.match(rf"f(data)?sync\(\d+<{re.escape(str(path))}>\) += 0", call) for call in calls)
 
 
-def check_order(calls: list[str], new: set[Path]) -> None:
-    """Each new file is synced before its rename, its directory after it and before the next one."""
+def check_sync_order(calls: list[str], new: set[Path]) -> None:
+    """Checks that each new file is synced before its rename, and its directory after it, before the next."""
     renames = [index for index, call in enumerate(calls) if call.startswith("rename")]
     for index, following in zip(renames, [*renames[1:], len(calls)], strict=True):
         source, target = (Path(name) for name in re.findall(r'"([^"]+)"', calls[index])[:2])
         if source in new:
             new.remove(source)
-            assert synced(calls[:index], source)
-        assert synced(calls[index + 1 : following], target.parent), calls[index]
+            assert is_synced(calls[:index], source)
+        assert is_synced(calls[index + 1 : following], target.parent), calls[index]
     assert not new
 
 
@@ -88,11 +88,11 @@ def test_files_and_directories_are_synced_around_each_rename(root: OnDisk) -> No
     result, calls = strace("migrate", root, "-e", f"trace={TRACED}")
     assert result.returncode == 0
     aside = {path.with_name(path.name + ".tmp") for path in (root.v2, root.containerd)}
-    check_order(calls, aside)
+    check_sync_order(calls, aside)
     journal = root.v2.with_name(root.v2.name + ".journal")
     first = next(index for index, call in enumerate(calls) if call.startswith("rename"))
-    assert synced(calls[:first], journal / "data.mdb")
-    assert synced(calls[:first], journal)
+    assert is_synced(calls[:first], journal / "data.mdb")
+    assert is_synced(calls[:first], journal)
     for path, mode in ((root.v2, 0o644), (root.containerd, 0o640)):
         info = path.stat()
         assert (stat.S_IMODE(info.st_mode), info.st_uid) == (mode, owner), path
@@ -100,7 +100,7 @@ def test_files_and_directories_are_synced_around_each_rename(root: OnDisk) -> No
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     result, calls = strace("undo", root, "-e", f"trace={TRACED}")
     assert result.returncode == 0
-    check_order(calls, set())
+    check_sync_order(calls, set())
     assert sum(call.startswith("rename") for call in calls) == 2
 
 
@@ -134,7 +134,7 @@ def test_fault_in_a_journal_write_leaves_v1_and_the_next_run_finishes(
     assert "Traceback" not in result.stderr
     if result.returncode == 0:
         assert command == "undo"  # it makes fewer of them
-        # LMDB does without its first look at the file.
+        # LMDB can do without its first read of the file.
         assert call == "openat" or not any("INJECTED" in line for line in calls)
     elif fault == "signal=KILL":
         assert result.returncode == -9

@@ -1,4 +1,4 @@
-"""Daemons that embed the package: what a start on a migrated root costs, and what it does on others."""
+"""Daemons that embed the package: the cost of a start on a migrated root, and starts on other roots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEAVY = ("grpc", "google.protobuf", "lmdb", "rich", "orjson", "shtab", "typing",
 
 
 def test_migrated_root_imports_and_opens_next_to_nothing(root: OnDisk) -> None:
-    """Nothing heavy is imported, and no store is opened by any engine; it says so for one in use, too."""
+    """No heavy module is imported and no engine opens the store, even one in use."""
     ensure_migrated(root.root)
     script = (
         "import json, sys\n"
@@ -43,7 +43,9 @@ def test_migrated_root_imports_and_opens_next_to_nothing(root: OnDisk) -> None:
         check=True,
     )
     modules, opened = json.loads(done.stdout)
-    assert all(importlib.util.find_spec(name) for name in HEAVY)  # what can't be there proves nothing
+    assert all(
+        importlib.util.find_spec(name) for name in HEAVY
+    )  # the absence of a module that does not exist proves nothing
     assert "buildkit_migrate.embed" in modules
     assert not set(HEAVY) & set(modules)
     assert [name for name in opened if str(root.root) in name] == [str(root.v2)]
@@ -68,7 +70,7 @@ def test_missing_or_empty_root_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_dangling_link_is_refused(tmp_path: Path) -> None:
-    """What it should lead to is perhaps not mounted yet, and then the daemon would start with v1."""
+    """Its target may not be mounted yet, and the daemon would start with v1."""
     (tmp_path / "link").symlink_to("not-mounted")
     with pytest.raises(errors.RootNotFoundError):
         ensure_migrated(tmp_path / "link")

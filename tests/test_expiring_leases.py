@@ -1,4 +1,4 @@
-"""A lease named like a record that would expire: it must not any more, and will again after undo."""
+"""Expiring leases named like records are made permanent, and undo restores the expiry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAST = b"2020-01-01T00:00:00Z"
 
 
 def with_expiring(root: OnDisk, labels: BucketDict) -> tuple[bytes, bytes]:
-    """Two leases that expire: of a record, with half of what that needs, and of somebody else."""
+    """Adds two expiring leases: an incomplete one of a record, and one of somebody else."""
     id = min(buckets(bucket(ondisk.tree(root.v1), b"_main")))
     lease: BucketDict = {
         b"createdat": b"\x01\0\0\0\x0e\xd6" + bytes(7) + b"\xff\xff",
@@ -48,7 +48,7 @@ def test_expiring_lease_of_a_record_is_made_permanent_and_restored_by_undo(
 
 
 def test_undo_restores_only_the_label_after_containerd_was_used(tmp_path: Path) -> None:
-    """Its database can't be put back as a whole, so the label is."""
+    """The database can't be put back as a whole, so only the label is."""
     root = ondisk.sample(tmp_path)
     id, _ = with_expiring(root, {EXPIRE_LABEL: PAST})
     before = ondisk.tree(root.containerd)

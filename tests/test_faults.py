@@ -1,4 +1,4 @@
-"""A kill or a failing system call at any moment: v1 stays, nothing is half done, and running again finishes.
+"""After a kill or a failing system call at any point v1 is unchanged and the next run finishes.
 
 The faults are put into a real run of the command on a real root, at each call that changes something on disk,
 locks or maps a file. How many:
@@ -43,7 +43,7 @@ class Outcome:
         self.containerd = timeless(ondisk.tree(root.containerd))
 
     def check_intermediate(self, root: OnDisk) -> None:
-        """Each file is as before or as it will be; the new store is only there when all the rest is."""
+        """Each file has its old or new content; the new store exists only if all else is done."""
         assert root.v1.read_bytes() == self.v1
         if root.containerd.read_bytes() != self.containerd_before:
             assert timeless(ondisk.tree(root.containerd)) == self.containerd
@@ -66,7 +66,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 def test_injection_covers_the_calls_that_matter() -> None:
-    """So that a change which hides some from the injection is noticed."""
+    """So that a change which hides calls from the injection is noticed."""
     names = calls("migrate")
     assert {"open", "write", "fsync", "link", "rename", "unlink", "mkdir", "flock", "mmap"} <= set(names)
     assert names.count("rename") == 2
@@ -92,7 +92,7 @@ def test_short_writes_are_continued(root: OnDisk, outcome: Outcome) -> None:
 
 
 def test_second_run_may_be_killed_too(root: OnDisk, outcome: Outcome) -> None:
-    """The first run dies before its switch; leases and labels are done when the second one dies."""
+    """The first run dies before the switch; leases and labels are done when the second one dies."""
     switch = max(index for index, name in enumerate(calls("migrate")) if name == "rename")
     assert fault_points.run(switch, "kill", "migrate", root).returncode == -9
     containerd = root.containerd.read_bytes()
@@ -127,7 +127,7 @@ def test_lease_without_resources_is_completed(root: OnDisk, outcome: Outcome) ->
 
 
 def test_older_kept_databases_are_numbered(root: OnDisk, outcome: Outcome) -> None:
-    """They no longer fit the snapshots if a daemon ran since, but nothing is lost."""
+    """They no longer fit the snapshots if a daemon ran since, but nothing is deleted."""
     before = [b"older", b"old"]
     for number, content in enumerate(before):
         root.kept.unlink(missing_ok=True)
@@ -143,7 +143,7 @@ def test_older_kept_databases_are_numbered(root: OnDisk, outcome: Outcome) -> No
 
 
 def test_failed_cleanup_unlocks_v1(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program goes on after the error."""
+    """A program may continue after the error."""
     unlink = Path.unlink
 
     def refuse(path: Path, **options: bool) -> None:

@@ -1,4 +1,4 @@
-"""File systems that can't do all that others can: locks as NFS has them, or none; no hard links."""
+"""Limited file systems: NFS locks, no locks, no hard links."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shim() -> Iterator[Path]:
 
 
 def test_all_commands_work_with_nfs_locks(root: OnDisk, shim: Path, tmp_path: Path) -> None:
-    """An exclusive lock needs a descriptor that may write; v1 is not changed for that."""
+    """An exclusive lock there needs a writable descriptor; v1 is still not changed."""
     nfs = {"LD_PRELOAD": str(shim), "SHIM_FLOCK": "nfs"}
     before = root.v1.read_bytes(), root.v1.stat().st_mtime_ns, root.containerd.read_bytes()
     commands = [
@@ -92,13 +92,13 @@ def test_file_system_without_locks_is_refused(root: OnDisk, shim: Path, number: 
 
 @pytest.fixture
 def open_root() -> Iterator[OnDisk]:
-    """A root of uid and gid 1000, where others may go, too."""
+    """A root owned by 1000:1000 that other users may enter."""
     for directory in other_user.open_directory():
         yield other_user.owned(ondisk.sample(directory), 1000, 1000)
 
 
 def test_read_only_v1_is_migrated_unless_nfs_needs_to_write(open_root: OnDisk, shim: Path) -> None:
-    """Most file systems lock it all the same; one that does not is named, with the file."""
+    """Most file systems can lock it nevertheless; where that fails, the error names the file."""
     root = open_root
     root.v1.chmod(0o400)
     who = {"uid": 1000, "gid": 1000}
@@ -148,7 +148,7 @@ def test_without_hard_links_the_kept_database_is_a_copy(
 
 @functools.cache
 def calls() -> tuple[str, ...]:
-    """Those of an undisturbed migration without hard links."""
+    """The calls of an undisturbed migration without hard links."""
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as environment:
         environment.setenv("FAULTY_LINKS", "EPERM")
         result = fault_points.run(-1, "none", "migrate", ondisk.sample(Path(directory)))
@@ -204,7 +204,7 @@ def test_copy_that_fails_at_any_call_changes_nothing(
 
 
 def test_use_after_a_kill_before_the_rename_survives(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy can't tell whether the database that is used now is the old one; nothing is lost by that."""
+    """A copy can't show whether the database in use is the old one; nothing is lost."""
     monkeypatch.setenv("FAULTY_LINKS", "EPERM")
     assert fault_points.run(of_the_copy()[-1], "kill", "migrate", root).returncode == -9
     lease = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
@@ -230,7 +230,7 @@ def test_no_room_for_a_copy_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_copy_continues_without_copy_file_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With holes, and a system that gives up in the middle."""
+    """The file has holes, and the call fails in the middle."""
     original = tmp_path / "db"
     data = os.urandom(1_500_000) + bytes(3_000_000) + os.urandom(1_500_000)
     original.write_bytes(data)

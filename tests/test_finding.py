@@ -1,4 +1,4 @@
-"""Roots that nobody named, and paths that end a level too high or too low."""
+"""Finding roots by themselves, and from paths a level too high or too low."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_dockers_own_builder_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A host without any root, below this directory; it also is the home of a rootless daemon."""
+    """A host without roots, below this directory."""
     top = directory(tmp_path / "host")
     monkeypatch.setattr(finding, "more_places", lambda: more_places({"HOME": "/h"}, top, all_users=True))
     monkeypatch.setattr(finding, "default_places", lambda: [top / "var/lib/buildkit"])
@@ -187,7 +187,7 @@ def test_several_nearby_roots_are_suggested(root: OnDisk, tmp_path: Path) -> Non
 
 
 def test_missing_path_gets_no_suggestion(root: OnDisk) -> None:
-    """A slip in a name must not mean the directory above."""
+    """A typing error must not select the directory above."""
     with pytest.raises(errors.RootNotFoundError) as caught:
         find_root(root.root / "runc-overlay")
     assert caught.value.candidates == ()

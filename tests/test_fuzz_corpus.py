@@ -1,4 +1,4 @@
-"""The inputs that the fuzzers keep, through what Python sees: each works, or raises one of our errors."""
+"""The fuzzers' corpus, through the Python interface: each input works or raises one of our errors."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ FILES = [*corpus("bolt"), *corpus("plan")]
 
 
 @contextlib.contextmanager
-def ours() -> Iterator[None]:
-    """Takes our errors, and demands that they say something."""
+def only_our_errors() -> Iterator[None]:
+    """Suppresses our errors, and checks that they have a message."""
     try:
         yield
     except Error as error:
@@ -46,14 +46,14 @@ def ours() -> Iterator[None]:
         assert error.exit_code
 
 
-def sound_or_error(reader: Reader, edits: list[bytes]) -> None:
+def rewrite_or_refuse(reader: Reader, edits: list[bytes]) -> None:
     image = Image(reader.page_size)
     try:
         rewrite(reader.root, image.builder, edits)
     except (CorruptDatabaseError, EditConflictError):
         return
     except ValueError:
-        assert edits  # they may be malformed; the tree alone never is a reason
+        assert edits  # the edits may be malformed; without edits it never happens
         return
     assert check(Reader(image.finish())) == []
 
@@ -61,37 +61,37 @@ def sound_or_error(reader: Reader, edits: list[bytes]) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_each_file_is_read_or_refused(path: Path) -> None:
     data = path.read_bytes()
-    with ours():
+    with only_our_errors():
         reader = Reader(data, path.name)
         findings = check(reader)
         assert all(text for _, text in findings)
-        with ours():
+        with only_our_errors():
             tree_of(reader.root)
-        with ours():
+        with only_our_errors():
             scan(reader.root, [(b"name",), (b"labels", b"containerd.io/gc.root")])
-        with ours():
+        with only_our_errors():
             for item in BoltStore(reader.root).all():
                 assert item.exists
-        sound_or_error(reader, [])
+        rewrite_or_refuse(reader, [])
         tail = data[reader.high_water * reader.page_size :]
-        sound_or_error(reader, [tail] if tail else [])
+        rewrite_or_refuse(reader, [tail] if tail else [])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_each_file_is_planned_or_refused(path: Path) -> None:
-    with ours():
+    with only_our_errors():
         reader = Reader(path.read_bytes(), path.name)
         records = read_records(reader)
         plan = Plan(records, Survey.offline(reader, reader, "buildkit", "overlayfs"))
         assert plan.counts["records"] == len(records)
         assert len(plain_plan(plan).records) == plan.counts["kept"]
-        with ours():
-            sound_or_error(reader, list(plan.store_edits()))
-        sound_or_error(reader, list(plan.containerd_edits(stored_time(NOW), text_time(NOW))))
+        with only_our_errors():
+            rewrite_or_refuse(reader, list(plan.store_edits()))
+        rewrite_or_refuse(reader, list(plan.containerd_edits(stored_time(NOW), text_time(NOW))))
 
 
 def test_corpus_has_files_that_work_and_files_that_are_refused() -> None:
-    """So that the tests above come to their ends."""
+    """So the tests above do not end early for every file."""
     opened = whole = planned = 0
     for path in FILES:
         with contextlib.suppress(Error):

@@ -1,4 +1,4 @@
-"""Messages and hints that have to fit the situation."""
+"""Messages and hints fit the situation."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_lock_of_this_process_is_named_as_such(root: OnDisk) -> None:
     assert holders._OWN == {}
 
 
-# --- Interrupted, and gone on with otherwise
+# --- Interrupted, and continued with other options
 
 FLAGS = {"upstream_exact": False, "previous": False}
 LIVE = {"mode": "live", "namespace": "buildkit", "snapshotter": "overlayfs", "place": "/run/c.sock"}
@@ -134,7 +134,7 @@ def test_changed_options_after_an_interruption_get_a_hint(
     check_is_the_same(state, Path("v1"), is_changed=False, containerd=then, **FLAGS)
 
 
-# --- What can't be a store
+# --- What is not a store
 
 
 def made(path: Path, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""The command on a root with a damaged database: one clear error, and nothing has changed."""
+"""A root with a damaged database: one clear error, and nothing changes."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_damage_is_one_clear_error(
 def test_bucket_that_contains_itself_ends_in_an_error(
     root: OnDisk, name: str, status: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """v1 is copied, and so walked in full; in the others it is found that what is looked for is not there."""
+    """v1 is read in full; in the other databases only the needed buckets are missing."""
     victim: Path = getattr(root, name)
     data = bytearray(victim.read_bytes())
     first_bucket_is_the_root(data)
@@ -138,7 +138,7 @@ def test_database_that_is_not_a_regular_file_is_refused(
 
 @pytest.mark.parametrize(("name", "status"), [("containerd", 7), ("snapshots", 7)])
 def test_empty_containerd_database_is_refused(root: OnDisk, name: str, status: int) -> None:
-    """0 bytes are a valid database without anything, so the records lack what they need."""
+    """0 bytes are a valid, empty database, so the records lack what they need."""
     victim: Path = getattr(root, name)
     victim.write_bytes(b"")
     before = ondisk.listing(root.worker)
@@ -154,7 +154,7 @@ def test_unreadable_database_is_named(root: OnDisk, name: str) -> None:
     before = ondisk.listing(root.worker) if os.geteuid() == 0 else None
     command = [sys.executable, "-m", "buildkit_migrate", "migrate", str(root.root)]
     if os.geteuid() == 0:
-        # As root, but without the capabilities that override permissions.
+        # As root without the capabilities that override permissions.
         drop = "-dac_override,-dac_read_search"
         command = ["setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}", *command]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -164,7 +164,7 @@ def test_unreadable_database_is_named(root: OnDisk, name: str) -> None:
 
 
 def test_sparse_file_takes_little_memory(root: OnDisk) -> None:
-    """16 GiB of nothing, all said to be in use: what is kept per page is a bit, and holes are not read."""
+    """A 16 GiB hole, all marked as in use: only one bit is kept per page, and holes are not read."""
     pages = 1 << 22
     data = bytearray(root.v1.read_bytes())
     in_metas("<Q", 56, pages)(data)

@@ -1,4 +1,4 @@
-"""The documents of ``--format json``: every one of a command has the same names, errors included."""
+"""Documents of ``--format json``: all of a command have the same fields, errors included."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def kind(value: object) -> str:
 
 
 def names(found: dict[str, Any]) -> frozenset[str]:
-    """Those with a second form for bytes that are not text have that only then."""
+    """The fields, without base64 forms, which only names that are not UTF-8 have."""
     return frozenset(name for name in found if not name.endswith("_b64"))
 
 
@@ -194,14 +194,14 @@ def test_all_documents_of_a_command_have_the_same_fields(tmp_path: Path, command
     results = 0
     for status, found in COMMANDS[command](tmp_path):
         assert list(found)[-1] == "error"
-        # A dry run that shows a refusal has a result, and the exit status that the refusal will have.
+        # A dry run that foresees a refusal has a result, and the exit status of the refusal.
         if found["error"] is not None:
             assert found["error"]["exit_code"] == status != 0
             assert not any(value for name, value in found.items() if name != "error")
         else:
             results += 1
         for path, value in walk(found):
-            # What a bench measured has a name for each stage.
+            # Results of a bench have a field for each stage.
             if isinstance(value, dict) and path != ".results":
                 seen[path].add(names(value))
             if value is not None:

@@ -1,4 +1,4 @@
-"""The judge finds faults: a bad file is a line of output, never an OK or a crash."""
+"""The judge reports bad files and does not crash."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_wrong_order_of_keys_is_found(judge: Judge, tmp_path: Path, data: bytear
 
 
 def test_unreachable_keys_are_found(judge: Judge, tmp_path: Path, data: bytearray) -> None:
-    """A branch key raised above the first keys of its child: these are there, but a search misses them."""
+    """A branch key above the first keys of its child: a search misses them."""
     first_in_second_leaf = data.index(b"key", 3 * 4096)
     name = bytes(data[first_in_second_leaf : first_in_second_leaf + 7])
     at = data.rindex(name)

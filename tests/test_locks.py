@@ -1,4 +1,4 @@
-"""A running daemon, or another migration, is noticed at once; a dry run leaves no trace."""
+"""Running daemons and other migrations are noticed at once; a dry run changes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HELD = [
 
 @contextlib.contextmanager
 def held(path: Path, kind: str = "exclusive") -> Iterator[None]:
-    """Another process has a flock on the file meanwhile."""
+    """Another process holds a flock on the file during the block."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path), kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:

@@ -1,6 +1,6 @@
-"""What else happens while it runs: daemons that start, other runs, full or read-only volumes, clocks.
+"""Events during a run: daemons that start, other runs, full or read-only volumes, clock changes.
 
-A run is stopped (SIGSTOP) at a call, so that what happens "meanwhile" is no matter of luck.
+A run is paused (SIGSTOP) at a call, so that the timing is certain.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def databases(root: OnDisk) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (root.v1, root.containerd)}
 
 
-def positions(names: tuple[str, ...]) -> dict[str, int]:
-    """Calls between which something lasting happens."""
+def call_numbers(names: tuple[str, ...]) -> dict[str, int]:
+    """Calls around which the state on disk changes."""
     renames = [index for index, name in enumerate(names) if name == "rename"]
     return {
         "first-write": names.index("write") if "write" in names else renames[0],
@@ -42,9 +42,9 @@ POSITIONS = ["first-write", "first-rename", "renamed", "last-rename", "last-sync
 
 
 @contextlib.contextmanager
-def stopped(command: str, position: str, root: OnDisk) -> Iterator[None]:
-    """The command stands still at a call; afterwards it goes on and succeeds."""
-    call = positions(fault_points.calls(command))[position]
+def paused_at(command: str, position: str, root: OnDisk) -> Iterator[None]:
+    """The command is paused at a call; after the block it continues and succeeds."""
+    call = call_numbers(fault_points.calls(command))[position]
     with subprocess.Popen(
         fault_points.arguments(call, "stop", command, root),
         stdout=subprocess.DEVNULL,
@@ -70,7 +70,7 @@ def is_locked(path: Path) -> bool:
 
 @pytest.mark.parametrize("position", POSITIONS)
 def test_all_databases_are_locked_during_a_migration(root: OnDisk, position: str) -> None:
-    with stopped("migrate", position, root):
+    with paused_at("migrate", position, root):
         for path in (root.root / "buildkitd.lock", root.v1, root.containerd, root.snapshots):
             assert is_locked(path), path
         assert not root.v2.exists() or is_locked(root.v2)
@@ -83,7 +83,7 @@ def test_all_databases_are_locked_during_a_migration(root: OnDisk, position: str
 @pytest.mark.parametrize("position", POSITIONS)
 def test_undo_during_a_migration_is_refused(root: OnDisk, position: str) -> None:
     before = databases(root)
-    with stopped("migrate", position, root):
+    with paused_at("migrate", position, root):
         assert ondisk.run("undo", str(root.root)).returncode == 4
     root.verify_here()
     root.undo_here()
@@ -94,9 +94,9 @@ def test_undo_during_a_migration_is_refused(root: OnDisk, position: str) -> None
 def test_migration_during_an_undo_is_refused_or_finds_nothing_to_do(root: OnDisk, position: str) -> None:
     before = databases(root)
     root.migrate_here()
-    with stopped("undo", position, root):
+    with paused_at("undo", position, root):
         result = root.migrate()
-        # Until the new store is moved aside, it is there and nothing is to be done.
+        # Until the new store is moved aside, there is nothing to do.
         assert result.returncode == 4 or "already migrated" in result.stdout
     assert databases(root) == before
     root.migrate_here()
@@ -105,7 +105,7 @@ def test_migration_during_an_undo_is_refused_or_finds_nothing_to_do(root: OnDisk
 
 @pytest.mark.parametrize("position", POSITIONS)
 def test_second_migration_is_refused_or_finds_nothing_to_do(root: OnDisk, position: str) -> None:
-    with stopped("migrate", position, root):
+    with paused_at("migrate", position, root):
         result = root.migrate()
         assert result.returncode == 4 or "already migrated" in result.stdout
     root.verify_here()
@@ -147,7 +147,7 @@ def fill(volume: Path, kib_left: int) -> Path:
     return filler
 
 
-# The new store takes 744 KiB; then comes the journal, page by page, and then containerd's database.
+# The new store takes 744 KiB; then follow the journal, page by page, and containerd's database.
 @pytest.mark.parametrize("kib_left", [0, 4, 8, 16, 256, 744, 748, 752, 756, 760, 1024])
 @pytest.mark.parametrize("command", ["migrate", "undo"])
 def test_full_volume_is_an_error_and_the_next_run_finishes(volume: Path, command: str, kib_left: int) -> None:

@@ -57,7 +57,7 @@ def test_result_equals_that_of_upstream(name: str, upstream_exact: bool, tmp_pat
     directories = {
         str(path.relative_to(tmp_path)) for path in (root.root, root.worker, root.containerd.parent)
     }
-    assert changed <= directories  # their times, as files were made in them
+    assert changed <= directories  # their times, as files were created in them
     assert {Path(path).name for path in set(now) - set(untouched)} == {
         "buildkitd.lock",
         "metadata_v2.db",
@@ -90,7 +90,7 @@ def _check_leases(after: BucketDict, upstream_after: BucketDict) -> None:
 
 
 def _check_labels(after: BucketDict, expected: fixtures.RealRoot) -> None:
-    """Of all that upstream's run left: it rewrote the labels of objects without root label, too."""
+    """Compares all objects that upstream's run left; it also rewrote labels of objects without root label."""
     theirs = expected.containerd_after
     (snapshotter,) = buckets(bucket(after, *NAMESPACE, b"snapshots"))
     for path in ((b"snapshots", snapshotter), (b"content", b"blob")):
@@ -105,7 +105,7 @@ def _check_labels(after: BucketDict, expected: fixtures.RealRoot) -> None:
 
 
 def _check_nothing_else_changed(before: BucketDict, after: BucketDict) -> None:
-    """But for new leases, the objects that lost the root label differ in it and in the time of change."""
+    """Apart from leases, only objects that lost the root label differ, in that label and their time."""
     _forget_leases(before)
     _forget_leases(after)
     (snapshotter,) = buckets(bucket(after, *NAMESPACE, b"snapshots"))

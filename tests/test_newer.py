@@ -32,12 +32,12 @@ def without_journal(root: OnDisk) -> None:
     journal.rmdir()
 
 
-def add(root: OnDisk, number: int, record: BucketDict) -> None:
+def add_to_v1(root: OnDisk, number: int, record: BucketDict) -> None:
     ondisk.edit(root.v1, {b"_main": {b"new%d" % i: record for i in range(number)}})
 
 
-def told(root: OnDisk) -> int | None:
-    """By both commands, which agree, in both forms; nothing is changed."""
+def newer_in_v1(root: OnDisk) -> int | None:
+    """The number that both commands show in both formats; they must agree and change nothing."""
     before = ondisk.listing(root.root, without=["lock.mdb"])
     numbers = []
     for command in ("status", "migrate"):
@@ -58,52 +58,52 @@ def told(root: OnDisk) -> int | None:
 def test_records_added_to_v1_after_the_migration_are_counted(root: OnDisk, journal: bool) -> None:
     if not journal:
         without_journal(root)
-    assert told(root) == 0
-    add(root, 12, {b"cache.createdAt": LATER})
-    assert told(root) == 12
+    assert newer_in_v1(root) == 0
+    add_to_v1(root, 12, {b"cache.createdAt": LATER})
+    assert newer_in_v1(root) == 12
 
 
 @pytest.mark.parametrize("record", [{}, {b"cache.createdAt": b"{"}, {b"cache.createdAt": b""}])
 def test_records_without_a_time_are_counted(root: OnDisk, record: BucketDict) -> None:
-    add(root, 3, record)
-    assert told(root) == 3
+    add_to_v1(root, 3, record)
+    assert newer_in_v1(root) == 3
 
 
 def test_records_pruned_from_v2_are_not_counted(root: OnDisk) -> None:
-    """Nor is it if v1 was used since."""
+    """Even if v1 was used since."""
     records = buckets(bucket(ondisk.tree(root.v1), b"_main"))
     pruned = sorted(records, key=lambda id: records[id][b"cache.createdAt"])[:200]
     ondisk.edit(root.v2, {b"_main": dict.fromkeys(pruned)})
-    assert told(root) == 0
-    add(root, 1, {b"cache.createdAt": LATER})
-    assert told(root) == 1
+    assert newer_in_v1(root) == 0
+    add_to_v1(root, 1, {b"cache.createdAt": LATER})
+    assert newer_in_v1(root) == 1
 
 
 def test_unchanged_v1_has_no_newer_records(root: OnDisk) -> None:
-    """The journal shows that it is as it was, also if a daemon has pruned all."""
+    """The journal shows that v1 is unchanged, even if a daemon pruned all of v2."""
     ondisk.edit(root.v2, {b"_main": None})
-    assert told(root) == 0
+    assert newer_in_v1(root) == 0
 
 
 def test_newer_records_of_a_locked_store_are_unknown(root: OnDisk) -> None:
-    add(root, 2, {})
+    add_to_v1(root, 2, {})
     for path in (root.v1, root.v2):
         with held(path):
-            assert told(root) is None
-    assert told(root) == 2
+            assert newer_in_v1(root) is None
+    assert newer_in_v1(root) == 2
 
 
 def test_newer_records_of_a_damaged_v1_are_unknown(root: OnDisk) -> None:
     root.v1.write_bytes(b"text" * 4096)
-    assert told(root) is None
+    assert newer_in_v1(root) is None
 
 
 def test_missing_v1_has_no_newer_records(root: OnDisk) -> None:
     root.v1.unlink()
-    assert told(root) == 0
+    assert newer_in_v1(root) == 0
 
 
 def test_library_reports_newer_records(root: OnDisk) -> None:
-    add(root, 2, {})
+    add_to_v1(root, 2, {})
     assert [status.newer_in_v1 for status in root_status(root.root)] == [2]
     assert [report.newer_in_v1 for report in migrate_root(root.root)] == [2]

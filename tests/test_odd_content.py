@@ -1,4 +1,4 @@
-"""Odd but legal content of the databases: kept byte for byte, or refused by the record's name."""
+"""Odd but legal content: kept byte for byte, or refused with the name of the record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plain_bbolt import BucketDict
 
 
 def committed(root: OnDisk) -> list[bytes]:
-    """Records with a blob that exists, which get all the keys that v2 adds."""
+    """Records whose blob exists, which get all the keys that v2 adds."""
     blobs = buckets(bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"content", b"blob"))
     found = []
     for id, record in buckets(bucket(ondisk.tree(root.v1), b"_main")).items():
@@ -48,7 +48,7 @@ def test_odd_values_are_kept(name: str, root: OnDisk) -> None:
     values = bucket(ondisk.tree(root.v2), b"_main", record)
     before = bucket(v1, b"_main", record)
     added = values.keys() - before.keys()
-    # The parent is the snapshot's, whatever was there.
+    # The parent comes from the snapshot, whatever was stored.
     assert {**values, b"cache.parent": b""}.items() >= {**before, b"cache.parent": b""}.items()
     assert {b"cache.chainID", b"cache.blobChainID", b"cache.snapshot", b"cache.diffID"} <= added
     root.verify_here()

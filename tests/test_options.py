@@ -1,4 +1,4 @@
-"""Options of the library: a slip is refused before anything is touched, and names what there is."""
+"""Wrong options of the library are rejected before anything changes, with the valid choices."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_impossible_timeouts_are_rejected(name: str, seconds: Any) -> None:
 
 @pytest.mark.parametrize("calls", [0, -3, 2.5, "16", None])
 def test_impossible_concurrency_is_rejected(calls: Any) -> None:
-    """With none in flight a migration would write no lease, and the switch would be made all the same."""
+    """Without calls in flight a migration would write no lease and switch nevertheless."""
     with pytest.raises(ValueError, match="concurrency must be a positive number"):
         ConnectionOptions(concurrency=calls)
 

@@ -32,7 +32,7 @@ from oracle_cases import (
     LAYER,
     VIEW,
     but_for_blob_sizes,
-    em,
+    equal_mutable,
     hashed,
     mapping,
     parent,
@@ -68,7 +68,7 @@ def test_real_root(name: str) -> None:
 
     assert plan.unlabel_snapshots == _labelled_snapshots(root.survey) - _labelled_snapshots(root.survey_after)
     assert plan.unlabel_blobs == _labelled_blobs(root.survey) - _labelled_blobs(root.survey_after)
-    # What the garbage collector of a live daemon took meanwhile is not protected by the plan.
+    # The plan does not protect what a live daemon collected meanwhile.
     protected = {id for record in plan.records.values() for _, id in record.add_resources}
     assert protected & set(root.survey.snapshots) <= set(root.survey_after.snapshots)
     assert protected & set(root.survey.blobs) <= set(root.survey_after.blobs)
@@ -102,7 +102,7 @@ def test_synthetic_store(name: str) -> None:
             lease_calls["leases.AddResource", lease, kind, resource.decode()] += 1
     assert lease_calls == {call: n for call, n in store.calls.items() if call[0].startswith("leases.")}
 
-    # Upstream also updates what has no label, and some twice; the plan has what that changes.
+    # Upstream also updates objects without label, and some twice; the plan has only real changes.
     field_path = "labels." + fixtures.ROOT_LABEL.decode()
     assert {call[2] for call in store.calls if call[0].endswith(".Update")} == {field_path}
     snapshots = {call[1].encode() for call in store.calls if call[0] == "snapshots.Update"}
@@ -171,7 +171,7 @@ def test_parent_without_blob_is_hashed_as_nothing() -> None:
 
 def test_equal_mutable_record_takes_the_parent_of_its_target() -> None:
     plan = planned(
-        {b"base": {}, b"em": em(b"m"), b"m": {}, b"n": em(b"o"), b"o": {}},
+        {b"base": {}, b"em": equal_mutable(b"m"), b"m": {}, b"n": equal_mutable(b"o"), b"o": {}},
         {b"base": COMMITTED, b"m": Snapshot(Kind.ACTIVE, b"base"), b"o": ACTIVE},
     )
     assert puts(plan, b"em") == {
@@ -185,14 +185,14 @@ def test_equal_mutable_record_takes_the_parent_of_its_target() -> None:
 
 
 def test_equal_mutable_chain_is_resolved_targets_first() -> None:
-    chain = {b"%03d" % i: em(b"%03d" % (i + 1)) for i in range(50)} | {b"050": {}, b"base": {}}
+    chain = {b"%03d" % i: equal_mutable(b"%03d" % (i + 1)) for i in range(50)} | {b"050": {}, b"base": {}}
     plan = planned(chain, {b"050": Snapshot(Kind.ACTIVE, b"base"), b"base": COMMITTED})
     assert {puts(plan, b"%03d" % i)[keys.PARENT] for i in range(51)} == {text(b"base")}
 
 
 def test_equal_mutable_record_keeps_a_parent_and_its_labels() -> None:
     plan = planned(
-        {b"base": {}, b"em": em(b"m") | parent(b"base") | LAYER, b"m": {}},
+        {b"base": {}, b"em": equal_mutable(b"m") | parent(b"base") | LAYER, b"m": {}},
         {b"base": COMMITTED, b"m": ACTIVE, b"em": Snapshot(Kind.COMMITTED, b"other", root_label=True)},
     )
     assert keys.PARENT not in puts(plan, b"em")
@@ -305,7 +305,7 @@ def test_unknown_blob_size_is_a_caution() -> None:
 
 
 def test_stored_size_is_overwritten_only_for_blobs_that_exist() -> None:
-    """It is overwritten where the blob is, be it right or wrong, and left alone elsewhere."""
+    """Right or wrong."""
     stored = {keys.BLOB_SIZE: b'{"value":7}'}
     records: PlainRecords = {b"layer": LAYER | stored, b"other": {keys.BLOB: text(BLOB), **stored}}
     plan = planned(records, dict.fromkeys(records, COMMITTED))
@@ -316,7 +316,7 @@ def test_stored_size_is_overwritten_only_for_blobs_that_exist() -> None:
 
 
 def test_nested_bucket_instead_of_a_size_is_a_problem_unless_upstream_exact() -> None:
-    """It is in the way of the size, so there is no problem without one."""
+    """It is only in the way if a size is written."""
     records: PlainRecords = {b"r": {keys.BLOB_SIZE: None}, b"s": {keys.BLOB_SIZE: None, keys.CHAIN_ID: None}}
     snapshots = dict.fromkeys(records, COMMITTED)
     plan = planned(records, snapshots)

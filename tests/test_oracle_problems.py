@@ -24,7 +24,7 @@ from oracle_cases import (
     DIFF,
     LAYER,
     VIEW,
-    em,
+    equal_mutable,
     hashed,
     mapping,
     parent,
@@ -71,7 +71,15 @@ def test_first_faulty_key_decides_the_reason() -> None:
 
 
 def test_equal_mutable_cycle_is_a_problem_of_its_members() -> None:
-    plan = planned({b"a": em(b"b"), b"b": em(b"a"), b"c": em(b"a"), b"self": em(b"self")}, {b"a": COMMITTED})
+    plan = planned(
+        {
+            b"a": equal_mutable(b"b"),
+            b"b": equal_mutable(b"a"),
+            b"c": equal_mutable(b"a"),
+            b"self": equal_mutable(b"self"),
+        },
+        {b"a": COMMITTED},
+    )
     assert problem_of(plan, b"a") == (Reason.CYCLE, b"b")
     assert problem_of(plan, b"b") == (Reason.CYCLE, b"a")
     assert problem_of(plan, b"c") == (Reason.DESCENDANT, b"a")
@@ -79,19 +87,19 @@ def test_equal_mutable_cycle_is_a_problem_of_its_members() -> None:
 
 
 def test_equal_mutable_cycle_includes_undecodable_records() -> None:
-    plan = planned({b"a": em(b"b"), b"b": em(b"a") | {b"etag": b"x"}}, {})
+    plan = planned({b"a": equal_mutable(b"b"), b"b": equal_mutable(b"a") | {b"etag": b"x"}}, {})
     assert problem_of(plan, b"a") == (Reason.CYCLE, b"b")
     assert problem_of(plan, b"b") == (Reason.UNDECODABLE, b"etag")
 
 
 @pytest.mark.parametrize("own", [None, ACTIVE, VIEW])
 def test_missing_equal_mutable_target_is_a_problem(own: Snapshot | None) -> None:
-    plan = planned({b"em": em(b"gone")}, {} if own is None else {b"em": own})
+    plan = planned({b"em": equal_mutable(b"gone")}, {} if own is None else {b"em": own})
     assert problem_of(plan, b"em") == (Reason.NO_TARGET, b"gone")
 
 
 def test_target_without_snapshot_drops_its_record() -> None:
-    plan = planned({b"em": em(b"m"), b"m": {}}, {b"em": ACTIVE})
+    plan = planned({b"em": equal_mutable(b"m"), b"m": {}}, {b"em": ACTIVE})
     assert problem_of(plan, b"m") == (Reason.NO_SNAPSHOT, b"")
     assert problem_of(plan, b"em") == (Reason.DESCENDANT, b"m")
 
@@ -99,7 +107,7 @@ def test_target_without_snapshot_drops_its_record() -> None:
 @pytest.mark.parametrize("target", [{}, {b"m": {}}], ids=["no record", "no snapshot"])
 def test_committed_record_without_target_is_repaired(target: PlainRecords) -> None:
     plan = planned(
-        {b"base": {}, b"em": em(b"m") | LAYER, **target},
+        {b"base": {}, b"em": equal_mutable(b"m") | LAYER, **target},
         {b"base": COMMITTED, b"em": Snapshot(Kind.COMMITTED, b"base", root_label=True)},
     )
     assert problem_of(plan, b"em") == (Reason.REPAIRED, b"m")
@@ -112,19 +120,23 @@ def test_committed_record_without_target_is_repaired(target: PlainRecords) -> No
 
 
 def test_equal_mutable_of_a_repaired_record_is_not_repaired() -> None:
-    plan = planned({b"a": em(b"b"), b"b": em(b"gone")}, {b"a": COMMITTED, b"b": COMMITTED})
+    plan = planned(
+        {b"a": equal_mutable(b"b"), b"b": equal_mutable(b"gone")}, {b"a": COMMITTED, b"b": COMMITTED}
+    )
     assert plan.problems == [Problem(b"b", Reason.REPAIRED, b"gone")]
     assert keys.EQUAL_MUTABLE not in puts(plan, b"a")
 
 
 def test_target_that_is_equal_mutable_needs_no_snapshot() -> None:
-    plan = planned({b"a": em(b"b"), b"b": em(b"m"), b"m": {}}, {b"a": COMMITTED, b"m": ACTIVE})
+    plan = planned(
+        {b"a": equal_mutable(b"b"), b"b": equal_mutable(b"m"), b"m": {}}, {b"a": COMMITTED, b"m": ACTIVE}
+    )
     assert plan.problems == []
     assert keys.EQUAL_MUTABLE not in puts(plan, b"a")
 
 
 def test_repaired_record_with_another_problem_is_dropped() -> None:
-    plan = planned({b"em": em(b"gone") | {keys.BLOB: text(b"odd")}}, {b"em": COMMITTED})
+    plan = planned({b"em": equal_mutable(b"gone") | {keys.BLOB: text(b"odd")}}, {b"em": COMMITTED})
     assert plan.problems == [Problem(b"em", Reason.BAD_DIGEST, b"odd")]
 
 
@@ -220,8 +232,8 @@ def test_descendants_name_the_record_they_depend_on() -> None:
     records = {
         b"bad": {b"etag": b"x"},
         b"child": {},
-        b"em": em(b"child"),
-        b"both": em(b"child") | parent(b"bad"),
+        b"em": equal_mutable(b"child"),
+        b"both": equal_mutable(b"child") | parent(b"bad"),
     }
     snapshots = {b"bad": COMMITTED, b"child": Snapshot(Kind.ACTIVE, b"bad")}
     plan = planned(records, snapshots)

@@ -1,4 +1,4 @@
-"""What holds for every plan of the oracle, however broken the world."""
+"""Properties of every plan of the oracle, however broken its input."""
 
 from __future__ import annotations
 

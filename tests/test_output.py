@@ -1,4 +1,4 @@
-"""What the command prints, and on what: readers that go away, full disks, terminals, odd names."""
+"""Output of the command: closed pipes, full disks, terminals, odd names."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ondisk import OnDisk
 from terminal import COMMAND, on_a_terminal, run_into
 
 
-def unread() -> int:
-    """A pipe that nobody reads."""
+def open_unread_pipe() -> int:
+    """A pipe without a reader."""
     reading, writing = os.pipe()
     os.close(reading)
     return writing
 
 
-def full() -> int:
+def open_full_device() -> int:
     return os.open("/dev/full", os.O_WRONLY)
 
 
-def used(root: OnDisk) -> None:
+def use_v2(root: OnDisk) -> None:
     root.migrate_here()
     ondisk.edit(root.v2, {b"_main": {b"new": {}}})
 
 
-def broken(root: OnDisk) -> None:
+def break_a_record(root: OnDisk) -> None:
     ondisk.edit(root.v1, {b"_main": {b"bad": {b"key": b"{"}}})
 
 
@@ -42,14 +42,14 @@ SITUATIONS: dict[str, tuple[Callable[[OnDisk], object], tuple[str, ...], int]] =
     "migrate": (lambda root: None, ("migrate",), 0),
     "migrate, a line for each record": (lambda root: None, ("migrate", "-v"), 0),
     "dry run": (lambda root: None, ("migrate", "--dry-run", "-v"), 0),
-    "dry run of what will be refused": (broken, ("migrate", "--dry-run"), 6),
-    "refused": (broken, ("migrate",), 6),
+    "dry run of what will be refused": (break_a_record, ("migrate", "--dry-run"), 6),
+    "refused": (break_a_record, ("migrate",), 6),
     "verify": (OnDisk.migrate_here, ("verify",), 0),
-    "verify finds differences": (used, ("verify",), 10),
+    "verify finds differences": (use_v2, ("verify",), 10),
     "verify what is not migrated": (lambda root: None, ("verify",), 10),
     "status": (lambda root: None, ("status",), 0),
     "undo": (OnDisk.migrate_here, ("undo",), 0),
-    "undo is refused": (used, ("undo",), 14),
+    "undo is refused": (use_v2, ("undo",), 14),
     "wrong usage": (lambda root: None, ("migrate", "--nonsense"), 2),
     "help": (lambda root: None, ("--help",), 0),
     "help of a command": (lambda root: None, ("migrate", "--help"), 0),
@@ -64,7 +64,7 @@ def test_closed_stdout_does_not_change_the_exit_status(root: OnDisk, situation: 
     prepare, arguments, status = SITUATIONS[situation]
     prepare(root)
     given = (*arguments, "--format", form, str(root.root)) if arguments[0][0] != "-" else arguments
-    result = run_into(unread(), None, *given)
+    result = run_into(open_unread_pipe(), None, *given)
     assert result.returncode == status, result.stderr
     assert b"Traceback" not in result.stderr
     assert b"Exception" not in result.stderr
@@ -78,7 +78,7 @@ def test_closed_stdout_does_not_change_the_exit_status(root: OnDisk, situation: 
         root.verify_here()
 
 
-@pytest.mark.parametrize("stream", [unread, full], ids=["unread", "full"])
+@pytest.mark.parametrize("stream", [open_unread_pipe, open_full_device], ids=["unread", "full"])
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_unwritable_stderr_does_not_change_the_exit_status(
     root: OnDisk, situation: str, stream: Callable[[], int]
@@ -92,11 +92,11 @@ def test_unwritable_stderr_does_not_change_the_exit_status(
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_full_stdout_is_an_error(root: OnDisk, situation: str, form: str) -> None:
-    """A program that waits for a report has to learn that there is none; an error stays that error."""
+    """The exit status shows that there is no report, unless the work itself failed."""
     prepare, arguments, status = SITUATIONS[situation]
     prepare(root)
     given = (*arguments, "--format", form, str(root.root)) if arguments[0][0] != "-" else arguments
-    result = run_into(full(), None, *given)
+    result = run_into(open_full_device(), None, *given)
     error = result.stderr.decode()
     assert error.startswith("buildkit-migrate: error: ")
     assert "Traceback" not in error
@@ -117,7 +117,7 @@ def test_full_stdout_is_an_error(root: OnDisk, situation: str, form: str) -> Non
 
 
 def test_full_stdout_after_convert_says_that_the_store_was_written(root: OnDisk, tmp_path: Path) -> None:
-    result = run_into(full(), None, "convert", str(root.v1), str(tmp_path / "target"))
+    result = run_into(open_full_device(), None, "convert", str(root.v1), str(tmp_path / "target"))
     assert result.returncode == 8
     assert f"{tmp_path}/target was written, but".encode() in result.stderr
     assert (tmp_path / "target").exists()
@@ -125,7 +125,7 @@ def test_full_stdout_after_convert_says_that_the_store_was_written(root: OnDisk,
 
 @pytest.mark.parametrize("command", ["migrate", "status"])
 def test_closed_standard_streams_are_harmless(root: OnDisk, command: str) -> None:
-    """No database gets their descriptors."""
+    """No database must get their descriptors."""
     line = f"exec {' '.join(COMMAND)} {command} {root.root} <&- >&- 2>&-"
     assert subprocess.run(line, shell=True, check=False).returncode == 0
     if command == "migrate":
@@ -133,7 +133,7 @@ def test_closed_standard_streams_are_harmless(root: OnDisk, command: str) -> Non
 
 
 def test_closed_terminal_does_not_stop_the_work(root: OnDisk) -> None:
-    """As when an SSH session ends, and nohup keeps the command alive: the work is done nevertheless."""
+    """As when an SSH session ends and nohup keeps the command alive."""
     terminal, child_side = os.openpty()
     os.close(terminal)
     result = run_into(None, child_side, "migrate", str(root.root))
@@ -173,7 +173,7 @@ def test_hostile_names_are_escaped_on_a_terminal(hostile: OnDisk, arguments: tup
 
 
 def test_hostile_names_are_escaped_in_progress() -> None:
-    """A name is shown as it is, and not as markup or an emoji."""
+    """Names are not shown as markup or emoji."""
     code = f"from buildkit_migrate.cli.output import progress\nwith progress() as tell: tell({HOSTILE!r})"
     status, shown, _ = on_a_terminal(code, command=(sys.executable, "-c"))
     assert status == 0

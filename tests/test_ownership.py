@@ -1,4 +1,4 @@
-"""Whoever runs the migration, the daemon can work with what it made; or it is refused, by the dry run too."""
+"""Whoever migrates, the daemon can use the new files; otherwise the run and its dry run are refused."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ NOBODY = 0xFFFFFFFF
 
 @pytest.fixture
 def root() -> Iterator[OnDisk]:
-    """Where other users may go, too; its directories and files belong to 1000:1000, with BuildKit's modes."""
+    """A root owned by 1000:1000 with BuildKit's modes, in a directory that other users may enter."""
     for directory in other_user.open_directory():
         yield other_user.owned(ondisk.sample(directory), 1000, 1000)
 
 
-def give(root: OnDisk, uid: int, gid: int, files: int, directories: int) -> None:
-    """All of a root to somebody, with these modes."""
+def give_all_to(root: OnDisk, uid: int, gid: int, files: int, directories: int) -> None:
+    """Gives all of a root to a user, with these modes."""
     other_user.owned(root, uid, gid)
     for path in (root.root, *root.root.rglob("*")):
         path.chmod(directories if path.is_dir() else files)
 
 
-def check_works(root: OnDisk, who: Who) -> dict[str, Any]:
-    """Dry run and migration agree; returns what the migration says of the worker."""
+def check_migrates(root: OnDisk, who: Who) -> dict[str, Any]:
+    """Checks that dry run and migration agree; returns the migration's report of the worker."""
     before = ondisk.listing(root.root)
     plan = other_user.run(who, "migrate", "--dry-run", "--format", "json", str(root.root))
     assert plan.returncode == 0, plan.stdout
@@ -65,7 +65,7 @@ def check_works(root: OnDisk, who: Who) -> dict[str, Any]:
 
 
 def check_refused(root: OnDisk, who: Who, *words: str) -> None:
-    """By the dry run and by the migration, in the same words, and nothing is made."""
+    """Checks that dry run and migration are refused with the same message and change nothing."""
     before = ondisk.listing(root.root)
     messages = []
     for options in (["--dry-run"], []):
@@ -78,7 +78,7 @@ def check_refused(root: OnDisk, who: Who, *words: str) -> None:
 
 
 def check_usable(who: Who, *paths: Path) -> None:
-    """That user may open files for reading and writing."""
+    """Checks that the user may open the files for reading and writing."""
     program = "import os, sys\nfor path in sys.argv[1:]: os.close(os.open(path, os.O_RDWR))"
     shell = ["python3", "-S", "-c", program] if Path("/usr/bin/python3").exists() else [sys.executable]
     result = subprocess.run(
@@ -94,11 +94,11 @@ def check_usable(who: Who, *paths: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def made(root: OnDisk) -> tuple[Path, Path, Path]:
+def files_made(root: OnDisk) -> tuple[Path, Path, Path]:
     return root.v2, root.containerd, root.root / "buildkitd.lock"
 
 
-def owner(path: Path) -> tuple[int, int, int]:
+def access_of(path: Path) -> tuple[int, int, int]:
     info = path.stat()
     return info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)
 
@@ -113,10 +113,10 @@ def test_volume_with_an_fsgroup_is_migrated(root: OnDisk) -> None:
     """Kubernetes' fsGroup: the mount point is root's."""
     os.chown(root.root, 0, 1000)
     root.root.chmod(0o2775)
-    done = check_works(root, DAEMON)
+    done = check_migrates(root, DAEMON)
     assert done["notes"] == []
-    check_usable(DAEMON, *made(root))
-    assert owner(root.v2) == (1000, 1000, 0o600)
+    check_usable(DAEMON, *files_made(root))
+    assert access_of(root.v2) == (1000, 1000, 0o600)
     assert other_user.run(DAEMON, "verify", str(root.root)).returncode == 0
     undone = other_user.run(DAEMON, "undo", str(root.root))
     assert undone.returncode == 0, undone.stderr
@@ -126,44 +126,44 @@ def test_volume_with_an_fsgroup_is_migrated(root: OnDisk) -> None:
 def test_root_migrates_for_a_daemon_of_another_user(root: OnDisk, mount_point: tuple[int, int]) -> None:
     os.chown(root.root, *mount_point)
     root.root.chmod(0o2775)
-    assert check_works(root, {})["notes"] == []
-    check_usable(DAEMON, *made(root))
+    assert check_migrates(root, {})["notes"] == []
+    check_usable(DAEMON, *files_made(root))
     root.root.chmod(0o2777)  # the daemon must be able to make a lock file itself
     assert other_user.run(DAEMON, "undo", str(root.root)).returncode == 0
 
 
 def test_group_member_migrates_files_of_another_user(root: OnDisk) -> None:
-    give(root, 1000, 2000, 0o660, 0o2770)
+    give_all_to(root, 1000, 2000, 0o660, 0o2770)
     worker = {"uid": 1001, "gid": 1001, "groups": [2000]}
-    done = check_works(root, worker)
+    done = check_migrates(root, worker)
     assert len(done["notes"]) == 2
     assert all("owner is now 1001, was 1000" in note for note in done["notes"])
-    for path in made(root):
-        assert owner(path) == (1001, 2000, 0o660), path
+    for path in files_made(root):
+        assert access_of(path) == (1001, 2000, 0o660), path
     first = {"uid": 1000, "gid": 2000}
-    check_usable(first, *made(root))
+    check_usable(first, *files_made(root))
     undone = other_user.run(first, "undo", str(root.root))
     assert undone.returncode == 0, undone.stderr
 
 
 def test_report_notes_the_changed_owner(root: OnDisk) -> None:
-    give(root, 1000, 2000, 0o660, 0o2770)
+    give_all_to(root, 1000, 2000, 0o660, 0o2770)
     worker = {"uid": 1001, "gid": 2000}
     result = other_user.run(worker, "migrate", "--dry-run", str(root.root))
     assert f"note: {root.v2}: owner would be 1001, is 1000" in result.stdout
 
 
 def test_group_that_can_not_be_kept_is_noted(root: OnDisk) -> None:
-    """Everybody may work with the files; the new ones are not for another group than before."""
-    give(root, 1000, 2000, 0o666, 0o777)
-    done = check_works(root, {"uid": 1001, "gid": 1001})
+    """Everybody may use the files; the new ones do not grant another group more."""
+    give_all_to(root, 1000, 2000, 0o666, 0o777)
+    done = check_migrates(root, {"uid": 1001, "gid": 1001})
     assert any("group is now 1001, was 2000" in note for note in done["notes"])
-    check_usable({"uid": 1000, "gid": 2000}, *made(root))
+    check_usable({"uid": 1000, "gid": 2000}, *files_made(root))
 
 
 @pytest.mark.parametrize("files", [0o640, 0o644])
 def test_refused_if_the_owner_would_be_kept_out(root: OnDisk, files: int) -> None:
-    give(root, 1000, 2000, files, 0o2770)
+    give_all_to(root, 1000, 2000, files, 0o2770)
     who = {"uid": 1001, "gid": 1001, "groups": [2000]}
     check_refused(root, who, "buildkitd.lock", "1000:2000", "could not use it")
     (root.root / "buildkitd.lock").touch()
@@ -176,45 +176,45 @@ def test_root_without_chown_is_refused(root: OnDisk) -> None:
 
 
 def test_root_without_chown_migrates_group_writable_files(root: OnDisk) -> None:
-    give(root, 1000, 1000, 0o660, 0o2770)
-    done = check_works(root, {"without": [CAP_CHOWN]})
+    give_all_to(root, 1000, 1000, 0o660, 0o2770)
+    done = check_migrates(root, {"without": [CAP_CHOWN]})
     assert len(done["notes"]) == 2
     assert all("owner is now 0, was 1000" in note for note in done["notes"])
-    check_usable(DAEMON, *made(root))
+    check_usable(DAEMON, *files_made(root))
 
 
 def test_root_without_chown_and_group_is_refused(root: OnDisk) -> None:
-    give(root, 1000, 1000, 0o660, 0o770)  # new files do not inherit it
+    give_all_to(root, 1000, 1000, 0o660, 0o770)  # new files do not inherit it
     check_refused(root, {"without": [CAP_CHOWN]}, "could not use it")
 
 
 def test_root_without_fowner_migrates(root: OnDisk) -> None:
     """Once it is given away, only the new owner may change its mode."""
-    give(root, 1000, 1000, 0o640, 0o770)
-    assert check_works(root, {"without": [CAP_FOWNER]})["notes"] == []
-    assert owner(root.v2) == (1000, 1000, 0o640)
+    give_all_to(root, 1000, 1000, 0o640, 0o770)
+    assert check_migrates(root, {"without": [CAP_FOWNER]})["notes"] == []
+    assert access_of(root.v2) == (1000, 1000, 0o640)
 
 
 NAMESPACE = ["0 0 1", "0 0 1"]
 
 
 def test_user_namespace_without_the_owner_migrates_group_writable_files(root: OnDisk) -> None:
-    give(root, 1000, 0, 0o660, 0o2770)
-    done = check_works(root, {"namespace": NAMESPACE})
+    give_all_to(root, 1000, 0, 0o660, 0o2770)
+    done = check_migrates(root, {"namespace": NAMESPACE})
     assert any("owner is now 0, was 65534" in note for note in done["notes"])
-    check_usable({"uid": 1000, "gid": 0}, *made(root))
+    check_usable({"uid": 1000, "gid": 0}, *files_made(root))
 
 
 def test_user_namespace_that_keeps_the_owner_out_is_refused(root: OnDisk) -> None:
-    give(root, 1000, 0, 0o640, 0o2770)
+    give_all_to(root, 1000, 0, 0o640, 0o2770)
     check_refused(root, {"namespace": NAMESPACE}, "could not use it", "65534")
 
 
 def test_user_namespace_with_a_foreign_mount_point_migrates(root: OnDisk) -> None:
-    give(root, 0, 0, 0o600, 0o755)
+    give_all_to(root, 0, 0, 0o600, 0o755)
     os.chown(root.root, 1000, 1000)
     root.root.chmod(0o777)
-    assert check_works(root, {"namespace": NAMESPACE})["notes"] == []
+    assert check_migrates(root, {"namespace": NAMESPACE})["notes"] == []
 
 
 # --- Directories
@@ -249,10 +249,10 @@ def test_read_only_mount_is_refused_and_noted_by_the_dry_run(root: OnDisk) -> No
 
 
 def test_sticky_directory_of_another_user_is_refused(root: OnDisk) -> None:
-    give(root, 1000, 2000, 0o666, 0o777)
+    give_all_to(root, 1000, 2000, 0o666, 0o777)
     root.worker.chmod(0o1777)
     check_refused(root, {"uid": 1001, "gid": 2000}, str(root.containerd), "sticky")
-    assert check_works(root, {"uid": 1000, "gid": 2000})["notes"] == []
+    assert check_migrates(root, {"uid": 1000, "gid": 2000})["notes"] == []
 
 
 # --- Modes, ACLs and attributes
@@ -279,33 +279,33 @@ def set_acl(path: Path, value: bytes, name: str = ACL) -> None:
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o644])
 def test_v2_has_the_mode_of_v1(root: OnDisk, mode: int) -> None:
     root.v1.chmod(mode)
-    assert check_works(root, {})["notes"] == []
-    assert owner(root.v2) == (1000, 1000, mode)
-    assert owner(root.root / "buildkitd.lock") == (1000, 1000, 0o660 if mode == 0o660 else 0o600)
+    assert check_migrates(root, {})["notes"] == []
+    assert access_of(root.v2) == (1000, 1000, mode)
+    assert access_of(root.root / "buildkitd.lock") == (1000, 1000, 0o660 if mode == 0o660 else 0o600)
 
 
 def test_owner_can_always_write_v2(root: OnDisk) -> None:
     root.v1.chmod(0o440)
-    assert check_works(root, DAEMON)["notes"] == []
-    assert owner(root.v2) == (1000, 1000, 0o640)
+    assert check_migrates(root, DAEMON)["notes"] == []
+    assert access_of(root.v2) == (1000, 1000, 0o640)
 
 
 def test_acl_is_kept(root: OnDisk) -> None:
-    """Its mask, which the mode shows, is not what the group may do."""
-    give(root, 0, 0, 0o600, 0o755)
+    """The mode shows the ACL's mask, which is not the group's permission."""
+    give_all_to(root, 0, 0, 0o600, 0o755)
     for path in (root.v1, root.containerd):
         set_acl(path, ALLOWED_USER)
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-    check_works(root, {})
-    for path in made(root):
+    check_migrates(root, {})
+    for path in files_made(root):
         assert os.getxattr(path, ACL) == ALLOWED_USER, path
-    check_usable(DAEMON, *made(root))
+    check_usable(DAEMON, *files_made(root))
     journal = root.v2.with_name("metadata_v2.db.journal")
     check_usable(DAEMON, *journal.iterdir())
 
 
 def test_acl_that_lets_the_old_owner_in_is_kept(root: OnDisk) -> None:
-    give(root, 1000, 2000, 0o600, 0o777)
+    give_all_to(root, 1000, 2000, 0o600, 0o777)
     value = acl(
         (USER_OBJ, 6, NOBODY),
         (USER, 6, 1000),
@@ -317,15 +317,15 @@ def test_acl_that_lets_the_old_owner_in_is_kept(root: OnDisk) -> None:
     for path in root.root.rglob("*"):
         if path.is_file():
             set_acl(path, value)
-    done = check_works(root, {"uid": 1001, "gid": 1001})
+    done = check_migrates(root, {"uid": 1001, "gid": 1001})
     assert any("owner is now 1001, was 1000" in note for note in done["notes"])
-    check_usable(DAEMON, *made(root))
+    check_usable(DAEMON, *files_made(root))
 
 
 def test_acl_entries_unknown_in_a_namespace_are_left_out(root: OnDisk) -> None:
-    give(root, 0, 0, 0o600, 0o755)
+    give_all_to(root, 0, 0, 0o600, 0o755)
     set_acl(root.v1, ALLOWED_USER)
-    check_works(root, {"namespace": NAMESPACE})
+    check_migrates(root, {"namespace": NAMESPACE})
     info = root.v2.stat()
     assert info.st_uid == 0
     assert b"\xe8\x03\x00\x00" not in os.getxattr(root.v2, ACL)
@@ -335,10 +335,10 @@ def test_default_acl_does_not_widen_access(root: OnDisk) -> None:
     for directory in (root.root, root.worker):
         set_acl(directory, ALLOWED_USER, DEFAULT_ACL)
     root.v1.chmod(0o640)
-    check_works(root, {})
-    for path in made(root):
+    check_migrates(root, {})
+    for path in files_made(root):
         assert ACL not in os.listxattr(path), path
-    assert owner(root.v2) == (1000, 1000, 0o640)
+    assert access_of(root.v2) == (1000, 1000, 0o640)
 
 
 def test_lost_acl_does_not_turn_its_mask_into_permissions(
@@ -385,11 +385,11 @@ def test_kept_copy_belongs_to_the_same_owner(tmp_path: Path, monkeypatch: pytest
     original.chmod(0o440)
     monkeypatch.setattr(os, "link", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
     keep(original, tmp_path / "kept")
-    assert owner(tmp_path / "kept") == (1234, 1235, 0o440)
+    assert access_of(tmp_path / "kept") == (1234, 1235, 0o440)
 
 
 def test_refused_chown_leaves_no_lock_file(root: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a file system refuses what was foreseen."""
+    """The file system refuses what was foreseen."""
 
     def refuse(*arguments: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
@@ -407,7 +407,7 @@ def test_refused_chown_leaves_no_lock_file(root: OnDisk, monkeypatch: pytest.Mon
     ["metadata_v2.db.tmp", ".journal", "lock.mdb", "data.mdb", "containerdmeta.db.tmp", ".before-v2.tmp"],
 )
 def test_refused_attributes_leave_no_file(root: OnDisk, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever a file system refuses what was foreseen."""
+    """At each file the file system may refuse what was foreseen."""
     real = durable.copy_access
 
     def copy_access(fd: int, path: Path, model: Path, mode: int) -> None:
@@ -426,11 +426,11 @@ def test_refused_attributes_leave_no_file(root: OnDisk, ending: str, monkeypatch
 
 
 def test_lock_file_of_an_lmdb_store_belongs_to_its_owner(root: OnDisk) -> None:
-    """Whoever opened the store first, such as root."""
+    """Even if root opened the store first."""
     assert other_user.run(DAEMON, "migrate", "--to-engine", "lmdb", str(root.root)).returncode == 0
     open_store(root.v2).close()
     (lock,) = root.worker.glob("*-lock")
-    assert owner(lock) == (1000, 1000, 0o600)
+    assert access_of(lock) == (1000, 1000, 0o600)
     assert other_user.run(DAEMON, "verify", str(root.root)).returncode == 0
 
 

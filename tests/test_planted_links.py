@@ -1,4 +1,4 @@
-"""Links: roots that are links work, and one that somebody planted leads no write out of the root."""
+"""Roots behind links work, and no planted link leads a write out of the root."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_planted_link_is_replaced_and_not_followed(
 
 
 def test_link_to_the_database_is_not_taken_for_a_kept_database(root: OnDisk) -> None:
-    """It would lead to the new database once that is in place, and the old one would be lost."""
+    """It would lead to the new database after the switch, and the old one would be lost."""
     root.kept.symlink_to(root.containerd)
     before = root.containerd.read_bytes()
     root.migrate_here()
@@ -89,7 +89,7 @@ def journal(root: OnDisk) -> Path:
 
 
 def test_planted_journal_is_refused(root: OnDisk, victim: Path) -> None:
-    """With files in it that have the names of LMDB's."""
+    """Its target has files named like LMDB's."""
     for name in ("data.mdb", "lock.mdb"):
         victim.with_name(name).write_bytes(b"")
     journal(root).symlink_to(victim.parent)
@@ -113,7 +113,7 @@ def test_planted_file_in_the_journal_is_refused(root: OnDisk, victim: Path, name
 
 
 def test_containerd_database_that_is_a_link_is_refused(root: OnDisk, victim: Path) -> None:
-    """The rename would replace the link and leave the file behind it as it was."""
+    """The rename would replace the link and leave its target unchanged."""
     real = victim.with_name("meta.db")
     shutil.move(root.containerd, real)
     root.containerd.symlink_to(real)

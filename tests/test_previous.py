@@ -1,4 +1,4 @@
-"""A v1 store whose newest transaction is torn: the one before is told, and migrated if that is asked for."""
+"""A v1 store with a torn newest transaction: the error names the one before, which can be migrated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE = 4096
 def tear(root: OnDisk, *, cut: bool = False) -> bytes:
     """A transaction whose meta page was written and whose only new page was not; returns what is in the file.
 
-    The new page is garbage, or not there at all (``cut``). The transaction before is the newest one of now.
+    The new page is garbage, or missing (``cut``). The transaction before is the current content.
     """
     data = bytearray(root.v1.read_bytes())
     metas = {number: struct.unpack_from("<Q", data, number * PAGE + 64)[0] for number in (0, 1)}
@@ -45,7 +45,7 @@ def tear(root: OnDisk, *, cut: bool = False) -> bytes:
     return bytes(data)
 
 
-def refused(root: OnDisk, *options: str, command: str = "migrate") -> dict[str, Any]:
+def refusal_of(root: OnDisk, *options: str, command: str = "migrate") -> dict[str, Any]:
     before = ondisk.listing(root.worker)
     result = run(command, "--format", "json", *options, str(root.root))
     assert (result.returncode, "Traceback" in result.stderr) == (5, False), result.stderr
@@ -61,7 +61,7 @@ def refused(root: OnDisk, *options: str, command: str = "migrate") -> dict[str, 
 def test_error_offers_the_previous_transaction(root: OnDisk, cut: bool, options: tuple[str, ...]) -> None:
     number = Reader(root.v1.read_bytes()).transaction
     tear(root, cut=cut)
-    error = refused(root, *options)
+    error = refusal_of(root, *options)
     assert f"the transaction before it ({number}) is whole" in error["message"]
     assert "--previous-transaction" in error["hint"]
 
@@ -86,20 +86,20 @@ def test_previous_transaction_is_migrated_and_undone(root: OnDisk, tmp_path: Pat
 
 
 def test_sound_store_is_not_taken_back(root: OnDisk) -> None:
-    assert "nothing is torn" in refused(root, "--previous-transaction")["message"]
+    assert "nothing is torn" in refusal_of(root, "--previous-transaction")["message"]
     root.v1.write_bytes(b"")
-    assert "nothing is torn" in refused(root, "--previous-transaction")["message"]
+    assert "nothing is torn" in refusal_of(root, "--previous-transaction")["message"]
 
 
 def test_torn_free_list_does_not_need_the_previous_transaction(root: OnDisk) -> None:
-    """All records of the newest transaction can be read, so none of its changes has to be lost."""
+    """All records of the newest transaction can be read, so nothing needs to be given up."""
     data = bytearray(root.v1.read_bytes())
     metas = [struct.unpack_from("<5Q", data, at + 32) for at in (0, PAGE)]
     _, _, free, _, _ = max(metas, key=lambda meta: meta[4])
     data[free * PAGE : free * PAGE + PAGE] = bytes(PAGE)
     root.v1.write_bytes(data)
     assert check(Reader(data))
-    error = refused(root, "--previous-transaction")
+    error = refusal_of(root, "--previous-transaction")
     assert "leave --previous-transaction out" in error["hint"]
     assert root.migrate().returncode == 0
     assert len(buckets(bucket(ondisk.tree(root.v2), b"_main"))) == 287
@@ -107,11 +107,11 @@ def test_torn_free_list_does_not_need_the_previous_transaction(root: OnDisk) -> 
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_lost_meta_page_does_not_need_the_previous_transaction(root: OnDisk, lost: int) -> None:
-    """Whatever transaction the other one is of, it is read anyway."""
+    """The other meta page is read anyway."""
     data = bytearray(root.v1.read_bytes())
     data[lost * PAGE : lost * PAGE + PAGE] = bytes(PAGE)
     root.v1.write_bytes(data)
-    assert "leave --previous-transaction out" in refused(root, "--previous-transaction")["hint"]
+    assert "leave --previous-transaction out" in refusal_of(root, "--previous-transaction")["hint"]
     assert root.migrate().returncode == 0
 
 
@@ -120,24 +120,24 @@ def test_nothing_is_offered_if_both_transactions_are_torn(root: OnDisk) -> None:
     data[2 * PAGE :] = b"\xff" * (len(data) - 2 * PAGE)
     root.v1.write_bytes(data)
     for options in ((), ("--previous-transaction",)):
-        error = refused(root, *options)
+        error = refusal_of(root, *options)
         assert ") is whole" not in error["message"]
         assert "--previous-transaction" not in error["hint"]
 
 
 def test_nothing_is_offered_if_the_older_meta_page_is_lost(root: OnDisk) -> None:
-    """Then the newest transaction is the only one that there is."""
+    """Then only the newest transaction exists."""
     data = bytearray(tear(root))
     metas = {number: struct.unpack_from("<Q", data, number * PAGE + 64)[0] for number in (0, 1)}
     older = min(metas, key=lambda number: metas[number])
     data[older * PAGE : older * PAGE + PAGE] = bytes(PAGE)
     root.v1.write_bytes(data)
-    error = refused(root, "--previous-transaction")
+    error = refusal_of(root, "--previous-transaction")
     assert "the transaction before the newest one is lost" in error["message"]
 
 
 def test_previous_transaction_is_not_offered_for_containerd(root: OnDisk) -> None:
-    """Its database is rewritten, so nothing goes back there."""
+    """Its database is rewritten, so an older transaction must not be used."""
     torn = OnDisk(root.root, root.worker, root.containerd, root.snapshots, root.snapshotter)
     sound = root.v1.read_bytes()
     root.v1.write_bytes(root.containerd.read_bytes())

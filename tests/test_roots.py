@@ -23,7 +23,7 @@ from ondisk import OnDisk
 
 @pytest.fixture(autouse=True)
 def no_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is on the machine that the tests run on is none of theirs."""
+    """Hides roots of the machine that the tests run on."""
     monkeypatch.setattr(finding, "more_places", places.Places)
 
 
@@ -68,7 +68,7 @@ def test_message_says_why_there_is_no_rootless_place(
 
 
 def test_unknown_user_without_home_gets_a_clear_error() -> None:
-    """A container that runs with a uid of its own: no entry in the user database, no HOME."""
+    """Such as in a container: no entry in the user database, no HOME."""
     environ = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_DATA_HOME")}
     result = other_user.run({"uid": 4_000_000, "gid": 4_000_000}, "status", environ=environ)
     assert "RuntimeError" not in result.stderr
@@ -224,7 +224,7 @@ def test_other_namespace_is_migrated_if_it_is_named(root: OnDisk, containerd: Pa
 
 
 def test_workers_that_share_a_containerd_get_all_resources(root: OnDisk, containerd: Path) -> None:
-    """Both have leases of the same names; each snapshotter's resources must be in them afterwards."""
+    """Their leases have the same names and need the resources of both snapshotters."""
     shutil.copytree(root.root / "containerd-overlayfs", root.root / "containerd-native")
     shutil.copytree(
         containerd / "io.containerd.snapshotter.v1.overlayfs",
@@ -295,13 +295,13 @@ def test_unreachable_containerd_stops_all_unless_skipped(mixed: OnDisk, tmp_path
 
 
 def test_reachable_containerd_is_not_skipped(root: OnDisk, containerd: Path) -> None:
-    """One without the namespace is the wrong one."""
+    """A containerd without the namespace is the wrong one."""
     with pytest.raises(errors.ContainerdStateError, match="namespace mine"):
         migrate_root(root.root, containerd_root=containerd, namespace="mine", skip_unreachable=True)
 
 
 def test_oci_worker_is_not_skipped(root: OnDisk) -> None:
-    """Its containerd is its own files: they are damaged, not away."""
+    """Its containerd databases are its own files: missing ones are damage."""
     root.containerd.unlink()
     with pytest.raises(errors.ContainerdStateError, match="missing"):
         migrate_root(root.root, skip_unreachable=True)
@@ -331,7 +331,7 @@ def test_snapshotter_root_option_is_followed(
 
 
 def test_one_snapshotter_root_for_several_workers_is_refused(mixed: OnDisk, tmp_path: Path) -> None:
-    """Only one of them can be meant; a running containerd knows where its snapshots are."""
+    """The option can mean only one of them."""
     for options in ({"containerd_root": tmp_path}, {}):
         root = mixed.root if options else mixed.root / "containerd-overlayfs"
         with pytest.raises(errors.ContainerdStateError, match="one snapshotter only"):

@@ -1,4 +1,4 @@
-"""Signals that end the command: temporary files go, nobody complains, and the next run finishes."""
+"""Signals that end the command: temporary files are removed, and the next run finishes."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def said(number: signal.Signals) -> str:
     )
 
 
-def ignoring(ignored: tuple[int, ...], command: list[str]) -> list[str]:
-    """A shell ignores SIGINT for what it runs in the background, nohup SIGHUP."""
+def command_ignoring(ignored: tuple[int, ...], command: list[str]) -> list[str]:
+    """The command with these signals ignored, as a background job ignores SIGINT and nohup SIGHUP."""
     traps = [f"trap '' {int(number)};" for number in ignored]
     return ["sh", "-c", " ".join([*traps, 'exec "$@"']), "sh", *command]
 
 
-def ended(
+def run_with_signals(
     root: OnDisk, call: int, command: str, *numbers: int, ignored: tuple[int, ...] = ()
 ) -> tuple[int, str]:
-    """Status and stderr of a run that stands at a call when signals come."""
+    """Status and stderr of a run that is paused at a call when the signals arrive."""
     with subprocess.Popen(
-        ignoring(ignored, fault_points.arguments(call, "stop", command, root)),
+        command_ignoring(ignored, fault_points.arguments(call, "stop", command, root)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -55,8 +55,8 @@ def ended(
     return process.returncode, stderr
 
 
-def moments() -> Iterator[int]:
-    """Calls of a migration: the first of each kind, and those around each rename."""
+def calls_to_interrupt() -> Iterator[int]:
+    """The first call of each kind in a migration, and those around each rename."""
     names = fault_points.calls("migrate")
     for index, name in enumerate(names):
         if names.index(name) == index or "rename" in names[index - 1 : index + 2]:
@@ -69,10 +69,10 @@ def test_signal_at_many_calls_leaves_nothing_behind(
     tmp_path: Path, number: signal.Signals, ignored: tuple[int, ...]
 ) -> None:
     names = fault_points.calls("migrate")
-    for index in itertools.islice(moments(), 0 if number == signal.SIGHUP else 1, None, 2):
+    for index in itertools.islice(calls_to_interrupt(), 0 if number == signal.SIGHUP else 1, None, 2):
         root = ondisk.sample(tmp_path / str(index))
         v1 = root.v1.read_bytes()
-        status, stderr = ended(root, index, "migrate", number, ignored=ignored)
+        status, stderr = run_with_signals(root, index, "migrate", number, ignored=ignored)
         assert status == ENDINGS[number], (names[index], stderr)
         assert "Traceback" not in stderr, stderr
         assert root.left_behind == [], names[index]
@@ -83,7 +83,7 @@ def test_signal_at_many_calls_leaves_nothing_behind(
 
 @pytest.mark.parametrize("command", ["migrate", "undo", "convert"])
 def test_signal_during_a_call_leaves_nothing_behind(tmp_path: Path, command: str) -> None:
-    """Before anybody knows of the file that it made."""
+    """The signal arrives before the result of the call is known."""
 
     def run(fault: str, index: int, root: OnDisk) -> subprocess.CompletedProcess[str]:
         if command != "convert":
@@ -116,15 +116,15 @@ def test_signal_during_a_call_leaves_nothing_behind(tmp_path: Path, command: str
 
 
 def test_several_signals_do_not_interrupt_the_cleanup(root: OnDisk) -> None:
-    """More than one comes, and those that follow do not interrupt the cleaning up."""
+    """Further signals do not interrupt the cleanup."""
     call = fault_points.calls("migrate").index("write")
-    status, stderr = ended(root, call, "migrate", signal.SIGHUP, signal.SIGTERM, signal.SIGHUP)
+    status, stderr = run_with_signals(root, call, "migrate", signal.SIGHUP, signal.SIGTERM, signal.SIGHUP)
     assert (status in ENDINGS.values(), "Traceback" in stderr) == (True, False)
     assert root.left_behind == []
 
 
 def test_hangup_of_the_terminal_cleans_up(root: OnDisk) -> None:
-    """With a status line on it, which can't be written any more."""
+    """Its status line can't be written any more."""
     call = fault_points.calls("migrate").index("write")
     arguments = fault_points.arguments(call, "stop", "migrate", root)
     pid, terminal = os.forkpty()
@@ -143,14 +143,14 @@ def test_hangup_of_the_terminal_cleans_up(root: OnDisk) -> None:
 
 def test_ignored_sighup_stays_ignored(root: OnDisk) -> None:
     call = fault_points.calls("migrate").index("write")
-    status, _ = ended(root, call, "migrate", signal.SIGHUP, ignored=(signal.SIGHUP,))
+    status, _ = run_with_signals(root, call, "migrate", signal.SIGHUP, ignored=(signal.SIGHUP,))
     assert status == 0
     root.verify_here()
 
 
 def test_ignored_sigint_stays_ignored(root: OnDisk) -> None:
     call = fault_points.calls("migrate").index("write")
-    status, _ = ended(root, call, "migrate", signal.SIGINT, ignored=(signal.SIGINT,))
+    status, _ = run_with_signals(root, call, "migrate", signal.SIGINT, ignored=(signal.SIGINT,))
     assert status == 0
     root.verify_here()
 
@@ -190,7 +190,7 @@ def test_signal_while_a_thread_writes_leaves_nothing_behind(root: OnDisk, number
 def test_signal_during_live_calls_ends_the_run_silently(
     live: Live, number: signal.Signals, ignored: tuple[int, ...]
 ) -> None:
-    """No task of the event loop goes on or complains."""
+    """No task of the event loop continues or complains."""
     for at in (5, 60, 200):
         calls = itertools.count()
 
@@ -201,7 +201,7 @@ def test_signal_during_live_calls_ends_the_run_silently(
         with grpc_proxy.Proxy(live.daemon.address, end) as proxy:
             command = [sys.executable, "-m", "buildkit_migrate", "migrate", "--address", proxy.address]
             process = subprocess.Popen(
-                ignoring(ignored, [*command, str(live.root.root)]),
+                command_ignoring(ignored, [*command, str(live.root.root)]),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

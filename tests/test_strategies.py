@@ -1,4 +1,4 @@
-"""The worlds that plans are compared in must show what they are made to show."""
+"""The generated worlds cover the cases that plans are compared in."""
 
 from __future__ import annotations
 

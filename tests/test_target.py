@@ -1,4 +1,4 @@
-"""What lies at the v2 path: `status` and `migrate` judge it alike, and name the engine of a store."""
+"""`status` and `migrate` agree on what is at the v2 path, and name the engine of a store."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ondisk import OnDisk, run
 from test_locks import held
 
 
-def judged(root: OnDisk, *options: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """Exit status of both commands, which must be one; the worker as status shows it; migrate's document."""
+def judge_by_both_commands(root: OnDisk, *options: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """The common exit status of both commands, the worker as status shows it, and migrate's document."""
     before = ondisk.listing(root.root, without=["lock.mdb"])
     status = run("status", "--format", "json", *options, str(root.root))
     migrate = run("migrate", "--format", "json", *options, str(root.root))
@@ -33,11 +33,11 @@ def judged(root: OnDisk, *options: str) -> tuple[int, dict[str, Any], dict[str, 
 @pytest.mark.parametrize(("there", "other"), [("bolt", "lmdb"), ("lmdb", "bolt")])
 def test_other_engine_at_the_target_is_unusable(root: OnDisk, there: Engine, other: Engine) -> None:
     migrate_root(root.root, engine=there)
-    status, shown, document = judged(root, "--to-engine", there)
+    status, shown, document = judge_by_both_commands(root, "--to-engine", there)
     assert (status, shown["stage"], shown["engine"]) == (0, "migrated", there)
     assert [worker["engine"] for worker in document["workers"]] == [there]
 
-    status, shown, document = judged(root, "--to-engine", other)
+    status, shown, document = judge_by_both_commands(root, "--to-engine", other)
     assert (status, shown["stage"], shown["engine"]) == (9, "unusable", there)
     assert f"{other} is asked for" in shown["fault"]
     assert shown["fault"] in document["error"]["message"]
@@ -47,9 +47,9 @@ def test_other_engine_at_the_target_is_unusable(root: OnDisk, there: Engine, oth
 
 
 def test_lmdb_store_is_unusable_by_default(root: OnDisk) -> None:
-    """Nobody has to ask for bolt."""
+    """Without an engine option."""
     migrate_root(root.root, engine="lmdb")
-    assert judged(root)[0] == 9
+    assert judge_by_both_commands(root)[0] == 9
     text = run("status", str(root.root)).stdout
     assert "v2 (lmdb)" in text
     assert "BuildKit can't read" in text
@@ -101,7 +101,7 @@ NO_STORES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("name", NO_STORES)
 def test_target_that_is_not_a_store_is_unusable(root: OnDisk, name: str, engine: Engine) -> None:
     NO_STORES[name](root.v2)
-    status, shown, document = judged(root, "--to-engine", engine)
+    status, shown, document = judge_by_both_commands(root, "--to-engine", engine)
     assert (status, shown["stage"], shown["engine"]) == (9, "unusable", None)
     assert shown["fault"] in document["error"]["message"]
     assert shown["next_step"] == document["error"]["hint"] != ""
@@ -113,12 +113,12 @@ def test_target_that_is_not_a_store_is_unusable(root: OnDisk, name: str, engine:
 def test_locked_store_counts_as_migrated(root: OnDisk) -> None:
     root.migrate_here()
     with held(root.v2):
-        assert judged(root)[0] == 0
+        assert judge_by_both_commands(root)[0] == 0
 
 
 def test_empty_store_counts_as_migrated(root: OnDisk) -> None:
     root.v2.write_bytes(file_of({}))
-    assert judged(root)[0] == 0
+    assert judge_by_both_commands(root)[0] == 0
 
 
 def test_lmdb_store_open_in_this_process_counts_as_migrated(root: OnDisk) -> None:
@@ -131,6 +131,6 @@ def test_lmdb_store_open_in_this_process_counts_as_migrated(root: OnDisk) -> Non
 def test_store_removed_during_the_look_counts_as_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An undo by another process: there is no store, and no error."""
+    """Such as by an undo of another process; that is not an error."""
     monkeypatch.setattr(target, "exists", lambda path: True)
     assert target.target_at(tmp_path / "metadata_v2.db", "bolt") is None

@@ -1,4 +1,4 @@
-"""Migrate and undo: everything is as it was, but for times; interrupted at any call, it goes on."""
+"""Undo restores everything but times; interrupted at any call, it can be continued."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_undo_is_refused_after_v2_was_used_and_forced_with_force(root: OnDisk) -
 
 
 def test_records_added_to_v1_survive_undo(root: OnDisk) -> None:
-    """The old daemon was used once more: going back loses nothing."""
+    """The old daemon was used once more; undo loses nothing."""
     before = databases(root)
     assert root.migrate().returncode == 0
     add_record(root.v1)
@@ -173,7 +173,7 @@ def test_records_added_to_v1_survive_undo(root: OnDisk) -> None:
 
 
 def test_forced_undo_keeps_what_others_changed_in_containerd(root: OnDisk) -> None:
-    """What somebody else did in the database stays; what we did is taken back."""
+    """Changes of others in the database stay; ours are undone."""
     before = ondisk.tree(root.containerd)
     assert root.migrate().returncode == 0
     lease: BucketDict = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
@@ -241,7 +241,7 @@ def test_undo_continues_after_a_fault_at_any_call(call: int, fault: str, root: O
 
 
 def test_interrupted_migration_is_undone_although_v1_changed(root: OnDisk) -> None:
-    """A run that died between containerd and the switch, and another one of a store that changed since."""
+    """The run died between containerd and the switch, and v1 changed since."""
     before = databases(root)
     switch = max(index for index, name in enumerate(calls("migrate")) if name == "rename")
     assert fault_points.run(switch, "kill", "migrate", root).returncode == -9
@@ -255,7 +255,7 @@ def test_interrupted_migration_is_undone_although_v1_changed(root: OnDisk) -> No
     assert root.migrate("--on-broken", "drop").returncode == 0  # the new record has no snapshot
 
 
-# Roots that are somewhere else, and journals of other runs.
+# Moved roots, and journals of other runs.
 
 
 def test_undo_works_from_another_directory(root: OnDisk) -> None:
@@ -328,7 +328,7 @@ def test_path_that_is_not_utf8_is_migrated_and_undone(tmp_path: Path) -> None:
         assert root.migrate("--to-engine", engine).returncode == 0
         place = os.fsencode(root.containerd)
         assert base64.b64decode(stage(root, engine)["containerd"]["place_b64"]) == place
-        # A use since is told, too.
+        # A later use is reported, too.
         ondisk.edit(root.containerd, {b"v1": {b"buildkit": {b"leases": {engine.encode(): {}}}}})
         result = undo(root)
         assert result.returncode == 0, result.stderr
@@ -354,7 +354,7 @@ def test_nothing_to_undo_needs_no_containerd(tmp_path: Path) -> None:
 
 
 def test_use_between_two_runs_survives_undo(root: OnDisk) -> None:
-    """The new store was used and removed by hand; the next run goes on from the journal."""
+    """The new store was removed by hand and containerd used; the next run continues from the journal."""
     root.migrate_here()
     root.v2.unlink()
     lease: BucketDict = {b"createdat": b"\x01" + bytes(12) + b"\xff\xff"}
@@ -372,7 +372,7 @@ def test_status_names_a_missing_v1_as_an_obstacle(root: OnDisk) -> None:
     assert stage(root)["undo_obstacles"] == [f"{root.v1} is gone"]
 
 
-# Address space, and others who look meanwhile.
+# Address space, and concurrent readers.
 
 
 def test_commands_work_with_little_address_space(root: OnDisk) -> None:
@@ -411,12 +411,12 @@ def open_journal(path: Path) -> Journal:
 
 
 def test_status_and_migration_in_one_process_do_not_disturb_each_other(root: OnDisk) -> None:
-    """Neither keeps the other from its journal, whoever comes first."""
+    """Neither locks the other out of the journal, whichever comes first."""
     root.migrate_here()
     root.v2.unlink()
     path = root.v2.with_name(root.v2.name + ".journal")
     with open_journal(path) as looking:
-        root.migrate_here()  # goes on from it
+        root.migrate_here()  # continues from it
         assert stage_here(root) == Stage.MIGRATED
         assert looking.state.phase == "applied"
     seen: list[Stage] = []

@@ -1,4 +1,4 @@
-"""Roots that were moved, used, or half way when they were: all of them lead back, or say why they do not."""
+"""Undo of roots that were moved or used, perhaps after an interruption: it works, or says why not."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def run(*command: str) -> None:
 
 
 def tar(source: Path, target: Path) -> None:
-    """As an archive that keeps no times, with hard links as files of their own."""
+    """Through an archive without times, in which hard links become separate files."""
     target.mkdir()
     pack = ["tar", "--hard-dereference", "--mtime=2001-01-01", "-cC", str(source), "."]
     archive = subprocess.run(pack, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-xmC", str(target)], input=archive, check=True)
 
 
-def moved(root: OnDisk, how: str, into: Path) -> OnDisk:
+def move_root(root: OnDisk, how: str, into: Path) -> OnDisk:
     MOVES[how](root.root, into)
     shutil.rmtree(root.root)
     return ondisk.oci(into, root.snapshotter)
@@ -56,7 +56,7 @@ def moved(root: OnDisk, how: str, into: Path) -> OnDisk:
 def test_moved_root_is_undone(root: OnDisk, how: str, tmp_path: Path) -> None:
     before = databases(root)
     root.migrate_here()
-    there = moved(root, how, tmp_path / "there")
+    there = move_root(root, how, tmp_path / "there")
     assert "undo goes back to v1" in next_step(there)
     assert undo(there)[0] == 0
     assert databases(there) == before
@@ -73,7 +73,7 @@ def test_root_moved_after_an_interruption_is_undone_or_finished(
     """Byte for byte, wherever it was killed."""
     before = databases(root)
     assert fault_points.run(call, "kill", "migrate", root).returncode == -9
-    there = moved(root, "cp -r", tmp_path / "there")
+    there = move_root(root, "cp -r", tmp_path / "there")
     goes_on = ondisk.oci(tmp_path / "goes-on", root.snapshotter)
     run("cp", "-r", str(there.root), str(goes_on.root))
     undo_root(there.root)
@@ -94,8 +94,8 @@ def test_root_moved_after_an_interrupted_undo_is_undone(root: OnDisk, tmp_path: 
         copy = ondisk.oci(tmp_path / f"copy{at}", root.snapshotter)
         run("cp", "-r", str(root.root), str(copy.root))
         assert fault_points.run(at, "kill", "undo", copy).returncode == -9
-        there = moved(copy, "cp -r", tmp_path / f"there{at}")
-        # The old daemon works as soon as the new store is out of the way.
+        there = move_root(copy, "cp -r", tmp_path / f"there{at}")
+        # The old daemon may run as soon as the new store is out of the way.
         if not there.v2.exists() and not there.kept.exists():
             ondisk.edit(there.containerd, {b"v1": {b"buildkit": {b"leases": {b"others": {b"a": b""}}}}})
             used = databases(there)
@@ -128,13 +128,13 @@ def test_journal_of_an_older_version_is_undone(root: OnDisk, monkeypatch: pytest
     assert databases(root) == before
 
 
-# What was done since.
+# Changes since the migration.
 
 VERSION: Edits = {b"v1": {b"version": b"\x08"}}
 
 
 def test_start_of_a_newer_daemon_does_not_prevent_undo(root: OnDisk) -> None:
-    """It raises the version of the schema, and makes transactions without a change."""
+    """It raises the schema version and makes transactions without changes."""
     before = databases(root)
     root.migrate_here()
     ondisk.edit(root.containerd, VERSION)
@@ -168,7 +168,7 @@ def test_changed_record_prevents_undo(root: OnDisk) -> None:
 
 
 def test_pruned_record_prevents_undo_once_its_snapshot_is_gone(root: OnDisk) -> None:
-    """Its snapshot is gone, so v1 would have a record that leads nowhere."""
+    """Without the snapshot v1 would have a broken record."""
     root.migrate_here()
     id = record_of(root)
     with BoltFileStore.open(root.v2) as store:
@@ -186,7 +186,7 @@ def test_pruned_record_prevents_undo_once_its_snapshot_is_gone(root: OnDisk) -> 
     assert undo(root, "--force")[0] == 0
 
 
-# The old database.
+# The kept database.
 
 
 def test_changed_kept_database_needs_force(root: OnDisk) -> None:
@@ -201,7 +201,7 @@ def test_changed_kept_database_needs_force(root: OnDisk) -> None:
     assert not bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"leases")
 
 
-def flipped(path: Path, at: int) -> None:
+def flip_byte(path: Path, at: int) -> None:
     """Changes one byte, as a disk may do."""
     content = bytearray(path.read_bytes())
     content[at] ^= 0xFF
@@ -212,13 +212,13 @@ def flipped(path: Path, at: int) -> None:
 def test_one_changed_byte_in_the_kept_database_prevents_undo(root: OnDisk) -> None:
     root.migrate_here()
     label = b"containerd.io/gc.root20"  # and the rest of its time
-    flipped(root.kept, root.kept.read_bytes().rindex(label) + len(label))
+    flip_byte(root.kept, root.kept.read_bytes().rindex(label) + len(label))
     code, _ = undo(root)
     assert code == 14
 
 
 def test_kept_database_of_another_root_is_refused(root: OnDisk, tmp_path: Path) -> None:
-    """Force or not: it has nothing of this one."""
+    """With or without force: it has nothing of this root."""
     root.migrate_here()
     root.kept.unlink()
     ondisk.empty_database(root.kept)
@@ -271,26 +271,26 @@ def test_dry_run_of_undo_writes_nothing(root: OnDisk) -> None:
     assert ondisk.listing(root.root) == before
 
 
-# What status promises, undo keeps; what a dry run tells of --force, --force does.
+# status and dry runs agree with what undo does.
 
 
-def emptied(path: Path) -> None:
+def empty_file(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def made_a_directory(path: Path) -> None:
+def replace_by_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
 DAMAGE: dict[str, Callable[[OnDisk], object]] = {
-    "old database, beyond its meta pages": lambda root: flipped(root.kept, -1),
-    "old database, a directory": lambda root: made_a_directory(root.kept),
+    "old database, beyond its meta pages": lambda root: flip_byte(root.kept, -1),
+    "old database, a directory": lambda root: replace_by_directory(root.kept),
     "v1, garbage": lambda root: root.v1.write_bytes(os.urandom(8192)),
-    "v1, empty": lambda root: emptied(root.v1),
-    "containerd's, empty": lambda root: emptied(root.containerd),
+    "v1, empty": lambda root: empty_file(root.v1),
+    "containerd's, empty": lambda root: empty_file(root.containerd),
     "snapshotter's, gone": lambda root: root.snapshots.unlink(),
-    "snapshotter's, a directory": lambda root: made_a_directory(root.snapshots),
+    "snapshotter's, a directory": lambda root: replace_by_directory(root.snapshots),
 }
 
 
@@ -308,9 +308,9 @@ def test_status_and_dry_run_agree_with_undo(root: OnDisk, what: str) -> None:
 
 
 def test_v1_that_lost_its_records_prevents_undo(root: OnDisk) -> None:
-    """Going back would give an empty cache."""
+    """Undo would give an empty cache."""
     root.migrate_here()
-    emptied(root.v1)
+    empty_file(root.v1)
     code, document = undo(root)
     assert code == 14
     assert f"{root.v1} was changed since, and lacks 287 records of {root.v2}" in document["error"]["message"]
@@ -319,7 +319,7 @@ def test_v1_that_lost_its_records_prevents_undo(root: OnDisk) -> None:
 
 def test_status_works_while_others_migrate_and_undo(root: OnDisk) -> None:
     def when_free(change: Callable[[], object]) -> None:
-        while True:  # `status` holds a shared lock while it looks at a store
+        while True:  # `status` holds a shared lock while it reads a store
             with contextlib.suppress(BusyError):
                 change()
                 return

@@ -63,7 +63,7 @@ def test_error_names_the_workers_that_were_undone(two: list[OnDisk], monkeypatch
 
 
 def test_two_workers_of_one_containerd_are_undone(tmp_path: Path) -> None:
-    """Each replaced the same file: the last one goes back first, in the plan as in the doing."""
+    """Each replaced the same file: the last one is undone first, in the plan and in the run."""
     first = ondisk.sample_of_containerd(tmp_path)
     shutil.copytree(first.worker, first.root / "containerd-native")
     top = (b"v1", b"buildkit", b"snapshots")

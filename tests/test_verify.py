@@ -1,4 +1,4 @@
-"""The pure verification: silent about every migrated world, and about nothing else."""
+"""The pure verification finds nothing in any migrated world, and every change to it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Store = tuple[BucketDict, PlainSurvey]
 
 @st.composite
 def stores(draw: st.DrawFn) -> Store:
-    """Stores with index keys and external data, of records and of nothing, and a bucket of somebody else."""
+    """Stores with index keys and external data, of records and of none, and a foreign bucket."""
     records, survey = draw(worlds())
     ids = st.sampled_from([*records, b"gone"])
     index = draw(st.lists(st.builds(keys.index_key, st.sampled_from([b"i", b"git::", b"chainid:x"]), ids)))
@@ -114,7 +114,7 @@ def test_migrated_store_verifies(store: Store, upstream_exact: bool) -> None:
 @given(stores(), st.booleans())
 def test_store_shows_whether_blob_sizes_were_written(store: Store, upstream_exact: bool) -> None:
     content, survey = store
-    # One nested bucket in the place of a size is a broken record for one of the two.
+    # A nested bucket instead of a size makes a broken record, but not with upstream_exact.
     assume(None not in {record.get(keys.BLOB_SIZE, b"") for record in _records(content).values()})
     _, v2, state = migrated(content, survey, upstream_exact=upstream_exact)
     findings = verify(content, v2, state)
@@ -131,7 +131,7 @@ def test_store_shows_whether_blob_sizes_were_written(store: Store, upstream_exac
 def test_blob_sizes_that_containerd_lost_are_accepted_but_not_other_sizes(
     store: Store, data: st.DataObject
 ) -> None:
-    """v2 says them; but where containerd knows better, v2 is wrong."""
+    """v2 has them; where containerd has another size, v2 is wrong."""
     content, survey = store
     _, v2, state = migrated(content, survey)
     blobs = data.draw(st.sets(st.sampled_from(sorted(state.blobs)))) if state.blobs else set()
@@ -216,7 +216,7 @@ def test_any_loss_in_containerd_is_a_difference(store: Store, data: st.DataObjec
             kind = DifferenceKind.LABEL_ON_VIEW if is_view else DifferenceKind.LABEL_ON_SNAPSHOT
             expected = Difference(kind, id)
         case "snapshot":
-            # What a record says of a parent that is no text is not the parent's name.
+            # A parent name that is not UTF-8 is stored in another form.
             assume(has_own and own is not None and b"\xfe" not in own.parent)
             del state.snapshots[id]
             expected = Difference(DifferenceKind.SNAPSHOT_MISSING, id, id)
@@ -230,7 +230,7 @@ def test_any_loss_in_containerd_is_a_difference(store: Store, data: st.DataObjec
             assume(keys.BLOB in record.puts)
             blob = bucket(v2, b"_main", id)[keys.BLOB]
             digest = next(digest for digest in state.blobs if b'"%b"' % digest in _bytes(blob))
-            # Or its absence looks as it did when the store was v1.
+            # Otherwise its absence looks as it did in v1.
             assume(blob != bucket(content, b"_main", id).get(keys.BLOB))
             del state.blobs[digest]
             missing = {d.subject for d in verify(content, v2, state).differences}
@@ -258,7 +258,7 @@ def test_verify_does_not_change_its_arguments() -> None:
 
 
 def test_unrelated_containerd_is_a_difference() -> None:
-    """What a migration with the wrong containerd made if nobody refused: nothing, and that rightly."""
+    """The result of a migration with the wrong containerd, had it not been refused."""
     content: BucketDict = {b"_main": {b"%02d" % number: {b"etag": b'{"value":"1"}'} for number in range(21)}}
     survey = PlainSurvey("s", {b"other": Snapshot(Kind.COMMITTED, b"", True)})
     for right in (0, 1, 2):

@@ -1,4 +1,4 @@
-"""`verify` of containerd's databases: nothing can be changed beside the kept original, little without it."""
+"""`verify` of containerd's databases finds any change with the kept original, and most without it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_each_rule_names_its_fault_with_and_without_the_original(
     (worker,) = verify_root(root.root)
     found = [(difference.kind, difference.subject) for difference in worker.findings.differences]
     assert (kind, subject(sample)) in found
-    # With the original it is not told a second time.
+    # The original does not make it appear twice.
     assert not any(kind.startswith("containerd-") for kind, _ in found if kind is not K.VERSION)
 
 
@@ -90,7 +90,7 @@ def test_changed_blob_entries_are_named(edits: Edits, kind: DifferenceKind, key:
     sample = Plants(root)
     sample.edit_blob(edits)
     (worker,) = verify_root(root.root)
-    # A size that containerd does not say, or another, is also one that records have differently, or not.
+    # A changed size may also differ from the records' sizes.
     (found,) = [
         difference for difference in worker.findings.differences if difference.kind is not K.VALUE_DIFFERS
     ]
@@ -129,8 +129,8 @@ def test_binary_value_is_abbreviated(root: OnDisk) -> None:
 
 
 @functools.cache
-def small() -> tuple[BucketDict, BucketDict, Migrated]:
-    """A migrated database, the original, and what was done."""
+def small_migration() -> tuple[BucketDict, BucketDict, Migrated]:
+    """The original database, the migrated one, and what the migration did."""
     from buildkit_migrate.migration import verify as pure
 
     with tempfile.TemporaryDirectory() as directory:
@@ -159,17 +159,17 @@ def paths(tree: BucketDict, *above: bytes) -> list[tuple[bytes, ...]]:
     return found
 
 
-def copied(tree: BucketDict, path: tuple[bytes, ...]) -> BucketDict:
-    """A copy in which the buckets on the way may be changed."""
+def copy_along(tree: BucketDict, path: tuple[bytes, ...]) -> BucketDict:
+    """A copy in which the buckets along the path may be changed."""
     new = dict(tree)
     if path:
-        new[path[0]] = copied(bucket(tree, path[0]), path[1:])
+        new[path[0]] = copy_along(bucket(tree, path[0]), path[1:])
     return new
 
 
 @functools.cache
 def all_paths() -> list[tuple[bytes, ...]]:
-    return paths(small()[1])
+    return paths(small_migration()[1])
 
 
 @settings(
@@ -177,10 +177,10 @@ def all_paths() -> list[tuple[bytes, ...]]:
 )
 @given(st.data())
 def test_any_change_is_a_difference(data: st.DataObject) -> None:
-    before, after, done = small()
+    before, after, done = small_migration()
     path = data.draw(st.sampled_from(all_paths()))
     *above, name = path
-    edited = copied(after, tuple(above))
+    edited = copy_along(after, tuple(above))
     at = bucket(edited, *above)
     value = at[name]
     match data.draw(st.sampled_from(["lose", "change", "rename", "add", "bucket"])):
@@ -203,7 +203,7 @@ def test_any_change_is_a_difference(data: st.DataObject) -> None:
 @settings(max_examples=25, phases=[Phase.generate], deadline=None)
 @given(st.data())
 def test_any_changed_sequence_is_a_difference(data: st.DataObject) -> None:
-    at_buckets = [path for path in all_paths() if isinstance(at_path(small()[1], path), dict)]
+    at_buckets = [path for path in all_paths() if isinstance(at_path(small_migration()[1], path), dict)]
     path = data.draw(st.sampled_from(at_buckets))
     with tempfile.TemporaryDirectory() as directory:
         root = ondisk.sample(Path(directory))
@@ -257,7 +257,7 @@ def test_original_that_is_not_a_regular_file_is_not_used(
 
 
 def test_original_is_not_used_after_a_daemon_ran_in_between(root: OnDisk) -> None:
-    """The run went on after a daemon may have used the root: what that has changed is no difference."""
+    """A daemon may have used the root before the run continued: its changes are not differences."""
     found = journal.Journal.open(journal.journal_path(root.v2))
     assert found is not None
     with found:

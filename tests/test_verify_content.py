@@ -1,4 +1,4 @@
-"""`verify --content`: whatever lies in the place of a blob or of a snapshot's directory is named, no hang."""
+"""`verify --content` names whatever is in place of a blob or snapshot directory, and does not hang."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ def blob(tmp_path: Path) -> Path:
     return path
 
 
-def looked_at(blob: Path, size: int | None = len(DATA)) -> list[Difference]:
+def differences_of_blob(blob: Path, size: int | None = len(DATA)) -> list[Difference]:
     return list(content.blob_differences(blob.parents[2], {DIGEST: Blob(size=size)}, silent))
 
 
 def test_sound_blob_has_no_differences(blob: Path) -> None:
-    assert looked_at(blob) == []
-    assert looked_at(blob, None) == []
+    assert differences_of_blob(blob) == []
+    assert differences_of_blob(blob, None) == []
 
 
-def bind(path: Path) -> None:
+def make_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as bound:
         here = Path.cwd()
-        os.chdir(path.parent)  # the name of a socket is short
+        os.chdir(path.parent)  # the address of a socket is short
         try:
             bound.bind(path.name)
         finally:
             os.chdir(here)
 
 
-def sparse(path: Path) -> None:
+def make_sparse_terabyte(path: Path) -> None:
     path.touch()
     os.truncate(path, 1 << 40)
 
@@ -78,7 +78,7 @@ PLANTS: dict[str, tuple[Callable[[Path], object], DifferenceKind, bytes | None]]
         DifferenceKind.BLOB_FILE_KIND,
         b"directory",
     ),
-    "socket": (bind, DifferenceKind.BLOB_FILE_KIND, b"socket"),
+    "socket": (make_socket, DifferenceKind.BLOB_FILE_KIND, b"socket"),
     "circle": (
         lambda path: path.symlink_to(path.name),
         DifferenceKind.BLOB_FILE_KIND,
@@ -89,7 +89,7 @@ PLANTS: dict[str, tuple[Callable[[Path], object], DifferenceKind, bytes | None]]
         DifferenceKind.BLOB_FILE_MISSING,
         b"symbolic link that leads nowhere",
     ),
-    "terabyte": (sparse, DifferenceKind.BLOB_FILE_SIZE, b"%d" % (1 << 40)),
+    "terabyte": (make_sparse_terabyte, DifferenceKind.BLOB_FILE_SIZE, b"%d" % (1 << 40)),
     "empty": (Path.touch, DifferenceKind.BLOB_FILE_SIZE, b"0"),
     "cut": (lambda path: path.write_bytes(DATA[:-1]), DifferenceKind.BLOB_FILE_SIZE, b"%d" % (len(DATA) - 1)),
     "other bytes": (
@@ -105,7 +105,7 @@ def test_anything_else_in_place_of_a_blob_is_named(name: str, blob: Path) -> Non
     plant, kind, found = PLANTS[name]
     blob.unlink()
     plant(blob)
-    (difference,) = looked_at(blob)
+    (difference,) = differences_of_blob(blob)
     assert (difference.kind, difference.subject, difference.found) == (kind, DIGEST, found)
 
 
@@ -115,21 +115,21 @@ def test_device_in_place_of_a_blob_is_named(blob: Path) -> None:
         os.mknod(blob, 0o600 | 0o020000, os.makedev(1, 5))
     except PermissionError:
         pytest.skip("can't make a device here")
-    (difference,) = looked_at(blob)
+    (difference,) = differences_of_blob(blob)
     assert (difference.kind, difference.found) == (DifferenceKind.BLOB_FILE_KIND, b"character device")
 
 
 def test_link_to_a_sound_blob_is_accepted(blob: Path) -> None:
     blob.rename(blob.with_name("elsewhere"))
     blob.symlink_to("elsewhere")
-    assert looked_at(blob) == []
+    assert differences_of_blob(blob) == []
 
 
 def test_missing_blob_directory_means_missing_blobs(blob: Path) -> None:
     shutil.rmtree(blob.parents[1])
-    assert looked_at(blob) == [Difference(DifferenceKind.BLOB_FILE_MISSING, DIGEST)]
+    assert differences_of_blob(blob) == [Difference(DifferenceKind.BLOB_FILE_MISSING, DIGEST)]
     blob.parents[1].touch()
-    assert looked_at(blob) == [Difference(DifferenceKind.BLOB_FILE_MISSING, DIGEST)]
+    assert differences_of_blob(blob) == [Difference(DifferenceKind.BLOB_FILE_MISSING, DIGEST)]
 
 
 @pytest.mark.parametrize("call", ["stat", "open", "read"])
@@ -146,7 +146,7 @@ def test_unreadable_blob_is_a_difference(
         monkeypatch.setattr(os, "open", refused)
     else:
         monkeypatch.setattr(content.hashlib, "new", refused)
-    assert looked_at(blob) == [
+    assert differences_of_blob(blob) == [
         Difference(DifferenceKind.BLOB_FILE_UNREADABLE, DIGEST, found=os.strerror(number).encode())
     ]
 
@@ -159,7 +159,7 @@ def test_lack_of_descriptors_is_an_error_and_not_a_difference(
 
     monkeypatch.setattr(os, "open", refused)
     with pytest.raises(errors.StorageError, match="Too many open files"):
-        looked_at(blob)
+        differences_of_blob(blob)
 
 
 # --- Directories of snapshots
@@ -167,20 +167,20 @@ def test_lack_of_descriptors_is_an_error_and_not_a_difference(
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """That of snapshot 7 of overlayfs."""
+    """The directory of snapshot 7 of overlayfs."""
     path = tmp_path / "snapshots" / "7"
     (path / "fs").mkdir(parents=True)
     return path
 
 
-def looked_for(directory: Path, snapshotter: str = "overlayfs") -> list[Difference]:
+def differences_of_directory(directory: Path, snapshotter: str = "overlayfs") -> list[Difference]:
     return list(content.directory_differences(directory.parents[1], snapshotter, {b"name": 7}, (), silent))
 
 
 def test_sound_directory_has_no_differences(directory: Path) -> None:
-    assert looked_for(directory) == []
+    assert differences_of_directory(directory) == []
     (directory / "fs").rmdir()
-    assert looked_for(directory, "native") == []
+    assert differences_of_directory(directory, "native") == []
 
 
 DIRECTORY_PLANTS: dict[str, tuple[Callable[[Path], object], str, DifferenceKind, bytes | None]] = {
@@ -203,14 +203,14 @@ def test_anything_else_in_place_of_a_directory_is_named(name: str, directory: Pa
     shutil.rmtree(directory)
     plant(directory)
     key = f"snapshots/{at}".encode()
-    assert looked_for(directory) == [Difference(kind, b"name", key, found=found)]
+    assert differences_of_directory(directory) == [Difference(kind, b"name", key, found=found)]
 
 
 # --- The command
 
 
-def with_directories(root: OnDisk) -> dict[bytes, Path]:
-    """Makes the directory of each snapshot of an overlayfs root; gives those of snapshots that exist."""
+def make_directories(root: OnDisk) -> dict[bytes, Path]:
+    """Makes the directories of all snapshots of an overlayfs root; returns them by snapshot."""
     rows = buckets(bucket(ondisk.tree(root.snapshots), b"v1", b"snapshots"))
     made = {}
     for name, row in rows.items():
@@ -232,7 +232,7 @@ def root(tmp_path: Path) -> OnDisk:
     return root
 
 
-def found_by(root: OnDisk) -> set[tuple[DifferenceKind, bytes]]:
+def content_differences(root: OnDisk) -> set[tuple[DifferenceKind, bytes]]:
     (worker,) = verify_root(root.root, content=True)
     return {
         (difference.kind, difference.subject)
@@ -250,31 +250,31 @@ def test_missing_snapshot_directories_are_named(root: OnDisk) -> None:
         if id in records and snapshot.kind is not Kind.VIEW
     }
     assert len(expected) > 100
-    assert found_by(root) == expected
-    root.verify_here()  # without content it does not look
+    assert content_differences(root) == expected
+    root.verify_here()  # without the option it does not look
 
 
 def test_directories_of_views_may_be_missing(root: OnDisk) -> None:
-    directories = with_directories(root)
-    assert found_by(root) == set()
+    directories = make_directories(root)
+    assert content_differences(root) == set()
     records = bucket(ondisk.tree(root.v2), b"_main")
     view = next(name for name in directories if name not in records)
     shutil.rmtree(directories[view])
-    assert found_by(root) == set()
+    assert content_differences(root) == set()
     layer = next(name for name in directories if name in records)
     shutil.rmtree(directories[layer])
-    assert found_by(root) == {(DifferenceKind.SNAPSHOT_FILES_MISSING, layer)}
+    assert content_differences(root) == {(DifferenceKind.SNAPSHOT_FILES_MISSING, layer)}
 
 
 def test_active_snapshot_needs_its_work_directory(root: OnDisk) -> None:
-    """Without it overlayfs mounts no snapshot that is active; a committed one does not need it."""
-    directories = with_directories(root)
+    """overlayfs can't mount an active snapshot without it; a committed one does not need it."""
+    directories = make_directories(root)
     records = bucket(ondisk.tree(root.v2), b"_main")
     name = next(name for name, path in directories.items() if name in records and (path / "work").exists())
     (directories[name] / "work").rmdir()
-    assert found_by(root) == {(DifferenceKind.SNAPSHOT_FILES_MISSING, name)}
+    assert content_differences(root) == {(DifferenceKind.SNAPSHOT_FILES_MISSING, name)}
     (directories[name] / "work").write_bytes(b"")
-    assert found_by(root) == {(DifferenceKind.SNAPSHOT_FILES_KIND, name)}
+    assert content_differences(root) == {(DifferenceKind.SNAPSHOT_FILES_KIND, name)}
 
 
 def test_directories_of_an_unknown_snapshotter_are_not_checked(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`verify` of roots on disk: fresh ones are right, and every single fault in them is named."""
+"""`verify` of roots on disk: fresh ones are correct, and every single fault is named."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def root(migrated: OnDisk, tmp_path: Path) -> OnDisk:
     return ondisk.copy_of(migrated, tmp_path)
 
 
-# --- Right ones
+# --- Correct roots
 
 
 @pytest.mark.parametrize("name", sorted(fixtures.REAL_ROOTS))
@@ -66,12 +66,12 @@ def test_migrated_real_root_verifies(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(fixtures.REAL_ROOTS))
 def test_result_of_upstream_verifies(name: str, tmp_path: Path) -> None:
-    """It had its garbage collected meanwhile: no view is left."""
+    """Its garbage was collected, so no views are left."""
     root = ondisk.real(name, tmp_path)
     expected = fixtures.real_root(name)
     root.v2.write_bytes(file_of(expected.metadata_v2))
     root.containerd.write_bytes(file_of(expected.containerd_after))
-    # The dump has no sequences of buckets.
+    # The dump has no bucket sequences.
     ondisk.set_sequence(root.containerd, (*NAMESPACE, b"snapshots", root.snapshotter.encode()), 1000)
     result = root.verify()
     assert (result.returncode, result.stderr) == (0, "")
@@ -122,7 +122,7 @@ def test_lmdb_store_verifies(tmp_path: Path) -> None:
     assert (DifferenceKind.RECORD_MISSING, id) in {(d.kind, d.subject) for d in worker.findings.differences}
 
 
-# --- Wrong ones
+# --- Faults
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
@@ -169,7 +169,7 @@ def test_difference_is_reported_as_json(root: OnDisk) -> None:
     assert {name for name, text in difference.items() if text is not None} == {"kind", "subject"}
 
 
-# --- Where there is nothing to compare, or no way to
+# --- Nothing to compare, or no access
 
 
 def test_root_that_is_not_migrated_exits_with_10(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_progress_is_shown_on_a_terminal(root: OnDisk) -> None:
     status, shown, out = on_a_terminal("verify", "--format", "json", str(root.root))
     assert status == 0
     assert json.loads(out)["workers"]
-    assert b"comparing" in shown  # the last step is on the screen when the status line goes
+    assert b"comparing" in shown  # the status line shows the last step before it disappears
 
 
 def test_empty_containerd_is_refused(root: OnDisk) -> None:
@@ -245,7 +245,7 @@ def verify_aside(root: OnDisk, v2: Path) -> None:
 
 
 def test_new_store_is_verified_before_the_switch(root: OnDisk, tmp_path: Path) -> None:
-    """As in the middle of a migration: leases and labels are still those of v1."""
+    """As during a migration, when leases and labels are still those of v1."""
     (tmp_path / "fresh").mkdir()
     fresh = ondisk.sample(tmp_path / "fresh")
     verify_aside(fresh, root.v2)

@@ -1,4 +1,4 @@
-"""Helpers for tests of undo: what it answers, and what it must put back."""
+"""Helpers for tests of undo: its result, and the databases that it must restore."""
 
 from __future__ import annotations
 

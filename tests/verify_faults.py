@@ -17,7 +17,7 @@ from ondisk import OnDisk
 
 
 class Sample:
-    """What the migrated sample root holds, and things in it to spoil."""
+    """The content of the migrated sample root, and objects in it to spoil."""
 
     def __init__(self, root: OnDisk) -> None:
         self.root = root
@@ -337,7 +337,7 @@ def page_of_the_snapshotter_flipped(sample: Sample) -> Named:
 
 
 def flip_page(path: Path) -> Named:
-    """Turns a page that is in use into one of no kind."""
+    """Gives a page that is in use an invalid type."""
     sound = path.read_bytes()
     for page in range(2, len(sound) // 4096):
         damaged = bytearray(sound)

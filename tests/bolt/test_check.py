@@ -1,4 +1,4 @@
-"""The check when memory runs out: it says so, and never leaves a finding out."""
+"""When memory runs out, check raises MemoryError and never leaves out a finding."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dicts import file_of
 
 pytest.importorskip("_testcapi")
 
-# Each allocation in turn fails, in a process of its own: what ran out of memory may have forgotten more than
-# it says.
+# Each allocation in turn fails, in a separate process: after running out of memory, the interpreter may have
+# lost more than it reports.
 PROGRAM = """
 import sys
 from _testcapi import remove_mem_hooks, set_nomemory

@@ -40,7 +40,7 @@ def test_seek_and_get_agree_with_the_order_of_keys(tree: BucketDict) -> None:
 
 
 def apply(tree: BucketDict, edits: dict) -> BucketDict:
-    """The model of rewrite."""
+    """What rewrite must do, on a dict."""
     result = dict(tree)
     for key, edit in edits.items():
         if edit is None:

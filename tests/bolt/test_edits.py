@@ -1,4 +1,4 @@
-"""Nested dicts of edits, as streams, do to a tree what the same edits do to a dict."""
+"""A stream of edits changes a tree as the same edits change a dict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buildkit_migrate.bolt.edits import Edits
 from dicts import edited, file_of
 from plain_bbolt import BucketDict
 
-# Values and buckets have names of their own, as an edit that takes one for the other is an error.
+# Values and buckets have different names: an edit of one as the other is an error.
 values = st.integers(0, 6).map(lambda n: b"v%d" % n)
 names = st.integers(0, 3).map(lambda n: b"b%d" % n)
 data = st.binary(max_size=5)
@@ -40,7 +40,7 @@ changes: st.SearchStrategy[dict[bytes, bytes | Edits | None]] = st.recursive(
 )
 
 
-def applied(tree: BucketDict, edits: Edits) -> BucketDict:
+def apply_to_dict(tree: BucketDict, edits: Edits) -> BucketDict:
     for key, edit in edits.items():
         if edit is None:
             tree.pop(key, None)
@@ -49,13 +49,13 @@ def applied(tree: BucketDict, edits: Edits) -> BucketDict:
         else:
             child = tree.setdefault(key, {})
             assert isinstance(child, dict)
-            applied(child, edit)
+            apply_to_dict(child, edit)
     return tree
 
 
 @given(trees, changes)
 def test_edits_change_a_tree_like_a_dict(tree: BucketDict, edits: Edits) -> None:
-    assert edited(Reader(file_of(tree)), encode(edits)) == applied(copy.deepcopy(tree), edits)
+    assert edited(Reader(file_of(tree)), encode(edits)) == apply_to_dict(copy.deepcopy(tree), edits)
 
 
 def test_no_edits_give_an_empty_stream() -> None:

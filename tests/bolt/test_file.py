@@ -1,4 +1,4 @@
-"""Locks, mapped reading, and writing aside."""
+"""Locks, reading through a mapping, and writing new files."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def put(builder: Builder) -> None:
 
 
 def put_ten_values(builder: Builder) -> None:
-    """Four large blocks."""
+    """Fills four large blocks."""
     for n in range(10):
         builder.put(b"%d" % n, b"%d" % n * (1 << 20))
 
 
 def open_descriptors() -> int:
-    gc.collect()  # mappings that earlier tests have left
+    gc.collect()  # close mappings that earlier tests left
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -69,7 +69,7 @@ def test_lock_file_is_created_only_when_asked(tmp_path: Path) -> None:
 
 
 def test_file_replaced_during_locking_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock would be on a file that nobody else can see."""
+    """The lock would be on a file that nobody else can open."""
     import fcntl
 
     def flock_of_a_slow_process(fd: int, operation: int) -> None:
@@ -91,7 +91,7 @@ def test_lock_may_be_closed_twice(path: Path) -> None:
 
 
 def test_closing_ends_the_lock_but_not_what_was_read(path: Path) -> None:
-    """The mapping holds a duplicate of the descriptor; the lock must go all the same."""
+    """The mapping holds a duplicate of the descriptor; the lock must be released nevertheless."""
     database = Database.open(path, exclusive=True)
     root = database.root
     database.close()
@@ -203,9 +203,9 @@ Refuse = Callable[[int], OSError | None]
 
 
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, refuse: Refuse) -> list[tuple[bool, bool]]:
-    """Has `os.write` fail where ``refuse``, given the number of the call, has an error.
+    """Makes `os.write` raise the error that ``refuse`` returns for the number of the call.
 
-    Returns a list that gets, for each call: was it made in the main thread, and past the page cache?
+    Returns a list that gets for each call: whether it was made in the main thread, and as a direct write.
     """
     calls = []
     real = os.write
@@ -230,7 +230,7 @@ def full_at(call: int) -> Refuse:
 def test_failed_write_of_any_block_removes_the_file(
     tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the next one is built, and when it is the last; the meta pages, too."""
+    """While the next block is built, at the last block, and at the meta pages."""
     before = open_descriptors()
     calls = refuse_writes(monkeypatch, full_at(call))
     with pytest.raises(StorageError, match="No space left"):
@@ -240,7 +240,7 @@ def test_failed_write_of_any_block_removes_the_file(
     assert open_descriptors() == before
 
 
-def written(tmp_path: Path, page_size: int = 4096) -> bytes:
+def write_and_read(tmp_path: Path, page_size: int = 4096) -> bytes:
     path = tmp_path / "new.db"
     with write(path, mode=0o600, page_size=page_size, fill=put_ten_values) as database:
         assert check(database.reader) == []
@@ -261,11 +261,11 @@ def test_large_blocks_are_written_by_a_thread(tmp_path: Path, monkeypatch: pytes
     if not takes_direct_writes(tmp_path):
         pytest.skip("the file system knows no direct writes")
     calls = refuse_writes(monkeypatch, lambda number: None)
-    content = written(tmp_path)
+    content = write_and_read(tmp_path)
     assert calls == [(False, True)] * 4 + [(True, False)]  # the meta pages come last
-    monkeypatch.setattr(fcntl, "F_SETFL", -1)  # as on a file system that knows no direct writes
+    monkeypatch.setattr(fcntl, "F_SETFL", -1)  # as on a file system without direct writes
     calls.clear()
-    assert written(tmp_path) == content
+    assert write_and_read(tmp_path) == content
     assert calls == [(False, False)] * 4 + [(True, False)]
 
 
@@ -275,10 +275,10 @@ def test_refused_direct_write_is_repeated_through_the_page_cache(
 ) -> None:
     if not takes_direct_writes(tmp_path):
         pytest.skip("the file system knows no direct writes")
-    content = written(tmp_path)
+    content = write_and_read(tmp_path)
     invalid = OSError(errno.EINVAL, "Invalid argument")
     calls = refuse_writes(monkeypatch, lambda number: invalid if number == call else None)
-    assert written(tmp_path) == content
+    assert write_and_read(tmp_path) == content
     assert [direct for _, direct in calls] == [True] * call + [False] * (6 - call)
 
 
@@ -288,25 +288,25 @@ def test_pages_smaller_than_a_sector_are_written(tmp_path: Path) -> None:
     put_ten_values(builder)
     metas = builder.finish()
     image[: len(metas)] = metas
-    assert written(tmp_path, page_size=1024) == image
+    assert write_and_read(tmp_path, page_size=1024) == image
 
 
 def test_without_a_thread_the_main_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    content = written(tmp_path)
+    content = write_and_read(tmp_path)
     monkeypatch.setattr(Thread, "start", refuse)
     calls = refuse_writes(monkeypatch, lambda number: None)
-    assert written(tmp_path) == content
+    assert write_and_read(tmp_path) == content
     assert all(main for main, _ in calls)
 
 
 def test_write_that_ends_within_a_sector_is_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest can't be written directly: the file system itself says so, where it knows direct writes."""
-    content = written(tmp_path)
+    """The rest can't be written directly: a file system with direct writes refuses it."""
+    content = write_and_read(tmp_path)
     real = os.write
 
     def short(fd: int, data: memoryview) -> int:
@@ -318,11 +318,11 @@ def test_write_that_ends_within_a_sector_is_continued(
         return size
 
     monkeypatch.setattr(os, "write", short)
-    assert written(tmp_path) == content
+    assert write_and_read(tmp_path) == content
 
 
 def test_failed_write_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even while the error is looked at: a full disk has the room back."""
+    """Not even while the error is handled, so that a full disk has its space back."""
     before = open_descriptors()
     refuse_writes(monkeypatch, full_at(2))
     gc.disable()
@@ -340,7 +340,7 @@ def test_failed_write_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pyt
 def test_interrupt_while_a_thread_writes_leaves_nothing_behind(
     tmp_path: Path, interrupts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once: it is waited for. Twice: what it writes goes nowhere, and it leaves nothing behind."""
+    """The first interrupt waits for the thread; after a second one the thread writes to a removed file."""
     before = open_descriptors()
     begun, go_on, ended = Event(), Event(), Event()
     real_wait, real_write = Event.wait, os.write

@@ -210,7 +210,7 @@ def test_check_finds_a_free_list_that_names_live_pages() -> None:
 @settings(max_examples=400)
 @given(st.data())
 def test_no_damage_crashes_or_hangs(data: st.DataObject) -> None:
-    """Flips bytes anywhere; reading either works or raises the one error."""
+    """Changes bytes anywhere; reading works or raises CorruptDatabaseError."""
     image = bytearray(file_of({b"a": dict(list(ROWS.items())[:150]), b"b": {b"x": b"y"}, b"c": b"d" * 5000}))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(2 * PAGE, len(image) - 1) | st.integers(2 * PAGE, 2 * PAGE + 200))

@@ -1,4 +1,4 @@
-"""What one damaged field can't show: pages that lead to each other, buckets in each other, shared bytes."""
+"""Damage that takes more than one field: pages and buckets in cycles, shared pages, overlapping bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def texts(data: bytes) -> list[str]:
 
 
 def test_crafted_sound_file_is_accepted() -> None:
-    """What is refused below is refused for its fault."""
+    """So what is refused below is refused for its fault."""
     data = file(
         {
             2: leaf(2, [(b"b", inline(A), 1), row(b"c", 3)]),
@@ -208,7 +208,7 @@ def test_check_finds_malformed_free_lists(name: str) -> None:
     page, text = FREELISTS[name]
     data = file({2: leaf(2, A), 3: page, 5: b"\0"}, free=3)
     assert any(text in found for found in texts(data))
-    copy(data)  # who only reads needs no free list
+    copy(data)  # reading needs no free list
 
 
 def test_long_form_of_the_free_list_is_accepted() -> None:
@@ -238,7 +238,7 @@ def test_lost_first_meta_page_is_tolerated(page_size: int) -> None:
     reader = Reader(bytes(data))
     assert (reader.page_size, tree_of(reader.root)) == (page_size, {b"a": b"b"})
     assert check(reader)
-    data[page_size:] = data[page_size + 512 :]  # the second one where none belongs
+    data[page_size:] = data[page_size + 512 :]  # the second meta page at the wrong place
     with pytest.raises(CorruptDatabaseError, match="magic"):
         Reader(bytes(data))
 
@@ -258,11 +258,11 @@ def test_file_that_is_too_short_is_refused(size: int) -> None:
         Reader(file_of({})[:size])
 
 
-# --- A small file must not make much
+# --- A small file must not expand
 
 
 def shared_value(count: int) -> bytes:
-    """A leaf of which all elements have one large value: the rest of the data behind their keys."""
+    """A leaf whose elements share one large value: the data behind their keys."""
     table_end = 16 + 16 * count
     data = bytes(range(1, 1 + count)) * 20
     table = b""
@@ -327,7 +327,7 @@ def test_records_that_share_a_page_are_refused() -> None:
 
 
 def test_check_reports_a_damaged_page_once() -> None:
-    """Many ways to it make one finding about it, and one for each further way."""
+    """A page reached many times gives one finding about its damage, and one for each further path to it."""
     rows = [row(b"%03d" % i, 4) for i in range(20)]
     findings = check(Reader(file({2: leaf(2, rows), 4: leaf(4, [(b"b", b""), (b"a", b"")])})))
     assert [text for _, text in findings].count("keys are not in order") == 1
@@ -346,7 +346,7 @@ def test_check_ends_after_many_findings() -> None:
     assert findings[-1] == (-1, "more findings are left out")
 
 
-# --- Objects that keep each other
+# --- After a failure
 
 
 def test_other_buckets_can_be_read_after_a_failed_walk() -> None:

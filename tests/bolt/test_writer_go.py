@@ -1,4 +1,4 @@
-"""Files of `Builder` under bbolt for Go: they pass its check, hold what was put, and can be updated."""
+"""bbolt for Go accepts files made by `Builder`: they pass its check, hold what was put, can be updated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE_SIZES = [1024, 2048, 4096, 8192, 16384, 32768, 65536]
 
 
 def assert_go_accepts(judge: Judge, path: Path, tree: PlainBucket, transactions: int = 200) -> None:
-    """Go finds the tree and no fault, also after it updated the file; then our reader agrees with Go."""
+    """Go finds the tree and no fault, before and after updating the file; then our reader agrees with Go."""
     assert judge.check(path) == []
     assert judge.dump(path) == list(rows(tree))
     for seed in (1, 2):
@@ -34,7 +34,7 @@ def flat(count: int, rnd: random.Random) -> PlainBucket:
 
 
 def record(rnd: random.Random, depth: int) -> PlainBucket:
-    """A small bucket that may have buckets in it."""
+    """A small bucket, perhaps with nested ones."""
     tree = PlainBucket(sequence=rnd.choice([0, 0, 1, 2**63]))
     for _ in range(rnd.randrange(5)):
         tree.items[rnd.randbytes(rnd.randint(1, 30))] = rnd.randbytes(rnd.choice([0, 10, 100, 900]))
@@ -115,7 +115,7 @@ def test_values_around_page_boundaries_are_accepted(judge: Judge, tmp_path: Path
 def test_long_keys_are_accepted(
     judge: Judge, tmp_path: Path, key_size: int, fill: float, page_size: int
 ) -> None:
-    """Long keys get into branch pages, which then hold two of them, be they larger than a page or not."""
+    """Long keys get into branch pages, which hold at least two of them, even if longer than a page."""
     keys = {b"%06d" % i + b"k" * (key_size - 6): b"v" * (i % 50) for i in range(300)}
     tree = PlainBucket(
         {

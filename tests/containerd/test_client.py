@@ -22,7 +22,7 @@ PAGES = 5
 
 
 class Server(grpc.GenericRpcHandler):
-    """Lists blobs, one in a message. ``pages_until_outage``: told the attempt's number; None is all."""
+    """Lists blobs, one per message. ``pages_until_outage``: messages before an attempt fails; None: all."""
 
     def __init__(self, pages_until_outage: Callable[[int], int | None]) -> None:
         self.attempts = 0

@@ -1,4 +1,4 @@
-"""Calls inside of a running event loop: refused before anything is changed, and without a warning."""
+"""Calls in a running event loop are refused before anything changes, and without a warning."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def root(tmp_path: Path) -> OnDisk:
     return ondisk.sample_of_containerd(tmp_path)
 
 
-def called_in_a_loop(call: Callable[[], object]) -> None:
+def call_in_event_loop(call: Callable[[], object]) -> None:
     async def main() -> None:
         call()
 
@@ -67,7 +67,7 @@ def test_calls_in_a_running_event_loop_are_refused(root: OnDisk, name: str) -> N
         (root.root / "buildkitd.lock").unlink()
     before = ondisk.listing(root.root)
     with pytest.raises(errors.EventLoopError, match="event loop") as raised:
-        called_in_a_loop(lambda: CALLS[name](root.root))
+        call_in_event_loop(lambda: CALLS[name](root.root))
     assert isinstance(raised.value, RuntimeError)
     assert "asyncio.to_thread" in raised.value.hint
     assert ondisk.listing(root.root) == before
@@ -76,7 +76,7 @@ def test_calls_in_a_running_event_loop_are_refused(root: OnDisk, name: str) -> N
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_in_another_thread_are_allowed(root: OnDisk, name: str) -> None:
-    """As the hint says; there it is only that no containerd is at that place."""
+    """As the hint says; what fails there is only that no containerd is at the address."""
     if name in ("verify_root", "undo_root"):
         root.migrate_here()
 
@@ -91,16 +91,16 @@ def test_calls_in_another_thread_are_allowed(root: OnDisk, name: str) -> None:
 
 
 def test_calls_without_a_running_containerd_are_allowed(tmp_path: Path, root: OnDisk) -> None:
-    """It only blocks."""
+    """They only block."""
     oci = ondisk.sample(tmp_path / "oci")
-    called_in_a_loop(lambda: migrate_root(oci.root))
-    called_in_a_loop(lambda: verify_root(oci.root))
-    called_in_a_loop(lambda: undo_root(oci.root))
-    called_in_a_loop(lambda: undo_root(root.root, containerd=NOWHERE))
+    call_in_event_loop(lambda: migrate_root(oci.root))
+    call_in_event_loop(lambda: verify_root(oci.root))
+    call_in_event_loop(lambda: undo_root(oci.root))
+    call_in_event_loop(lambda: undo_root(root.root, containerd=NOWHERE))
     root.migrate_here()
-    called_in_a_loop(lambda: root_status(root.root))
+    call_in_event_loop(lambda: root_status(root.root))
     assert migrate_root(root.root, containerd=NOWHERE)
-    called_in_a_loop(lambda: migrate_root(root.root, containerd=NOWHERE))
+    call_in_event_loop(lambda: migrate_root(root.root, containerd=NOWHERE))
 
 
 @pytest.mark.filterwarnings("error")
@@ -112,6 +112,6 @@ def test_connection_refuses_to_run_in_an_event_loop() -> None:
         began.append(True)
 
     with pytest.raises(errors.EventLoopError):
-        called_in_a_loop(lambda: connection.run(work()))
-    gc.collect()  # a coroutine that is never awaited says so when it goes
+        call_in_event_loop(lambda: connection.run(work()))
+    gc.collect()  # a coroutine that is never awaited warns when it is destroyed
     assert began == []

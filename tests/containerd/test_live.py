@@ -1,4 +1,4 @@
-"""Migrations against a running containerd: the offline result, and no call more than needed."""
+"""Migrations over a running containerd: the offline result, and only the needed calls."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_repeated_run_changes_nothing(live: Live, expected: Expected) -> None:
 
 
 def test_leases_are_listed_in_parts_if_one_message_is_too_small(live: Live, expected: Expected) -> None:
-    """The server fails then, and is asked for parts; here it fails for the first parts, too."""
+    """The server refuses the message, and is then asked for parts; here it refuses the first parts, too."""
     assert live.migrate().returncode == 0
     live.root.v2.unlink()
     too_long = {0, 1, 2}
@@ -161,7 +161,7 @@ def test_real_root_gives_the_result_of_upstream(upstream_exact: bool, tmp_path: 
     leased = {name for lease in fixtures.leases_of(after).values() for _, name in lease}
     for path in ((*NAMESPACE, b"snapshots", b"overlayfs"), (*NAMESPACE, b"content", b"blob")):
         ours, expected, old = (buckets(bucket(tree, *path)) for tree in (after, upstream, before))
-        # Our last collection took what was to go; upstream's dump still has some of it.
+        # Our last collection removed all garbage; upstream's dump still has some of it.
         gone = expected.keys() - ours.keys()
         assert not gone & leased
         assert all(_is_labelled_view(theirs, name) or ROOT_LABEL not in _labels(old[name]) for name in gone)
@@ -172,7 +172,7 @@ def test_real_root_gives_the_result_of_upstream(upstream_exact: bool, tmp_path: 
 
 
 def test_sizes_are_read_as_containerd_reads_them(tmp_path: Path) -> None:
-    """Whatever its database says of them, live and offline give the same store and the same cautions."""
+    """Whatever size the database stores, live and offline give the same store and the same cautions."""
     sizes = [None, b"", b"\0", b"\x01", b"\x80", b"\x80\x40\xff", b"\xff" * 11]
     roots = {}
     for mode in ("live", "offline"):
@@ -202,7 +202,7 @@ def _is_labelled_view(root: fixtures.RealRoot, name: bytes) -> bool:
 
 
 def test_garbage_collections_during_the_run_lose_nothing(live: Live, expected: Expected) -> None:
-    """One collection after the other while the leases are written and the labels removed."""
+    """Garbage is collected again and again while leases are written and labels removed."""
 
     collections: list[str] = []
 
@@ -267,7 +267,7 @@ def test_migrated_root_does_not_import_grpc(tmp_path: Path) -> None:
 
 
 def test_live_survey_equals_the_offline_survey(live: Live) -> None:
-    """Two plans from the same state, one asked for and one read from the files, are the same."""
+    """The plan from live calls equals the plan from the files of the same state."""
     from buildkit_migrate._native.facts import Survey
     from buildkit_migrate._native.plan import Plan
     from buildkit_migrate.migration.plan import plain_plan, read_records

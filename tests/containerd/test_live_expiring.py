@@ -1,4 +1,4 @@
-"""A lease of a running containerd that would expire: made anew without that, and with it again by undo."""
+"""Expiring leases of a running containerd: created anew without expiry, and by undo with it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ pytestmark = [
 FUTURE = "2100-01-01T00:00:00Z"
 
 
-def ids_of(live: Live) -> list[bytes]:
+def record_ids(live: Live) -> list[bytes]:
     return sorted(buckets(bucket(ondisk.tree(live.root.v1), b"_main")))
 
 
 def leases(live: Live) -> PlainState:
     with LiveContainerd.open(options=ConnectionOptions(live.daemon.address)) as containerd:
-        state = containerd.state(ids_of(live))
+        state = containerd.state(record_ids(live))
     state.snapshots.clear()
     state.blobs.clear()
     return state
@@ -37,10 +37,10 @@ def leases(live: Live) -> PlainState:
 
 @pytest.fixture
 def expiring(live: Live) -> bytes:
-    """The lease of the first record, with a resource that is the record's and one that is not."""
-    id = ids_of(live)[0]
+    """The expiring lease of the first record, with one resource of the record and one of another."""
+    id = record_ids(live)[0]
     live.daemon.create_lease(id.decode(), f"{EXPIRE_LABEL.decode()}={FUTURE}", f"{FLAT_LABEL.decode()}=then")
-    resources = frozenset(("snapshots/overlayfs", name) for name in (id, ids_of(live)[1]))
+    resources = frozenset(("snapshots/overlayfs", name) for name in (id, record_ids(live)[1]))
     with LiveContainerd.open(options=ConnectionOptions(live.daemon.address)) as containerd:
         containerd.connection.run(containerd.leases.add(id, resources))
     assert leases(live).expiring_leases == {id: FUTURE.encode()}
@@ -52,7 +52,7 @@ def undo(live: Live) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def check_kept(live: Live, id: bytes) -> None:
+def check_permanent(live: Live, id: bytes) -> None:
     after = leases(live)
     assert after.expiring_leases == {}
     assert live.daemon.leases()[id.decode()] == {FLAT_LABEL.decode(): "then"}
@@ -66,22 +66,22 @@ def test_expiring_lease_is_made_permanent_and_undo_restores_it(live: Live, expir
         assert live.migrate(address=proxy.address).returncode == 0
         assert proxy.calls["Leases.Delete"] == 1
     assert before.leases[expiring] <= leases(live).leases[expiring]
-    check_kept(live, expiring)
+    check_permanent(live, expiring)
     undo(live)
     assert leases(live) == before
 
 
 def test_expiring_lease_without_flat_label_stays_without_it(live: Live) -> None:
-    """It stays so, and that is no difference."""
-    id = ids_of(live)[0]
+    """It keeps lacking the label, and verify accepts that."""
+    id = record_ids(live)[0]
     live.daemon.create_lease(id.decode(), f"{EXPIRE_LABEL.decode()}={FUTURE}")
     assert live.migrate().returncode == 0
     assert live.daemon.leases()[id.decode()] == {}
     assert live.verify().returncode == 0
 
 
-def interrupted(live: Live) -> None:
-    """When the old lease is deleted and the new one not there yet."""
+def interrupt_migration(live: Live) -> None:
+    """After the old lease is deleted and before the new one is created."""
     fault = grpc_proxy.nth("Leases.Create", {0}, grpc.StatusCode.INTERNAL)
     with Proxy(live.daemon.address, fault) as proxy:
         assert live.migrate("--concurrency", "1", address=proxy.address).returncode == 12
@@ -90,7 +90,7 @@ def interrupted(live: Live) -> None:
 
 def test_undo_restores_the_lease_after_an_interruption(live: Live, expiring: bytes) -> None:
     before = leases(live)
-    interrupted(live)
+    interrupt_migration(live)
     assert expiring not in leases(live).leases
     undo(live)
     assert leases(live) == before
@@ -98,7 +98,7 @@ def test_undo_restores_the_lease_after_an_interruption(live: Live, expiring: byt
 
 def test_migration_continues_after_an_interruption(live: Live, expiring: bytes) -> None:
     before = leases(live)
-    interrupted(live)
+    interrupt_migration(live)
     live.daemon.collect_garbage()
     assert live.migrate().returncode == 0
     assert leases(live).expiring_leases == {}

@@ -1,4 +1,4 @@
-"""A containerd that fails, goes away or is not the right one: a clear error or a whole result, never less."""
+"""A containerd that fails, goes away or is the wrong one: a clear error or the full result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_migration_survives_a_restart_of_containerd(phase: str, live: Live, expected: Expected) -> None:
-    """The daemon dies of SIGKILL in the middle, with calls in flight; the run goes on when it is back."""
+    """The daemon is killed with calls in flight; the run continues when it is back."""
 
     def restart() -> None:
         live.daemon.kill()
@@ -89,7 +89,7 @@ def test_containerd_that_stays_away_is_an_error_and_the_next_run_finishes(
 def test_only_transient_status_codes_are_retried(
     code: grpc.StatusCode, live: Live, expected: Expected
 ) -> None:
-    """In the lease phase, where most of the calls are; a second run always completes."""
+    """In the lease phase, where most calls are; a second run always finishes."""
     with Proxy(live.daemon.address, grpc_proxy.nth("Leases.AddResource", {50}, code)) as proxy:
         result = live.migrate(address=proxy.address)
     if code in RETRIED:
@@ -109,7 +109,7 @@ def test_only_transient_status_codes_are_retried(
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_calls_with_lost_answers_are_repeated(phase: str, live: Live, expected: Expected) -> None:
-    """The call has its effect, but we are not told; it's made again."""
+    """The call has its effect but its answer is lost, so it is made again."""
     fault = grpc_proxy.nth(phase, set(range(0, 200, 9)), grpc.StatusCode.UNAVAILABLE)
     with Proxy(live.daemon.address, fault, lose=True) as proxy:
         result = live.migrate(address=proxy.address)
@@ -118,7 +118,7 @@ def test_calls_with_lost_answers_are_repeated(phase: str, live: Live, expected: 
 
 
 def test_call_that_always_fails_is_given_up(live: Live) -> None:
-    """Other calls succeed meanwhile, which must not keep this one alive for ever."""
+    """The success of other calls must not keep this one retrying for ever."""
     fault = grpc_proxy.nth("Leases.Create", {3, *range(287, 10_000)}, grpc.StatusCode.UNAVAILABLE)
     with Proxy(live.daemon.address, fault) as proxy:
         error = error_of(live.migrate("--connect-timeout", "1", address=proxy.address))
@@ -126,7 +126,7 @@ def test_call_that_always_fails_is_given_up(live: Live) -> None:
 
 
 def test_vanished_object_counts_as_unlabelled(live: Live, expected: Expected) -> None:
-    """Not found is what we want of a label."""
+    """A label of an object that is gone needs no removal."""
     fault = grpc_proxy.nth("Content.Update", {0}, grpc.StatusCode.NOT_FOUND)
     with Proxy(live.daemon.address, fault) as proxy:
         assert live.migrate(address=proxy.address).returncode == 0
@@ -187,7 +187,7 @@ def test_ctrl_c_ends_the_run_and_the_next_one_finishes(live: Live, expected: Exp
 
 
 def test_sigterm_ends_the_run_silently(live: Live) -> None:
-    """At any call: no task of the event loop goes on or complains."""
+    """At any call; no task of the event loop continues or complains."""
     for at in (40, 120, 200, 280, 360):
         calls = itertools.count()
 
@@ -262,7 +262,7 @@ def test_running_buildkit_daemon_is_noticed(live: Live) -> None:
     assert live.daemon.leases() == {}
 
 
-# What follows needs no daemon.
+# The following tests need no daemon.
 
 
 def root_without_daemon(tmp_path: Path, address: str, *arguments: str) -> dict[str, object]:
@@ -289,7 +289,7 @@ def test_socket_without_a_listener_is_an_error(tmp_path: Path) -> None:
 
     address = f"/tmp/bkm-refused-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)  # and nobody listens
+        listener.bind(address)  # nobody listens
     try:
         error = root_without_daemon(tmp_path, address)
     finally:
@@ -299,7 +299,7 @@ def test_socket_without_a_listener_is_an_error(tmp_path: Path) -> None:
 
 
 def test_silent_server_is_an_error(tmp_path: Path) -> None:
-    """Something accepts the connection and never speaks."""
+    """Something accepts the connection and never answers."""
     import socket
 
     address = f"/tmp/bkm-silent-{os.getpid()}"
@@ -322,7 +322,7 @@ def test_socket_without_permission_is_an_error(live: Live) -> None:
         if not str(path).startswith("/tmp/"):
             break
         path.chmod(0o755)
-    # All modules are loaded before, as somebody else may have no access to them.
+    # All modules are loaded first: the other user may have no access to them.
     code = (
         "import os, shutil, sys; sys.path[:0] = {path!r}; import orjson\n"
         "from buildkit_migrate.cli import main, migrate, render\n"

@@ -1,4 +1,4 @@
-"""Live migrations that are killed go on without repeating calls; undo, killed or not, leads back exactly."""
+"""Killed live migrations continue without repeating calls; undo, killed or not, restores the exact state."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ pytestmark = [
 ]
 
 ROUNDS = int(os.environ.get("BUILDKIT_MIGRATE_ROUNDS", "2"))
-"""Kills of a migration, and as many of an undo."""
+"""Number of kills of a migration, and of an undo."""
 
 MOST_REPEATED = 128
-"""Calls that a kill may cost: a question for each lease not yet noted (96), those in flight, the survey."""
+"""Calls a kill may cost: one for each lease not yet in the journal (96), those in flight, the survey."""
 
 
 def state(live: Live) -> PlainState:
-    """What containerd says, without views, which it may collect at any time once they have no label."""
+    """containerd's state without views, which it may collect at any time once they have no label."""
     with Database.open(live.root.v1) as v1:
         main = v1.root.bucket(b"_main")
         assert main is not None
@@ -85,7 +85,7 @@ def run(live: Live, *command: str) -> int:
 def test_killed_migrations_and_undos_continue_without_repeating_calls(live: Live) -> None:
     seed = int(os.environ.get("BUILDKIT_MIGRATE_SEED", "1"))
     rnd = random.Random(seed)
-    # What only leaked views and labels held is collected during the first migration.
+    # What only leaked views and labels kept alive is collected during the first migration.
     run(live, "migrate")
     live.daemon.collect_garbage()
     run(live, "undo")
@@ -174,7 +174,7 @@ def test_interrupted_live_migration_can_not_continue_offline(live: Live) -> None
     refused = live.root.migrate("--format", "json")
     assert error_of(refused)["type"] == "JournalError"
     assert "begun over a running containerd, and this one works offline" in error_of(refused)["message"]
-    # Back with the files of the stopped daemon, though it was begun with the running one.
+    # Undone in the files of the stopped daemon, although it was begun over the running one.
     result = ondisk.run("undo", *live.root.options, str(live.root.root))
     assert (result.returncode, result.stderr) == (0, "")
     live.daemon.start()

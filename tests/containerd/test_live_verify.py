@@ -56,7 +56,7 @@ def test_content_option_is_refused_for_a_running_containerd(live: Live) -> None:
 
 def test_live_state_equals_the_state_in_the_files(live: Live) -> None:
     assert live.migrate().returncode == 0
-    live.daemon.collect_garbage()  # or it may collect leaked views between the two looks
+    live.daemon.collect_garbage()  # or it may collect leaked views between the two surveys
     with Database.open(live.root.v1) as v1:
         ids = record_ids(BucketView(v1.root))
     with LiveContainerd.open(options=ConnectionOptions(live.daemon.address)) as running:

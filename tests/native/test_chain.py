@@ -26,7 +26,7 @@ def model(
     given: Sequence[tuple[bytes, bytes]] | None = None,
     skip: Sequence[bool] | None = None,
 ) -> list[Result]:
-    """One record after the other: up to the nearest ancestor that has a result, then down again."""
+    """Record by record: up to the nearest ancestor with a result, then down again."""
     results: dict[int, Result] = {}
 
     def alone(record: int) -> Result | None:
@@ -141,7 +141,7 @@ def test_engine_equals_the_model(
 
 
 def test_model_and_engine_give_the_written_out_example() -> None:
-    """The rules as the spec spells them, so that model and engine can't both be wrong in one way."""
+    """The rules written out, so that model and engine can't share a mistake."""
     d0, d1 = ids("diff", 2)
     b0, b1 = ids("blob", 2)
     part0, part1 = digest_id(b0 + b" " + d0), digest_id(b1 + b" " + d1)

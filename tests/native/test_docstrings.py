@@ -13,7 +13,7 @@ import pytest
 import buildkit_migrate._native
 
 STUBS = sorted(Path(buildkit_migrate._native.__file__).parent.glob("*.pyi"))
-ATTRIBUTES = {  # explained with their class
+ATTRIBUTES = {  # described by the docstring of their class
     ("Reader", "path"),
     ("Bucket", "reader"),
     ("Records", "reader"),
@@ -43,7 +43,7 @@ def test_run_time_docstrings_equal_the_stubs(stub: Path) -> None:
         for name in names:
             found = inspect.getattr_static(found, name)
         assert expected, names
-        # Before it, Cython puts the signature.
+        # Cython puts the signature before it.
         assert inspect.cleandoc(found.__doc__ or "").endswith(expected), names
 
 

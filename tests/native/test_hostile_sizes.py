@@ -1,4 +1,4 @@
-"""What is larger than the format's sizes, and objects that were never whole, are refused by name."""
+"""Sizes beyond the format's limits and half-made objects are refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_text_that_is_too_long_for_a_value_is_refused(program: Path, size: str, 
 
 
 def test_colliding_keys_do_not_slow_the_search(tmp_path: Path) -> None:
-    """A file could otherwise make the search for its records take hours."""
+    """Otherwise a file could make the search for its records take hours."""
     program = build(tmp_path, HERE / "span_table_main.c", EXT / "core/column.c")
     found, most = map(
         int, subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
@@ -67,7 +67,7 @@ def test_colliding_keys_do_not_slow_the_search(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bucket", ["_main", "snapshots", "blobs", "leases"])
 @pytest.mark.parametrize(("count", "said"), [(5, ""), (6, "more records")])
 def test_too_many_rows_are_refused(few_rows: Path, bucket: str, count: int, said: str) -> None:
-    """The limit is lowered to five: a file that exceeds the real one has a hundred gigabytes."""
+    """The limit is lowered to five: a file over the real limit has a hundred gigabytes."""
     rows = {b"r%d" % i: {b"k": b"v"} for i in range(count)}
     service = {"snapshots": {b"snapshots": {b"s": rows}}, "blobs": {b"content": {b"blob": rows}}}
     tree = {b"_main": rows} if bucket == "_main" else {b"v1": {b"n": service.get(bucket, {b"leases": rows})}}
@@ -132,7 +132,7 @@ def test_offline_survey_of_a_damaged_file_is_refused() -> None:
 
 
 def test_many_threads_read_with_their_own_readers() -> None:
-    """Reading goes on without the interpreter's lock, each thread with a reader of its own."""
+    """Each thread reads without the interpreter's lock, with its own reader."""
     data = file_of({b"_main": {b"%04d" % i: {b"k": b'{"value":1}'} for i in range(2000)}})
     counts = []
     threads = [

@@ -1,4 +1,4 @@
-"""Native objects that are used in a way they are not made for raise, and leave the process alive."""
+"""Misused native objects raise an exception and do not crash the process."""
 
 from __future__ import annotations
 
@@ -229,8 +229,8 @@ def test_every_native_class_is_in_the_table() -> None:
 # --- Called from a callback, or by another thread during a call
 
 
-def elsewhere(call: Callable[[], object]) -> Callable[[], object]:
-    """The same call in another thread, with what it raises."""
+def in_another_thread(call: Callable[[], object]) -> Callable[[], object]:
+    """The same call in another thread; raises what it raised."""
 
     def run() -> object:
         outcome: list[BaseException] = []
@@ -253,7 +253,7 @@ def elsewhere(call: Callable[[], object]) -> Callable[[], object]:
 
 WAYS: dict[str, Callable[[Callable[[], object]], Callable[[], object]]] = {
     "itself": lambda call: call,
-    "a thread": elsewhere,
+    "a thread": in_another_thread,
 }
 
 
@@ -324,13 +324,13 @@ def test_edits_may_be_made_from_the_file_that_is_rewritten() -> None:
 
 @pytest.fixture(scope="module")
 def large_file() -> bytes:
-    """Of more pages in each bucket than are read between two looks at signals."""
+    """A file with more pages per bucket than are read between two checks for signals."""
     rows: BucketDict = {b"r%06d" % i: {b"k": b'{"value":"%b"}' % (b"v" * 700)} for i in range(6000)}
     values: BucketDict = {b"v%06d" % i: b"v" * 700 for i in range(6000)}
     return file_of({b"_main": rows, b"v1": {b"n": {b"content": {b"blob": rows}}}, b"values": values}, 1024)
 
 
-# Without a step in Python, where signals would be handled and other threads have their turn.
+# Without a step in Python, where signals would be handled and other threads would run.
 LONG: dict[str, Callable[[Reader], Callable[[], object]]] = {
     "check": lambda reader: partial(check, reader),
     "scan": lambda reader: partial(scan, reader.root.bucket(b"_main"), [(b"k",)]),
@@ -347,7 +347,7 @@ def test_interrupt_ends_a_long_call(name: str, large_file: bytes) -> None:
     ended: list[bool] = []
     reader = Reader(large_file)
     calls = [_thread.interrupt_main, LONG[name](reader), partial(ended.append, True)]
-    gc.disable()  # Hypothesis has a callback in Python there
+    gc.disable()  # Hypothesis registers a callback in Python
     try:
         with pytest.raises(KeyboardInterrupt):
             list(map(operator.call, calls))
@@ -412,7 +412,7 @@ def test_running_batch_refuses_use() -> None:
 
 
 def damaged(depth_of_leaf: int) -> bytes:
-    """A file in whose bucket a leaf other than the first is no page of a tree."""
+    """A file with a bucket in which a leaf other than the first has the wrong page type."""
     data = bytearray(file_of({b"b": {b"%06d" % i: b"v" * 300 for i in range(depth_of_leaf)}}, 1024))
     data[4 * 1024 + 8] = 0x10
     return bytes(data)

@@ -122,7 +122,7 @@ def test_damaged_store_is_refused() -> None:
 
 @st.composite
 def stores(draw: st.DrawFn) -> tuple[BucketDict, PlainSurvey]:
-    """Stores whose records have index keys and external values, and keys that belong to no record."""
+    """Stores with index keys and external data of records, and of none."""
     records, survey = draw(worlds(max_records=10))
     ids = st.sampled_from([*records, b"gone", b""])
     indexes = st.sampled_from([b"i", b"blobchainid:x", b"chainid:sha256:0::x", b"git::", b"z:", b""])
@@ -140,7 +140,7 @@ def stores(draw: st.DrawFn) -> tuple[BucketDict, PlainSurvey]:
 
 
 def after_migration(store: BucketDict, plan: PlainPlan) -> BucketDict:
-    """What a plan makes of a store."""
+    """The store that a plan makes."""
     dropped = {problem.record for problem in plan.problems if problem.reason is not Reason.REPAIRED}
     result = copy.deepcopy(store)
     for name in (b"_main", b"_external"):
@@ -166,7 +166,7 @@ def test_store_edits_make_the_new_store(world: tuple[BucketDict, PlainSurvey]) -
 
 
 def test_index_keys_of_odd_texts_are_in_order() -> None:
-    """A base layer's chain id is its diffID, whatever that is; "::" in texts and ids may meet."""
+    """The chainID of a base layer is its diffID, whatever that is; "::" may occur in texts and ids."""
     digest = b"sha256:" + b"1" * 64
     records: dict[bytes, dict[bytes, bytes | None]] = {}
     texts = [b"a", b"a::b", b"a:", b"sha256:", b"sha256:00000000", b"sha256:00000000::", digest, b"z" * 200]
@@ -182,7 +182,7 @@ def test_index_keys_of_odd_texts_are_in_order() -> None:
 
 
 def test_index_key_shared_by_two_records_is_put_once() -> None:
-    """Ids with "::" can make the same key of two records; it is put once."""
+    """Two ids with "::" can give the same index key."""
     digest = b"sha256:" + b"1" * 64
     records: dict[bytes, dict[bytes, bytes | None]] = {
         id: {keys.BLOB_MAPPING: b'{"value":{"Blobsum":"%b","DiffID":"%b"}}' % (digest, diff_id)}
@@ -222,7 +222,7 @@ def test_edits_of_many_chunks_are_complete() -> None:
     assert len(list(plan.containerd_edits(NOW_STORED, NOW_TEXT))) > 2
 
 
-# --- What people look at
+# --- What is shown
 
 
 def _has_equal_mutable(values: Mapping[bytes, bytes | None]) -> bool:

@@ -41,7 +41,7 @@ EARLIER = struct.pack(">BqIh", 1, 62135596800, 5, -1)
 
 
 def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[BucketDict, BucketDict]:
-    """containerd's database and the snapshotter's own, as a survey of them says."""
+    """containerd's database and the snapshotter's, with what a survey says."""
     backend: BucketDict = {b"left over": {b"kind": b"\1"}}
     snapshots: BucketDict = {
         b"no backend": {b"name": b"x", b"labels": {fixtures.ROOT_LABEL: b"t"}},
@@ -84,7 +84,7 @@ def databases_of(survey: PlainSurvey, namespace: bytes = b"buildkit") -> tuple[B
 
 
 def _labels(number: int, root: bool) -> BucketDict:
-    """Labels of an object, in the forms that occur: other labels too, an empty bucket, none."""
+    """Labels of an object in each form that occurs: with others, an empty bucket, no bucket."""
     labels: BucketDict = {b"other": b"l"} if number % 2 else {}
     if root:
         labels[fixtures.ROOT_LABEL] = b"2020"
@@ -98,7 +98,7 @@ STORED_SIZES = {
     b"\x01": None,  # -1
     b"\x02": 1,
     b"\x80\x40": 4096,
-    b"\x80\x40\x80\xff": 4096,  # what follows the number does not count
+    b"\x80\x40\x80\xff": 4096,  # bytes after the number do not count
     b"\x82\x00": 1,
     b"\x80": None,  # cut short
     b"\xff" * 9: None,
@@ -107,13 +107,13 @@ STORED_SIZES = {
     b"\xfe" + b"\xff" * 8 + b"\x03": None,  # more than 64 bits
     b"\xfe" + b"\xff" * 9 + b"\x00": None,
 }
-"""What containerd's database can say of a size, and what that is."""
+"""Stored sizes, and the number that each stands for."""
 
 UNKNOWN_SIZES = [stored for stored, size in STORED_SIZES.items() if size is None]
 
 
 def _size(number: int, size: int | None) -> BucketDict:
-    """A size in one of the forms that say it."""
+    """A size in one of its stored forms."""
     if size is None:
         forms = [{}, {b"size": {}}, *({b"size": stored} for stored in UNKNOWN_SIZES)]
         return forms[number % len(forms)]
@@ -179,7 +179,7 @@ def test_offline_survey_and_edits_agree_with_the_oracle(world: tuple[PlainRecord
 
 
 def offline_size(entry: BucketDict) -> int | None:
-    """The size that a blob with this bucket gives to a record."""
+    """The size that a record gets from a blob with this bucket."""
     digest = b"sha256:" + b"1" * 64
     mapping = b'{"value":{"Blobsum":"%b","DiffID":"d"}}' % digest
     survey = PlainSurvey("overlayfs", {b"a": Snapshot(Kind.COMMITTED)})
@@ -219,7 +219,7 @@ def test_impossible_sizes_are_refused(size: int) -> None:
 
 
 def test_missing_buckets_count_as_empty() -> None:
-    """A bucket that is missing at any level is an empty one."""
+    """At any level."""
     trees: list[BucketDict] = [{}, {b"v1": {}}, {b"v1": b""}, {b"v1": {b"buildkit": {}}}]
     trees.append({b"v1": {b"buildkit": {b"content": {}, b"leases": {}, b"snapshots": {}}}})
     store = store_of({b"a": {}})

@@ -1,4 +1,4 @@
-"""SHA-256 kernels against hashlib, their choice, and their self-test."""
+"""SHA-256 kernels: results compared with hashlib, selection, self-test."""
 
 import hashlib
 import os
@@ -78,7 +78,7 @@ def test_messages_that_are_not_bytes_are_refused() -> None:
 
 
 def active_with(value: str | None) -> subprocess.CompletedProcess[str]:
-    """What a new interpreter says with the variable set: the kernel, or the error and its hint."""
+    """What a new interpreter prints with the variable set: the kernel, or the error and its hint."""
     program = (
         "from buildkit_migrate import errors\n"
         "from buildkit_migrate._native import sha256\n"
@@ -150,7 +150,7 @@ def test_self_test_sees_one_wrong_bit(kernel: str, which: int) -> None:
 
 
 def test_self_test_finds_a_fault_in_any_lane(tmp_path: Path) -> None:
-    """A C program runs the self-test on kernels that are right but for one lane or one block count."""
+    """A C program runs the self-test on kernels with a fault in one lane or at one block count."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler (cc)")

@@ -1,4 +1,4 @@
-"""The kernel for ARM, cross-compiled and run in an emulator; and every file compiles for every processor."""
+"""The ARM kernel, cross-compiled and run in an emulator."""
 
 import hashlib
 import random

@@ -1,4 +1,4 @@
-"""The store engine asks and answers as BuildKit's own (spec buildkit-metadata, section 1)."""
+"""The bolt store answers as BuildKit's own (spec buildkit-metadata, section 1)."""
 
 from __future__ import annotations
 

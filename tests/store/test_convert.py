@@ -26,7 +26,7 @@ from trees import PlainBucket, rows
 SMALL = PlainBucket({b"_main": PlainBucket({b"r": PlainBucket({b"k": b"{}"})}), b"other": b"v"})
 
 
-def failed(*arguments: str, status: int) -> str:
+def error_message(*arguments: str, status: int) -> str:
     """The message, after the checks that hold for every failure."""
     result = run("convert", "--format", "json", *arguments)
     assert result.returncode == status, result.stderr
@@ -83,9 +83,9 @@ def test_existing_target_is_refused(tmp_path: Path, engine: Engine) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     (tmp_path / "dangling").symlink_to("nowhere")
     for name in ("file", "dangling"):
-        assert "exists" in failed(str(source), str(tmp_path / name), status=9)
+        assert "exists" in error_message(str(source), str(tmp_path / name), status=9)
     assert (tmp_path / "file").read_bytes() == b"mine"
-    assert "already" in failed(str(source), str(tmp_path / "new"), "--to-engine", engine, status=9)
+    assert "already" in error_message(str(source), str(tmp_path / "new"), "--to-engine", engine, status=9)
     assert not (tmp_path / "new").exists()
 
 
@@ -93,7 +93,7 @@ def test_existing_target_is_refused(tmp_path: Path, engine: Engine) -> None:
 def test_truncated_source_is_refused(tmp_path: Path, engine: Engine) -> None:
     source = stores.make(tmp_path, engine, SMALL)
     os.truncate(source, source.stat().st_size - 4096)
-    assert "truncated" in failed(str(source), str(tmp_path / "new"), status=5)
+    assert "truncated" in error_message(str(source), str(tmp_path / "new"), status=5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
 
 
@@ -102,18 +102,18 @@ def test_source_that_is_not_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b"g")
     os.mkfifo(tmp_path / "fifo")
     new = str(tmp_path / "new")
-    assert "neither" in failed(str(tmp_path / "garbage"), new, status=5)
-    assert "neither" in failed(str(tmp_path / "short"), new, status=5)
-    assert "regular" in failed(str(tmp_path / "fifo"), new, status=5)
-    assert "regular" in failed(str(tmp_path), new, status=5)
-    assert "No such file" in failed(str(tmp_path / "missing"), new, status=8)
+    assert "neither" in error_message(str(tmp_path / "garbage"), new, status=5)
+    assert "neither" in error_message(str(tmp_path / "short"), new, status=5)
+    assert "regular" in error_message(str(tmp_path / "fifo"), new, status=5)
+    assert "regular" in error_message(str(tmp_path), new, status=5)
+    assert "No such file" in error_message(str(tmp_path / "missing"), new, status=8)
     assert not Path(new).exists()
 
 
 def test_locked_bolt_source_is_refused(tmp_path: Path) -> None:
     source = stores.make(tmp_path, "bolt", SMALL)
     with Database.open(source, exclusive=True):
-        assert "in use" in failed(str(source), str(tmp_path / "new"), status=4)
+        assert "in use" in error_message(str(source), str(tmp_path / "new"), status=4)
     with Database.open(source):
         assert run("convert", str(source), str(tmp_path / "new")).returncode == 0
 
@@ -139,13 +139,13 @@ def test_concurrent_run_is_refused(tmp_path: Path) -> None:
     aside = tmp_path / "new.tmp"
     aside.write_bytes(source.read_bytes())
     with Database.open(aside, exclusive=True):
-        assert "in use" in failed(str(source), str(tmp_path / "new"), status=4)
+        assert "in use" in error_message(str(source), str(tmp_path / "new"), status=4)
     assert aside.exists()
 
 
 @pytest.fixture(params=["links", "no links", "neither"])
 def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What it has to give a file a name that nothing else may have."""
+    """The ways in which it can create a name without replacing a file."""
 
     def refuse(*names: object, **options: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
@@ -168,7 +168,7 @@ def test_target_that_appears_during_the_run_is_kept(
         target.write_bytes(content)
         return copy_access(*arguments, **options)
 
-    monkeypatch.setattr(durable, "copy_access", create)  # of the new file, when all was looked at
+    monkeypatch.setattr(durable, "copy_access", create)  # of the new file, after all checks
     with pytest.raises(UnusableTargetError, match="exists"):
         convert(source, target)
     assert target.read_bytes() == content
@@ -211,7 +211,7 @@ def test_leftovers_of_a_killed_migration_to_lmdb_are_removed(root: OnDisk, tmp_p
 @pytest.mark.parametrize("fault", ["kill", "EIO"])
 @pytest.mark.parametrize("engine", stores.ENGINES)
 def test_fault_at_any_call_leaves_a_whole_store_or_none(tmp_path: Path, engine: Engine, fault: str) -> None:
-    """There is a whole store or none; another run takes what a killed one left."""
+    """There is a complete store or none; the next run replaces what a killed one left."""
     source, target = stores.make(tmp_path, engine, SMALL), tmp_path / "new"
     program = [sys.executable, str(Path(__file__).parents[1] / "faulty.py")]
 
@@ -236,7 +236,7 @@ def test_fault_at_any_call_leaves_a_whole_store_or_none(tmp_path: Path, engine: 
 
 def test_missing_target_directory_is_named(tmp_path: Path) -> None:
     source = stores.make(tmp_path, "bolt", SMALL)
-    assert "No such file" in failed(str(source), str(tmp_path / "missing" / "new"), status=8)
+    assert "No such file" in error_message(str(source), str(tmp_path / "missing" / "new"), status=8)
 
 
 def test_unknown_engine_exits_with_2() -> None:

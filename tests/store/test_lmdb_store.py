@@ -1,4 +1,4 @@
-"""What is the LMDB engine's own: processes, growth, long keys, damage, bulk loading."""
+"""Properties of the LMDB engine alone: processes, growth, long keys, damage, bulk loading."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_bucket_with_more_keys_than_a_bolt_page_holds_survives(tmp_path: Path) -
 
 
 def read_many(path: Path, wanted: int) -> None:
-    """Reads until all is there; each record must be whole whenever it is seen."""
+    """Reads until all records are there; each must be complete whenever it is seen."""
     with open_store(path, read_only=True) as store:
         count = 0
         while count < wanted:
@@ -90,7 +90,7 @@ def test_one_process_reads_while_another_writes(tmp_path: Path) -> None:
         reader.start()
         for n in range(count):
             with store.update(b"r%d" % n) as record:
-                # The map grows meanwhile, under the reader.
+                # This grows the map under the reader.
                 record.set(b"a", Value.of(b"x" * 400_000 + b"%d" % n))
                 record.set(b"b", Value.of(b"x" * 400_000 + b"%d" % n))
         reader.join(60)
@@ -218,7 +218,7 @@ def test_lmdb_file_that_is_not_a_store_is_refused(tmp_path: Path) -> None:
 def test_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
     path = stores.make(tmp_path, "lmdb", SMALL)
     os.truncate(path, size)
-    # Here, and not by a bus error when the page is touched.
+    # When it is opened, and not by a bus error when the page is touched.
     with pytest.raises(CorruptDatabaseError):
         open_store(path)
 

@@ -48,7 +48,7 @@ def methods(store: MetadataStore) -> dict[str, Callable[[], object]]:
 
 
 def test_closed_store_refuses_every_method(store: MetadataStore, tmp_path: Path) -> None:
-    """Nothing is read or written without the lock: the file is another's now."""
+    """Nothing is read or written without the lock: another process may use the file now."""
     store.close()
     path = tmp_path / "store"
     with open_store(path) as other:

@@ -33,13 +33,13 @@ values = st.builds(
 )
 ids, keys, names = st.sampled_from(IDS), st.sampled_from(KEYS), st.sampled_from(NAMES)
 data = st.binary(max_size=9)
-sequences = st.integers(1, 9)  # never 0, which a bucket that was made anew has
+sequences = st.integers(1, 9)  # never 0, the sequence of a new bucket
 seldom = st.sampled_from([True, *[False] * 7])
 
 
 @st.composite
 def trees(draw: st.DrawFn) -> PlainBucket:
-    """A store, sound or not, with things in it that BuildKit would not put there."""
+    """A store, sound or not, with content that BuildKit would not write."""
     node = st.sampled_from(STORED) | st.builds(PlainBucket, sequence=sequences)
     record = st.builds(PlainBucket, st.dictionaries(keys, node, max_size=3), sequences)
     tree = PlainBucket()
@@ -74,7 +74,7 @@ class Model:
             node = node.items.get(name) if isinstance(node, PlainBucket) else None
         return node.items if isinstance(node, PlainBucket) else None
 
-    def made(self, *path: bytes) -> dict[bytes, bytes | PlainBucket]:
+    def make_bucket(self, *path: bytes) -> dict[bytes, bytes | PlainBucket]:
         node = self.tree
         for name in path:
             inner = node.items.setdefault(name, PlainBucket())
@@ -125,18 +125,18 @@ class Model:
         return found if isinstance(found, bytes) else None
 
     def put(self, value: bytes, key: bytes, *path: bytes) -> None:
-        bucket = self.made(*path)
+        bucket = self.make_bucket(*path)
         if isinstance(bucket.get(key), PlainBucket):
             raise EditConflictError("")
         bucket[key] = value
 
     def delete_index(self, index: bytes, id: bytes) -> None:
-        self.made(b"_index").pop(index + b"::" + id, None)
+        self.make_bucket(b"_index").pop(index + b"::" + id, None)
 
     def update(self, id: bytes, steps: list[tuple[Any, ...]]) -> None:
         decoded = self.decoded(id)
         known = {} if decoded is None else dict(decoded[0])
-        self.made(b"_main", id)
+        self.make_bucket(b"_main", id)
         for name, *arguments in steps:
             match name:
                 case "set":
@@ -158,16 +158,16 @@ class Model:
 
     def clear(self, id: bytes) -> None:
         if self.bucket(b"_external", id) is not None:
-            self.made(b"_external").pop(id)
+            self.make_bucket(b"_external").pop(id)
         decoded = self.decoded(id)
         if decoded is not None:
             for value in decoded[0].values():
                 if value.index:
                     self.delete_index(value.index, id)
-            self.made(b"_main").pop(id)
+            self.make_bucket(b"_main").pop(id)
 
 
-def answer(question: Callable[[], Any]) -> Any:
+def plain_answer(question: Callable[[], Any]) -> Any:
     """Items in plain form, or the broken record that stopped it."""
     try:
         return [(item.id, dict(item.values)) for item in question()]
@@ -206,7 +206,7 @@ class Stores(RuleBasedStateMachine):
     def write(
         self, change: Callable[[MetadataStore], object], model_change: Callable[[Model], object]
     ) -> None:
-        """A transaction of all: either all carry it out, or all refuse and change nothing."""
+        """Runs a transaction on all: either all carry it out, or all refuse and change nothing."""
         before = list(stores.rows(self.model.tree))
         refused = False
         try:
@@ -290,11 +290,11 @@ class Stores(RuleBasedStateMachine):
                 )
                 for name in NAMES:
                     assert store.external(id, name) == self.model.external(id, name)
-            assert answer(store.all) == self.model.all()
+            assert plain_answer(store.all) == self.model.all()
             for index in [*INDEXES, b"y" * 510, b"y" * 509 + b"z"]:
                 assert store.probe(index) == self.model.probe(index)
                 for prefix_only in (False, True):
-                    found = answer(lambda: store.search(index, prefix_only=prefix_only))  # noqa: B023
+                    found = plain_answer(lambda: store.search(index, prefix_only=prefix_only))  # noqa: B023
                     assert found == self.model.search(index, prefix_only)
 
     def teardown(self) -> None:

@@ -133,7 +133,7 @@ def test_clear_empties_a_value_and_removes_its_index_entry(store: MetadataStore)
     assert store.view(b"r1")[b"b"] == store.view(b"r1")[b"never-was"] == b""
     assert list(store.get(b"r1").values) == [b"a"]
     assert ids(store.search(INDEX)) == []
-    assert store.probe(INDEX)  # of the record that is missing
+    assert store.probe(INDEX)  # of the missing record
 
 
 def test_changes_are_made_in_order(store: MetadataStore) -> None:
@@ -240,7 +240,7 @@ def test_writing_while_iterating(store: MetadataStore) -> None:
     assert ids(store.all()) == [b"r1", b"r3"]
 
 
-# --- Slips
+# --- Wrong arguments
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "", "Bolt", "LMDB", b"bolt", 1, True])

@@ -230,7 +230,7 @@ def test_invalid_blob_mapping_is_refused(stored: bytes) -> None:
 
 
 def test_only_two_letters_beyond_ascii_fold_to_ascii() -> None:
-    """Why member names need no table for folding: no other letter is equal to an ASCII one but for case."""
+    """So member names need no folding table: no other letter folds to an ASCII one."""
     beyond = {
         chr(c) for c in range(128, 0x110000) if len(chr(c).casefold()) == 1 and chr(c).casefold() < "\x80"
     }
@@ -289,7 +289,7 @@ def test_nothing_but_an_undecodable_value_is_raised(stored: bytes) -> None:
         gojson.decode(stored)
     except gojson.UndecodableValueError:
         return
-    # What is accepted is JSON for others, too.
+    # What is accepted is valid JSON.
     json.loads(stored.decode("utf-8", "replace"))
 
 
@@ -323,7 +323,7 @@ def test_fast_path_agrees_with_the_full_decoder(raw: bytes, index: bytes, tail: 
             return None
 
     for stored in (b'{"value":' + raw + tail, b'{"value":' + raw + b',"index":' + index + tail):
-        assert decoded(stored) == decoded(b" " + stored)  # space keeps it off the short way
+        assert decoded(stored) == decoded(b" " + stored)  # the space prevents the fast path
 
 
 @given(text=st.binary(max_size=20), index=st.text(max_size=10).map(str.encode))
