@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import buildkit_migrate
 import ondisk
 from buildkit_migrate.model import Reason
 from fixtures import bucket, buckets
@@ -76,6 +77,20 @@ def test_ids_that_are_not_utf8_are_also_given_in_base64(root: OnDisk) -> None:
     text = root.migrate("--dry-run").stdout
     assert "\\xff\\x1b[31m: id-not-utf8" in text
     assert "\x1b" not in text
+
+
+def test_version_of_sources_that_are_not_installed(tmp_path: Path) -> None:
+    """Without what an installation writes about the package."""
+    (tmp_path / "buildkit_migrate").symlink_to(Path(buildkit_migrate.__file__).parent)
+    result = subprocess.run(
+        [sys.executable, "-S", "-m", "buildkit_migrate", "--version"],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"buildkit-migrate {buildkit_migrate.__version__}\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.migration.verification import Verification
     from buildkit_migrate.store.engines import open_store
 
-    __version__: str
+__version__ = "0.1.0"
 
 __all__ = [
     "ChainIds",
@@ -92,15 +92,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib import metadata
-
-        value: Any = metadata.version("buildkit-migrate")
-    elif name in _HOMES:
-        from importlib import import_module
-
-        value = getattr(import_module(_HOMES[name]), name)
-    else:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: Any = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
