@@ -385,3 +385,24 @@ def test_unreachable_containerd_is_named_with_its_worker(tmp_path: Path) -> None
     assert str(root.worker) in error["message"]
     assert "the directory of another worker as ROOT" in error["hint"]
     assert undo(ondisk.oci(root.root / "runc-overlayfs", "overlayfs"))[0] == 0
+
+
+def test_status_looks_at_the_given_containerd(tmp_path: Path) -> None:
+    """At the place where an undo with the same option would look."""
+    root = ondisk.sample_of_containerd(tmp_path)
+    root.migrate_here()
+    before = Path(root.options[1])
+    now = before.rename(before.with_name("moved"))
+    (status,) = root_status(root.root)
+    assert status.outlook.doubts == (f"{root.containerd} is not there",)
+    (status,) = root_status(root.root, containerd_root=now)
+    assert status.outlook.doubts == status.outlook.obstacles == ()
+    kept = next(now.rglob("meta.db.before-v2*"))
+    kept.rename(tmp_path / "kept")
+    result = ondisk.run("status", "--containerd-root", str(now), "--format", "json", str(root.root))
+    assert json.loads(result.stdout)["workers"][0]["undo_obstacles"] == [f"{kept} is missing"]
+
+
+def test_status_of_a_worker_of_its_own_ignores_containerd_root(root: OnDisk, tmp_path: Path) -> None:
+    root.migrate_here()
+    assert root_status(root.root, containerd_root=tmp_path / "nowhere") == root_status(root.root)

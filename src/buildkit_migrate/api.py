@@ -40,6 +40,7 @@ from buildkit_migrate.workspace.opening import (
     containerd_place,
     foresee_files,
     lock_state,
+    metadata_database,
 )
 from buildkit_migrate.workspace.places import default_places
 from buildkit_migrate.workspace.stores import find_state, open_stores
@@ -297,16 +298,26 @@ def clean_root(
 
 
 def root_status(
-    path: StrPath | None = None, *, missing_ok: bool = False, engine: Engine = "bolt"
+    path: StrPath | None = None,
+    *,
+    containerd_root: StrPath | Setting | None = None,
+    missing_ok: bool = False,
+    engine: Engine = "bolt",
 ) -> list[Status]:
     """The status of each worker, sorted by directory, from the files alone. Writes nothing.
 
-    ``path``, ``missing_ok``: as for `find_root`. ``engine``: required engine of v2 stores. Raises the errors
-    of `find_root`, ValueError for an invalid engine, JournalError and StorageError.
+    ``path``, ``missing_ok``: as for `find_root`. ``containerd_root``: where a stopped containerd's files are
+    now, by default where they were when the root was migrated. ``engine``: required engine of v2 stores.
+    Raises the errors of `find_root`, ValueError for an invalid engine, JournalError and StorageError.
     """
     check_options(engine=engine)
     root = find_root(path, missing_ok=missing_ok)
-    statuses = [status(worker.v1, worker.v2, engine) for worker in root.workers]
+    place = containerd_place(None, containerd_root, DEFAULT_NAMESPACE, None, None)
+    stopped = None if place.root is None else metadata_database(place.root.value)
+    statuses = [
+        status(worker.v1, worker.v2, engine, stopped if worker.kind == CONTAINERD_WORKER else None)
+        for worker in root.workers
+    ]
     statuses += [
         Status(one.v1, one.v2, Stage.SKIPPED, _is_there(one.v1), None, None, reason=one.reason)
         for one in root.skipped

@@ -21,6 +21,7 @@ __all__ = [
     "add_root",
     "add_skip_unreachable",
     "containerd_arguments",
+    "containerd_root",
     "not_empty",
     "whole_number",
 ]
@@ -198,19 +199,23 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def containerd_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """Converts the options of `add_containerd` to arguments of the functions for roots. Raises UsageError."""
     address = _chosen(options, "address", _address) or Setting(ConnectionOptions.address, DEFAULT)
-    root = Setting(_CONTAINERD_ROOT, DEFAULT) if options.offline else None
-    if options.containerd_root:
-        root = Setting(options.containerd_root, "--containerd-root")
     return {
         "containerd": ConnectionOptions(
             address.value, options.timeout, options.connect_timeout, options.concurrency, address.origin
         ),
-        "containerd_root": root,
+        "containerd_root": containerd_root(options),
         "namespace": _chosen(options, "namespace", _namespace) or DEFAULT_NAMESPACE,
         "snapshotter": _chosen(options, "snapshotter", not_empty),
         "snapshotter_root": options.snapshotter_root
         and Setting(options.snapshotter_root, "--snapshotter-root"),
     }
+
+
+def containerd_root(options: argparse.Namespace) -> Setting | None:
+    """The root of a stopped containerd; None if it runs."""
+    if options.containerd_root:
+        return Setting(options.containerd_root, "--containerd-root")
+    return Setting(_CONTAINERD_ROOT, DEFAULT) if options.offline else None
 
 
 def _chosen(options: argparse.Namespace, name: str, check: Callable[[str], str]) -> Setting | None:

@@ -38,7 +38,12 @@ def add_parser(commands: Any, epilog: str) -> None:
     )
     shared.add_missing_ok(parser)
     shared.add_engine(parser, "the engine that a v2 store must have: bolt (default) is what BuildKit reads")
-    shared.add_containerd(parser, "Accepted so that all commands take the same options, but not used.")
+    shared.add_containerd(
+        parser,
+        "--containerd-root and --offline tell where a stopped containerd's files are now, by default where\n"
+        "they were when the root was migrated. The others are accepted so that all commands take the same\n"
+        "options, but not used.",
+    )
     shared.add_output(parser)
     parser.set_defaults(lists_all=True)
 
@@ -52,7 +57,12 @@ def run(options: argparse.Namespace) -> int:
     in_full = not list_all or options.verbose
 
     def work(root: Root, progress: Progress | None) -> targets.Result:
-        statuses = root_status(root.path, missing_ok=options.missing_ok, engine=options.to_engine)
+        statuses = root_status(
+            root.path,
+            containerd_root=shared.containerd_root(options),
+            missing_ok=options.missing_ok,
+            engine=options.to_engine,
+        )
         unusable = any(status.target is not None and status.target.fault for status in statuses)
         return targets.Result(
             lambda: render.results_as_dict(root.path, statuses),

@@ -26,8 +26,11 @@ class Outlook:
     goes_on: bool = True
 
 
-def outlook_of(state: State, from_path: Path, to_path: Path) -> Outlook:
-    """Predicts the undo of a migration with this journal state. Raises StorageError."""
+def outlook_of(state: State, from_path: Path, to_path: Path, database: Path | None = None) -> Outlook:
+    """Predicts the undo of a migration with this journal state. Raises StorageError.
+
+    ``database``: that of a stopped containerd, None if it is where it was when the root was migrated.
+    """
     obstacles: list[str] = []
     doubts: list[str] = []
     now = fingerprint(from_path)
@@ -36,7 +39,7 @@ def outlook_of(state: State, from_path: Path, to_path: Path) -> Outlook:
     elif now != state.v1:
         doubts.append(f"{from_path} was changed since")
     if state.kept_path:
-        _look_at_containerd(state, to_path, obstacles, doubts)
+        _look_at_containerd(state, database or _present_place(state, to_path, doubts), obstacles, doubts)
     elif state.containerd["mode"] == "live":
         doubts.append("a running containerd is not asked here")
     if fingerprint(to_path) not in ("", state.v2):
@@ -44,12 +47,18 @@ def outlook_of(state: State, from_path: Path, to_path: Path) -> Outlook:
     return Outlook(tuple(obstacles), tuple(doubts), now == state.v1)
 
 
-def _look_at_containerd(state: State, to_path: Path, obstacles: list[str], doubts: list[str]) -> None:
+def _present_place(state: State, to_path: Path, doubts: list[str]) -> Path:
+    """Of containerd's database."""
     database = Path(state.containerd["place"])
     beside = to_path.with_name(database.name)
-    if exists(beside):  # an OCI worker's own database, which may have been moved with it
-        database = beside
-        _look_at_snapshotter(to_path.with_name("snapshots") / "metadata.db", doubts)
+    if not exists(beside):
+        return database
+    # An OCI worker's own, which may have been moved with it.
+    _look_at_snapshotter(to_path.with_name("snapshots") / "metadata.db", doubts)
+    return beside
+
+
+def _look_at_containerd(state: State, database: Path, obstacles: list[str], doubts: list[str]) -> None:
     now = fingerprint(database)
     if not now:
         doubts.append(f"{database} is not there")

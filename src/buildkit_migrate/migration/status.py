@@ -139,8 +139,9 @@ def _named_texts(containerd: Mapping[str, str]) -> dict[str, str | None]:
     return named
 
 
-def status(from_path: Path, to_path: Path, engine: Engine = "bolt") -> Status:
-    """Determines the status of a worker. ``engine``: required engine of the v2 store.
+def status(from_path: Path, to_path: Path, engine: Engine = "bolt", database: Path | None = None) -> Status:
+    """Determines the status of a worker. ``engine``: required engine of the v2 store. ``database``: as for
+    `outlook_of`.
 
     Changes no store, though LMDB records readers in a store's lock file if there is one. The v2 store is
     judged as `migrate` judges it, with a shared lock for that moment. Raises JournalError, StorageError.
@@ -161,7 +162,7 @@ def status(from_path: Path, to_path: Path, engine: Engine = "bolt") -> Status:
     else:
         stage = Stage.NOT_MIGRATED if has_v1 else Stage.EMPTY
     newer = newer_records(from_path, to_path, target.engine) if target and stage is Stage.MIGRATED else None
-    outlook = Outlook() if state is None else outlook_of(state, from_path, to_path)
+    outlook = Outlook() if state is None else outlook_of(state, from_path, to_path, database)
     return Status(
         from_path, to_path, stage, has_v1, target, state, finished, newer_in_v1=newer, outlook=outlook
     )

@@ -48,6 +48,7 @@ __all__ = [
     "containerd_place",
     "foresee_files",
     "lock_state",
+    "metadata_database",
 ]
 
 OCI_NAMESPACE: Final = "buildkit"
@@ -61,6 +62,11 @@ _STOP_CONTAINERD: Final = (
 )
 _SNAPSHOTS: Final = "snapshots/metadata.db"
 _METADATA: Final = "io.containerd.metadata.v1.bolt/meta.db"
+
+
+def metadata_database(containerd_root: str | os.PathLike[str]) -> Path:
+    """Where a stopped containerd has its metadata database."""
+    return Path(containerd_root, _METADATA)
 
 
 def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None:
@@ -248,7 +254,7 @@ class Opener:
             socket = Setting(connection.address, connection.origin)
             return Place("containerd", root, socket, self._place.namespace, snapshotter)
         stopped = Path(self._place.root.value)
-        database = Setting(str(stopped / _METADATA), self._place.root.origin)
+        database = Setting(str(metadata_database(stopped)), self._place.root.origin)
         backend = stopped / f"io.containerd.snapshotter.v1.{snapshotter.value}" / "metadata.db"
         return Place("containerd", root, database, self._place.namespace, snapshotter, self._backend(backend))
 
