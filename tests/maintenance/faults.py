@@ -21,7 +21,7 @@ from buildkit_migrate.values.numbers import stored_unsigned
 from planting import below, edit
 from v2_roots import V2Root
 
-__all__ = ["FLAT", "Healthy", "Record", "check", "found"]
+__all__ = ["FLAT", "TIME", "Healthy", "Record", "check", "found", "link"]
 
 FLAT = b"containerd.io/gc.flat"
 TIME = b"\x01\0\0\0\x0e\xe2\x97\xa4\xe8\x24\x45\xca\xdd\xff\xff"
@@ -121,6 +121,8 @@ class Healthy:
         self.kinds = dict(zip(backend.names, backend.kind, strict=True))
         self.blobs = dict(zip(facts.namespace.blobs.keys, facts.namespace.blobs.size.values, strict=True))
         self.leases = set(facts.namespace.leases.keys)
+        self.logs = set(facts.history_namespace.blobs.keys) - set(self.blobs)
+        """Blobs of the history alone."""
         self.children: dict[bytes, list[bytes]] = {name: [] for name in self.numbers}
         for name, parent in self.child_of.items():
             if parent is not None:
@@ -158,6 +160,11 @@ class Healthy:
 
     def in_record(self, id: bytes, edits: Edits) -> None:
         edit(self.root.records, below((b"_main", id), edits))
+
+    @staticmethod
+    def stored(number: int) -> bytes:
+        """As the snapshotter stores a number."""
+        return stored_unsigned(number)
 
     def directory(self, record: Record) -> Path:
         return self.root.directories / str(record.number)

@@ -38,7 +38,7 @@ def usage(path: Path) -> Usage | None:
     waiting = [os.fspath(path)]
     while waiting:
         place = waiting.pop()
-        with storage_errors(Path(place)), contextlib.suppress(FileNotFoundError):
+        with storage_errors(Path(place)), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found = os.lstat(place)
             if stat.S_ISDIR(found.st_mode):
                 waiting += (entry.path for entry in _entries(place))

@@ -152,7 +152,7 @@ def sequences(facts: WorkerFacts) -> Iterator[Finding]:
     assert snapshots is not None and backend is not None
     file = path_of(facts.stores.snapshots)
     ids = backend.id.values
-    for row in repeated(ids) & backend.id.known:
+    for row in _intruders(facts):
         message = f"it has the number {ids[row]}, and so the directory, of another snapshot"
         yield Finding("C43", Severity.CONTENT, file, subject(key_in(backend.names[row] or b"")), message)
     highest = max(ids, default=0)
@@ -172,6 +172,22 @@ def sequences(facts: WorkerFacts) -> Iterator[Finding]:
             f"the counter stands at {snapshots.sequence}, and there are names with numbers up to {counted}"
         )
         yield Finding("C43", Severity.HARMLESS, path_of(facts.stores.containerd), subject(bucket), message)
+
+
+def _intruders(facts: WorkerFacts) -> list[int]:
+    """Of snapshots that share a number those that got it wrongly, as far as the table of children tells."""
+    backend = facts.backend
+    assert backend is not None
+    ids, links = backend.id.values, backend.links
+    later = repeated(ids) & backend.id.known
+    if not later:
+        return []
+    numbers = {ids[row] for row in later}
+    listed = {(child, name) for child, name in zip(links.child, links.names, strict=True) if child in numbers}
+    sharing = [row for row in backend.id.known if ids[row] in numbers]
+    parents = present(backend.parent)
+    unlisted = [row for row in sharing if row in parents and (ids[row], backend.names[row]) not in listed]
+    return unlisted or list(later)
 
 
 def _in_the_way(facts: WorkerFacts) -> list[int]:
@@ -249,11 +265,14 @@ def inodes(facts: WorkerFacts) -> Iterator[Finding]:
     """A committed snapshot has as many files as when it was committed."""
     backend, found = facts.backend, facts.directories
     assert backend is not None and found is not None
+    ids = backend.id.values
+    if repeated(ids) & backend.id.known:
+        return  # it can't be told whose files they are
     committed = between(backend.kind, COMMITTED, COMMITTED) & backend.id.known & backend.inodes.known
     for row in committed - facts.unnamed:
-        if backend.id.values[row] not in found.numbers:
+        if ids[row] not in found.numbers:
             continue
-        measured = usage(found.data(backend.id.values[row]))
+        measured = usage(found.data(ids[row]))
         if measured is not None and measured.inodes != backend.inodes.values[row]:
             wanted = backend.inodes.values[row]
             message = f"it has {measured.inodes} files and directories, and was committed with {wanted}"

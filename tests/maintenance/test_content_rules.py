@@ -1,0 +1,99 @@
+"""C25, C46 and C47: files of blobs, and what was being written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from faults import Healthy, check, found
+
+import v2_roots
+from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.maintenance.disk import ingest_name
+from planting import below
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Healthy:
+    return Healthy(v2_roots.healed(tmp_path))
+
+
+def used(healthy: Healthy) -> bytes:
+    return next(it.digest for it in healthy.last if it.digest)
+
+
+def test_the_file_of_a_blob_is_gone(healthy: Healthy) -> None:
+    healthy.blob_file(used(healthy)).unlink()
+    assert found(healthy.root) == {("C25", "B", used(healthy).decode())}
+
+
+@pytest.mark.parametrize("size", [0, 5, 100_000])
+def test_the_file_of_a_blob_has_another_size(healthy: Healthy, size: int) -> None:
+    healthy.blob_file(used(healthy)).write_bytes(b"x" * size)
+    assert found(healthy.root) == {("C25", "B", used(healthy).decode())}
+
+
+def test_a_directory_in_the_place_of_a_blob(healthy: Healthy) -> None:
+    healthy.blob_file(used(healthy)).unlink()
+    healthy.blob_file(used(healthy)).mkdir()
+    assert found(healthy.root) == {("C25", "B", used(healthy).decode())}
+
+
+def test_the_file_of_a_log_is_gone(healthy: Healthy) -> None:
+    log = sorted(healthy.logs)[0]
+    healthy.blob_file(log).unlink()
+    assert found(healthy.root) == {("C25", "H", log.decode())}
+
+
+def test_no_file_of_any_blob(healthy: Healthy) -> None:
+    for digest in {*healthy.blobs, *healthy.logs}:
+        healthy.blob_file(digest).unlink(missing_ok=True)
+    assert found(healthy.root) == {("C25", "B", "blobs")}
+
+
+def test_a_file_that_nobody_lists(healthy: Healthy) -> None:
+    digest = b"sha256:" + b"7" * 64
+    healthy.blob_file(digest).write_bytes(b"x" * 3)
+    (finding,) = check(healthy.root)
+    assert (finding.rule, finding.severity, finding.subject) == ("C46", "L", digest.decode())
+    assert finding.bytes == 3
+
+
+def test_a_file_that_is_expected(healthy: Healthy) -> None:
+    digest = b"sha256:" + b"7" * 64
+    healthy.blob_file(digest).write_bytes(b"x" * 3)
+    ingest(healthy, b"mine", {b"expected": digest})
+    assert found(healthy.root) == set()
+
+
+def ingest(healthy: Healthy, ref: bytes, more: Edits, *, directory: bool = True) -> None:
+    backend = healthy.namespace + b"/1/" + ref
+    entry = {b"ref": backend, **more}
+    healthy.in_containerd(below((b"content", b"ingests"), {ref: entry}))
+    if directory:
+        (healthy.root.worker / "content" / "ingest" / ingest_name(backend)).mkdir(parents=True)
+
+
+def test_an_ingest_that_is_complete(healthy: Healthy) -> None:
+    ingest(healthy, b"mine", {})
+    assert found(healthy.root) == set()
+
+
+def test_an_ingest_without_directory(healthy: Healthy) -> None:
+    ingest(healthy, b"mine", {}, directory=False)
+    assert found(healthy.root) == {("C47", "H", "mine")}
+
+
+def test_an_ingest_that_is_expired(healthy: Healthy) -> None:
+    ingest(healthy, b"mine", {b"expireat": b"\x01" + bytes(12) + b"\xff\xff"})
+    assert found(healthy.root) == {("C47", "H", "mine")}
+
+
+def test_a_directory_without_ingest(healthy: Healthy) -> None:
+    directory = healthy.root.worker / "content" / "ingest" / ("5" * 64)
+    directory.mkdir(parents=True)
+    (directory / "data").write_bytes(b"x" * 10_000)
+    (finding,) = check(healthy.root)
+    assert (finding.rule, finding.severity, finding.subject) == ("C47", "L", f"ingest/{'5' * 64}")
+    assert finding.bytes
+    assert finding.bytes >= 10_000
