@@ -1,6 +1,6 @@
 """Makes the first inputs of the fuzzers, from a real root and from small files of every form.
 
-    python fuzz/seed.py [DIR]     writes DIR/bolt, DIR/json and DIR/plan; fuzz/corpus by default
+    python fuzz/seed.py [DIR]     writes DIR/bolt, DIR/json, DIR/plan and DIR/columns; fuzz/corpus by default
 
 The output is always the same. Needs the package to be installed.
 """
@@ -146,9 +146,55 @@ def json_seeds() -> Iterator[tuple[str, bytes]]:
     yield from texts.items()
 
 
+def columns_seeds() -> Iterator[tuple[str, bytes]]:
+    """Records of a v2 store with values of all forms, their index, and what looks like containerd's rows."""
+    values = [
+        *(
+            b"",
+            b'{"value":"r1"}',
+            b'{"value":"r1","index":"i::r1"}',
+            b'{"value":"\\u0026x","index":"\\u0026"}',
+        ),
+        *(
+            b'{"value":["a","\\ud83d\\ude00",""]}',
+            b'{"value":[]}',
+            b'{"value":["a", 1]}',
+            b'{"value":[null]}',
+        ),
+        *(
+            b'{"value":true}',
+            b'{"value":null}',
+            b'{"value":-9223372036854775808}',
+            b'{"value":1e3}',
+            b"{",
+            b"1",
+        ),
+        b'{"value":12345678901234567890}',
+    ]
+    known = [b"cache.imageRefs", b"cache.parent", b"cache.blobsize", b"cache.deleted", b"blobmapping.blob"]
+    main: dict[bytes, Any] = {b"plain": b"x", b"none": {}}
+    for number, value in enumerate(values):
+        main[b"r%d" % number] = dict.fromkeys(known, value) | {b"key.of-nobody": value}
+    main[b"nested"] = {b"cache.parent": {b"a": b"b"}}
+    index = [b"i::r1::r%d" % number for number in range(2, 6)] + [b"no-separator", b"::r1", b"&::r3"]
+    yield "records", file_of({b"_main": main, b"_index": dict.fromkeys(index, b"")})
+    time = b"\1" + bytes(7) + b"\x0e" + bytes(4) + b"\xff\xff"
+    rows: dict[bytes, Any] = {
+        b"row%d" % number: {b"createdat": time, b"labels": {b"a": b"b", b"c%d" % number: time}}
+        for number in range(12)
+    }
+    links = {b"\x01\0\x02": b"", b"\x80\x01\0\x03": b"", b"\x01": b"", b"\xff" * 12: b"x"}
+    yield "rows", file_of({**rows, b"links": links, b"labels": {b"labels": links}})
+
+
 def main() -> None:
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "corpus"
-    for target, seeds in (("bolt", bolt_seeds), ("plan", plan_seeds), ("json", json_seeds)):
+    for target, seeds in (
+        ("bolt", bolt_seeds),
+        ("plan", plan_seeds),
+        ("json", json_seeds),
+        ("columns", columns_seeds),
+    ):
         (directory / target).mkdir(parents=True, exist_ok=True)
         for name, data in seeds():
             (directory / target / f"seed-{name}").write_bytes(data)

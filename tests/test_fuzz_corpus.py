@@ -17,13 +17,15 @@ from buildkit_migrate._native.facts import Survey
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.errors import CorruptDatabaseError, EditConflictError, Error
 from buildkit_migrate.migration.plan import plain_plan, problems_of, read_records
+from buildkit_migrate.schema.records import KEYS, IndexEntries, Kind, Records, index_differences
+from buildkit_migrate.schema.tables import below, integers, read_times
 from buildkit_migrate.store.bolt_store import BoltStore
 from buildkit_migrate.values import gojson
 from buildkit_migrate.values.times import stored_time, text_time
 from dicts import Image, file_of, tree_of
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
-TARGETS = ("bolt", "json", "plan")
+TARGETS = ("bolt", "columns", "json", "plan")
 NOW = 1_600_000_000_000_000_000
 
 
@@ -33,7 +35,7 @@ def corpus(target: str) -> list[Path]:
     return paths
 
 
-FILES = [*corpus("bolt"), *corpus("plan")]
+FILES = [*corpus("bolt"), *corpus("columns"), *corpus("plan")]
 
 
 @contextlib.contextmanager
@@ -88,6 +90,25 @@ def test_each_file_is_planned_or_refused(path: Path) -> None:
         with only_our_errors():
             rewrite_or_refuse(reader, list(plan.store_edits()))
         rewrite_or_refuse(reader, list(plan.containerd_edits(stored_time(NOW), text_time(NOW))))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_each_file_has_columns_or_is_refused(path: Path) -> None:
+    with only_our_errors():
+        root = Reader(path.read_bytes(), path.name).root
+        with only_our_errors():
+            entries = below(root, b"labels")
+            assert len(entries.rows) == len(entries.keys) == len(entries.values)
+            assert len(integers(entries.values).values) == len(read_times(entries.values).values)
+        with only_our_errors():
+            records = Records(root)
+            assert all(cell.value for cell in records.undecodable)
+            for key, kind in KEYS.items():
+                assert len(records.stored(key)) == len(records)
+                if kind == Kind.TEXT:
+                    assert len(records.rows_of(records.text(key))) == len(records)
+            differences = index_differences(records, IndexEntries(root))
+            assert all(row < len(records) for row, _, _ in differences.missing)
 
 
 def test_corpus_has_files_that_work_and_files_that_are_refused() -> None:
