@@ -1,0 +1,94 @@
+"""The rule about what BuildKit does not know: buckets and keys of others (C62)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from buildkit_migrate.bolt import Bucket
+from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
+from buildkit_migrate.maintenance.finding import Finding, Severity, named, quoted
+from buildkit_migrate.maintenance.rule import Part, root_rule, worker_rule
+from buildkit_migrate.schema.solver import BUCKETS
+from buildkit_migrate.values.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
+from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Store
+
+__all__ = ["ROOT_RULES", "WORKER_RULES"]
+
+_IN_NAMESPACE: Final = frozenset(
+    {b"labels", b"images", b"containers", b"snapshots", b"content", b"leases", b"sandboxes", b"ingests"}
+)
+_ONLY_BUCKETS: Final = {MAIN_BUCKET: True, EXTERNAL_BUCKET: True, INDEX_BUCKET: False}
+"""Whether what is in a bucket of the record store are buckets, or values."""
+
+
+def _unknown(store: Store, subject: bytes, message: str) -> Finding:
+    assert store.path is not None
+    return Finding("C62", Severity.HARMLESS, store.path, named(subject), message)
+
+
+def _others(store: Store, bucket: Bucket | None, known: frozenset[bytes], where: str) -> Iterator[Finding]:
+    """Keys and buckets in a bucket that are none of the known ones."""
+    for name, _ in bucket.items() if bucket is not None else ():
+        if name not in known:
+            yield _unknown(store, name, f"{where} has {quoted(name)}, which nobody knows")
+
+
+@worker_rule("C62", needs=(Part.RECORDS,))
+def known_in_records(facts: WorkerFacts) -> Iterator[Finding]:
+    store, records = facts.stores.records, facts.records
+    root = store.root
+    if records is None or root is None:
+        return
+    yield from _others(store, root, frozenset(_ONLY_BUCKETS), "the store")
+    for name, only_buckets in _ONLY_BUCKETS.items():
+        for key, value in _items(root.bucket(name)):
+            if isinstance(value, Bucket) != only_buckets:
+                what = "a value among buckets" if only_buckets else "a bucket among values"
+                yield _unknown(store, key, f"{quoted(key)} in {name.decode()} is {what}")
+    for row, key, _ in records.unknown:
+        yield _unknown(store, records.ids[row] or b"", f"the record has {quoted(key)}, which nobody knows")
+    for row, key, _ in records.nested:
+        yield _unknown(store, records.ids[row] or b"", f"the record has a bucket {quoted(key)}")
+
+
+@worker_rule("C62", needs=(Part.CONTAINERD,))
+def known_in_containerd(facts: WorkerFacts) -> Iterator[Finding]:
+    store = facts.stores.containerd
+    root = store.root
+    if root is None:
+        return
+    yield from _others(store, root, frozenset({b"v1"}), "the store")
+    for namespace in (facts.stores.namespace, facts.stores.namespace + b"_history"):
+        yield from _others(store, root.bucket(b"v1", namespace), _IN_NAMESPACE, f"namespace {quoted(namespace)}")
+
+
+@worker_rule("C62", needs=(Part.SNAPSHOTS,))
+def known_in_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
+    store = facts.stores.snapshots
+    root = store.root
+    if root is None or facts.stores.kind == DOCKER_BUILDER:
+        return
+    yield from _others(store, root, frozenset({b"v1"}), "the store")
+    yield from _others(store, root.bucket(b"v1"), frozenset({b"snapshots", b"parents"}), "v1")
+
+
+@root_rule("C62", needs=(Part.CACHE,))
+def known_in_cache(facts: Facts) -> Iterator[Finding]:
+    yield from _others(facts.stores.cache, facts.stores.cache.root, frozenset(BUCKETS), "the store")
+
+
+@root_rule("C62", needs=(Part.HISTORY,))
+def known_in_history(facts: Facts) -> Iterator[Finding]:
+    for store in facts.stores.histories:
+        if store.root is not None:
+            yield from _others(store, store.root, frozenset({b"_records", b"_version"}), "the store")
+            yield from _others(store, store.root.bucket(b"_version"), frozenset({b"version"}), "_version")
+
+
+def _items(bucket: Bucket | None) -> Iterator[tuple[bytes, bytes | Bucket]]:
+    return bucket.items() if bucket is not None else iter(())
+
+
+WORKER_RULES = (known_in_records, known_in_containerd, known_in_snapshots)
+ROOT_RULES = (known_in_cache, known_in_history)
