@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from buildkit_migrate.maintenance.rule import Part
 from buildkit_migrate.text import printable
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores, WorkerStores
 
-__all__ = ["unavailable", "unavailable_in_worker"]
+__all__ = ["NOTHING_THERE", "unavailable", "unavailable_in_worker"]
+
+NOTHING_THERE: Final = ""
+"""The reason where there is nothing to be tested."""
 
 _REASONS: Final = {
     Fault.ELSEWHERE: "its containerd's files are not known (--containerd-root says where they are)",
@@ -25,7 +28,7 @@ def unavailable_in_worker(worker: WorkerStores, unusable: Unusable) -> dict[Part
     stores = {Part.RECORDS: worker.records, Part.CONTAINERD: worker.containerd}
     if worker.kind != DOCKER_BUILDER:
         stores[Part.SNAPSHOTS] = worker.snapshots
-    missing = {part: why for part, store in stores.items() if (why := _why_not(store, unusable))}
+    missing = {part: why for part, store in stores.items() if (why := _why_not(store, unusable)) is not None}
     if worker.kind == DOCKER_BUILDER:
         missing[Part.SNAPSHOTS] = missing[Part.DIRECTORIES] = "Docker keeps snapshots in another form"
     elif worker.directories is None:
@@ -36,18 +39,24 @@ def unavailable_in_worker(worker: WorkerStores, unusable: Unusable) -> dict[Part
 
 
 def unavailable(stores: Stores, unusable: Unusable) -> dict[Part, str]:
-    """Those of a whole root: a part of workers is there if all of them have it."""
-    missing: dict[Part, str] = {}
-    for worker in stores.workers:
-        missing = unavailable_in_worker(worker, unusable) | missing
-    for part, found in ((Part.CACHE, (stores.cache,)), (Part.HISTORY, stores.histories)):
-        for store in found:
-            if why := _why_not(store, unusable):
-                missing[part] = why
-    return missing
+    """Those of a whole root: what some worker has and another never had is there."""
+    workers = [unavailable_in_worker(worker, unusable) for worker in stores.workers]
+    reasons = {part: [missing.get(part) for missing in workers] for part in Part}
+    reasons[Part.CACHE] = [_why_not(stores.cache, unusable)]
+    reasons[Part.HISTORY] = [_why_not(store, unusable) for store in stores.histories]
+    found = {part: _of_all(whys) for part, whys in reasons.items()}
+    return {part: why for part, why in found.items() if why is not None}
 
 
-def _why_not(store: Store, unusable: Unusable) -> str:
-    why = unusable.get(store) or (_REASONS.get(store.fault, "") if store.fault is not None else "")
-    # A store that is missing where nothing else is, either, has nothing to be tested.
-    return f"{printable(str(store.path))} {why}" if why and store.path is not None else why
+def _of_all(reasons: Sequence[str | None]) -> str | None:
+    """The first reason that is one; that there is nothing only if that is so for all of them."""
+    why = next(filter(None, reasons), None)
+    return NOTHING_THERE if why is None and reasons and None not in reasons else why
+
+
+def _why_not(store: Store, unusable: Unusable) -> str | None:
+    """None if it can be looked into; NOTHING_THERE for one that is missing where nothing is missed."""
+    why = unusable.get(store) or (_REASONS.get(store.fault) if store.fault is not None else None)
+    if why and store.path is not None:
+        return f"{printable(str(store.path))} {why}"
+    return NOTHING_THERE if why is None and store.root is None else why

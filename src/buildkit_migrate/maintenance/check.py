@@ -14,10 +14,24 @@ from typing import Any, Final
 
 from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.maintenance import table
-from buildkit_migrate.maintenance.available import unavailable, unavailable_in_worker
+from buildkit_migrate.maintenance.available import NOTHING_THERE, unavailable, unavailable_in_worker
+from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, RootRule, WorkerRule, number_of
-from buildkit_migrate.maintenance.rules import content, data, files, leases, snapshotter
+from buildkit_migrate.maintenance.rules import (
+    chains,
+    content,
+    data,
+    files,
+    indexes,
+    lazy,
+    leases,
+    records,
+    snapshotter,
+    unknown,
+    values,
+)
+from buildkit_migrate.maintenance.rules.wording import subject
 from buildkit_migrate.model import Progress
 from buildkit_migrate.text import named_text, printable
 from buildkit_migrate.workspace.stores import Fault, Stores
@@ -25,13 +39,22 @@ from buildkit_migrate.workspace.stores import Fault, Stores
 __all__ = ["ROOT_RULES", "WORKER_RULES", "Checked", "NotTested", "check_stores"]
 
 WORKER_RULES: Final[tuple[WorkerRule, ...]] = (
+    *values.RULES,
+    *records.RULES,
+    *lazy.RULES,
+    *indexes.RULES,
+    *chains.RULES,
+    *unknown.WORKER_RULES,
     *data.RULES,
     *snapshotter.RULES,
     *content.RULES,
 )
 """In the order in which they are run; findings are sorted."""
 
-ROOT_RULES: Final[tuple[RootRule, ...]] = (*leases.RULES,)
+ROOT_RULES: Final[tuple[RootRule, ...]] = (
+    *unknown.ROOT_RULES,
+    *leases.RULES,
+)
 
 
 @dataclass(frozen=True)
@@ -144,13 +167,23 @@ def check_stores(
         for worker_rule in WORKER_RULES:
             if run.can(worker_rule.numbers, worker_rule.needs, missing, worker.stores.path):
                 tell(f"checking {worker.stores.path}: {', '.join(worker_rule.numbers)}")
-                run.add(worker_rule.numbers, worker_rule.find(worker))
+                run.add(worker_rule.numbers, _told(worker, worker_rule.find(worker)))
     missing = unavailable(stores, looked_at.unusable)
     for root_rule in ROOT_RULES:
         if run.can(root_rule.numbers, root_rule.needs, missing, stores.root.state):
             tell(f"checking {stores.root.state}: {', '.join(root_rule.numbers)}")
             run.add(root_rule.numbers, root_rule.find(looked_at.facts))
     return run.result(looked_at.unsound, lambda finding: not severities or finding.severity in severities)
+
+
+_OF_VALUES: Final = frozenset({"C8", "C9", "C20", "C62"})
+"""What is said of a record that can't be told by its values or id."""
+
+
+def _told(facts: WorkerFacts, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Without what follows from such a value."""
+    odd = {subject(facts.records.ids[row]) for row in facts.odd} if facts.records is not None else set()
+    return (finding for finding in findings if finding.rule in _OF_VALUES or finding.subject not in odd)
 
 
 class _Run:
@@ -172,7 +205,7 @@ class _Run:
         """Whether a rule is to be tested; if it can't be, that is noted."""
         wanted = self._wanted(numbers)
         why = next((missing[part] for part in needs if part in missing), None)
-        if wanted and why is not None:
+        if wanted and why is not None and why is not NOTHING_THERE:
             self._untested.setdefault((place, why), set()).update(wanted)
         return bool(wanted) and why is None
 

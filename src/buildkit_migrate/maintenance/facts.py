@@ -10,6 +10,7 @@ from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.maintenance.collection import TEMPORARY, expired
 from buildkit_migrate.maintenance.disk import Content, SnapshotDirectories
 from buildkit_migrate.maintenance.loading import Found, Loading
+from buildkit_migrate.maintenance.odd import odd_records
 from buildkit_migrate.maintenance.record_data import RecordData, there
 from buildkit_migrate.schema.columns import Mask, present
 from buildkit_migrate.schema.containerd import Namespace, Snapshots, namespaces
@@ -80,6 +81,18 @@ class WorkerFacts:
         if self.records is None or self.namespace is None or self.snapshots is None or self.backend is None:
             return None
         return Loading(self.records, Found.of(self.snapshots, self.backend), self.namespace.blobs.index)
+
+    @cached_property
+    def references(self) -> Loading | None:
+        """What records name. As `loading`, but where that is None all snapshots and blobs count as there."""
+        if self.records is None:
+            return None
+        return self.loading or Loading(self.records, None, None)
+
+    @cached_property
+    def odd(self) -> Mask:
+        """Records that can't be told by their values or id: nothing more is said of them."""
+        return odd_records(self.records) if self.records is not None else Mask(0)
 
     @cached_property
     def data(self) -> RecordData | None:

@@ -5,14 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from buildkit_migrate.text import printable
-
-__all__ = ["Finding", "Severity", "named", "quoted"]
-
-_MOST: Final = 80
-"""Characters of a value that a message shows."""
+__all__ = ["Finding", "Severity"]
 
 
 class Severity(enum.StrEnum):
@@ -48,14 +42,3 @@ class Finding:
     message: str
     bytes: int | None = None
     repair: str | None = None
-
-
-def named(name: bytes) -> str:
-    """An id, key or digest as a subject: in full, and safe to print."""
-    return printable(name)
-
-
-def quoted(value: bytes) -> str:
-    """A key or value in a message: safe to print, and shortened."""
-    text = printable(value)
-    return text if len(text) <= _MOST else f"{text[:_MOST]}... ({len(value)} bytes)"

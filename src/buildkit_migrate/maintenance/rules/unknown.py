@@ -7,8 +7,9 @@ from typing import Final
 
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
-from buildkit_migrate.maintenance.finding import Finding, Severity, named, quoted
+from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, root_rule, worker_rule
+from buildkit_migrate.maintenance.rules.wording import path_of, quoted, subject
 from buildkit_migrate.schema.solver import BUCKETS
 from buildkit_migrate.values.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Store
@@ -22,9 +23,8 @@ _ONLY_BUCKETS: Final = {MAIN_BUCKET: True, EXTERNAL_BUCKET: True, INDEX_BUCKET: 
 """Whether what is in a bucket of the record store are buckets, or values."""
 
 
-def _unknown(store: Store, subject: bytes, message: str) -> Finding:
-    assert store.path is not None
-    return Finding("C62", Severity.HARMLESS, store.path, named(subject), message)
+def _unknown(store: Store, about: bytes, message: str) -> Finding:
+    return Finding("C62", Severity.HARMLESS, path_of(store), subject(about), message)
 
 
 def _others(store: Store, bucket: Bucket | None, known: frozenset[bytes], where: str) -> Iterator[Finding]:
@@ -60,7 +60,9 @@ def known_in_containerd(facts: WorkerFacts) -> Iterator[Finding]:
         return
     yield from _others(store, root, frozenset({b"v1"}), "the store")
     for namespace in (facts.stores.namespace, facts.stores.namespace + b"_history"):
-        yield from _others(store, root.bucket(b"v1", namespace), _IN_NAMESPACE, f"namespace {quoted(namespace)}")
+        yield from _others(
+            store, root.bucket(b"v1", namespace), _IN_NAMESPACE, f"namespace {quoted(namespace)}"
+        )
 
 
 @worker_rule("C62", needs=(Part.SNAPSHOTS,))

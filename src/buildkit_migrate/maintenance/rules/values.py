@@ -1,4 +1,4 @@
-"""Rules about the values of records: JSON, types, keys that nobody writes, sizes of blobs (C8, C9, C62, C63)."""
+"""Rules about the values of records: JSON, types, sizes of blobs (C8, C9, C63)."""
 
 from __future__ import annotations
 
@@ -6,33 +6,27 @@ from collections.abc import Iterator
 from typing import Final
 
 from buildkit_migrate.maintenance.facts import WorkerFacts
-from buildkit_migrate.maintenance.finding import Finding, Severity, named, quoted
+from buildkit_migrate.maintenance.finding import Finding, Severity
+from buildkit_migrate.maintenance.odd import STRUCTURAL
 from buildkit_migrate.maintenance.rule import Part, worker_rule
+from buildkit_migrate.maintenance.rules.wording import path_of, quoted, subject
 from buildkit_migrate.schema.columns import between, equal_to, present
-from buildkit_migrate.schema.records import KEYS, Kind, Records, kind_of
+from buildkit_migrate.schema.records import Kind, kind_of
 from buildkit_migrate.values import keys
 
-__all__ = ["RULES", "STRUCTURAL"]
+__all__ = ["RULES"]
 
-STRUCTURAL: Final = frozenset(
+_CLEARABLE: Final = frozenset(
     {
-        b"cache.blob",
-        b"cache.blobChainID",
-        b"cache.blobonly",
-        b"cache.chainID",
-        b"cache.deleted",
-        b"cache.diffID",
-        b"cache.equalMutable",
-        b"cache.lowerDiffParent",
-        b"cache.mediatype",
-        b"cache.mergeParents",
-        b"cache.parent",
-        b"cache.snapshot",
-        b"cache.upperDiffParent",
-        b"snapshot.committed",
+        b"cache.createdAt",
+        b"cache.description",
+        b"cache.imageRefs",
+        b"cache.lastUsedAt",
+        b"cache.usageCount",
+        b"snapshot.size",
     }
 )
-"""Keys that say what a record is and where its data is: it is not the same record without them."""
+"""Keys that only describe a record, or that the daemon computes again."""
 
 _CLEARED: Final = "`repair` clears the value."
 _DROPPED: Final = "`repair --drop` removes the record and what is built on it."
@@ -40,44 +34,36 @@ _MEASURED: Final = "`repair` sets it to the size that containerd knows of the bl
 _NO_SIZE: Final = "`repair --drop` removes the record: containerd does not know the blob."
 
 
-def _is_descriptive(key: bytes) -> bool:
-    """Whether the daemon goes on without the value, or makes it again."""
-    return key in KEYS and key not in STRUCTURAL and key != keys.BLOB_SIZE
-
-
 def _repair(key: bytes) -> str:
     if key == keys.BLOB_SIZE:
         return _MEASURED
-    return _CLEARED if _is_descriptive(key) else _DROPPED
+    return _CLEARED if key in _CLEARABLE else _DROPPED
 
 
 @worker_rule("C8", needs=(Part.RECORDS,))
 def values_decode(facts: WorkerFacts) -> Iterator[Finding]:
-    records, path = facts.records, facts.stores.records.path
-    if records is None or path is None:
-        return
+    records, path = facts.records, path_of(facts.stores.records)
+    assert records is not None
     for row, key, value in records.undecodable:
-        message = f"{quoted(key)} does not decode: {quoted(value or b'')}"
-        yield Finding("C8", Severity.START, path, _id(records, row), message, repair=_repair(key))
+        message = f"{quoted(key)} does not decode: {quoted(value)}"
+        yield Finding("C8", Severity.START, path, subject(records.ids[row]), message, repair=_repair(key))
 
 
 @worker_rule("C9", needs=(Part.RECORDS,))
 def values_have_their_type(facts: WorkerFacts) -> Iterator[Finding]:
-    records, path = facts.records, facts.stores.records.path
-    if records is None or path is None:
-        return
+    records, path = facts.records, path_of(facts.stores.records)
+    assert records is not None
     for row, key, value in records.mistyped:
-        severity = Severity.HARMLESS if _is_descriptive(key) else Severity.BUILD
+        severity = Severity.BUILD if key in STRUCTURAL or key == keys.BLOB_SIZE else Severity.HARMLESS
         kind = kind_of(key) or Kind.ANY
-        message = f"{quoted(key)} is not a {kind.value}: {quoted(value or b'')}"
-        yield Finding("C9", severity, path, _id(records, row), message, repair=_repair(key))
+        message = f"{quoted(key)} is not a {kind.value}: {quoted(value)}"
+        yield Finding("C9", severity, path, subject(records.ids[row]), message, repair=_repair(key))
 
 
 @worker_rule("C63", needs=(Part.RECORDS,))
 def blobs_have_a_size(facts: WorkerFacts) -> Iterator[Finding]:
-    records, path = facts.records, facts.stores.records.path
-    if records is None or path is None:
-        return
+    records, path = facts.records, path_of(facts.stores.records)
+    assert records is not None
     digests = records.text(keys.BLOB)
     has_blob = present(digests) - equal_to(digests, b"")
     sizes = records.integer(keys.BLOB_SIZE)
@@ -86,7 +72,9 @@ def blobs_have_a_size(facts: WorkerFacts) -> Iterator[Finding]:
         digest = digests[row] or b""
         there = "it is absent" if row not in sizes.known else f"it is {sizes.values[row]}"
         message = f"cache.blobsize must be the size of the blob {quoted(digest)}, and {there}"
-        yield Finding("C63", Severity.BUILD, path, _id(records, row), message, repair=_size(facts, digest))
+        yield Finding(
+            "C63", Severity.BUILD, path, subject(records.ids[row]), message, repair=_size(facts, digest)
+        )
 
 
 def _size(facts: WorkerFacts, digest: bytes) -> str | None:
@@ -97,11 +85,9 @@ def _size(facts: WorkerFacts, digest: bytes) -> str | None:
     row = blobs.index.row(digest)
     if row < 0 or row not in blobs.size.known:
         return _NO_SIZE
-    return f"`repair` sets it to {blobs.size.values[row]}, which containerd knows, if the file has that length."
-
-
-def _id(records: Records, row: int) -> str:
-    return named(records.ids[row] or b"")
+    return (
+        f"`repair` sets it to {blobs.size.values[row]}, which containerd knows, if the file has that length."
+    )
 
 
 RULES = (values_decode, values_have_their_type, blobs_have_a_size)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
+from buildkit_migrate.text import printable
 from buildkit_migrate.workspace.stores import Store
 
-__all__ = ["path_of", "subject"]
+__all__ = ["path_of", "quoted", "subject"]
+
+_MOST: Final = 80
+"""Characters of a value that a message shows."""
 
 
 def subject(name: bytes | None) -> str:
@@ -18,3 +23,9 @@ def path_of(store: Store) -> Path:
     """Of a store that is open."""
     assert store.path is not None
     return store.path
+
+
+def quoted(value: bytes | None) -> str:
+    """A key or value in a message: safe to print, and shortened."""
+    text = printable(value or b"")
+    return text if len(text) <= _MOST else f"{text[:_MOST]}... ({len(value or b'')} bytes)"
