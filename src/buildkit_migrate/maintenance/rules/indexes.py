@@ -49,14 +49,13 @@ def entries_name_records(facts: WorkerFacts) -> Iterator[Finding]:
     for place in ~present(entries.record):
         message = "it is an index entry without ::, so a search that meets it never ends"
         yield Finding("C20", Severity.PRUNE, path, subject(entries.keys[place]), message)
-    odd = [id for id in records.ids if id is not None and b"::" in id]
-    for id in odd:
-        message = "the id of the record has :: in it, so no index entry can name it"
-        yield Finding("C20", Severity.HARMLESS, path, subject(id), message)
-    # These are cut in the wrong place.
-    theirs = (
-        {index_key(index, records.ids[row] or b"") for row, _, index in records.indexes()} if odd else set()
-    )
+    theirs: set[bytes] = set()  # entries that are cut in the wrong place
+    for row in facts.odd:
+        id = records.ids[row] or b""
+        if b"::" in id:
+            message = "the id of the record has :: in it, so no index entry can name it"
+            yield Finding("C20", Severity.HARMLESS, path, subject(id), message)
+            theirs.update(index_key(index, id) for _, index in records.indexes(row))
     for place in between(records.index.rows(entries.record), NOT_FOUND, NOT_FOUND):
         key = entries.keys[place] or b""
         if key not in theirs:

@@ -28,6 +28,13 @@ _CLEARABLE: Final = frozenset(
 )
 """Keys that only describe a record, or that the daemon computes again."""
 
+_KINDS: Final[dict[Kind | None, str]] = {
+    Kind.TEXT: "a string",
+    Kind.INTEGER: "a whole number",
+    Kind.FLAG: "true or false",
+    Kind.TEXTS: "a list of strings",
+}
+
 _CLEARED: Final = "`repair` clears the value."
 _DROPPED: Final = "`repair --drop` removes the record and what is built on it."
 _MEASURED: Final = "`repair` sets it to the size that containerd knows of the blob."
@@ -55,8 +62,8 @@ def values_have_their_type(facts: WorkerFacts) -> Iterator[Finding]:
     assert records is not None
     for row, key, value in records.mistyped:
         severity = Severity.BUILD if key in STRUCTURAL or key == keys.BLOB_SIZE else Severity.HARMLESS
-        kind = kind_of(key) or Kind.ANY
-        message = f"{quoted(key)} is not a {kind.value}: {quoted(value)}"
+        kind = _KINDS.get(kind_of(key), "of its type")
+        message = f"{quoted(key)} is not {kind}: {quoted(value)}"
         yield Finding("C9", severity, path, subject(records.ids[row]), message, repair=_repair(key))
 
 
