@@ -23,11 +23,14 @@ from buildkit_migrate.maintenance.rules import (
     content,
     data,
     files,
+    history,
     indexes,
     lazy,
     leases,
+    leftovers,
     records,
     snapshotter,
+    solver,
     unknown,
     values,
 )
@@ -48,12 +51,16 @@ WORKER_RULES: Final[tuple[WorkerRule, ...]] = (
     *data.RULES,
     *snapshotter.RULES,
     *content.RULES,
+    *leftovers.WORKER_RULES,
 )
 """In the order in which they are run; findings are sorted."""
 
 ROOT_RULES: Final[tuple[RootRule, ...]] = (
     *unknown.ROOT_RULES,
     *leases.RULES,
+    *solver.RULES,
+    *history.RULES,
+    *leftovers.ROOT_RULES,
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import stat
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,24 @@ def _listed(path: Path) -> list[os.DirEntry[str]]:
     with storage_errors(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return sorted(_entries(path), key=lambda entry: entry.name)
     return []
+
+
+def directories_in(path: Path) -> list[str]:
+    """Names of the directories in a directory that may be missing. Raises StorageError."""
+    return [entry.name for entry in _listed(path) if entry.is_dir(follow_symlinks=False)]
+
+
+def mount_points() -> list[Path]:
+    """Where something is mounted, as far as this process sees it; none if the system does not tell."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return []
+    # Space, tab, line feed and backslash are written as three octal digits.
+    points = (
+        re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4]) for line in lines
+    )
+    return [Path(os.fsdecode(point)) for point in points]
 
 
 class SnapshotDirectories:

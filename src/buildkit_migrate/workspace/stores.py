@@ -26,7 +26,16 @@ from buildkit_migrate.workspace.layout import LOCK_FILE, OCI_WORKER, Root, Worke
 from buildkit_migrate.workspace.opening import ContainerdPlace, Opener
 from buildkit_migrate.workspace.places import docker_builder
 
-__all__ = ["DOCKER_BUILDER", "Fault", "Store", "Stores", "WorkerStores", "find_state", "open_stores"]
+__all__ = [
+    "DOCKER_BUILDER",
+    "Fault",
+    "Store",
+    "Stores",
+    "WorkerStores",
+    "find_state",
+    "open_stores",
+    "worker_ids",
+]
 
 DOCKER_BUILDER: Final = "docker"
 """Kind of the worker of Docker Engine's builder for graph drivers, located directly in its state directory.
@@ -157,6 +166,15 @@ def open_stores(root: Root, place: ContainerdPlace) -> Iterator[Stores]:
             opened.store(root.state / "cache-debug.db"),
             tuple(histories),
         )
+
+
+def worker_ids(stores: Stores) -> frozenset[bytes]:
+    """The ids of all workers of the state directory, also of those that are not looked at."""
+    ids = {worker.worker_id for worker in stores.workers}
+    if stores.root.path != stores.root.state:
+        whole = root_at(stores.root.state)
+        ids |= {_text(worker.path / "workerid") for worker in (whole.workers if whole else ())}
+    return frozenset(id for id in ids if id)
 
 
 @contextlib.contextmanager

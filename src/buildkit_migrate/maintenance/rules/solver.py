@@ -1,0 +1,210 @@
+"""Rules about the solver cache (C51 to C55; spec buildkit-v2-stores, section 5)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
+from buildkit_migrate.maintenance.finding import Finding, Severity
+from buildkit_migrate.maintenance.rule import Part, RootRule, root_rule
+from buildkit_migrate.maintenance.rules.wording import path_of, subject
+from buildkit_migrate.schema.columns import (
+    NOT_FOUND,
+    Index,
+    Mask,
+    Texts,
+    between,
+    equal_to,
+    paired,
+    present,
+    split_last,
+    starting_with,
+    take,
+)
+from buildkit_migrate.schema.solver import SolverCache, workers_and_records
+from buildkit_migrate.text import cut
+from buildkit_migrate.workspace.stores import worker_ids
+
+__all__ = ["RULES"]
+
+_UNCACHED: Final = b"random:"
+"""Begins the keys of steps that are run without the cache: nobody finds their results again."""
+
+_RETAINED: Final = 1
+_LINK: Final = {"Input": int, "Output": int, "Digest": str, "Selector": str}
+_PLAIN_LINK: Final = re.compile(
+    rb'\{(?:"Input":\d{1,9})?,?(?:"Output":\d{1,9})?,?(?:"Digest":"[\w:+.-]*")?,?(?:"Selector":"[\w:+.-]*")?\}'
+)
+_PLAIN_RESULT: Final = re.compile(rb'\{"CreatedAt":"[\w:+.-]*","ID":"([\w:+.-]*)"\}')
+"""What nearly all links and results are. The rest is decoded."""
+
+
+@root_rule("C51", needs=(Part.CACHE,))
+def mirrored(facts: Facts) -> Iterator[Finding]:
+    """Results by key and keys by result are the same pairs, and a search can start at each of these keys."""
+    cache, file = _cache(facts)
+    lost = [name for name in cache.missing if cache.results or cache.by_result or cache.links]
+    for name in lost:
+        yield Finding(
+            "C51", Severity.HARMLESS, file, subject(name), "this bucket is missing beside the others"
+        )
+    if lost:
+        return  # All that would be found further is that.
+    results, by_result = cache.results, cache.by_result
+    keys, ids = take(cache.keys, results.rows), take(cache.result_ids, by_result.rows)
+    for place in ~paired(keys, results.keys, by_result.keys, ids):
+        message = f"key {cut(keys[place] or b'')} has this result, which does not list the key"
+        yield Finding("C51", Severity.HARMLESS, file, subject(results.keys[place]), message)
+    for place in ~paired(by_result.keys, ids, keys, results.keys):
+        message = f"it lists key {cut(by_result.keys[place] or b'')}, which does not have this result"
+        yield Finding("C51", Severity.HARMLESS, file, subject(ids[place]), message)
+    linked = Index(cache.linked).rows(cache.keys)
+    for row in Mask(len(cache.keys), results.rows) & between(linked, NOT_FOUND, NOT_FOUND):
+        message = "this key has results and no bucket of links, so that no search starts there"
+        yield Finding("C51", Severity.HARMLESS, file, subject(cache.keys[row]), message)
+
+
+@root_rule("C52", needs=(Part.CACHE, Part.RECORDS))
+def known_workers(facts: Facts) -> Iterator[Finding]:
+    """Results name workers that are there: those of others are released at the next start."""
+    cache, file = _cache(facts)
+    known = worker_ids(facts.stores)
+    counts = Counter(workers_and_records(cache.result_ids)[0])
+    unknown = {
+        id: count for id, count in counts.items() if id is not None and id not in known and b"::" not in id
+    }
+    only = len(unknown) == 1 and not any(id in counts for id in known)
+    workers = facts.stores.workers
+    if only and len(workers) == 1:
+        file = workers[0].path / "workerid"
+    for id, count in sorted(unknown.items()):
+        has = ", ".join(sorted(cut(id) for id in known)) or "nothing"
+        message = f"{count} results name this worker; the file has {has}"
+        repair = None if only else "`repair` does nothing: results name several workers."
+        yield Finding("C52", Severity.HARMLESS, file, subject(id), message, repair=repair)
+
+
+@root_rule("C53", needs=(Part.CACHE, Part.RECORDS, Part.CONTAINERD))
+def results_of_records(facts: Facts) -> Iterator[Finding]:
+    """The record of a result exists and is retained, but for steps that nobody looks up."""
+    cache, file = _cache(facts)
+    ids = cache.result_ids
+    workers, records = workers_and_records(ids)
+    whole = present(workers) - Mask(len(ids), (row for row, id in enumerate(workers) if id and b"::" in id))
+    for row in ~whole:
+        message = "this is not the id of a worker and of a record"
+        yield Finding("C53", Severity.HARMLESS, file, subject(ids[row]), message)
+    cached = whole - _uncached(cache)
+    for worker in facts.workers:
+        if worker.stores.worker_id:
+            named = [record or None for record in records]
+            of_worker = cached & present(named) & equal_to(workers, worker.stores.worker_id)
+            for row, message in _records_missing(worker, named, of_worker):
+                yield Finding("C53", Severity.HARMLESS, file, subject(ids[row]), message)
+    results = cache.results
+    for place, stored in enumerate(results.values):
+        if not _is_result(stored or b"", results.keys[place] or b""):
+            message = (
+                f"its value below key {cut(cache.keys[results.rows[place]] or b'')} is not one of this result"
+            )
+            yield Finding("C53", Severity.HARMLESS, file, subject(results.keys[place]), message)
+
+
+def _uncached(cache: SolverCache) -> Mask:
+    """Results that only steps without the cache have."""
+    keyed = cache.by_result
+    cached = ~starting_with(keyed.keys, _UNCACHED)
+    return ~Mask(len(cache.result_ids), (keyed.rows[place] for place in cached))
+
+
+def _records_missing(worker: WorkerFacts, named: Texts, wanted: Mask) -> Iterator[tuple[int, str]]:
+    """Of the results ``wanted``, with the records ``named``: those that are of no use, and why."""
+    assert worker.data is not None and worker.namespace is not None
+    loading, leases = worker.data.loading, worker.namespace.leases
+    records = loading.records
+    rows = records.index.rows(named)
+    policy = records.integer(b"cache.cachePolicy")
+    retained = between(policy.values, _RETAINED, _RETAINED) & policy.known
+    retained |= retained.take(loading.pair)
+    if len(records):  # With no record at all that is the fault (C39).
+        for row in wanted & between(rows, NOT_FOUND, NOT_FOUND):
+            record = named[row] or b""
+            # Data that nothing else names is the fault (C32, C33).
+            if max(leases.index.row(record), leases.index.row(record + b"-variants")) < 0:
+                yield row, "its record does not exist"
+    for row in (wanted & between(rows, 0, len(records))) - retained.take(rows):
+        yield row, "its record is not retained, and goes with its last user"
+
+
+def _is_result(stored: bytes, id: bytes) -> bool:
+    """Whether this is the value of a result, with its id."""
+    if plain := _PLAIN_RESULT.fullmatch(stored):
+        return plain[1] == id
+    found = _document(stored)
+    return found is not None and isinstance(found.get("ID"), str) and found["ID"].encode() == id
+
+
+def _document(text: bytes) -> dict[str, Any] | None:
+    """A JSON object; None for anything else. Nobody nests anything there."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+@root_rule("C54", needs=(Part.CACHE,))
+def links(facts: Facts) -> Iterator[Finding]:
+    """Every link decodes, and leads back."""
+    cache, file = _cache(facts)
+    if cache.missing:
+        return  # C51 says so
+    entries, backlinks = cache.links, cache.backlinks
+    sources = take(cache.linked, entries.rows)
+    texts, targets = split_last(entries.keys, b"@")
+    broken = Mask(
+        len(entries.keys), (at for at, text in enumerate(texts) if text is None or not _is_link(text))
+    )
+    for place in broken:
+        message = f"its link {cut(entries.keys[place] or b'')} does not decode"
+        yield Finding("C54", Severity.HARMLESS, file, subject(sources[place]), message)
+    back = paired(targets, sources, take(cache.targets, backlinks.rows), backlinks.keys)
+    for place in ~back - broken:
+        message = f"its link to key {cut(targets[place] or b'')} has no way back"
+        yield Finding("C54", Severity.HARMLESS, file, subject(sources[place]), message)
+
+
+def _is_link(text: bytes) -> bool:
+    if _PLAIN_LINK.fullmatch(text):
+        return True
+    found = _document(text)
+    return found is not None and all(type(found.get(name, kind())) is kind for name, kind in _LINK.items())
+
+
+@root_rule("C55", needs=(Part.CACHE,))
+def dead_ends(facts: Facts) -> Iterator[Finding]:
+    """A link leads to a key with a result or with links of its own. Others no search ever gets out of."""
+    cache, file = _cache(facts)
+    if cache.missing:
+        return  # C51 says so
+    targets = split_last(cache.links.keys, b"@")[1]
+    linked = Mask(len(cache.linked), cache.links.rows).take(Index(cache.linked).rows(targets))
+    with_results = Mask(len(cache.keys), cache.results.rows).take(Index(cache.keys).rows(targets))
+    listed = Index(cache.by_result.keys).rows(targets)
+    dead = present(targets) - linked - with_results - between(listed, 0, len(cache.by_result.keys))
+    for target, count in sorted(Counter(targets[place] or b"" for place in dead).items()):
+        message = f"{count} links lead to this key, which has no result and no link"
+        yield Finding("C55", Severity.LEAK, file, subject(target), message)
+
+
+def _cache(facts: Facts) -> tuple[SolverCache, Path]:
+    assert facts.solver is not None
+    return facts.solver, path_of(facts.stores.cache)
+
+
+RULES: Final[tuple[RootRule, ...]] = (mirrored, known_workers, results_of_records, links, dead_ends)
