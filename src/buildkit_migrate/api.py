@@ -458,14 +458,15 @@ def open_usage(
     snapshotter_root: StrPath | Setting | None = None,
     filter: Sequence[str] = (),
     after_start: bool = False,
+    top: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[DiskUsage]:
     """The records of a stopped BuildKit, read from its stores when they are iterated over.
 
-    ``filter``, ``after_start``: as for `maintenance.du.usage_of`. Other parameters are those of
+    ``filter``, ``after_start``, ``top``: as for `maintenance.du.usage_of`. Other parameters are those of
     `migrate_root`. Nothing is written. Raises the errors of `find_root`, BusyError, which names the daemon,
     StorageError, ContainerdStateError, and FilterError (a ValueError).
     """
     place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     with open_stores(find_state(path), place) as stores:
-        yield usage_of(stores, filter=filter, after_start=after_start, progress=progress)
+        yield usage_of(stores, filter=filter, after_start=after_start, top=top, progress=progress)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from buildkit_migrate.cli import du_text as text
 from buildkit_migrate.cli import options as shared
 from buildkit_migrate.cli import output, targets
 
 if TYPE_CHECKING:
-    from buildkit_migrate.maintenance.du import DiskUsage, Totals, UsageRecord
+    from buildkit_migrate.maintenance.details import RecordDetails
+    from buildkit_migrate.maintenance.du import DiskUsage, UsageRecord, WorkerUsage
+    from buildkit_migrate.maintenance.grouping import Group
+    from buildkit_migrate.maintenance.state_bytes import StateBytes
     from buildkit_migrate.model import Progress
     from buildkit_migrate.workspace.layout import Root
 
@@ -21,13 +25,12 @@ DOCUMENT: Final[Mapping[str, Any]] = {
     "root": None,
     "records": [],
     "totals": None,
+    "groups": [],
+    "disk": None,
     "workers": [],
     "incomplete": [],
 }
 """What the JSON document of an error has beside it: the same names as that of a result."""
-
-_UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
-_TAB: Final = 8  # columns
 
 
 def add_parser(commands: Any, epilog: str) -> None:
@@ -60,6 +63,25 @@ def add_parser(commands: Any, epilog: str) -> None:
         action="store_true",
         help="as the daemon lists them after its next start: without lazy records that it then drops",
     )
+    add(
+        "--details",
+        action="store_true",
+        help="print all of each record, and where its data is, and what keeps it",
+    )
+    add("--top", metavar="N", type=shared.whole_number(1, 2**31), help="only the N largest records")
+    add("--tree", action="store_true", help="records below their parents, instead of a list")
+    add(
+        "--by",
+        choices=("type", "image", "age"),
+        help="sums by type, by the image that records came with or stand on, or by the time since their last "
+        "use, instead of a list",
+    )
+    add(
+        "--disk",
+        action="store_true",
+        help="walk the whole directory and tell what its bytes are for, in a table that adds up to what "
+        "du -s says, instead of a list",
+    )
     shared.add_containerd(parser)
     shared.add_output(parser)
 
@@ -84,14 +106,18 @@ def run(options: argparse.Namespace) -> int:
                 **shared.containerd_arguments(options),
                 filter=options.filter,
                 after_start=options.after_start,
+                top=options.top,
                 progress=progress,
             )
         )
+        state = usage.state_bytes(progress) if options.disk else None
+        statuses = [one.exit_code for one in usage.incomplete]
+        statuses += [error.exit_code for error in state.unread] if state is not None else []
         return targets.Result(
-            lambda: _document(usage),
-            lambda: _lines(usage, options),
-            worst(one.exit_code for one in usage.incomplete),
-            [*_told(usage, options)],
+            lambda: _document(usage, state, options),
+            lambda: _lines(usage, state, options),
+            worst(statuses),
+            [*text.told_lines(usage, options.after_start)],
         )
 
     # What is printed is read from the stores then.
@@ -99,16 +125,15 @@ def run(options: argparse.Namespace) -> int:
         return targets.on_all(options, work) if options.all else targets.on_one(options, work, find_state)
 
 
-# --- JSON
-
-
-def _document(usage: DiskUsage) -> dict[str, Any]:
+def _document(usage: DiskUsage, state: StateBytes | None, options: argparse.Namespace) -> dict[str, Any]:
     from buildkit_migrate.text import named_text
 
     return {
         **named_text("root", usage.root),
-        "records": output.Lazily(lambda: (record.as_dict() for _, record in usage)),
+        "records": output.Lazily(lambda: _records(usage, options.details)),
         "totals": usage.totals._asdict(),
+        "groups": [one._asdict() for one in _groups(usage, options)],
+        "disk": None if state is None else state.as_dict(),
         "workers": [
             {
                 **named_text("path", worker.path),
@@ -122,111 +147,50 @@ def _document(usage: DiskUsage) -> dict[str, Any]:
     }
 
 
-# --- Text, as buildctl lays it out
+def _records(usage: DiskUsage, detailed: bool) -> Iterator[dict[str, Any]]:
+    if not detailed:
+        return (record.as_dict() for _, record in usage)
+    details = _details(usage)
+    return ({**record.as_dict(), **details(worker, record).as_dict()} for worker, record in usage)
 
 
-def _lines(usage: DiskUsage, options: argparse.Namespace) -> Iterator[str]:
-    if options.verbose:
-        for _, record in usage:
-            yield from _record_lines(record)
+def _details(usage: DiskUsage) -> Callable[[WorkerUsage, UsageRecord], RecordDetails]:
+    from buildkit_migrate.maintenance.details import Details
+
+    found = {worker.path: Details(worker) for worker in usage.workers if worker.loading is not None}
+    return lambda worker, record: found[worker.path].of(worker.row_of(record.id))
+
+
+def _groups(usage: DiskUsage, options: argparse.Namespace) -> list[Group]:
+    import time
+
+    from buildkit_migrate.maintenance.grouping import group
+
+    return group(usage, options.by, time.time_ns()) if options.by else []
+
+
+def _lines(usage: DiskUsage, state: StateBytes | None, options: argparse.Namespace) -> Iterator[str]:
+    if state is not None:
+        yield from text.state_lines(state)
+    if options.by:
+        yield from text.group_lines(_groups(usage, options))
+    if options.tree:
+        yield from _trees(usage)
+    if state is not None or options.by or options.tree:
+        return
+    if options.verbose or options.details:
+        details = _details(usage) if options.details else None
+        for worker, record in usage:
+            yield from text.record_lines(record, details(worker, record) if details else None)
     else:
-        yield from _table(usage)
+        yield from text.table_lines(usage)
     if not options.filter:
-        yield from _total_lines(usage.totals)
+        yield from text.total_lines(usage.totals)
 
 
-def _record_lines(record: UsageRecord) -> Iterator[str]:
-    values: dict[str, object] = {"ID": _shown(record.id)}
-    if record.parents:
-        values["Parents"] = ";".join(map(_shown, record.parents))
-    if record.created_at is not None:
-        values["Created at"] = _time(record.created_at)
-    values["Mutable"] = _flag(record.mutable)
-    values["Reclaimable"] = _flag(not record.in_use)
-    values["Shared"] = _flag(record.shared)
-    values["Size"] = size_text(record.size)
-    if record.description:
-        values["Description"] = _shown(record.description)
-    values["Usage count"] = record.usage_count
-    if record.last_used_at is not None:
-        values["Last used"] = _time(record.last_used_at)
-    values["Type"] = _shown(record.record_type)
-    yield from (_line(name, value) for name, value in values.items())
-    yield ""
+def _trees(usage: DiskUsage) -> Iterator[str]:
+    from buildkit_migrate.maintenance.details import Details
 
-
-def _line(name: str, value: object) -> str:
-    """The names take two tabs."""
-    return f"{name}:\t" + ("\t" if len(name) + 1 < _TAB else "") + str(value)
-
-
-def _table(usage: DiskUsage) -> Iterator[str]:
-    """In columns of whole tabs, as wide as what is in them."""
-    rows = ((_shown(record.id) + "*" * record.mutable, record) for _, record in usage)
-    widest, longest = 71, 4
     for worker in usage.workers:
-        for record in worker:
-            widest = max(widest, len(_shown(record.id)) + record.mutable)
-            longest = max(longest, len(size_text(record.size)))
-    yield _cell("ID", widest) + _cell("RECLAIMABLE", 11) + _cell("SIZE", longest) + "LAST ACCESSED"
-    for id, record in rows:
-        reclaimable = _flag(not record.in_use)
-        yield (
-            _cell(f"{id:<71}", widest)
-            + _cell(f"{reclaimable:<11}", 11)
-            + _cell(size_text(record.size), longest)
-        )
-
-
-def _cell(text: str, widest: int) -> str:
-    width = (widest + 1 + _TAB - 1) // _TAB * _TAB
-    return text + "\t" * ((width - len(text) + _TAB - 1) // _TAB)
-
-
-def _total_lines(totals: Totals) -> Iterator[str]:
-    if totals.shared:
-        yield _line("Shared", size_text(totals.shared))
-        yield _line("Private", size_text(totals.private))
-    yield _line("Reclaimable", size_text(totals.reclaimable))
-    yield _line("Total", size_text(totals.total))
-
-
-def _told(usage: DiskUsage, options: argparse.Namespace) -> Iterator[str]:
-    """For stderr: what buildctl does not say."""
-    from buildkit_migrate.text import printable
-
-    for one in usage.incomplete:
-        yield f"buildkit-migrate: not shown, or in part: {printable(str(one.place))}: {one.reason}"
-    for worker in usage.workers:
-        if worker.dropped and not options.after_start:
-            yield (
-                f"buildkit-migrate: {printable(str(worker.path))}: the next start of the daemon drops "
-                f"{worker.dropped} records (--after-start lists what is left)"
-            )
-
-
-def _shown(value: bytes) -> str:
-    from buildkit_migrate.text import printable
-
-    return printable(value)
-
-
-def _flag(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _time(ns: int) -> str:
-    """As Go prints a time."""
-    from buildkit_migrate.values.times import text_time
-
-    return text_time(ns).decode().replace("T", " ").removesuffix("Z") + " +0000 UTC"
-
-
-def size_text(size: int) -> str:
-    """In units of 1000, as buildctl prints sizes."""
-    unit = 0
-    scale = 1
-    while abs(size) >= scale * 1000 and unit < len(_UNITS) - 1:
-        unit += 1
-        scale *= 1000
-    return f"{size / scale:.2f}{_UNITS[unit]}" if unit else f"{size}B"
+        if worker.loading is not None:
+            yield from text.tree_lines(worker, Details(worker))

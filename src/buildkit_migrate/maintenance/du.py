@@ -9,6 +9,7 @@ with open_stores(find_state(path), place) as stores:
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +18,10 @@ from typing import Any, Final, NamedTuple
 
 from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.maintenance import filters
-from buildkit_migrate.maintenance.facts import WorkerFacts
+from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.loading import Found, Loading
 from buildkit_migrate.maintenance.shared import shared_records
+from buildkit_migrate.maintenance.state_bytes import StateBytes, state_bytes
 from buildkit_migrate.maintenance.usage import Sizes
 from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Index, Mask
@@ -149,7 +151,7 @@ class WorkerUsage:
         self.shared = _shared(worker, loading, shown)
         self.sizes = Sizes(worker, loading)
         if matches is not None:
-            shown = Mask(shown.size, (row for row in shown if matches(self._record(row).field)))
+            shown = Mask(shown.size, (row for row in shown if matches(self.record_at(row).field)))
         self.sizes.measure(shown, progress)
         self.rows = array("i", sorted(shown, key=self.sizes.values.__getitem__))
         self._note_what_is_missing(loading)
@@ -158,7 +160,26 @@ class WorkerUsage:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[UsageRecord]:
-        return map(self._record, self.rows) if self._records is None else iter(self._records)
+        return map(self.record_at, self.rows) if self._records is None else iter(self._records)
+
+    def type_of(self, row: int) -> bytes:
+        return self._types[row] or _REGULAR
+
+    def id_of(self, row: int) -> bytes:
+        assert self.loading is not None
+        return self.loading.records.ids[row] or b""
+
+    def row_of(self, id: bytes) -> int:
+        assert self.loading is not None
+        return self.loading.records.index.row(id)
+
+    def is_mutable(self, row: int) -> bool:
+        return self.loading is not None and row in self.loading.mutable
+
+    def keep_last(self, count: int) -> None:
+        """Leaves out all others; the totals stay those of all."""
+        _ = self.totals
+        self.rows = self.rows[len(self.rows) - count :]
 
     def load(self) -> None:
         """Reads all records, so that the stores can be closed."""
@@ -173,7 +194,7 @@ class WorkerUsage:
             shared += size if row in self.shared else 0
         return Totals(shared, total - shared, total, total)
 
-    def _record(self, row: int) -> UsageRecord:
+    def record_at(self, row: int) -> UsageRecord:
         assert self.loading is not None
         ids = self.loading.records.ids
         created, used, counts = self._created, self._used, self._counts
@@ -188,7 +209,7 @@ class WorkerUsage:
             counts.values[row],
             tuple(ids[parent] or b"" for parent in self.loading.shown_parents_of(row)),
             self._descriptions[row] or b"",
-            self._types[row] or _REGULAR,
+            self.type_of(row),
             row in self.shared,
             row in self.loading.alive,
         )
@@ -239,11 +260,14 @@ def _shared(worker: WorkerFacts, loading: Loading, shown: Mask) -> Mask:
 
 @dataclass(frozen=True)
 class DiskUsage:
-    """Of a whole root. ``incomplete``: what could not be shown, or not in full."""
+    """Of a whole root. ``incomplete``: what could not be shown, or not in full. ``facts``: what it was read
+    from.
+    """
 
     root: Path
     workers: tuple[WorkerUsage, ...]
     incomplete: tuple[Incomplete, ...]
+    facts: Facts
 
     def __iter__(self) -> Iterator[tuple[WorkerUsage, UsageRecord]]:
         """All records, ordered by size, then id, as a daemon with all these workers gives them."""
@@ -254,6 +278,11 @@ class DiskUsage:
 
         merged = heapq.merge(*map(rows, self.workers), key=lambda entry: entry[:2])
         return ((worker, record) for _, _, worker, record in merged)
+
+    def state_bytes(self, progress: Progress | None = None) -> StateBytes:
+        """Where the bytes of the whole root are: all of it is walked. The stores must be open."""
+        loadings = {one.worker: one.loading for one in self.workers if one.loading is not None}
+        return state_bytes(self.facts, loadings, progress or (lambda step: None))
 
     def in_memory(self) -> DiskUsage:
         """The same, with all records read, so that the stores can be closed."""
@@ -276,18 +305,21 @@ def usage_of(
     *,
     filter: Sequence[str] = (),
     after_start: bool = False,
+    top: int | None = None,
     progress: Progress | None = None,
 ) -> DiskUsage:
     """What du of the daemon showed last; ``after_start``: what it shows after the next one.
 
     The difference are records that only a running daemon knows how to fetch: they are dropped when it
     starts, but for some that stay listed once more. ``filter``: filters as `buildctl du` takes them, one of
-    which must match. Raises FilterError. What can't be shown is noted, and raises nothing.
+    which must match. ``top``: only so many, the largest ones; totals are of all. Raises FilterError. What
+    can't be shown is noted, and raises nothing.
     """
     matches = filters.parse(filter) if filter else None
     tell = progress or (lambda step: None)
     usages = []
     incomplete: list[Incomplete] = []
+    unsound: set[Store] = set()
     for worker in stores.workers:
         damaged: dict[Store, CorruptDatabaseError] = {}
         usage = None
@@ -307,9 +339,26 @@ def usage_of(
                 if store is None or store in damaged:
                     raise
                 damaged[store] = error
+        unsound |= damaged.keys()
         incomplete += [*_closed(worker, damaged), *usage.incomplete]
         usages.append(usage)
-    return DiskUsage(stores.root.path, tuple(usages), tuple(incomplete))
+    if top is not None:
+        _keep_largest(usages, top)
+    root_facts = Facts(stores, frozenset(unsound))
+    root_facts.workers = tuple(usage.worker for usage in usages)
+    return DiskUsage(stores.root.path, tuple(usages), tuple(incomplete), root_facts)
+
+
+def _keep_largest(usages: Sequence[WorkerUsage], count: int) -> None:
+    """Of all workers together."""
+    import heapq
+
+    sizes = (
+        (usage.sizes.values[row], row, number) for number, usage in enumerate(usages) for row in usage.rows
+    )
+    largest = Counter(number for _, _, number in heapq.nlargest(count, sizes))
+    for number, usage in enumerate(usages):
+        usage.keep_last(largest[number])
 
 
 def _loading(worker: WorkerFacts, after_start: bool) -> Loading | None:

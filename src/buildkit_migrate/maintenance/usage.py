@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.errors import StorageError
-from buildkit_migrate.maintenance.directory import disk_usage
+from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.loading import Loading
 from buildkit_migrate.schema.columns import ABSENT, Mask, between, equal_to, present
@@ -118,10 +118,14 @@ class Sizes:
             self._note(row, "its snapshot is in use by nobody, and only its snapshotter can measure it")
             return 0
         try:
-            return disk_usage(directory)
+            found = usage(directory)
         except StorageError as error:
             self._note(row, str(error), fails=True)
             return 0
+        if found is None:
+            self._note(row, f"{directory} does not exist", fails=True)
+            return 0
+        return found.bytes
 
     def _note(self, row: int, reason: str, *, fails: bool = False) -> None:
         self.unsized.append(Unsized(row, reason, fails))
