@@ -14,7 +14,7 @@ import pytest
 
 import ondisk
 from buildkit_migrate import api, clean_root, errors, migrate_root, undo_root
-from buildkit_migrate.cli import main
+from buildkit_migrate.cli import main, output
 from buildkit_migrate.migration.migrate import Migration
 from buildkit_migrate.migration.undo import Undo
 from buildkit_migrate.workspace import finding
@@ -168,6 +168,23 @@ def test_nothing_was_done(two: list[OnDisk], monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(KeyboardInterrupt) as caught:
         migrate_root(two[0].root)
     assert errors.finished_before(caught.value) == ()
+
+
+def test_interrupt_while_the_result_is_printed(
+    root: OnDisk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """There is one document on stdout, not a second one about the interrupt."""
+    emit = output.emit_json
+
+    def emitting(document: dict[str, Any]) -> None:
+        emit(document)
+        terminate()
+
+    monkeypatch.setattr(output, "emit_json", emitting)
+    assert ended("migrate", "--format", "json", str(root.root)) == 143
+    shown = capfd.readouterr()
+    assert json.loads(shown.out)["workers"][0]["outcome"] == "migrated"
+    assert "ended by SIGTERM" in shown.err
 
 
 # --- Several roots

@@ -136,6 +136,19 @@ def usages(directory: Path) -> Iterator[Found]:
     yield document("du", at)
 
 
+def checks(directory: Path) -> Iterator[Found]:
+    root = ondisk.sample(directory)
+    at = str(root.root)
+    yield document("check", at, "--nonsense")
+    yield document("check", str(directory / "missing"))
+    yield document("check", at)
+    root.migrate_here()
+    yield document("check", at)
+    yield document("check", str(root.v2))
+    root.v2.write_bytes(b"garbage" * 1000)
+    yield document("check", at)
+
+
 def conversions(directory: Path) -> Iterator[Found]:
     root = ondisk.sample(directory)
     target = str(directory / "target")
@@ -157,6 +170,7 @@ COMMANDS: dict[str, Callable[[Path], Iterator[Found]]] = {
     "undo": ways_back,
     "clean": cleanings,
     "du": usages,
+    "check": checks,
     "convert": conversions,
     "bench": benches,
 }
@@ -201,8 +215,8 @@ def test_all_documents_of_a_command_have_the_same_fields(tmp_path: Path, command
         else:
             results += 1
         for path, value in walk(found):
-            # Results of a bench have a field for each stage.
-            if isinstance(value, dict) and path != ".results":
+            # Results of a bench have a field for each stage, counts of check one for each rule with findings.
+            if isinstance(value, dict) and path not in (".results", ".counts"):
                 seen[path].add(names(value))
             if value is not None:
                 kinds[path].add(kind(value))

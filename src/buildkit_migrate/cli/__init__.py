@@ -146,7 +146,7 @@ def _fail(error: Exception, given: Sequence[str], options: argparse.Namespace) -
     known = render.known_error(error)
     if "--debug" in given:
         output.tell(output.traceback_lines(error))
-    if wants_json(given):
+    if wants_json(given) and not getattr(options, "answered", False):
         # If stdout can't be written, the original error counts.
         with contextlib.suppress(errors.StorageError):
             output.emit_json(_document(known, given, options))

@@ -29,12 +29,14 @@ def answer(
 ) -> None:
     """Prints the result of a command in the requested format.
 
-    ``done``: what has been changed by then. Raises StorageError, which includes that, if the result can't be
-    printed.
+    ``done``: what has been changed by then. Sets ``options.answered`` once anything may have been printed.
+    Raises StorageError, which includes ``done``, if the result can't be printed.
     """
     try:
         if options.format == "json":
-            emit_json({**document(), "error": None})
+            result = {**document(), "error": None}
+            options.answered = True
+            emit_json(result)
         else:
             emit(lines())
     except StorageError as error:
