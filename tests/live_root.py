@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,15 @@ class Live:
         address = self.daemon.address if address is None else address
         return ondisk.run(
             *("migrate", "--format", "json", "--address", address, *arguments, str(self.root.root)), **environ
+        )
+
+    def start_migration(self, address: str) -> subprocess.Popen[str]:
+        """A migration in the background, with pipes as its streams."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "buildkit_migrate", "migrate", "--address", address, str(self.root.root)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def verify(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -45,3 +46,11 @@ def on_a_terminal(*arguments: str, command: Sequence[str] = COMMAND) -> tuple[in
     reader.join()
     os.close(terminal)
     return result.returncode, b"".join(parts), result.stdout
+
+
+def ending_message(number: signal.Signals) -> str:
+    """All of stderr after a signal: no complaints of Python or gRPC."""
+    return (
+        f"buildkit-migrate: error: ended by {number.name}\n"
+        "buildkit-migrate: hint: running the command again finishes the job\n"
+    )

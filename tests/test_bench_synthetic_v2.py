@@ -29,12 +29,12 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.real
-def test_go_accepts(root: Path, judge: Judge) -> None:
+def test_bbolt_for_go_finds_no_fault(root: Path, judge: Judge) -> None:
     for name in synthetic_v2.DATABASES:
         assert judge.check(root / name) == []
 
 
-def test_all_that_is_named_exists(root: Path) -> None:
+def test_every_reference_leads_somewhere(root: Path) -> None:
     opened = [Database.open(root / name) for name in synthetic_v2.DATABASES]
     assert all(check(database.reader) == [] for database in opened)
     records, containerd, snapshots, cache, history = (database.root for database in opened)

@@ -75,7 +75,7 @@ def test_json_shows_all_fields(cls: type[errors.Error]) -> None:
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_an_empty_hint_is_none(cls: type[errors.Error]) -> None:
+def test_empty_hint_is_not_shown(cls: type[errors.Error]) -> None:
     silent, default = make(cls, hint=""), make(cls)
     assert silent.as_dict()["hint"] == ""
     assert not any("hint" in line for line in error_lines(silent, verbose=False))
@@ -91,7 +91,7 @@ def test_an_empty_hint_is_none(cls: type[errors.Error]) -> None:
         (errors.DifferencesError, ["blob-missing: b r (expected 1, found 2)"]),
     ],
 )
-def test_lines(cls: type[errors.Error], lines: list[str]) -> None:
+def test_error_lines_show_the_details(cls: type[errors.Error], lines: list[str]) -> None:
     error = make(cls)
     assert list(error.lines()) == lines
     assert [f"    {line}" for line in lines] == list(error_lines(error, verbose=False))[1 : 1 + len(lines)]
@@ -107,7 +107,7 @@ def test_long_lists_are_shortened(verbose: bool) -> None:
 
 
 @pytest.mark.parametrize("engine", ["bolt", "lmdb"])
-def test_a_store_that_can_only_be_read_is_no_daemons_fault(tmp_path: Path, engine: Engine) -> None:
+def test_read_only_store_does_not_blame_a_daemon(tmp_path: Path, engine: Engine) -> None:
     open_store(tmp_path / "store", create=engine).close()
     with (
         open_store(tmp_path / "store", read_only=True) as store,
@@ -120,18 +120,18 @@ def test_a_store_that_can_only_be_read_is_no_daemons_fault(tmp_path: Path, engin
 # --- Exit statuses
 
 
-def test_each_class_has_a_status_of_the_table() -> None:
+def test_each_error_class_has_a_documented_status() -> None:
     assert {UsageError, InterruptedByUserError} < set(ALL)
     assert {cls.exit_code for cls in ALL} < set(EXIT_STATUSES)
 
 
-def test_readme_has_the_table() -> None:
+def test_readme_lists_the_exit_statuses() -> None:
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", README.read_text().split("| exit status |")[1], re.M)
     rows = rows[: len(EXIT_STATUSES)]
     assert [(int(status), text.replace("`", "")) for status, text in rows] == sorted(EXIT_STATUSES.items())
 
 
-def test_readme_has_the_order() -> None:
+def test_readme_lists_the_order_of_exit_statuses() -> None:
     (order,) = re.findall(r"worst exit status: ([^`]*)\.", README.read_text())
     ended = {0, 2, 129, 130, 143}
     assert [int(number) for number in re.findall(r"\d+", order)] == [
@@ -140,7 +140,7 @@ def test_readme_has_the_order() -> None:
 
 
 @pytest.mark.parametrize("command", ["", *_COMMANDS])
-def test_help_has_the_table(command: str, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_help_lists_the_exit_statuses(command: str, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     with pytest.raises(SystemExit):
         _make_parser().parse_args([command, "--help"] if command else ["--help"])
     shown = capsysbinary.readouterr().out.decode().split("exit codes:\n")[1]

@@ -84,7 +84,7 @@ def two(tmp_path: Path) -> list[OnDisk]:
     ],
 )
 @pytest.mark.parametrize("command", COMMANDS)
-def test_any_exception_has_it(
+def test_any_exception_carries_the_finished_work(
     two: list[OnDisk],
     monkeypatch: pytest.MonkeyPatch,
     command: str,
@@ -114,7 +114,7 @@ def test_any_exception_has_it(
     ],
 )
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_command_tells(
+def test_command_names_the_finished_work(
     two: list[OnDisk],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -146,7 +146,9 @@ def ended(*arguments: str) -> int:
         return end.code
 
 
-def test_an_interrupt_when_all_are_done(two: list[OnDisk], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_after_the_last_worker_names_all(
+    two: list[OnDisk], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the databases are being closed."""
     close = Migration.close
 
@@ -160,7 +162,7 @@ def test_an_interrupt_when_all_are_done(two: list[OnDisk], monkeypatch: pytest.M
     assert [one.worker for one in errors.finished_before(caught.value)] == [root.worker for root in two]
 
 
-def test_nothing_was_done(two: list[OnDisk], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_named_if_nothing_was_finished(two: list[OnDisk], monkeypatch: pytest.MonkeyPatch) -> None:
     """What was migrated earlier was not finished now."""
     two[0].migrate_here()
     two[1].v2.unlink()
@@ -207,7 +209,7 @@ def names(document: dict[str, Any]) -> list[str]:
     return [root["root"] for root in document["roots"]]
 
 
-def test_one_root_fails(
+def test_finished_roots_are_named_if_one_fails(
     roots: list[OnDisk], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     breaking(monkeypatch, (Migration, "carry_out"), refuse)
@@ -220,7 +222,7 @@ def test_one_root_fails(
 
 
 @pytest.mark.parametrize("command", ["migrate", "verify"])
-def test_interrupted_at_a_root(
+def test_finished_roots_are_named_after_an_interrupt(
     roots: list[OnDisk], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: str
 ) -> None:
     """What is known of the roots before it is shown, beside the error."""
@@ -241,7 +243,7 @@ def test_interrupted_at_a_root(
         (["status"], 3),
     ],
 )
-def test_before_the_first_root(
+def test_nothing_is_named_before_the_first_root(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str], status: int
 ) -> None:
     def none(**options: object) -> None:

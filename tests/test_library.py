@@ -93,7 +93,7 @@ def test_services_are_called_in_order(root: OnDisk) -> None:
     assert ondisk.tree(root.v2)
 
 
-def test_failing_containerd(root: OnDisk) -> None:
+def test_failing_containerd_leaves_everything_as_it_was(root: OnDisk) -> None:
     before = ondisk.listing(root.worker)
     with pytest.raises(errors.StorageError, match="apply"):
         migrate(root, Recorded(root, failing=True))

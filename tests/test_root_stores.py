@@ -17,7 +17,7 @@ from dicts import file_of
 
 
 @pytest.mark.parametrize("name", v2_roots.NAMES)
-def test_each_store_of_a_real_root_is_open(name: str, tmp_path: Path) -> None:
+def test_each_store_of_a_real_root_is_opened(name: str, tmp_path: Path) -> None:
     found = v2_roots.v2_root(name, tmp_path)
     with found.open() as stores:
         (worker,) = stores.workers
@@ -34,7 +34,7 @@ def test_each_store_of_a_real_root_is_open(name: str, tmp_path: Path) -> None:
         assert stores.cache_debug.fault == Fault.MISSING
 
 
-def test_what_is_wrong_with_a_store_is_told(tmp_path: Path) -> None:
+def test_fault_of_a_store_is_reported(tmp_path: Path) -> None:
     root = v2_roots.healed(tmp_path)
     root.records.unlink()
     root.containerd.write_bytes(b"")
@@ -56,7 +56,7 @@ def test_what_is_wrong_with_a_store_is_told(tmp_path: Path) -> None:
         assert str(root.cache) in str(stores.cache.error)
 
 
-def test_without_a_root_of_containerd_its_stores_are_elsewhere(tmp_path: Path) -> None:
+def test_stores_of_an_unnamed_containerd_are_elsewhere(tmp_path: Path) -> None:
     found = v2_roots.v2_root("containerd", tmp_path)
     alone = v2_roots.V2Root(found.root, "", found.worker, found.containerd, found.snapshots, "overlayfs")
     with alone.open() as stores:
@@ -66,7 +66,7 @@ def test_without_a_root_of_containerd_its_stores_are_elsewhere(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["buildkitd.lock", "cache.db", "runc-overlayfs/metadata_v2.db"])
-def test_a_daemon_that_runs_is_named(name: str, tmp_path: Path) -> None:
+def test_running_daemon_is_named(name: str, tmp_path: Path) -> None:
     root = v2_roots.healed(tmp_path)
     (root.root / "buildkitd.lock").touch()
     fd = os.open(root.root / name, os.O_RDWR)
@@ -86,7 +86,7 @@ def test_nothing_is_written(tmp_path: Path) -> None:
         assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_builder_of_docker_is_one_worker_and_may_have_others(tmp_path: Path) -> None:
+def test_dockers_own_builder_is_one_worker_and_may_have_others(tmp_path: Path) -> None:
     (tmp_path / "healed").mkdir()
     healthy = v2_roots.healed(tmp_path / "healed")
     directory = tmp_path / "docker" / "buildkit"

@@ -18,16 +18,9 @@ import ondisk
 from buildkit_migrate.cli import signals
 from live_root import Live
 from ondisk import OnDisk
+from terminal import ending_message
 
 ENDINGS = {signal.SIGHUP: 129, signal.SIGTERM: 143}
-
-
-def said(number: signal.Signals) -> str:
-    """All of stderr: nothing that Python or gRPC complain about."""
-    return (
-        f"buildkit-migrate: error: ended by {number.name}\n"
-        "buildkit-migrate: hint: running the command again finishes the job\n"
-    )
 
 
 def command_ignoring(ignored: tuple[int, ...], command: list[str]) -> list[str]:
@@ -178,7 +171,7 @@ def test_signal_while_a_thread_writes_leaves_nothing_behind(root: OnDisk, number
         timeout=120,
         check=False,
     )
-    assert (result.returncode, result.stderr) == (ENDINGS[number], said(number))
+    assert (result.returncode, result.stderr) == (ENDINGS[number], ending_message(number))
     assert root.left_behind == []
     root.migrate_here()
     root.verify_here()
@@ -187,7 +180,7 @@ def test_signal_while_a_thread_writes_leaves_nothing_behind(root: OnDisk, number
 @pytest.mark.real
 @pytest.mark.parametrize("ignored", [(), (signal.SIGINT,)], ids=["", "SIGINT-ignored"])
 @pytest.mark.parametrize("number", ENDINGS)
-def test_signal_during_live_calls_ends_the_run_silently(
+def test_signal_during_live_calls_ends_the_run_with_one_message(
     live: Live, number: signal.Signals, ignored: tuple[int, ...]
 ) -> None:
     """No task of the event loop continues or complains."""
@@ -207,7 +200,7 @@ def test_signal_during_live_calls_ends_the_run_silently(
                 text=True,
             )
             out = process.communicate(timeout=60)
-        assert (process.returncode, out) == (ENDINGS[number], ("", said(number))), at
+        assert (process.returncode, out) == (ENDINGS[number], ("", ending_message(number))), at
         assert live.root.left_behind == []
         result = ondisk.run("undo", "--address", live.daemon.address, str(live.root.root))
         assert (result.returncode, result.stderr) == (0, "")

@@ -57,7 +57,9 @@ def root(request: pytest.FixtureRequest) -> Iterator[OnDisk]:
 @pytest.mark.parametrize("mode", [0o444, 0o000])
 @pytest.mark.parametrize("name", [".", "runc-overlayfs"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_directory_that_may_not_be_searched(root: OnDisk, command: str, name: str, mode: int) -> None:
+def test_directory_without_search_permission_is_named(
+    root: OnDisk, command: str, name: str, mode: int
+) -> None:
     (root.root / name).chmod(mode)
     found = other_user.failure(OWNER, lambda: COMMANDS[command](root.root))
     (root.root / name).chmod(0o755)
@@ -66,7 +68,7 @@ def test_directory_that_may_not_be_searched(root: OnDisk, command: str, name: st
 
 
 @pytest.mark.parametrize("command", ["status", "undo", "undo --dry-run", "clean", "clean --dry-run"])
-def test_journal_that_may_not_be_searched(root: OnDisk, command: str) -> None:
+def test_journal_without_search_permission_is_named(root: OnDisk, command: str) -> None:
     journal = journal_path(root.v2)
     if not root.v2.exists():
         journal.mkdir()
@@ -78,7 +80,7 @@ def test_journal_that_may_not_be_searched(root: OnDisk, command: str) -> None:
     assert found.endswith("Permission denied")
 
 
-def test_copy_that_is_skipped_need_not_be_readable(root: OnDisk) -> None:
+def test_skipped_copy_need_not_be_readable(root: OnDisk) -> None:
     copy = root.root / "runc-overlayfs.bak"
     copy.mkdir()
     copy.chmod(0o000)
@@ -87,7 +89,7 @@ def test_copy_that_is_skipped_need_not_be_readable(root: OnDisk) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("name", ["metadata.db", "metadata_v2.db", ""])
-def test_links_in_a_circle(tmp_path: Path, command: str, name: str) -> None:
+def test_circular_links_are_named(tmp_path: Path, command: str, name: str) -> None:
     root = ondisk.sample(tmp_path)
     if name == "metadata_v2.db" and command == "convert":
         return
@@ -101,19 +103,19 @@ def test_links_in_a_circle(tmp_path: Path, command: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_name_that_is_too_long(tmp_path: Path, command: str) -> None:
+def test_name_that_is_too_long_is_an_error(tmp_path: Path, command: str) -> None:
     with pytest.raises(errors.StorageError, match="File name too long"):
         COMMANDS[command](tmp_path / ("n" * 256))
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "convert"])
-def test_below_a_file(tmp_path: Path, command: str) -> None:
+def test_path_below_a_file_is_an_error(tmp_path: Path, command: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(errors.RootNotFoundError):
         COMMANDS[command](tmp_path / "file" / "root")
 
 
-def test_convert_below_a_file(tmp_path: Path) -> None:
+def test_convert_below_a_file_is_an_error(tmp_path: Path) -> None:
     root = ondisk.sample(tmp_path)
     (tmp_path / "file").touch()
     for source, target in ((tmp_path / "file/source", tmp_path / "new"), (root.v1, tmp_path / "file/target")):
@@ -122,14 +124,14 @@ def test_convert_below_a_file(tmp_path: Path) -> None:
         assert str(tmp_path / "file") in str(caught.value)
 
 
-def test_target_of_convert_that_nobody_may_see(root: OnDisk) -> None:
+def test_unreadable_target_of_convert_is_named(root: OnDisk) -> None:
     directory = root.root / "mine"
     directory.mkdir(0o700)
     found = other_user.failure(OWNER, lambda: convert(root.v1, directory / "new"))
     assert found == f"StorageError: {directory / 'new'}: Permission denied"
 
 
-def test_convert_of_a_directory_that_nobody_may_see(root: OnDisk) -> None:
+def test_convert_of_an_unreadable_directory_is_an_error(root: OnDisk) -> None:
     """The store that may be meant can't be found; that is no other error."""
     root.worker.chmod(0o000)
     found = other_user.failure(OWNER, lambda: convert(root.worker, root.root / "new"))
@@ -137,13 +139,13 @@ def test_convert_of_a_directory_that_nobody_may_see(root: OnDisk) -> None:
 
 
 @pytest.mark.parametrize("create", ["bolt", "lmdb"])
-def test_store_that_nobody_may_see(root: OnDisk, create: str) -> None:
+def test_unreadable_store_is_named(root: OnDisk, create: str) -> None:
     root.worker.chmod(0o000)
     found = other_user.failure(OWNER, lambda: open_store(root.worker / "store", create=create))
     assert found == f"StorageError: {root.worker / 'store'}: Permission denied"
 
 
-def test_an_undone_store_does_not_replace_a_link(tmp_path: Path) -> None:
+def test_undone_store_does_not_replace_a_link(tmp_path: Path) -> None:
     """One that leads nowhere is something, too."""
     root = ondisk.sample(tmp_path)
     root.migrate_here()
@@ -154,7 +156,7 @@ def test_an_undone_store_does_not_replace_a_link(tmp_path: Path) -> None:
     assert link.is_symlink()
 
 
-def test_second_names(tmp_path: Path) -> None:
+def test_kept_name_is_never_a_link(tmp_path: Path) -> None:
     """A link to the file is not the file: it would lead to what replaces it."""
     path, name = tmp_path / "path", tmp_path / "name"
     path.write_text("old")
@@ -169,7 +171,7 @@ def test_second_names(tmp_path: Path) -> None:
 # --- The functions that look
 
 
-def test_look(tmp_path: Path) -> None:
+def test_path_checks_tell_files_directories_and_links_apart(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
     (tmp_path / "directory").symlink_to(".")
@@ -216,7 +218,7 @@ EXEMPT: Final = {"workspace/places.py"}
 """Looks for roots all over the host: what can't be seen there is not where the root is."""
 
 
-def test_nothing_looks_at_paths_quietly() -> None:
+def test_sources_use_no_call_that_hides_errors_of_paths() -> None:
     found = [
         f"{path.relative_to(SOURCES)}:{node.lineno}: {node.func.attr}"
         for path in sorted(SOURCES.rglob("*.py"))

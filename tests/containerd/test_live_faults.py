@@ -23,6 +23,7 @@ from containerd_daemon import Containerd
 from fixtures import ROOT_LABEL
 from grpc_proxy import Proxy
 from live_root import Expected, Live, error_of
+from terminal import ending_message
 
 pytestmark = [
     pytest.mark.real,
@@ -166,15 +167,7 @@ def test_ctrl_c_ends_the_run_and_the_next_one_finishes(live: Live, expected: Exp
             interrupted.wait(60)
 
     with Proxy(live.daemon.address, interrupt) as proxy:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "buildkit_migrate", "migrate", "--address", proxy.address),
-                str(live.root.root),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = live.start_migration(proxy.address)
         _, stderr = process.communicate(timeout=60)
         interrupted.set()
     assert process.returncode == 130
@@ -186,7 +179,7 @@ def test_ctrl_c_ends_the_run_and_the_next_one_finishes(live: Live, expected: Exp
     expected.check(live)
 
 
-def test_sigterm_ends_the_run_silently(live: Live) -> None:
+def test_sigterm_ends_the_run_with_one_message(live: Live) -> None:
     """At any call; no task of the event loop continues or complains."""
     for at in (40, 120, 200, 280, 360):
         calls = itertools.count()
@@ -196,17 +189,9 @@ def test_sigterm_ends_the_run_silently(live: Live) -> None:
                 os.kill(process.pid, signal.SIGTERM)  # noqa: B023 - this round's
 
         with Proxy(live.daemon.address, terminate) as proxy:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "buildkit_migrate", "migrate", "--address", proxy.address),
-                    str(live.root.root),
-                ],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            process = live.start_migration(proxy.address)
             out = process.communicate(timeout=60)
-        assert (process.returncode, out) == (143, ("", "")), at
+        assert (process.returncode, out) == (143, ("", ending_message(signal.SIGTERM))), at
         assert live.root.left_behind == []
         result = ondisk.run("undo", "--address", live.daemon.address, str(live.root.root))
         assert (result.returncode, result.stderr) == (0, "")

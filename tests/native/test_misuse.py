@@ -357,55 +357,41 @@ def test_interrupt_ends_a_long_call(name: str, large_file: bytes) -> None:
     LONG[name](reader)()  # it can still be read
 
 
-@pytest.mark.parametrize("name", ["check", "scan", "rewrite", "Records", "Survey"])
-def test_other_threads_run_during_a_long_call_and_are_refused(name: str, large_file: bytes) -> None:
-    reader = Reader(large_file)
-    root = reader.root
+def is_refused_meanwhile(use: Callable[[], object], work: Callable[[], object]) -> bool:
+    """Whether another thread runs while ``work`` does, and is refused the use of its object."""
     refused, stop = threading.Event(), threading.Event()
 
-    def use() -> None:
+    def use_until_stopped() -> None:
         while not stop.is_set():
             try:
-                root.get(b"k")
+                use()
             except RuntimeError:
                 refused.set()
 
-    thread = threading.Thread(target=use)
+    thread = threading.Thread(target=use_until_stopped)
     thread.start()
     try:
         for _ in range(1000):
-            LONG[name](reader)()
+            work()
             if refused.is_set():
                 break
     finally:
         stop.set()
         thread.join()
-    assert refused.is_set()
+    return refused.is_set()
+
+
+@pytest.mark.parametrize("name", ["check", "scan", "rewrite", "Records", "Survey"])
+def test_other_threads_run_during_a_long_call_and_are_refused(name: str, large_file: bytes) -> None:
+    reader = Reader(large_file)
+    root = reader.root
+    assert is_refused_meanwhile(lambda: root.get(b"k"), lambda: LONG[name](reader)())
 
 
 def test_running_batch_refuses_use() -> None:
     count = 200_000
     batch = chain.Batch(range(-1, count - 1), [b"d"] * count, [b"b"] * count)
-    refused, stop = threading.Event(), threading.Event()
-
-    def use() -> None:
-        while not stop.is_set():
-            try:
-                batch.ids(0)
-            except RuntimeError:
-                refused.set()
-
-    thread = threading.Thread(target=use)
-    thread.start()
-    try:
-        for _ in range(1000):
-            batch.run()
-            if refused.is_set():
-                break
-    finally:
-        stop.set()
-        thread.join()
-    assert refused.is_set()
+    assert is_refused_meanwhile(lambda: batch.ids(0), batch.run)
 
 
 # --- After a failure
@@ -483,49 +469,3 @@ def test_builder_refuses_use_after_a_malformed_node() -> None:
         push(builder, b"k", b"\1" + bytes(8) + b"xyz")
     with pytest.raises(RuntimeError, match="earlier failure"):
         builder.finish()
-
-
-# --- Values of other types
-
-
-@pytest.mark.parametrize("chunk", [None, "text", 1, memoryview(b"\x04"), bytearray(b"\x04"), [b"\x04"]])
-def test_edits_that_are_not_bytes_are_refused(chunk: object) -> None:
-    with pytest.raises(TypeError, match="a chunk of edits must be bytes"):
-        rewrite(None, Image().builder, [chunk])  # type: ignore[list-item]
-
-
-@pytest.mark.parametrize("edits", [None, 1, [1], b"\x04"])
-def test_edits_that_are_not_an_iterable_of_bytes_are_refused(edits: object) -> None:
-    with pytest.raises(TypeError):
-        rewrite(None, Image().builder, edits)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("pair", [(None, b"\0"), (b"tk", None), (b"tk",), "tk", (1, b""), ("tk", b"\0")])
-def test_entries_that_are_not_pairs_of_bytes_are_refused(pair: object) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        push_all(Image().builder, [pair], b"t")  # type: ignore[list-item]
-
-
-@pytest.mark.parametrize("wrong", [None, "text", 1, memoryview(b"k")])
-def test_keys_that_are_not_bytes_are_refused(wrong: Any) -> None:
-    root = Reader(FILE).root
-    builder = Image().builder
-    calls: list[Callable[[], object]] = [
-        lambda: root.get(wrong),
-        lambda: root.bucket(wrong),
-        lambda: root.items(wrong),
-        lambda: scan(root, [(wrong,)]),
-        lambda: builder.put(wrong, b""),
-        lambda: builder.put(b"k", wrong),
-        lambda: builder.open_bucket(wrong),
-        lambda: push(builder, wrong, b"\0"),
-        lambda: push(builder, b"k", wrong),
-        lambda: Packer(root.reader).batches(root, wrong),
-        lambda: Packer(root.reader).batches(root, b"t", frozenset([wrong])),
-        lambda: chain.Batch([-1], [wrong], [b"b"]),
-        lambda: Survey("s", [(wrong, 3, b"", False)], [], []),
-    ]
-    for call in calls:
-        with pytest.raises(TypeError):
-            call()
-    builder.finish()

@@ -45,7 +45,7 @@ def dump(root: str, database: str) -> BucketDict:
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_counts_are_those_of_the_manifest(name: str, tmp_path: Path) -> None:
+def test_counts_equal_the_manifest(name: str, tmp_path: Path) -> None:
     with v2_roots.v2_root(name, tmp_path).open() as stores:
         (worker,) = stores.workers
         namespace = Namespace(root_of(worker.containerd), worker.namespace)
@@ -60,7 +60,7 @@ def test_counts_are_those_of_the_manifest(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DUMPED)
-def test_records_are_those_of_the_dump(name: str, tmp_path: Path) -> None:
+def test_records_equal_the_dump(name: str, tmp_path: Path) -> None:
     main = fixtures.buckets(fixtures.bucket(dump(name, "metadata_v2"), b"_main"))
     with v2_roots.v2_root(name, tmp_path).open() as stores:
         root = root_of(stores.workers[0].records)
@@ -89,7 +89,7 @@ def test_records_are_those_of_the_dump(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DUMPED)
-def test_what_containerd_has_is_that_of_the_dump(name: str, tmp_path: Path) -> None:
+def test_containerd_objects_equal_the_dump(name: str, tmp_path: Path) -> None:
     expected = dump(name, "containerdmeta")
     top = fixtures.bucket(expected, b"v1", b"buildkit")
     with v2_roots.v2_root(name, tmp_path).open() as stores:
@@ -144,7 +144,7 @@ def test_results_and_links_of_a_healthy_cache_mirror_each_other(tmp_path: Path) 
         }
 
 
-def test_builds_have_the_leases_that_they_should(tmp_path: Path) -> None:
+def test_builds_have_their_leases(tmp_path: Path) -> None:
     with v2_roots.healed(tmp_path).open() as stores:
         history = History(root_of(stores.histories[0]))
         leases = Namespace(root_of(stores.workers[0].containerd), b"buildkit_history").leases

@@ -34,12 +34,12 @@ def after(edges: list[tuple[int, int]], start: set[int]) -> set[int]:
 
 
 @given(graphs(), st.sets(st.integers(0, 9)))
-def test_what_is_reached(edges: list[tuple[int, int]], start: set[int]) -> None:
+def test_reached_nodes_equal_a_plain_search(edges: list[tuple[int, int]], start: set[int]) -> None:
     assert set(made(edges).reached(Mask(10, start))) == start | after(edges, start)
 
 
 @given(graphs())
-def test_what_leads_back_to_itself(edges: list[tuple[int, int]]) -> None:
+def test_cycles_equal_a_plain_search(edges: list[tuple[int, int]]) -> None:
     assert set(made(edges).cyclic()) == {node for node in range(10) if node in after(edges, {node})}
 
 
@@ -54,7 +54,7 @@ def test_places_and_bases() -> None:
         graph.add(array("i", [0]), array("i", []))
 
 
-def test_a_long_chain_needs_no_stack() -> None:
+def test_long_chain_needs_no_recursion() -> None:
     graph = Graph(100_000)
     graph.add(None, array("i", range(1, 100_000)))
     assert len(graph.reached(Mask(100_000, [0]))) == 100_000

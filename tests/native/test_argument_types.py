@@ -1,0 +1,58 @@
+"""Native functions refuse arguments of other types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from buildkit_migrate._native import chain
+from buildkit_migrate._native.bolt import Reader, scan
+from buildkit_migrate._native.building import rewrite
+from buildkit_migrate._native.facts import Survey
+from buildkit_migrate._native.packing import Packer, push, push_all
+from dicts import Image, file_of
+
+
+@pytest.mark.parametrize("chunk", [None, "text", 1, memoryview(b"\x04"), bytearray(b"\x04"), [b"\x04"]])
+def test_edits_that_are_not_bytes_are_refused(chunk: object) -> None:
+    with pytest.raises(TypeError, match="a chunk of edits must be bytes"):
+        rewrite(None, Image().builder, [chunk])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("edits", [None, 1, [1], b"\x04"])
+def test_edits_that_are_not_an_iterable_of_bytes_are_refused(edits: object) -> None:
+    with pytest.raises(TypeError):
+        rewrite(None, Image().builder, edits)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pair", [(None, b"\0"), (b"tk", None), (b"tk",), "tk", (1, b""), ("tk", b"\0")])
+def test_entries_that_are_not_pairs_of_bytes_are_refused(pair: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        push_all(Image().builder, [pair], b"t")  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("wrong", [None, "text", 1, memoryview(b"k")])
+def test_keys_that_are_not_bytes_are_refused(wrong: Any) -> None:
+    root = Reader(file_of({b"b": {b"k": b"v"}})).root
+    builder = Image().builder
+    calls: list[Callable[[], object]] = [
+        lambda: root.get(wrong),
+        lambda: root.bucket(wrong),
+        lambda: root.items(wrong),
+        lambda: scan(root, [(wrong,)]),
+        lambda: builder.put(wrong, b""),
+        lambda: builder.put(b"k", wrong),
+        lambda: builder.open_bucket(wrong),
+        lambda: push(builder, wrong, b"\0"),
+        lambda: push(builder, b"k", wrong),
+        lambda: Packer(root.reader).batches(root, wrong),
+        lambda: Packer(root.reader).batches(root, b"t", frozenset([wrong])),
+        lambda: chain.Batch([-1], [wrong], [b"b"]),
+        lambda: Survey("s", [(wrong, 3, b"", False)], [], []),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError):
+            call()
+    builder.finish()
