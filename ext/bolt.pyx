@@ -376,10 +376,10 @@ def scan(Bucket bucket not None, paths):
 
 
 def below(Bucket bucket not None, tuple path not None, bytes prefix not None=b""):
-    """What lies at `path` in each row (child bucket) of `bucket`: (rows, keys, values).
+    """The items at `path` in each row (child bucket) of `bucket`: (rows, keys, values).
 
-    Of the items with keys that start with `prefix`. `rows`: array of type code "i" with the number of the row
-    that an item belongs to, ascending. Values are None for buckets.
+    Only items whose keys start with `prefix`. `rows`: an array of type code "i" with the row number of each
+    item, ascending. Values are None for buckets.
     """
     cdef bkm_entries entries
     cdef bkm_span start = to_span(prefix)
@@ -455,12 +455,19 @@ cdef c_bool collect(void *context, bkm_part part, uint64_t page, const char *tex
 
 
 def check(Reader reader not None):
-    """Every broken rule as (page number or -1, text); empty if the file is sound. Runs without the GIL."""
+    """Returns every broken rule as (page number or -1, text); empty if the file is sound.
+
+    Releases the GIL.
+    """
     return [(page, text) for _, page, text in count_check(reader)[0]]
 
 
 def count_check(Reader reader not None):
-    """What `check` finds as (part, page number or -1, text), how much of each part, and pages in use."""
+    """Like `check`, but with counts: (findings, findings per part, pages in use).
+
+    Findings: (part, page number or -1, text), where the part is IN_META and so on. The numbers per part
+    include findings that are left out of the list. Pages in use: those of the trees and the free list.
+    """
     cdef _Findings findings = _Findings()
     cdef bkm_counts counts
     cdef bint ok

@@ -70,18 +70,18 @@ cdef c_array.array NUMBERS = _array("q")
 
 @cython.final
 cdef class Cells(Guarded):
-    """All values of the records in the bucket `_main`, None if there is none.
+    """All values of the records in the bucket `_main`; `main` is None if the bucket does not exist.
 
-    `keys`: the keys that are known, each with its form (TEXT, INTEGER, FLAG, TEXTS, ANY) and whether its
-    values are kept for the columns. Values that are in the form in which BuildKit writes them are checked
-    here; all others are `odd`, and somebody else's to judge. Raises `errors.CorruptDatabaseError`.
+    `keys`: the known keys, each with its form (TEXT, INTEGER, FLAG, TEXTS, ANY) and whether its values are
+    kept for the columns. Values in exactly the form that BuildKit writes are checked here; all others are
+    `odd`, and the caller must check them. Raises `errors.CorruptDatabaseError`.
     """
 
     cdef bkm_cells cells
     cdef Column others
     cdef Reader reader
-    cdef dict numbers     # of the keys
-    cdef list names       # what the spans of the keys point at
+    cdef dict numbers     # key to its number
+    cdef list names       # memory that the spans of the keys point into
 
     def __init__(self, Reader reader not None, Bucket main, keys):
         self.begin()
@@ -124,7 +124,7 @@ cdef class Cells(Guarded):
 
     @property
     def ids(self):
-        """Of the records, in byte order."""
+        """Ids of the records, in byte order."""
         self.idle()
         return Column.share(&self.cells.ids, self)
 
@@ -146,7 +146,7 @@ cdef class Cells(Guarded):
         return number
 
     def odd(self):
-        """(Row, key, value) of all values that are left to judge; the value is None for a bucket."""
+        """(Row, key, value) of all values that the caller must check; the value is None for a bucket."""
         self.idle()
         cdef size_t at
         found = []
@@ -160,7 +160,7 @@ cdef class Cells(Guarded):
         return found
 
     def want(self, Py_ssize_t row, bytes index not None):
-        """Adds an index that an odd value of a record has."""
+        """Adds the index that an odd value of a record has."""
         self.idle()
         if row < 0 or row >= <Py_ssize_t>self.cells.ids.count:
             raise IndexError("row out of range")
@@ -168,10 +168,10 @@ cdef class Cells(Guarded):
             raise MemoryError
 
     def compare(self, Column entries not None):
-        """What is between the indexes of all values and the keys of `_index`: (missing, stray).
+        """Compares the indexes of all values with `entries`, the keys of `_index`: (missing, stray).
 
-        `missing`: rows of records, type code "i", once for each value whose entry is not there. `stray`: mask
-        of entries that are nobody's.
+        `missing`: rows of records (type code "i"), once for each value whose entry is missing. `stray`: mask
+        of entries that belong to no value.
         """
         self.idle()
         entries.idle()
@@ -200,7 +200,7 @@ cdef class Cells(Guarded):
             bkm_spans_free(spans)
 
     def stored(self, bytes key not None):
-        """The values of a key as they are stored, but for cleared ones. Raises KeyError."""
+        """The values of a key as stored, except cleared ones. Raises KeyError."""
         cdef uint8_t number = self.number(key)
         cdef bkm_spans spans
         cdef bint ok
@@ -209,7 +209,7 @@ cdef class Cells(Guarded):
         return self.made(&spans, ok)
 
     def texts(self, bytes key not None, dict others not None):
-        """Decoded strings; None where there is none. `others`: row to string of odd values. KeyError."""
+        """Decoded strings, or None. `others`: strings of odd values by row. Raises KeyError."""
         cdef uint8_t number = self.number(key)
         cdef bkm_spans spans
         cdef bint ok
@@ -225,7 +225,7 @@ cdef class Cells(Guarded):
         return column
 
     def integers(self, bytes key not None):
-        """Decoded numbers: (values, known), type code "q" and a mask; flags are 0 and 1. KeyError."""
+        """Decoded numbers: (values, known), type code "q" and a mask; flags are 0 or 1. Raises KeyError."""
         cdef uint8_t number = self.number(key)
         cdef c_array.array values = c_array.clone(NUMBERS, self.cells.ids.count, False)
         cdef Mask known = new_mask(self.cells.ids.count)
@@ -234,7 +234,7 @@ cdef class Cells(Guarded):
         return values, known
 
     def lists(self, bytes key not None):
-        """Strings of decoded lists: (rows, strings), with the row of each (type code "i"). KeyError."""
+        """Strings of decoded lists: (rows, strings), each with its row (type code "i"). Raises KeyError."""
         cdef uint8_t number = self.number(key)
         cdef int32_t *rows
         cdef bkm_spans spans

@@ -53,7 +53,7 @@ cdef c_array.array numbers_of(object numbers):
 # --- Sets of rows
 
 cdef Mask new_mask(Py_ssize_t size):
-    """Without any rows."""
+    """An empty mask."""
     cdef Mask mask = Mask.__new__(Mask)
     mask.flags = <uint8_t *>calloc(size + 1, 1)
     if mask.flags == NULL:
@@ -65,9 +65,10 @@ cdef Mask new_mask(Py_ssize_t size):
 
 @cython.final
 cdef class Mask(Guarded):
-    """A set of rows of a table of `size` rows. `&`, `|`, `^`, `-`, `~` give new ones; iteration is in order.
+    """A set of rows of a table with `size` rows. `&`, `|`, `^`, `-`, `~` return new masks.
 
-    `len` is the number of rows in it. Masks of tables of different sizes don't go together (ValueError).
+    `len` is the number of rows in the set; iteration is in ascending order. Combining masks of different
+    sizes raises ValueError.
     """
 
     def __init__(self, Py_ssize_t size, rows=()):
@@ -87,7 +88,7 @@ cdef class Mask(Guarded):
 
     @property
     def size(self):
-        """Rows of the table."""
+        """Number of rows of the table."""
         self.idle()
         return self.rows
 
@@ -98,7 +99,7 @@ cdef class Mask(Guarded):
         return 0
 
     def add(self, Py_ssize_t row):
-        """Raises IndexError for a row that the table does not have."""
+        """Adds a row. Raises IndexError if the table does not have it."""
         self.idle()
         self.put(row)
 
@@ -140,7 +141,7 @@ cdef class Mask(Guarded):
     __hash__ = None
 
     cdef Mask paired(self, Mask other):
-        """A copy, to combine with the other."""
+        """A copy to combine with `other` in place."""
         self.idle()
         other.idle()
         if self.rows != other.rows:
@@ -186,9 +187,10 @@ cdef class Mask(Guarded):
         return result
 
     def take(self, rows):
-        """Of another table whose rows refer to rows of this one: those that refer to a row in this set.
+        """The mask of another table: its rows that refer to a row in this set.
 
-        Raises IndexError for a row that this table does not have; negative ones refer to nothing.
+        `rows`: the row that each row refers to, or a negative number. Raises IndexError for a row that
+        this table does not have.
         """
         self.idle()
         cdef c_array.array numbers = rows_of(rows)
@@ -210,7 +212,7 @@ cdef Column column_of(object values):
 
 
 def column(values):
-    """A column of byte strings, or None, that are copied. Raises TypeError for anything else."""
+    """A column with copies of byte strings; entries may be None. Raises TypeError for anything else."""
     cdef bkm_spans spans
     cdef bkm_span span
     cdef uint8_t *place
@@ -237,7 +239,7 @@ def column(values):
 
 @cython.final
 cdef class Index(Guarded):
-    """Finds the rows of a column by their entries; of equal ones the first."""
+    """Finds rows of a column by their entries; the first of several equal ones."""
 
     cdef bkm_lookup lookup
     cdef Column column
@@ -261,12 +263,12 @@ cdef class Index(Guarded):
         bkm_lookup_free(&self.lookup)
 
     def row(self, bytes key not None):
-        """NOT_FOUND (-1) if there is none."""
+        """The row of an entry, or NOT_FOUND (-1)."""
         self.idle()
         return bkm_lookup_find(&self.lookup, to_span(key))
 
     def rows(self, column):
-        """For each entry of a column its row: an array of type code "i"; NOT_FOUND (-1), ABSENT (-2)."""
+        """The row of each entry as an array of type code "i"; NOT_FOUND (-1), or ABSENT (-2) for None."""
         cdef Column entries = column_of(column)
         entries.idle()
         cdef c_array.array found = c_array.clone(ROWS, entries.spans.count, False)
@@ -280,7 +282,7 @@ cdef class Index(Guarded):
 
 
 def present(column):
-    """Rows that have an entry."""
+    """Rows whose entry is not None."""
     cdef Column entries = column_of(column)
     entries.idle()
     cdef Mask found = new_mask(entries.spans.count)
@@ -319,7 +321,7 @@ def equal_to(column, bytes value not None):
 
 
 def starting_with(column, bytes prefix not None):
-    """Rows with an entry that starts so."""
+    """Rows with an entry that starts with `prefix`."""
     cdef Column entries = column_of(column)
     cdef bkm_span wanted = to_span(prefix)
     entries.idle()
@@ -330,9 +332,9 @@ def starting_with(column, bytes prefix not None):
 
 
 def between(numbers, low, high):
-    """Rows with a number from `low` to `high`, both included.
+    """Rows with a number from `low` to `high`, inclusive.
 
-    `numbers`: row numbers, kinds or other integers; arrays of type codes "i", "q" and "b" at full speed.
+    `numbers`: row numbers, kinds or other integers; arrays of type codes "i", "q" and "b" are fastest.
     """
     if not isinstance(numbers, _array) or numbers.typecode not in "bq":
         numbers = rows_of(numbers) if isinstance(numbers, _array) else numbers_of(numbers)
@@ -357,7 +359,7 @@ def between(numbers, low, high):
 
 
 def take(column, rows):
-    """The entries of these rows, in this order; None for NOT_FOUND and ABSENT. Raises IndexError."""
+    """The entries of `rows`, in that order; None for NOT_FOUND and ABSENT. Raises IndexError."""
     cdef Column entries = column_of(column)
     cdef c_array.array numbers = rows_of(rows)
     cdef Py_ssize_t count = len(numbers), at
@@ -378,7 +380,7 @@ def take(column, rows):
 
 
 def split_last(column, bytes separator not None):
-    """What is before and after the last `separator` of each entry; both None where there is none.
+    """The parts before and after the last `separator` of each entry; both None if it has none.
 
     Raises ValueError for an empty separator.
     """
@@ -403,7 +405,7 @@ def split_last(column, bytes separator not None):
 
 
 def paired(left, right, other_left, other_right):
-    """Rows whose two entries some row has in the other two columns.
+    """Rows whose pair of entries also occurs in some row of the other two columns.
 
     Raises ValueError if the columns of a pair differ in length.
     """
@@ -421,7 +423,7 @@ def paired(left, right, other_left, other_right):
 
 
 def repeated(numbers):
-    """Rows with a number that an earlier row has, too."""
+    """Rows with a number that an earlier row has already."""
     cdef c_array.array values = numbers_of(numbers)
     cdef Py_ssize_t count = len(values)
     cdef Mask found = new_mask(count)
@@ -434,7 +436,7 @@ def repeated(numbers):
 
 
 def count_rows(rows, Py_ssize_t size):
-    """How often each of `size` rows is named: an array of type code "i". Raises IndexError."""
+    """How often each row from 0 to `size` - 1 occurs: an array of type code "i". Raises IndexError."""
     cdef c_array.array numbers = rows_of(rows)
     cdef c_array.array counts = c_array.clone(ROWS, size, True)
     cdef Py_ssize_t at
@@ -449,7 +451,7 @@ def count_rows(rows, Py_ssize_t size):
 
 
 def lengths(column):
-    """Bytes of each entry, 0 where there is none: an array of type code "q"."""
+    """Length of each entry in bytes, 0 for None: an array of type code "q"."""
     cdef Column entries = column_of(column)
     entries.idle()
     cdef c_array.array found = c_array.clone(NUMBERS, entries.spans.count, False)

@@ -21,7 +21,7 @@ cdef extern from "columns/graph.h" nogil:
 
 @cython.final
 cdef class Graph(Guarded):
-    """Nodes 0, 1, ... `size` - 1, and directed edges. Rows of several tables are told apart by a base."""
+    """A directed graph of nodes 0, 1, ... `size` - 1. A base added to rows distinguishes several tables."""
 
     cdef bkm_graph graph
 
@@ -42,10 +42,10 @@ cdef class Graph(Guarded):
         return self.graph.nodes
 
     def add(self, sources, targets, *, Py_ssize_t source_base=0, Py_ssize_t target_base=0):
-        """An edge from each of `sources` to the one of `targets` at the same place.
+        """Adds an edge from each of `sources` to the corresponding one of `targets`.
 
-        None: the places themselves, 0, 1, 2, ... Pairs with a negative row (NOT_FOUND, ABSENT) are left out.
-        Raises IndexError for a node that there is not, ValueError for columns that differ in length.
+        None stands for 0, 1, 2, ... Pairs with a negative row (NOT_FOUND, ABSENT) are left out. Raises
+        IndexError for a node that does not exist, ValueError for columns of different lengths.
         """
         self.idle()
         cdef c_array.array starts = None if sources is None else rows_of(sources)
@@ -67,7 +67,7 @@ cdef class Graph(Guarded):
                 raise MemoryError
 
     def reached(self, Mask start not None):
-        """`start`, and all that edges lead to from there."""
+        """`start` and all nodes that can be reached from there."""
         start.idle()
         if start.rows != <Py_ssize_t>self.graph.nodes:
             raise ValueError("a mask of a table of another size")
@@ -85,7 +85,7 @@ cdef class Graph(Guarded):
         return found
 
     def cyclic(self):
-        """All nodes from which edges lead back to them."""
+        """All nodes that can be reached from themselves, through one or more edges."""
         cdef Mask found
         cdef bint ok
         self.enter()

@@ -4,10 +4,10 @@
 
 #include "core/column.h"
 
-enum { ITEM = 16 }; /* bytes that an item takes at least, besides key and value */
+enum { ITEM = 16 }; /* minimum size of an item without its key and value */
 
-/* In a sound file no two rows share bytes. Rows are only looked into, so a page that several of them have is
- * not noticed; but all items together are never more than the file. */
+/* In a valid file rows don't share bytes. A page that several rows share is not noticed, as rows are only looked
+ * up; but all items together can't be larger than the file. */
 static bool count_bytes(bkm_bolt *bolt, const bkm_item *item, uint64_t *bytes)
 {
     *bytes += ITEM + (uint64_t)item->key.size + item->value.size;

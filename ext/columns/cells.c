@@ -92,7 +92,7 @@ bool bkm_cells_want(bkm_cells *cells, uint32_t row, bkm_span index)
     bkm_span id = bkm_spans_get(&cells->ids, row);
     size_t size = (size_t)index.size + separator.size + id.size;
     if (size > UINT32_MAX)
-        return true; /* no key is so long */
+        return true; /* longer than any bolt key */
     if (!bkm_array_room(&cells->scratch, &cells->scratch_capacity, size, 1, 256) ||
         !has_room(&cells->wanted, cells->wanted_count, &cells->wanted_capacity, sizeof *cells->wanted))
         return false;
@@ -116,7 +116,7 @@ static bool is_list(bkm_span stored)
     return bkm_list_ended(&list);
 }
 
-/* Whether a recognised value is of the form. */
+/* Whether a recognised value has the form. */
 static bool has_form(bkm_cell_form form, bkm_span stored, const bkm_json_value *value)
 {
     uint8_t first = bkm_raw_part(stored).data[0];
@@ -238,7 +238,7 @@ bool bkm_cells_compare(const bkm_cells *cells, const bkm_spans *entries, uint32_
     while (size < 2 * entries->count)
         size *= 2;
     uint64_t *hashes = bkm_column(size, sizeof *hashes);
-    uint32_t *rows = bkm_column(size, sizeof *rows); /* of the entry, + 1 */
+    uint32_t *rows = bkm_column(size, sizeof *rows); /* index of the entry, + 1 */
     if (!hashes || !rows) {
         free(hashes);
         free(rows);
@@ -273,7 +273,7 @@ bool bkm_cells_compare(const bkm_cells *cells, const bkm_spans *entries, uint32_
 
 /* ---- columns ---- */
 
-/* Goes by all values of one key, in the order of rows. */
+/* Iterates over all values of one key in row order. */
 typedef struct {
     const bkm_cells *cells;
     uint8_t key;
@@ -306,7 +306,7 @@ bool bkm_cells_stored(const bkm_cells *cells, uint8_t key, bkm_spans *column)
     return true;
 }
 
-/* A string that is decoded, in memory of the column unless its bytes are its text. */
+/* Decodes a string into memory of the column; a plain string is not copied. */
 static bool decoded(bkm_spans *column, bkm_span string, bool plain, bkm_span *text)
 {
     *text = string;

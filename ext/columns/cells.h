@@ -1,4 +1,4 @@
-/* The records of a v2 store: a walk over all their values, which are checked and kept by key. */
+/* The records of a v2 store: one walk checks all their values, and keeps them by key. */
 #ifndef BKM_CELLS_H
 #define BKM_CELLS_H
 
@@ -24,63 +24,63 @@ typedef struct {
 
 enum { BKM_MAX_CELL_KEYS = 250 };
 
-/* Somebody else has to look at it: its key is not known, it is a bucket, or it is no value of its form in the
- * form that BuildKit writes. */
+/* A value that the caller must check: its key is unknown, it is a bucket, or it is not written exactly as
+ * BuildKit writes values of its form. */
 typedef struct {
     uint32_t row;
     bkm_span key;
     bkm_span value; /* absent: a bucket */
 } bkm_odd_cell;
 
-/* A value has an index: its entry in `_index` would have this hash. */
+/* The value of a row has an index, and its entry in `_index` would have this hash. */
 typedef struct {
     uint64_t hash;
     uint32_t row;
 } bkm_wanted_entry;
 
 typedef struct {
-    bkm_span_table hash;      /* for the secret alone */
+    bkm_span_table hash;      /* used only for its secret */
     size_t key_count;
     bkm_cell_key keys[BKM_MAX_CELL_KEYS];
-    uint8_t slots[1024];      /* number of a key + 1 by a hash of its name */
+    uint8_t slots[1024];      /* key number + 1, by a hash of the key's name */
 
     bkm_spans ids;
-    uint32_t *first;          /* [rows + 1]: where the kept values of a row begin */
+    uint32_t *first;          /* [rows + 1]: index of the first kept value of each row */
     size_t first_capacity;
-    uint8_t *kinds;           /* of each kept value the number of its key */
+    uint8_t *kinds;           /* key number of each kept value */
     size_t kinds_capacity;
     bkm_spans values;
-    bkm_spans plain;          /* keys of `_main` that are no buckets */
+    bkm_spans plain;          /* keys of `_main` that are not buckets */
     bkm_odd_cell *odd;
     size_t odd_count, odd_capacity;
     bkm_wanted_entry *wanted;
     size_t wanted_count, wanted_capacity;
-    uint8_t *scratch;         /* an index key */
+    uint8_t *scratch;         /* for building an index key */
     size_t scratch_capacity;
 } bkm_cells;
 
-/* `keys` must have been set; the first function does the rest. */
+/* `keys` must be set before; bkm_cells_begin initialises the rest. */
 void bkm_cells_begin(bkm_cells *cells);
-/* Reads the bucket `_main`; NULL: there is none. False with bolt->rule set on failure. */
+/* Reads the bucket `_main`, NULL if it does not exist. False with bolt->rule set on failure. */
 bool bkm_cells_read(bkm_cells *cells, bkm_bolt *bolt, const bkm_bucket *main_bucket);
 void bkm_cells_free(bkm_cells *cells);
 
-/* An index that a value of the row has, of those that were odd. False when out of memory. */
+/* Adds the index that an odd value of the row has. False when out of memory. */
 bool bkm_cells_want(bkm_cells *cells, uint32_t row, bkm_span index);
 
-/* Compares the entries with what is wanted. `missing`: rows, with a place for each wanted one, of which the
- * first `*missing_count` are set in the end; `stray[i]` = 1 for entries that nobody wants. False when out of
- * memory or there are too many entries. */
+/* Compares the entries with the wanted ones. `missing` has room for a row per wanted entry; the first
+ * `*missing_count` are set to the rows whose entry is missing. `stray[i]` = 1 for entries that no value wants.
+ * False when out of memory or there are too many entries. */
 bool bkm_cells_compare(const bkm_cells *cells, const bkm_spans *entries, uint32_t *missing, size_t *missing_count,
                        uint8_t *stray);
 
-/* The values of a key as they are stored; the column is empty before. False when out of memory. */
+/* The values of a key as stored; the column must be empty. False when out of memory. */
 bool bkm_cells_stored(const bkm_cells *cells, uint8_t key, bkm_spans *column);
 /* The same, decoded; a value that is not in the form that BuildKit writes is absent. */
 bool bkm_cells_texts(const bkm_cells *cells, uint8_t key, bkm_spans *column);
-/* 0 and not known where there is none; flags are 0 and 1. */
+/* Missing numbers are 0 and not known; flags are 0 or 1. */
 void bkm_cells_numbers(const bkm_cells *cells, uint8_t key, int64_t *values, uint8_t *known);
-/* Strings of lists, and the row of each (malloc'ed). */
+/* The strings of lists, and the row of each string (malloc'ed). */
 bool bkm_cells_lists(const bkm_cells *cells, uint8_t key, int32_t **rows, bkm_spans *strings);
 
 #endif

@@ -34,7 +34,7 @@ static uint8_t *write_character(uint8_t *out, uint32_t code)
 
 enum { REPLACEMENT = 0xFFFD };
 
-/* One escape that begins at `*at`. Two halves of a pair are one character, a lone half is none. */
+/* Decodes the escape at `*at`. A surrogate pair is one character; a lone surrogate becomes U+FFFD. */
 static uint8_t *write_escape(uint8_t *out, const uint8_t **at, const uint8_t *end)
 {
     static const char escaped[] = "bfnrt", meant[] = "\b\f\n\r\t";

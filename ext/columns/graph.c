@@ -17,7 +17,7 @@ bool bkm_graph_add(bkm_graph *graph, int32_t source, int32_t target)
     return true;
 }
 
-/* Sorts the targets by source, counting. */
+/* Sorts the targets by source (counting sort). */
 static bool arrange(bkm_graph *graph)
 {
     if (graph->first)
@@ -66,15 +66,15 @@ bool bkm_graph_reach(bkm_graph *graph, uint8_t *found)
     return true;
 }
 
-/* ---- Tarjan's algorithm; what is on the path is kept in arrays, as chains may be long ---- */
+/* ---- Tarjan's algorithm, without recursion, as paths may be long ---- */
 
 typedef struct {
     const bkm_graph *graph;
     uint8_t *found;
-    int32_t *low;     /* 0: not seen */
-    size_t *next;     /* edge that comes next */
+    int32_t *low;     /* 0: not seen yet */
+    size_t *next;     /* each node's next edge to follow */
     int32_t *path;
-    int32_t *stack;   /* nodes that are not settled yet */
+    int32_t *stack;   /* nodes whose component is not complete yet */
     size_t path_size, stack_size;
     int32_t counter;
 } search;
@@ -97,7 +97,7 @@ static bool leads_to_itself(const search *search, int32_t node)
     return false;
 }
 
-/* All members of a circle, and what lies between them, come off the stack together. */
+/* Pops a strongly connected component, whose first node is `node`. */
 static void settle(search *search, int32_t node)
 {
     bool alone = search->stack[search->stack_size - 1] == node;
@@ -110,7 +110,7 @@ static void settle(search *search, int32_t node)
     } while (member != node);
 }
 
-/* Goes on at the end of the path. `number`: at which the nodes were seen, which low[] forgets. */
+/* Takes one step from the end of the path. `number`: the order in which nodes were seen; low[] changes. */
 static void step(search *search, int32_t *number)
 {
     int32_t node = search->path[search->path_size - 1];
@@ -119,7 +119,7 @@ static void step(search *search, int32_t *number)
         if (!search->low[target]) {
             enter(search, target);
             number[target] = search->low[target];
-            return; /* and comes back to the same edge */
+            return; /* later continues with the same edge */
         }
         if (search->low[target] < search->low[node])
             search->low[node] = search->low[target];

@@ -2,12 +2,12 @@
 
 enum {
     LONGEST_NUMBER = 10,
-    STORED_TIME = 15, /* of version 1; version 2 has one byte more */
+    STORED_TIME = 15, /* size in version 1; version 2 has one more byte */
     AHEAD = 16,
 };
 #define YEAR_1 INT64_C(62135596800) /* seconds before 1970 */
 
-/* Bytes of the number that the stored value begins with, 0 if it is none. */
+/* Size of the number at the beginning of the stored value, 0 if it can't be decoded. */
 static uint32_t read_number(bkm_span stored, uint64_t *number)
 {
     *number = 0;
@@ -45,7 +45,7 @@ static uint64_t big_endian(const uint8_t *at, int size)
     return number;
 }
 
-/* The seconds are moved to 1970 as a number of 64 bits would not do. */
+/* 64 bits are not enough for the intermediate results. */
 static int64_t nanoseconds(const uint8_t *stored)
 {
     __extension__ typedef __int128 wide;

@@ -71,10 +71,10 @@ def scan(bucket: Bucket, paths: Sequence[tuple[bytes, ...]]) -> tuple[Column, li
     """
 
 def below(bucket: Bucket, path: tuple[bytes, ...], prefix: bytes = b"") -> tuple[array[int], Column, Column]:
-    """What lies at `path` in each row (child bucket) of `bucket`: (rows, keys, values).
+    """The items at `path` in each row (child bucket) of `bucket`: (rows, keys, values).
 
-    Of the items with keys that start with `prefix`. `rows`: array of type code "i" with the number of the row
-    that an item belongs to, ascending. Values are None for buckets.
+    Only items whose keys start with `prefix`. `rows`: an array of type code "i" with the row number of each
+    item, ascending. Values are None for buckets.
     """
 
 def items(bucket: Bucket) -> tuple[Column, Column]:
@@ -96,8 +96,10 @@ LEAKED: Final[int]
 """A page that nothing names."""
 
 def count_check(reader: Reader) -> tuple[list[tuple[int, int, str]], list[int], int]:
-    """What `check` finds, each with what it is about (IN_META and so on); how many findings there are about
-    each of these, with those left out; pages that trees and the free list use.
+    """Like `check`, but with counts: (findings, findings per part, pages in use).
+
+    Findings: (part, page number or -1, text), where the part is IN_META and so on. The numbers per part
+    include findings that are left out of the list. Pages in use: those of the trees and the free list.
     """
 
 TOO_SHORT: Final[str]

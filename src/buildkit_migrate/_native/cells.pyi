@@ -14,11 +14,11 @@ ANY: int
 
 @final
 class Cells(Guarded):
-    """All values of the records in the bucket `_main`, None if there is none.
+    """All values of the records in the bucket `_main`; `main` is None if the bucket does not exist.
 
-    `keys`: the keys that are known, each with its form (TEXT, INTEGER, FLAG, TEXTS, ANY) and whether its
-    values are kept for the columns. Values that are in the form in which BuildKit writes them are checked
-    here; all others are `odd`, and somebody else's to judge. Raises `errors.CorruptDatabaseError`.
+    `keys`: the known keys, each with its form (TEXT, INTEGER, FLAG, TEXTS, ANY) and whether its values are
+    kept for the columns. Values in exactly the form that BuildKit writes are checked here; all others are
+    `odd`, and the caller must check them. Raises `errors.CorruptDatabaseError`.
     """
 
     def __init__(
@@ -26,26 +26,26 @@ class Cells(Guarded):
     ) -> None: ...
     @property
     def ids(self) -> Column:
-        """Of the records, in byte order."""
+        """Ids of the records, in byte order."""
     @property
     def plain(self) -> Column:
         """Keys of `_main` that are not buckets."""
     def __len__(self) -> int: ...
     def odd(self) -> list[tuple[int, bytes, bytes | None]]:
-        """(Row, key, value) of all values that are left to judge; the value is None for a bucket."""
+        """(Row, key, value) of all values that the caller must check; the value is None for a bucket."""
     def want(self, row: int, index: bytes) -> None:
-        """Adds an index that an odd value of a record has."""
+        """Adds the index that an odd value of a record has."""
     def compare(self, entries: Column) -> tuple[array[int], Mask]:
-        """What is between the indexes of all values and the keys of `_index`: (missing, stray).
+        """Compares the indexes of all values with `entries`, the keys of `_index`: (missing, stray).
 
-        `missing`: rows of records, type code "i", once for each value whose entry is not there. `stray`: mask
-        of entries that are nobody's.
+        `missing`: rows of records (type code "i"), once for each value whose entry is missing. `stray`: mask
+        of entries that belong to no value.
         """
     def stored(self, key: bytes) -> Column:
-        """The values of a key as they are stored, but for cleared ones. Raises KeyError."""
+        """The values of a key as stored, except cleared ones. Raises KeyError."""
     def texts(self, key: bytes, others: dict[int, bytes]) -> Column:
-        """Decoded strings; None where there is none. `others`: row to string of odd values. KeyError."""
+        """Decoded strings, or None. `others`: strings of odd values by row. Raises KeyError."""
     def integers(self, key: bytes) -> tuple[array[int], Mask]:
-        """Decoded numbers: (values, known), type code "q" and a mask; flags are 0 and 1. KeyError."""
+        """Decoded numbers: (values, known), type code "q" and a mask; flags are 0 or 1. Raises KeyError."""
     def lists(self, key: bytes) -> tuple[array[int], Column]:
-        """Strings of decoded lists: (rows, strings), with the row of each (type code "i"). KeyError."""
+        """Strings of decoded lists: (rows, strings), each with its row (type code "i"). Raises KeyError."""

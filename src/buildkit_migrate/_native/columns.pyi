@@ -12,17 +12,18 @@ class _Texts(Protocol):
 
 @final
 class Mask(Guarded):
-    """A set of rows of a table of `size` rows. `&`, `|`, `^`, `-`, `~` give new ones; iteration is in order.
+    """A set of rows of a table with `size` rows. `&`, `|`, `^`, `-`, `~` return new masks.
 
-    `len` is the number of rows in it. Masks of tables of different sizes don't go together (ValueError).
+    `len` is the number of rows in the set; iteration is in ascending order. Combining masks of different
+    sizes raises ValueError.
     """
 
     def __init__(self, size: int, rows: Iterable[int] = ()) -> None: ...
     @property
     def size(self) -> int:
-        """Rows of the table."""
+        """Number of rows of the table."""
     def add(self, row: int) -> None:
-        """Raises IndexError for a row that the table does not have."""
+        """Adds a row. Raises IndexError if the table does not have it."""
     def __contains__(self, row: int) -> bool: ...
     def __iter__(self) -> Iterator[int]: ...
     def __len__(self) -> int: ...
@@ -35,26 +36,27 @@ class Mask(Guarded):
     def __sub__(self, other: Mask) -> Mask: ...
     def __invert__(self) -> Mask: ...
     def take(self, rows: Sequence[int]) -> Mask:
-        """Of another table whose rows refer to rows of this one: those that refer to a row in this set.
+        """The mask of another table: its rows that refer to a row in this set.
 
-        Raises IndexError for a row that this table does not have; negative ones refer to nothing.
+        `rows`: the row that each row refers to, or a negative number. Raises IndexError for a row that
+        this table does not have.
         """
 
 @final
 class Index(Guarded):
-    """Finds the rows of a column by their entries; of equal ones the first."""
+    """Finds rows of a column by their entries; the first of several equal ones."""
 
     def __init__(self, column: _Texts) -> None: ...
     def row(self, key: bytes) -> int:
-        """NOT_FOUND (-1) if there is none."""
+        """The row of an entry, or NOT_FOUND (-1)."""
     def rows(self, column: _Texts) -> array[int]:
-        """For each entry of a column its row: an array of type code "i"; NOT_FOUND (-1), ABSENT (-2)."""
+        """The row of each entry as an array of type code "i"; NOT_FOUND (-1), or ABSENT (-2) for None."""
 
 def column(values: Iterable[bytes | None]) -> Column:
-    """A column of byte strings, or None, that are copied. Raises TypeError for anything else."""
+    """A column with copies of byte strings; entries may be None. Raises TypeError for anything else."""
 
 def present(column: _Texts) -> Mask:
-    """Rows that have an entry."""
+    """Rows whose entry is not None."""
 
 def equal(left: _Texts, right: _Texts) -> Mask:
     """Rows that have the same entry in both columns. Raises ValueError if they differ in length."""
@@ -63,34 +65,34 @@ def equal_to(column: _Texts, value: bytes) -> Mask:
     """Rows with this entry."""
 
 def starting_with(column: _Texts, prefix: bytes) -> Mask:
-    """Rows with an entry that starts so."""
+    """Rows with an entry that starts with `prefix`."""
 
 def between(numbers: Sequence[int], low: int, high: int) -> Mask:
-    """Rows with a number from `low` to `high`, both included.
+    """Rows with a number from `low` to `high`, inclusive.
 
-    `numbers`: row numbers, kinds or other integers; arrays of type codes "i", "q" and "b" at full speed.
+    `numbers`: row numbers, kinds or other integers; arrays of type codes "i", "q" and "b" are fastest.
     """
 
 def take(column: _Texts, rows: Sequence[int]) -> Column:
-    """The entries of these rows, in this order; None for NOT_FOUND and ABSENT. Raises IndexError."""
+    """The entries of `rows`, in that order; None for NOT_FOUND and ABSENT. Raises IndexError."""
 
 def split_last(column: _Texts, separator: bytes) -> tuple[Column, Column]:
-    """What is before and after the last `separator` of each entry; both None where there is none.
+    """The parts before and after the last `separator` of each entry; both None if it has none.
 
     Raises ValueError for an empty separator.
     """
 
 def paired(left: _Texts, right: _Texts, other_left: _Texts, other_right: _Texts) -> Mask:
-    """Rows whose two entries some row has in the other two columns.
+    """Rows whose pair of entries also occurs in some row of the other two columns.
 
     Raises ValueError if the columns of a pair differ in length.
     """
 
 def repeated(numbers: Sequence[int]) -> Mask:
-    """Rows with a number that an earlier row has, too."""
+    """Rows with a number that an earlier row has already."""
 
 def count_rows(rows: Sequence[int], size: int) -> array[int]:
-    """How often each of `size` rows is named: an array of type code "i". Raises IndexError."""
+    """How often each row from 0 to `size` - 1 occurs: an array of type code "i". Raises IndexError."""
 
 def lengths(column: _Texts) -> array[int]:
-    """Bytes of each entry, 0 where there is none: an array of type code "q"."""
+    """Length of each entry in bytes, 0 for None: an array of type code "q"."""

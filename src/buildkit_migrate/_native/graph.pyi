@@ -6,7 +6,7 @@ from buildkit_migrate._native.guard import Guarded
 
 @final
 class Graph(Guarded):
-    """Nodes 0, 1, ... `size` - 1, and directed edges. Rows of several tables are told apart by a base."""
+    """A directed graph of nodes 0, 1, ... `size` - 1. A base added to rows distinguishes several tables."""
 
     def __init__(self, size: int) -> None: ...
     @property
@@ -20,12 +20,12 @@ class Graph(Guarded):
         source_base: int = 0,
         target_base: int = 0,
     ) -> None:
-        """An edge from each of `sources` to the one of `targets` at the same place.
+        """Adds an edge from each of `sources` to the corresponding one of `targets`.
 
-        None: the places themselves, 0, 1, 2, ... Pairs with a negative row (NOT_FOUND, ABSENT) are left out.
-        Raises IndexError for a node that there is not, ValueError for columns that differ in length.
+        None stands for 0, 1, 2, ... Pairs with a negative row (NOT_FOUND, ABSENT) are left out. Raises
+        IndexError for a node that does not exist, ValueError for columns of different lengths.
         """
     def reached(self, start: Mask) -> Mask:
-        """`start`, and all that edges lead to from there."""
+        """`start` and all nodes that can be reached from there."""
     def cyclic(self) -> Mask:
-        """All nodes from which edges lead back to them."""
+        """All nodes that can be reached from themselves, through one or more edges."""

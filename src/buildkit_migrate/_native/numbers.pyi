@@ -10,23 +10,23 @@ class _Texts(Protocol):
     def __iter__(self) -> Iterator[bytes | None]: ...
 
 def integers(column: _Texts, signed: bool) -> tuple[array[int], Mask]:
-    """Of base-128 groups: (values, known). Unsigned ones above 2^63 - 1 are that.
+    """Decodes base-128 numbers: (values, known). Unsigned ones above 2^63 - 1 become 2^63 - 1.
 
-    Values: an array of type code "q", 0 where there is none that decodes, which the mask `known` tells.
+    Values: an array of type code "q". The mask `known` has the rows that could be decoded; others are 0.
     """
 
 def times(column: _Texts) -> tuple[array[int], Mask, Mask]:
-    """In nanoseconds since 1970, or the nearest that fits: (values, known, broken).
+    """Decodes times: (values, known, broken).
 
-    Values: an array of type code "q", 0 where there is none that decodes. `known` has the rows with one that
-    does, `broken` those with anything else.
+    Values: an array of type code "q", in nanoseconds since 1970 or the nearest number that fits. `known` has
+    the rows that could be decoded, `broken` those with anything else. Values that are not known are 0.
     """
 
 def small(column: _Texts, last: int) -> array[int]:
-    """Of single bytes up to `last` (at most 127): an array of type code "b", 0 where there is no such."""
+    """Decodes single bytes up to `last` (at most 127): an array of type code "b", 0 for anything else."""
 
 def links(column: _Texts) -> tuple[array[int], array[int], Mask]:
-    """Of keys of a snapshotter's `parents`: (ids of parents, of children, broken).
+    """Decodes keys of a snapshotter's bucket `parents`: (ids of parents, ids of children, broken).
 
     Ids: arrays of type code "q", 0 where the key is `broken`.
     """
