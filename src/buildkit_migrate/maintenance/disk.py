@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from buildkit_migrate.files.errors import look, storage_errors
+from buildkit_migrate.files.errors import is_directory, look, storage_errors
 from buildkit_migrate.schema.columns import Index, Mask, Texts
 
 __all__ = ["Content", "SnapshotDirectories", "Usage", "ingest_name", "usage"]
@@ -63,7 +63,7 @@ def _listed(path: Path) -> list[os.DirEntry[str]]:
 
 def directories_in(path: Path) -> list[str]:
     """Names of the directories in a directory that may be missing. Raises StorageError."""
-    return [entry.name for entry in _listed(path) if entry.is_dir(follow_symlinks=False)]
+    return [entry.name for entry in _listed(path) if is_directory(Path(entry.path), follow_symlinks=False)]
 
 
 def mount_points() -> list[Path]:
