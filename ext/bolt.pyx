@@ -471,7 +471,7 @@ def count_check(Reader reader not None):
     cdef _Findings findings = _Findings()
     cdef bkm_counts counts
     cdef bint ok
-    cdef size_t part
+    cdef int part
     reader.enter()
     try:
         with nogil:
