@@ -24,7 +24,7 @@ from buildkit_migrate.maintenance.shared import shared_records
 from buildkit_migrate.maintenance.state_bytes import StateBytes, state_bytes
 from buildkit_migrate.maintenance.usage import Sizes
 from buildkit_migrate.model import Progress
-from buildkit_migrate.schema.columns import Index, Mask
+from buildkit_migrate.schema.columns import Index, Mask, Texts
 from buildkit_migrate.text import cut, named_text, printable
 from buildkit_migrate.values.times import text_time
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
@@ -57,7 +57,7 @@ class UsageRecord(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """With the names of `buildctl du --format '{{json .}}'`, and nothing else."""
         return {
-            **named_text("id", self.id),
+            **({"id": self.id.decode()} if self.id.isascii() else named_text("id", self.id)),
             "mutable": self.mutable,
             "inUse": self.in_use,
             "size": self.size,
@@ -116,7 +116,7 @@ class Incomplete:
 
 
 class WorkerUsage:
-    """Those of one worker, ordered by size, then id. They are read from the open stores when asked for.
+    """Those of one worker, ordered by size, then id. They are made of columns when asked for.
 
     ``dropped``: how many records the next start of the daemon drops, shown or not.
     """
@@ -136,11 +136,11 @@ class WorkerUsage:
         self.dropped = 0
         self.rows = array("i")
         self.incomplete: list[Incomplete] = []
-        self._records: tuple[UsageRecord, ...] | None = None
         if loading is None:
             return
         self.dropped = len(loading.dropped)
         records = loading.records
+        self._ids: Texts = records.ids
         self._descriptions, self._types = (
             records.text(b"cache.description"),
             records.text(b"cache.recordType"),
@@ -160,14 +160,13 @@ class WorkerUsage:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[UsageRecord]:
-        return map(self.record_at, self.rows) if self._records is None else iter(self._records)
+        return map(self.record_at, self.rows)
 
     def type_of(self, row: int) -> bytes:
         return self._types[row] or _REGULAR
 
     def id_of(self, row: int) -> bytes:
-        assert self.loading is not None
-        return self.loading.records.ids[row] or b""
+        return self._ids[row] or b""
 
     def row_of(self, id: bytes) -> int:
         assert self.loading is not None
@@ -182,8 +181,8 @@ class WorkerUsage:
         self.rows = self.rows[len(self.rows) - count :]
 
     def load(self) -> None:
-        """Reads all records, so that the stores can be closed."""
-        self._records, _ = tuple(self), self.totals
+        """Copies what records are made of, so that the stores can be closed."""
+        self._ids = list(self._ids)
 
     @cached_property
     def totals(self) -> Totals:
@@ -195,23 +194,25 @@ class WorkerUsage:
         return Totals(shared, total - shared, total, total)
 
     def record_at(self, row: int) -> UsageRecord:
-        assert self.loading is not None
-        ids = self.loading.records.ids
-        created, used, counts = self._created, self._used, self._counts
-        was_used = row in counts.known and row in used.known and used.values[row] != 0
+        loading = self.loading
+        assert loading is not None
+        ids = self._ids
+        used, count = self._used.values[row], self._counts.values[row]
+        was_used = used != 0 and row in self._counts.known
+        created = self._created.values[row]
         return UsageRecord(
             ids[row] or b"",
-            row in self.loading.mutable,
+            row in loading.mutable,
             False,
             self.sizes.values[row],
-            created.values[row] if row in created.known else None,
-            used.values[row] if was_used else None,
-            counts.values[row],
-            tuple(ids[parent] or b"" for parent in self.loading.shown_parents_of(row)),
+            created if created or row in self._created.known else None,
+            used if was_used else None,
+            count,
+            tuple([ids[parent] or b"" for parent in loading.shown_parents_of(row)]),
             self._descriptions[row] or b"",
-            self.type_of(row),
+            self._types[row] or _REGULAR,
             row in self.shared,
-            row in self.loading.alive,
+            row in loading.alive,
         )
 
     def _note_what_is_missing(self, loading: Loading) -> None:
@@ -271,6 +272,8 @@ class DiskUsage:
 
     def __iter__(self) -> Iterator[tuple[WorkerUsage, UsageRecord]]:
         """All records, ordered by size, then id, as a daemon with all these workers gives them."""
+        if len(self.workers) == 1:
+            return ((self.workers[0], record) for record in self.workers[0])
         import heapq
 
         def rows(worker: WorkerUsage) -> Iterator[tuple[int, bytes, WorkerUsage, UsageRecord]]:
@@ -285,7 +288,7 @@ class DiskUsage:
         return state_bytes(self.facts, loadings, progress or (lambda step: None))
 
     def in_memory(self) -> DiskUsage:
-        """The same, with all records read, so that the stores can be closed."""
+        """The same, of use when the stores are closed."""
         for worker in self.workers:
             worker.load()
         return self

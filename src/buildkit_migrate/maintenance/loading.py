@@ -258,16 +258,18 @@ class Loading:
 
     def shown_parents_of(self, row: int) -> list[int]:
         """As `parents_of`, without missing ones and as du shows them: mutable ones as their partners."""
+        pair, paired = self.pair, self.paired
         return [
-            self.pair[parent] if parent in self._unfinished and self.pair[parent] >= 0 else parent
+            pair[parent] if pair[parent] >= 0 and parent not in paired else parent
             for parent in self.parents_of(row)
             if parent >= 0
         ]
 
     def parents_of(self, row: int) -> list[int]:
         """Rows of a record's parents in order; NOT_FOUND for those that do not exist."""
-        if self.kind[row] == LAYER:
-            return [self.parent[row]]
+        kind = self.kind[row]
+        if kind <= LAYER:
+            return [self.parent[row]] if kind == LAYER else []
         merged = [self.merge_parents[place] for place in self._merged(row)]
         return [*merged, *(parent for parent in (self.lower[row], self.upper[row]) if parent != ABSENT)]
 

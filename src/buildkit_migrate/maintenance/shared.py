@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ _INDEXES: Final = frozenset(
         "application/vnd.oci.image.index.v1+json",
     }
 )
+_DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _LARGEST: Final = 32 << 20  # bytes of a manifest; real ones have some kilobytes
 
 
@@ -101,9 +103,9 @@ def _read(content: Path, digest: str) -> dict[str, Any] | None:
     """None if it can't be read, or is too large. Raises _OtherTypeError if it is not JSON."""
     import orjson
 
-    algorithm, _, name = digest.partition(":")
-    if not name or "/" in digest or name.startswith("."):
+    if not _DIGEST.fullmatch(digest):
         return None
+    algorithm, _, name = digest.partition(":")
     path = content / "blobs" / algorithm / name
     try:
         with readable(path) as fd, storage_errors(path):

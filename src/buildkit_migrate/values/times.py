@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import re
 import struct
 import time
@@ -26,9 +27,16 @@ def stored_time(ns: int) -> bytes:
 
 def text_time(ns: int) -> bytes:
     """RFC 3339 in UTC, without trailing zeros in the fraction (spec buildkit-metadata, section 4, pass 5)."""
-    seconds, nanoseconds = divmod(ns, 1_000_000_000)
+    seconds, nanoseconds = divmod(ns, _NS)
     fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}{fraction}Z".encode()
+    days, rest = divmod(seconds, 86400)
+    return f"{_day(days)}T{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}{fraction}Z".encode()
+
+
+@functools.lru_cache(maxsize=1024)
+def _day(days: int) -> str:
+    """A date. Most of a million times are of a few days."""
+    return time.strftime("%Y-%m-%d", time.gmtime(days * 86400))
 
 
 def is_readable_time(stored: bytes) -> bool:
