@@ -193,10 +193,10 @@ def test_changed_kept_database_needs_force(root: OnDisk) -> None:
     root.migrate_here()
     ondisk.edit(root.kept, {b"v1": {b"others": {b"a": b""}}})
     assert "old database" not in next_step(root)
-    assert "undo --dry-run tells" in next_step(root)
+    assert "undo --dry-run shows" in next_step(root)
     code, document = undo(root)
     assert code == 14
-    assert "is not as it was" in document["error"]["message"]
+    assert "has changed" in document["error"]["message"]
     assert undo(root, "--force")[0] == 0
     assert not bucket(ondisk.tree(root.containerd), b"v1", b"buildkit", b"leases")
 
@@ -344,7 +344,7 @@ def test_start_of_a_real_containerd_does_not_prevent_undo(tmp_path: Path) -> Non
     root.migrate_here()
     with containerd_daemon.Containerd(tmp_path / "ctd" / "root"):
         pass
-    assert "undo --dry-run tells" in next_step(root)
+    assert "undo --dry-run shows" in next_step(root)
     code, document = undo(root)
     assert code == 0, document
     assert fixtures.leases_of(ondisk.tree(root.containerd)) == {}

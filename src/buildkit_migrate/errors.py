@@ -101,7 +101,7 @@ class Error(Exception):
 
 
 def finished_before(error: BaseException) -> Sequence[Finished]:
-    """The ``reports`` of any exception that ended the work on a root, such as KeyboardInterrupt."""
+    """The ``reports`` of any exception that ended the work on a root, even KeyboardInterrupt."""
     reports: Sequence[Finished] = getattr(error, "reports", ())
     return reports
 
@@ -272,7 +272,7 @@ class ContainerdUnavailableError(Error):
     exit_code = 11
     hint = (
         "start containerd, or see --address; --offline works on the files of a stopped one; "
-        "running the command again goes on where it stopped"
+        "run the command again to continue where it stopped"
     )
     address: str
 
@@ -295,7 +295,7 @@ class ContainerdCallError(Error):
     """
 
     exit_code = 12
-    hint = "running the command again goes on where it stopped"
+    hint = "run the command again to continue where it stopped"
     method: str
     code: str
     detail: str

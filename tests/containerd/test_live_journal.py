@@ -212,4 +212,4 @@ def test_status_says_that_containerd_is_not_asked(live: Live) -> None:
     assert live.migrate().returncode == 0
     told = ondisk.run("status", str(live.root.root)).stdout
     assert "undo goes back" not in told
-    assert "a running containerd is not asked here: undo --dry-run tells" in told
+    assert "a running containerd is not asked here: undo --dry-run shows" in told

@@ -44,7 +44,7 @@ def answer(
             raise
         raise StorageError(
             f"{done}, but the report could not be printed: {error.message}",
-            hint="buildkit-migrate status tells how far the root is",
+            hint="buildkit-migrate status shows how far the migration got",
         ) from error
 
 

@@ -242,7 +242,7 @@ def _newer_lines(newer: int | None) -> Iterator[str]:
 
 def _blob_sizes_line(upstream_exact: bool | None) -> str:
     if upstream_exact is None:
-        return "  blob sizes: not known, as there is no journal; verify tells"
+        return "  blob sizes: unknown, as there is no journal; verify checks them"
     if not upstream_exact:
         return "  blob sizes: written"
     return (

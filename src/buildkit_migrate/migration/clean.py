@@ -136,7 +136,7 @@ def faults(
         begun = "going back to v1" if state.phase == journal.UNDOING else "a migration"
         yield JournalError(
             f"{v2.parent}: {begun} was begun and interrupted",
-            hint="buildkit-migrate status tells how to finish it",
+            hint="buildkit-migrate status shows how to finish it",
         )
         return
     store = v2 if exists(v2) else v1

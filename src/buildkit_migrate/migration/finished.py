@@ -1,4 +1,4 @@
-"""What was finished before an error or a signal ended the work on several workers."""
+"""Reports which workers were finished before an error or a signal ended the work on several."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _FINISHED: Final = (Outcome.MIGRATED, UndoneOutcome.UNDONE, CleanedOutcome.CLEAN
 def telling_what_finished(
     root: Path, results: Mapping[Any, Report | None] | Mapping[Any, Undone] | Mapping[Any, Cleaned]
 ) -> Iterator[None]:
-    """Whatever ends the block early, KeyboardInterrupt included, has those that are done as ``reports``.
+    """Sets ``reports`` of any exception that ends the block early, including KeyboardInterrupt.
 
-    ``results``: of the workers, as they become known. Raises StorageError in the place of an OSError.
+    ``results``: the workers' results so far; those that are finished become ``reports``. Raises StorageError
+    instead of OSError.
     """
     try:
         yield

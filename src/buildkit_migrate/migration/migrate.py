@@ -168,7 +168,7 @@ class Migration:
             if settled(from_path, to_path) is not None:
                 raise BusyError(
                     f"{from_path} was migrated by another process just now",
-                    hint="buildkit-migrate status tells how far the root is",
+                    hint="buildkit-migrate status shows how far the migration got",
                 )
             if previous_transaction:
                 check_going_back(from_path)

@@ -79,7 +79,7 @@ def _look_at_containerd(state: State, database: Path, obstacles: list[str], doub
     if not old:
         obstacles.append(f"{kept} is missing")
     elif old != state.kept or whole != state.kept_digest:
-        doubts.append(f"{kept} is not as it was")
+        doubts.append(f"{kept} has changed")
     if now != state.containerd_after or state.used:
         doubts.append(f"{database} was used since")
 

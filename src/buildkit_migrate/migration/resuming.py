@@ -45,8 +45,7 @@ def check_is_the_same(
     if reasons:
         again = "" if is_changed else f"run it again {' and '.join(options)}, or "
         raise JournalError(
-            f"{from_path}: a migration was interrupted, and this one can't go on from there: "
-            f"{'; '.join(reasons)}",
+            f"{from_path}: a migration was interrupted, and this one can't resume it: {'; '.join(reasons)}",
             hint=f"{again}{_UNDO}; after that, migrate again",
         )
 

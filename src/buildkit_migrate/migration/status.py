@@ -36,9 +36,9 @@ class Stage(enum.StrEnum):
 _NEXT = {
     Stage.EMPTY: ("nothing to do", ""),
     Stage.NOT_MIGRATED: ("migrate", ""),
-    Stage.INTERRUPTED: ("migrate goes on", "undo takes back what was done"),
+    Stage.INTERRUPTED: ("migrate continues", "undo reverses what was done"),
     Stage.MIGRATED: ("nothing to do", "undo goes back to v1"),
-    Stage.UNDO_INTERRUPTED: ("", "undo goes on"),
+    Stage.UNDO_INTERRUPTED: ("", "undo continues"),
 }
 """The next step; and how to go back, if possible."""
 
@@ -93,14 +93,14 @@ class Status:
             return "nothing to do"
         first, way_back = _NEXT[self.stage]
         if self.stage is Stage.INTERRUPTED and not self.outlook.goes_on:
-            first = f"{self.from_path} was changed, so migrate can't go on"
+            first = f"{self.from_path} was changed, so migrate can't continue"
         if self.state is None or not way_back:
             return first
         if self.outlook.obstacles:
             way_back = f"undo can't go back to v1: {'; '.join(self.outlook.obstacles)}"
         elif self.outlook.doubts and (self.has_v2 or self.stage is not Stage.UNDO_INTERRUPTED):
             doubts = "; ".join(self.outlook.doubts)
-            way_back = f"{doubts}: undo --dry-run tells whether going back to v1 loses anything"
+            way_back = f"{doubts}: undo --dry-run shows whether going back to v1 loses anything"
         return f"{first}; {way_back}" if first else way_back
 
     def as_dict(self) -> dict[str, Any]:

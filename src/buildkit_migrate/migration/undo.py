@@ -314,7 +314,9 @@ class Undo:
         if damage:
             raise _damaged(kept, damage[0][1])
         if not is_same:
-            self._losses.append(f"{kept} is not as it was: what it says of containerd may be out of date")
+            self._losses.append(
+                f"{kept} has changed: its record of containerd's old state may be out of date"
+            )
         return old, is_same
 
     def _refuse_another_database(self, unknown: set[bytes]) -> None:
