@@ -9,7 +9,7 @@ import pytest
 
 import v2_roots
 from buildkit_migrate import du_root
-from buildkit_migrate.cli.du import size_text
+from buildkit_migrate.cli.du_text import size_text
 from buildkit_migrate.maintenance.du import UsageRecord
 from ondisk import run
 from v2_roots import V2Root
