@@ -144,6 +144,16 @@ def test_transaction_of_a_killed_writer_is_dropped(tmp_path: Path) -> None:
         assert store.get(b"r001").values[b"k"] == Value.of(b"later")
 
 
+def test_first_process_keeps_its_lock_on_a_new_lock_file(tmp_path: Path) -> None:
+    """Otherwise a second one would take itself for the first, and initialise the mutexes that are in use."""
+    path = stores.make(tmp_path, "lmdb", SMALL)
+    lock = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    command = [sys.executable, "-c", lock, str(tmp_path / "store-lock")]
+    with open_store(path):
+        assert b"BlockingIOError" in subprocess.run(command, capture_output=True, check=False).stderr
+    subprocess.run(command, check=True)
+
+
 def test_one_process_opens_a_file_once(tmp_path: Path) -> None:
     path = tmp_path / "store"
     with open_store(path, create="lmdb"), pytest.raises(BusyError, match="already open"):

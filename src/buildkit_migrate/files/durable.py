@@ -27,6 +27,7 @@ __all__ = [
     "discard_directory",
     "keep",
     "make_directory",
+    "make_empty",
     "make_like",
     "new_file",
     "remove",
@@ -276,6 +277,25 @@ def make_like(path: Path, like: Path | None) -> None:
             copy_access(fd, path, *model_for(path, like))
         finally:
             os.close(fd)
+
+
+def make_empty(path: Path, like: Path) -> None:
+    """Creates an empty file for those who use the file ``like``, if it is missing and can be created.
+
+    Raises StorageError, also if the owner of ``like`` could not use it.
+    """
+    with storage_errors(path):
+        try:
+            path.touch(0o600, exist_ok=False)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.EROFS, errno.EACCES, errno.EPERM):
+                return
+            raise
+    try:
+        make_like(path, like)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def make_directory(path: Path, like: Path | None) -> None:

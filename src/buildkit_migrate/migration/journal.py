@@ -182,6 +182,8 @@ class Journal:
             # LMDB maps the file with holes, and on a full disk writing to a hole kills the process with
             # SIGBUS.
             reserve(path / _LOCK, _LOCK_SIZE)
+            # Before it is opened: closing any descriptor of it drops LMDB's locks on it.
+            make_like(path / _LOCK, like)
             environment = _open(path, map_size=max(_FIRST_MAP, 2 * size), create=True)
             failed.callback(environment.close)
 
@@ -194,8 +196,7 @@ class Journal:
                     numbers[kind] = number + 1
 
             _write(environment, path, fill)
-            for name in (_DATA, _LOCK):
-                make_like(path / name, like)
+            make_like(path / _DATA, like)
             sync_directory(path)
             failed.pop_all()
         return cls(path, environment, state)

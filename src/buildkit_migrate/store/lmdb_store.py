@@ -15,7 +15,7 @@ from buildkit_migrate._native.packing import LONG_KEY, push, push_all, unpack, u
 from buildkit_migrate.bolt import Builder
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, EditConflictError
-from buildkit_migrate.files.durable import make_like
+from buildkit_migrate.files.durable import make_empty
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.lmdb.file import check_file, lmdb_errors, translate
 from buildkit_migrate.store.interface import MetadataStore, Stored
@@ -78,11 +78,12 @@ class LmdbStore(MetadataStore):
         path = Path(os.path.realpath(path))
         check_file(path)
         lock_file = path.with_name(f"{path.name}-lock")
-        is_new = not exists(lock_file)
+        if not exists(lock_file):
+            # A reader must not lock out the store's owner. It is done first: when any descriptor of the file
+            # is closed, the process loses LMDB's locks on it.
+            make_empty(lock_file, path)
         store = cls(path, open_environment(path, read_only=read_only), read_only=read_only)
         try:
-            if is_new and exists(lock_file):  # there is none on a read-only file system
-                make_like(lock_file, path)  # a reader must not lock out the store's owner
             _check_head(store._get(HEAD_KEY), path)
         except BaseException:
             store.close()
