@@ -174,6 +174,11 @@ def told_lines(usage: DiskUsage, after_start: bool) -> Iterator[str]:
     for one in usage.incomplete:
         yield f"buildkit-migrate: not shown, or in part: {printable(str(one.place))}: {one.reason}"
     for worker in usage.workers:
+        if worker.worker.stores.old is not None:
+            yield (
+                f"buildkit-migrate: {printable(str(worker.path))}: a v1 store, listed as if it were migrated "
+                "(buildkit-migrate migrate does that)"
+            )
         if worker.dropped and not after_start:
             yield (
                 f"buildkit-migrate: {printable(str(worker.path))}: the next start of the daemon drops "

@@ -20,12 +20,15 @@ from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, 
 from buildkit_migrate.maintenance import filters
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.loading import Found, Loading
+from buildkit_migrate.maintenance.old_records import OldRecords
 from buildkit_migrate.maintenance.shared import shared_records
 from buildkit_migrate.maintenance.state_bytes import StateBytes, state_bytes
 from buildkit_migrate.maintenance.usage import Sizes
 from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Index, Mask, Texts
+from buildkit_migrate.schema.records import Records
 from buildkit_migrate.text import cut, named_text, printable
+from buildkit_migrate.values import keys
 from buildkit_migrate.values.times import text_time
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores, WorkerStores
@@ -217,7 +220,8 @@ class WorkerUsage:
 
     def _note_what_is_missing(self, loading: Loading) -> None:
         """What is shown in part, and what keeps a daemon from showing anything."""
-        records, place = loading.records, self.worker.stores.records.path or self.path
+        records, stores = loading.records, self.worker.stores
+        place = (stores.old or stores.records).path or self.path
         corrupt = CorruptDatabaseError.exit_code
         for cell in records.undecodable[:_NAMED]:
             reason = f"{cut(cell.key)} of the record {cut(records.ids[cell.row] or b'')} does not decode"
@@ -338,7 +342,8 @@ def usage_of(
                 )
             except CorruptDatabaseError as error:
                 # Seen only now, as pages are looked at when they are needed.
-                store = next((one for one in worker.stores if str(one.path) == error.path), None)
+                asked = (*worker.stores, *([worker.old] if worker.old is not None else []))
+                store = next((one for one in asked if str(one.path) == error.path), None)
                 if store is None or store in damaged:
                     raise
                 damaged[store] = error
@@ -369,7 +374,8 @@ def _loading(worker: WorkerFacts, after_start: bool) -> Loading | None:
 
     A daemon makes those that are missing anew, and so finds nothing in them when it starts.
     """
-    if worker.records is None:
+    records = _records(worker)
+    if records is None:
         return None
     lost = {store for store in worker.stores.stores if after_start and store.fault is Fault.MISSING}
     found = None if worker.snapshots is None else Found.of(worker.snapshots, worker.backend)
@@ -378,7 +384,41 @@ def _loading(worker: WorkerFacts, after_start: bool) -> Loading | None:
         found, blobs = Found(Index([]), Mask(0), Mask(0)), Index([])
     elif worker.stores.snapshots in lost and found is not None:
         found = Found(found.index, Mask(found.there.size), Mask(found.there.size))
-    return Loading(worker.records, found, blobs)
+    return Loading(records, found, blobs)
+
+
+def _records(worker: WorkerFacts) -> Records | None:
+    """With the columns that are shown. Of a v1 store those that it would be migrated to, or nearly."""
+    root = worker.root_of(worker.stores.records)
+    if root is not None:
+        return Records(root, _KEYS)
+    old = worker.stores.old
+    root = worker.root_of(old) if old is not None else None
+    return None if root is None else OldRecords(root, _KEYS, worker.snapshots, worker.backend)
+
+
+_KEYS: Final = frozenset(
+    {
+        keys.BLOB,
+        keys.BLOB_MAPPING,
+        keys.COMMITTED,
+        keys.CREATED_AT,
+        keys.EQUAL_MUTABLE,
+        keys.PARENT,
+        keys.SNAPSHOT,
+        b"cache.blobonly",
+        b"cache.deleted",
+        b"cache.description",
+        b"cache.imageRefs",
+        b"cache.lastUsedAt",
+        b"cache.lowerDiffParent",
+        b"cache.mergeParents",
+        b"cache.recordType",
+        b"cache.upperDiffParent",
+        b"cache.usageCount",
+        b"snapshot.size",
+    }
+)
 
 
 _CODES: Final[dict[Fault | None, int]] = {
@@ -389,16 +429,19 @@ _CODES: Final[dict[Fault | None, int]] = {
 
 def _closed(stores: WorkerStores, damaged: Mapping[Store, CorruptDatabaseError]) -> Iterator[Incomplete]:
     """Stores that could not be opened, or not read."""
+    records = stores.old or stores.records
     asked = [
-        (stores.records, "its records can't be shown"),
+        (records, "its records can't be shown"),
         (stores.containerd, "what records have in containerd is not known, and taken to be there"),
     ]
     if stores.kind != DOCKER_BUILDER:
         asked.append((stores.snapshots, "what records have in the snapshotter is not known"))
     for store, meaning in asked:
         error = damaged.get(store) or store.error
-        if (store.root is not None and store not in damaged) or _is_new(store, stores.records):
+        if (store.root is not None and store not in damaged) or _is_new(store, records):
             continue
+        if store is stores.containerd and stores.kind == DOCKER_BUILDER and stores.old is not None:
+            continue  # made by the migration
         code = _CODES.get(store.fault) if store not in damaged else CorruptDatabaseError.exit_code
         yield Incomplete(
             store.path or stores.path,
@@ -409,10 +452,10 @@ def _closed(stores: WorkerStores, damaged: Mapping[Store, CorruptDatabaseError])
 
 def _is_new(store: Store, records: Store) -> bool:
     """A worker that never had a record may have no store at all."""
-    return store.fault is Fault.MISSING and (records.fault is Fault.MISSING)
+    return store.fault is Fault.MISSING and records.fault is Fault.MISSING
 
 
 def _why(store: Store, error: Error | None) -> str:
     if store.fault is Fault.ELSEWHERE:
         return "its containerd's files are not known; --containerd-root says where they are"
-    return printable(error.message) if error is not None else "can't be opened"
+    return printable(error.message.removeprefix(f"{store.path}: ")) if error else "can't be opened"

@@ -37,29 +37,29 @@ class WorkerFacts:
 
     @cached_property
     def records(self) -> Records | None:
-        root = self._root(self.stores.records)
+        root = self.root_of(self.stores.records)
         return None if root is None else Records(root)
 
     @cached_property
     def entries(self) -> IndexEntries | None:
-        root = self._root(self.stores.records)
+        root = self.root_of(self.stores.records)
         return None if root is None else IndexEntries(root)
 
     @cached_property
     def external(self) -> External | None:
-        root = self._root(self.stores.records)
+        root = self.root_of(self.stores.records)
         return None if root is None else External(root)
 
     @cached_property
     def namespace(self) -> Namespace | None:
         """The worker's namespace in containerd's metadata database."""
-        root = self._root(self.stores.containerd)
+        root = self.root_of(self.stores.containerd)
         return None if root is None else Namespace(root, self.stores.namespace)
 
     @cached_property
     def history_namespace(self) -> Namespace | None:
         """Where the leases and blobs of builds are since v0.12."""
-        root = self._root(self.stores.containerd)
+        root = self.root_of(self.stores.containerd)
         return None if root is None else Namespace(root, self.stores.namespace + b"_history")
 
     @cached_property
@@ -72,7 +72,7 @@ class WorkerFacts:
     @cached_property
     def backend(self) -> Backend | None:
         """What the snapshotter itself knows; not of Docker's builder, where that is another layout."""
-        root = self._root(self.stores.snapshots)
+        root = self.root_of(self.stores.snapshots)
         return None if root is None or self.stores.kind == DOCKER_BUILDER else Backend(root)
 
     @cached_property
@@ -122,7 +122,7 @@ class WorkerFacts:
     @cached_property
     def unnamed(self) -> Mask:
         """Snapshots of the snapshotter's that no namespace of containerd names."""
-        root = self._root(self.stores.containerd)
+        root = self.root_of(self.stores.containerd)
         if root is None or self.backend is None:
             return Mask(0)
         named = Mask(len(self.backend))
@@ -144,7 +144,8 @@ class WorkerFacts:
         """Files of blobs; None where they are not known."""
         return None if self.stores.content is None else Content(self.stores.content)
 
-    def _root(self, store: Store) -> Bucket | None:
+    def root_of(self, store: Store) -> Bucket | None:
+        """None if it is not open, or not sound."""
         return None if store in self._unsound else store.root
 
 

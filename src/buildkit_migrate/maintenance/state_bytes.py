@@ -96,7 +96,8 @@ def state_bytes(facts: Facts, loadings: dict[WorkerFacts, Loading], progress: Pr
     """Walks all of the root. ``loadings``: of the workers whose records are known."""
     found = StateBytes(facts.stores.root.path)
     choosers = dict(_choosers(facts, loadings))
-    databases = {str(store.path): store for store in facts.stores.all if store.path is not None}
+    stores = [*facts.stores.all, *(worker.stores.old for worker in facts.workers)]
+    databases = {str(store.path): store for store in stores if store is not None and store.path is not None}
     seen: set[tuple[int, int]] = set()
     waiting = [(str(found.root), Share.REST)]
     files = 0

@@ -19,6 +19,7 @@ from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.loading import Loading
 from buildkit_migrate.schema.columns import ABSENT, Mask, between, equal_to, present
 from buildkit_migrate.schema.snapshots import ACTIVE
+from buildkit_migrate.workspace.stores import DOCKER_BUILDER
 
 __all__ = ["UNKNOWN_SIZE", "Sizes", "Unsized", "snapshot_directory"]
 
@@ -99,6 +100,8 @@ class Sizes:
 
     def _usage(self, row: int, snapshot: int) -> int:
         """Of a snapshot, by its row in containerd's table; 0 if it does not exist."""
+        if self._worker.stores.kind == DOCKER_BUILDER:
+            return self._usage_in_docker(row)
         if self._worker.snapshots is None or self._worker.backend is None:
             self._note(row, "its snapshot is not known, as a store is missing")
             return 0
@@ -126,6 +129,17 @@ class Sizes:
             self._note(row, f"{directory} does not exist", fails=True)
             return 0
         return found.bytes
+
+    def _usage_in_docker(self, row: int) -> int:
+        """What Docker has measured itself; the directories of graph drivers are not looked at."""
+        root = self._worker.root_of(self._worker.stores.snapshots)
+        records = self._loading.records
+        name = records.text(b"cache.snapshot")[row] or records.ids[row] or b""
+        bucket = root.bucket(name) if root is not None else None
+        size = _whole(bucket.get(b"size") or b"") if bucket is not None else None
+        if size is None:
+            self._note(row, "only Docker itself can measure its snapshot")
+        return size or 0
 
     def _note(self, row: int, reason: str, *, fails: bool = False) -> None:
         self.unsized.append(Unsized(row, reason, fails))

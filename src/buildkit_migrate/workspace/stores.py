@@ -85,7 +85,8 @@ class WorkerStores:
 
     ``kind``: OCI_WORKER, CONTAINERD_WORKER or DOCKER_BUILDER. ``containerd``: containerd's metadata database.
     ``snapshots``: the snapshotter's own; for Docker's builder ``snapshots.db``, which has another layout.
-    ``worker_id``: b"" if the file is empty, None if it is missing.
+    ``worker_id``: b"" if the file is empty, None if it is missing. ``old``: the v1 store, if that is the only
+    one; it is not one of ``stores``.
     """
 
     path: Path
@@ -97,6 +98,7 @@ class WorkerStores:
     containerd: Store
     snapshots: Store
     content: Path | None
+    old: Store | None = None
 
     @property
     def stores(self) -> tuple[Store, Store, Store]:
@@ -228,7 +230,15 @@ def _worker(
         opened.store(Path(found.containerd.value)) if found.backend else elsewhere,
         opened.store(Path(found.backend)) if found.backend else elsewhere,
         opener.content(worker) if found.backend else None,
+        _old(worker, opened),
     )
+
+
+def _old(worker: Worker, opened: _Opened) -> Store | None:
+    if opened.store(worker.v2).fault is not Fault.MISSING:
+        return None
+    store = opened.store(worker.v1)
+    return None if store.fault is Fault.MISSING else store
 
 
 def _docker_builder(worker: Worker, opened: _Opened) -> WorkerStores:
@@ -243,6 +253,7 @@ def _docker_builder(worker: Worker, opened: _Opened) -> WorkerStores:
         opened.store(worker.path / "containerdmeta.db"),
         opened.store(worker.path / "snapshots.db"),
         worker.path / "content",
+        _old(worker, opened),
     )
 
 
