@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import planting
 import v2_roots
-from buildkit_migrate import du_root
+from buildkit_migrate import du_root, open_usage
 from buildkit_migrate.cli.du_text import size_text
 from buildkit_migrate.maintenance.du import UsageRecord
+from buildkit_migrate.maintenance.facts import WorkerFacts
 from ondisk import run
 from v2_roots import V2Root
 
@@ -147,3 +149,35 @@ def test_a_report_can_be_used_after_its_stores_are_closed(tmp_path: Path) -> Non
 )
 def test_sizes_are_printed_as_buildctl_does(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+def test_all_roots_are_listed_each_under_its_name(tmp_path: Path) -> None:
+    root = v2_roots.healed(tmp_path)
+    home = tmp_path / "data"
+    home.mkdir()
+    root.root.rename(home / "buildkit")
+    done = run("du", "--all", "--top", "1", XDG_DATA_HOME=str(home))
+    lines = done.stdout.splitlines()
+    at = lines.index(f"{home / 'buildkit'}:")
+    assert lines[at + 1].startswith("ID\t")
+    assert lines[at + 2].startswith("vpchqlm49pootc02mukfyln04*")
+    found = run("du", "--all", "--top", "1", "--format", "json", XDG_DATA_HOME=str(home))
+    roots = {one["root"]: one for one in json.loads(found.stdout)["roots"]}
+    assert [one["id"] for one in roots[str(home / "buildkit")]["records"]] == ["vpchqlm49pootc02mukfyln04"]
+
+
+def test_measuring_and_walking_tell_how_far_they_are(tmp_path: Path) -> None:
+    root = v2_roots.v2_root("rich", tmp_path)
+    with root.open() as stores:
+        ids = [id for id in WorkerFacts(stores.workers[0]).records.ids if id is not None]  # type: ignore[union-attr]
+    planting.edit(root.records, {b"_main": {id: {b"snapshot.size": None} for id in ids}})
+    for number in range(5000):
+        (root.directories / "1" / "fs" / f"file{number}").touch()
+    steps: list[str] = []
+    with open_usage(root.root, progress=steps.append) as usage:
+        usage.state_bytes(steps.append)
+    measured = [step for step in steps if step.startswith("measuring records [")]
+    walked = [step for step in steps if step.startswith("walking ") and "files" in step]
+    assert len(measured) > 2
+    assert measured[0].startswith("measuring records [....................] 0 of ")
+    assert walked

@@ -39,6 +39,29 @@ def shares(root: V2Root, *arguments: str) -> dict[str, int]:
     return {one["name"]: one["bytes"] for one in disk["shares"]}
 
 
+@pytest.mark.parametrize("spelling", ["relative", "link", "worker"])
+def test_the_root_may_be_spelled_in_any_way(
+    spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = v2_roots.healed(tmp_path)
+    place = root.worker if spelling == "worker" else root.root
+    expected = document_at(place)
+    monkeypatch.chdir(place)
+    (tmp_path / "link").symlink_to(place)
+    given = {"relative": Path(), "link": tmp_path / "link", "worker": place}[spelling]
+    found = document_at(given)
+    assert found["shares"] == expected["shares"]
+    assert {one["name"]: one["bytes"] for one in found["shares"]}["snapshots"] > 10**6
+
+
+def document_at(path: Path) -> dict[str, Any]:
+    done = run("du", "--format", "json", "--disk", str(path))
+    assert done.returncode == 0, done.stderr
+    disk = json.loads(done.stdout)["disk"]
+    assert isinstance(disk, dict)
+    return disk
+
+
 def blocks(path: Path) -> int:
     """Of a file or directory alone."""
     return path.lstat().st_blocks * 512

@@ -170,6 +170,8 @@ def _groups(usage: DiskUsage, options: argparse.Namespace) -> list[Group]:
 
 
 def _lines(usage: DiskUsage, state: StateBytes | None, options: argparse.Namespace) -> Iterator[str]:
+    if options.all:
+        yield text.heading(usage)
     if state is not None:
         yield from text.state_lines(state)
     if options.by:

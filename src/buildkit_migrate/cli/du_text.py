@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from buildkit_migrate.text import printable
-from buildkit_migrate.values.times import text_time
+from buildkit_migrate.values.times import utc_text
 
 if TYPE_CHECKING:
     from buildkit_migrate.maintenance.details import Details, RecordDetails
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "group_lines",
+    "heading",
     "record_lines",
     "size_text",
     "state_lines",
@@ -38,6 +39,11 @@ def size_text(size: int) -> str:
         unit += 1
         scale *= 1000
     return f"{size / scale:.2f}{_UNITS[unit]}" if unit else f"{size}B"
+
+
+def heading(usage: DiskUsage) -> str:
+    """What a list of one of several roots begins with."""
+    return f"{printable(str(usage.root))}:"
 
 
 # --- As buildctl
@@ -118,7 +124,7 @@ def _flag(value: bool) -> str:
 
 def _time(ns: int) -> str:
     """As Go prints a time."""
-    return text_time(ns).decode().replace("T", " ").removesuffix("Z") + " +0000 UTC"
+    return utc_text(ns).replace("T", " ").removesuffix("Z") + " +0000 UTC"
 
 
 # --- Beyond that

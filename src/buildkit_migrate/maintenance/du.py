@@ -29,7 +29,7 @@ from buildkit_migrate.schema.columns import Index, Mask, Texts
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.text import cut, named_text, printable
 from buildkit_migrate.values import keys
-from buildkit_migrate.values.times import text_time
+from buildkit_migrate.values.times import utc_text
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores, WorkerStores
 
@@ -59,13 +59,16 @@ class UsageRecord(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """With the names of `buildctl du --format '{{json .}}'`, and nothing else."""
-        return {
-            **({"id": self.id.decode()} if self.id.isascii() else named_text("id", self.id)),
+        try:
+            id: dict[str, Any] = {"id": self.id.decode()}
+        except UnicodeDecodeError:
+            id = named_text("id", self.id)
+        return id | {
             "mutable": self.mutable,
             "inUse": self.in_use,
             "size": self.size,
-            "createdAt": None if self.created_at is None else text_time(self.created_at).decode(),
-            "lastUsedAt": None if self.last_used_at is None else text_time(self.last_used_at).decode(),
+            "createdAt": None if self.created_at is None else utc_text(self.created_at),
+            "lastUsedAt": None if self.last_used_at is None else utc_text(self.last_used_at),
             "usageCount": self.usage_count,
             "parents": [_text(parent) for parent in self.parents] or None,
             "description": _text(self.description),

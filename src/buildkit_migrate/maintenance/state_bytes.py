@@ -22,7 +22,7 @@ from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.schema.containerd import Namespace, namespaces
 from buildkit_migrate.schema.graph import Graph
-from buildkit_migrate.text import named_text, printable
+from buildkit_migrate.text import meter, named_text, printable
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Store
 
 __all__ = ["DatabaseBytes", "Share", "StateBytes", "state_bytes"]
@@ -95,21 +95,22 @@ Chooser = Callable[[str], Share]
 def state_bytes(facts: Facts, loadings: dict[WorkerFacts, Loading], progress: Progress) -> StateBytes:
     """Walks all of the root. ``loadings``: of the workers whose records are known."""
     found = StateBytes(facts.stores.root.path)
-    choosers = dict(_choosers(facts, loadings))
+    # Absolute paths are all spelled alike.
+    choosers = {str(path.absolute()): choose for path, choose in _choosers(facts, loadings)}
     stores = [*facts.stores.all, *(worker.stores.old for worker in facts.workers)]
-    databases = {str(store.path): store for store in stores if store is not None and store.path is not None}
+    databases = {
+        str(store.path.absolute()): store for store in stores if store is not None and store.path is not None
+    }
+    shown = _Shown(found, facts, progress)
     seen: set[tuple[int, int]] = set()
-    waiting = [(str(found.root), Share.REST)]
-    files = 0
+    waiting = [(str(found.root.absolute()), Share.REST)]
     with storage_errors(found.root):
-        found.shares[Share.REST] += found.root.lstat().st_blocks * _BLOCK
+        found.shares[Share.REST] += found.root.stat().st_blocks * _BLOCK
     while waiting:
         place, share = waiting.pop()
         choose = choosers.get(place)
         for entry, stats in _entries(place, found):
-            files += 1
-            if files % _STEP == 0:
-                progress(f"walking {found.root}: {files} files, {found.total / 1e9:.2f} GB")
+            shown.count(entry.path)
             if not stat.S_ISDIR(stats.st_mode) and stats.st_nlink > 1:
                 if (stats.st_dev, stats.st_ino) in seen:
                     continue
@@ -124,6 +125,29 @@ def state_bytes(facts: Facts, loadings: dict[WorkerFacts, Loading], progress: Pr
                 waiting.append((entry.path, own))
     found.databases.sort()
     return found
+
+
+class _Shown:
+    """How far the walk is: by the directories of snapshots, most of whose files are in them."""
+
+    def __init__(self, found: StateBytes, facts: Facts, progress: Progress) -> None:
+        self._found = found
+        self._progress = progress
+        self._numbers: set[str] = set()
+        for worker in facts.workers:
+            if worker.directories is not None:
+                top = worker.directories.path.absolute()
+                self._numbers |= {str(top / name) for name in worker.directories.names}
+        self._all = len(self._numbers)
+        self._files = 0
+
+    def count(self, path: str) -> None:
+        self._files += 1
+        self._numbers.discard(path)
+        if self._files % _STEP == 0:
+            done = meter(self._all - len(self._numbers), self._all)
+            size = f"{self._files} files, {self._found.total / 1e9:.2f} GB"
+            self._progress(f"walking {self._found.root} {done} {size}")
 
 
 def _entries(place: str, found: StateBytes) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
@@ -156,7 +180,7 @@ def _add_database(found: StateBytes, store: Store, size: int) -> None:
 # --- What names mean
 
 
-def _choosers(facts: Facts, loadings: dict[WorkerFacts, Loading]) -> Iterator[tuple[str, Chooser]]:
+def _choosers(facts: Facts, loadings: dict[WorkerFacts, Loading]) -> Iterator[tuple[Path, Chooser]]:
     """For directories whose entries are told apart."""
     root = facts.stores.root
     workers = {worker.stores.path.name for worker in facts.workers}
@@ -171,20 +195,20 @@ def _choosers(facts: Facts, loadings: dict[WorkerFacts, Loading]) -> Iterator[tu
     def in_worker(name: str) -> Share:
         return Share.BACKUPS if name.endswith(".bak") else Share.REST
 
-    yield str(root.state), in_state
+    yield root.state, in_state
     lost = _leaked(facts)
     for worker in facts.workers:
         if worker.stores.path != root.state:
-            yield str(worker.stores.path), in_worker
+            yield worker.stores.path, in_worker
         loading = loadings.get(worker)
         try:
             snapshots, blobs = _of_snapshots(worker, loading, lost), _of_blobs(worker, loading, lost)
         except CorruptDatabaseError:
             snapshots = blobs = _unknown
         if worker.stores.directories is not None:
-            yield str(worker.stores.directories), snapshots
+            yield worker.stores.directories, snapshots
         if worker.stores.content is not None:
-            yield str(worker.stores.content / "blobs" / "sha256"), blobs
+            yield worker.stores.content / "blobs" / "sha256", blobs
 
 
 def _unknown(name: str) -> Share:

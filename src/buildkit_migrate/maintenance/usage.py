@@ -19,6 +19,7 @@ from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.loading import Loading
 from buildkit_migrate.schema.columns import ABSENT, Mask, between, equal_to, present
 from buildkit_migrate.schema.snapshots import ACTIVE
+from buildkit_migrate.text import meter
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER
 
 __all__ = ["UNKNOWN_SIZE", "Sizes", "Unsized", "snapshot_directory"]
@@ -28,6 +29,7 @@ UNKNOWN_SIZE: Final = -1
 _MERGE_USAGE: Final = b"buildkit.mergeUsageSize"
 _VARIANT: Final = b"containerd.io/gc.ref.content.blob-"
 _MEDIA_TYPE: Final = b"buildkit.io/blob/mediatype"
+_STEP: Final = 64  # records between two steps of progress
 _OF_THE_HOST: Final = frozenset({b"zfs", b"btrfs", b"devmapper", b"erofs", b"blockfile"})
 """Snapshotters without directories of files below ``snapshots/``."""
 
@@ -79,8 +81,8 @@ class Sizes:
         """Finds the sizes of these rows that are not known; those of records that do not load are 0."""
         unknown = [row for row in rows if self.values[row] == UNKNOWN_SIZE and row not in self.known]
         for done, row in enumerate(unknown):
-            if done % 64 == 0:
-                progress(f"measuring records: {done} of {len(unknown)}")
+            if done % _STEP == 0:
+                progress(f"measuring records {meter(done, len(unknown))} {done} of {len(unknown)}")
             self.values[row] = self._measured(row) if row in self._loading.alive else 0
 
     def _measured(self, row: int) -> int:

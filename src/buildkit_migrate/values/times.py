@@ -9,7 +9,7 @@ import struct
 import time
 from typing import Final
 
-__all__ = ["is_readable_time", "is_stored_time", "nanoseconds", "stored_time", "text_time"]
+__all__ = ["is_readable_time", "is_stored_time", "nanoseconds", "stored_time", "text_time", "utc_text"]
 
 _STORED: Final = struct.Struct(">BqIh")
 _YEAR_1: Final = 62_135_596_800  # seconds before 1970
@@ -27,10 +27,16 @@ def stored_time(ns: int) -> bytes:
 
 def text_time(ns: int) -> bytes:
     """RFC 3339 in UTC, without trailing zeros in the fraction (spec buildkit-metadata, section 4, pass 5)."""
+    return utc_text(ns).encode()
+
+
+def utc_text(ns: int) -> str:
+    """As `text_time`."""
     seconds, nanoseconds = divmod(ns, _NS)
-    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
     days, rest = divmod(seconds, 86400)
-    return f"{_day(days)}T{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}{fraction}Z".encode()
+    minutes, second = divmod(rest, 60)
+    text = f"{_day(days)}T{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}"
+    return f"{text}.{nanoseconds:09d}".rstrip("0") + "Z" if nanoseconds else f"{text}Z"
 
 
 @functools.lru_cache(maxsize=1024)
