@@ -423,19 +423,21 @@ def check_root(
     snapshotter_root: StrPath | Setting | None = None,
     rules: Collection[str] | None = None,
     severities: Collection[Severity] | None = None,
+    content: bool = False,
     progress: Progress | None = None,
 ) -> Checked:
     """Checks the stores of a stopped BuildKit against all rules, or a single database file against its own.
 
-    ``rules``: only these, such as ``{"C8"}``; ``severities``: only findings of these. Other parameters are
-    those of `migrate_root`. Writes nothing. Damage in a store is a finding and raises nothing. Raises the
-    errors of `find_root`, BusyError, which names the daemon, StorageError, ContainerdStateError.
+    ``rules``: only these, such as ``{"C8"}``; ``severities``: only findings of these; ``content``: reads all
+    blobs, too, and counts the files of all layers. Other parameters are those of `migrate_root`. Writes
+    nothing. Damage in a store is a finding and raises nothing. Raises the errors of `find_root`, BusyError,
+    which names the daemon, StorageError, ContainerdStateError.
     """
     place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     root = find_checked(path)
     opened = open_file(root.path) if is_file(root.path) else open_stores(root, place)
     with opened as stores:
-        return check_stores(stores, rules=rules, severities=severities, progress=progress)
+        return check_stores(stores, rules=rules, severities=severities, content=content, progress=progress)
 
 
 def du_root(path: StrPath | None = None, **options: Any) -> DiskUsage:

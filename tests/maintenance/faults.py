@@ -27,14 +27,14 @@ FLAT = b"containerd.io/gc.flat"
 TIME = b"\x01\0\0\0\x0e\xe2\x97\xa4\xe8\x24\x45\xca\xdd\xff\xff"
 
 
-def check(root: V2Root) -> tuple[Finding, ...]:
+def check(root: V2Root, *, content: bool = False) -> tuple[Finding, ...]:
     with root.open() as stores:
-        return check_stores(stores).findings
+        return check_stores(stores, content=content).findings
 
 
-def found(root: V2Root) -> set[tuple[str, str, str]]:
+def found(root: V2Root, *, content: bool = False) -> set[tuple[str, str, str]]:
     """Rule, severity and subject of each finding; none is there twice."""
-    findings = [(it.rule, str(it.severity), it.subject) for it in check(root)]
+    findings = [(it.rule, str(it.severity), it.subject) for it in check(root, content=content)]
     assert len(findings) == len(set(findings))
     return set(findings)
 

@@ -288,7 +288,7 @@ def test_a_root_that_was_never_used_is_sound(tmp_path: Path) -> None:
 def test_history_is_missed_only_where_there_were_builds(root: V2Root) -> None:
     root.history.unlink()
     edit(root.containerd, {b"v1": {b"buildkit_history": None}})
-    assert found(root) == []
+    assert {it[0] for it in found(root)} == {"C46"}  # their blobs
 
 
 def test_a_lone_worker_directory_has_no_solver_cache(root: V2Root, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from faults import Healthy, check, found
 
 import v2_roots
 from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.maintenance.check import check_stores
 from buildkit_migrate.maintenance.disk import ingest_name
 from planting import below
 
@@ -37,6 +38,27 @@ def test_a_directory_in_the_place_of_a_blob(healthy: Healthy) -> None:
     healthy.blob_file(used(healthy)).unlink()
     healthy.blob_file(used(healthy)).mkdir()
     assert found(healthy.root) == {("C25", "B", used(healthy).decode())}
+
+
+@pytest.mark.parametrize("content", [False, True])
+def test_the_file_of_a_blob_has_other_content(healthy: Healthy, content: bool) -> None:
+    file = healthy.blob_file(used(healthy))
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    wanted = {("C25", "B", used(healthy).decode())} if content else set()
+    assert found(healthy.root, content=content) == wanted
+
+
+@pytest.mark.parametrize("content", [False, True])
+def test_files_are_counted_if_they_are_few_or_somebody_asks(
+    healthy: Healthy, monkeypatch: pytest.MonkeyPatch, content: bool
+) -> None:
+    monkeypatch.setattr("buildkit_migrate.maintenance.check.MANY_FILES", 10)
+    (healthy.directory(healthy.last[0]) / "fs" / "more").write_bytes(b"")
+    with healthy.root.open() as stores:
+        checked = check_stores(stores, content=content)
+    assert {it.rule for it in checked.findings} == ({"C49"} if content else set())
+    assert [it.rules for it in checked.not_tested] == ([] if content else [("C49",)])
 
 
 def test_the_file_of_a_log_is_gone(healthy: Healthy) -> None:

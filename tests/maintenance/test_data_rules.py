@@ -18,7 +18,7 @@ def healthy(tmp_path: Path) -> Healthy:
 
 @pytest.mark.parametrize("name", v2_roots.NAMES)
 def test_a_healthy_root_has_no_finding(tmp_path: Path, name: str) -> None:
-    assert found(v2_roots.v2_root(name, tmp_path)) == set()
+    assert found(v2_roots.v2_root(name, tmp_path), content=True) == set()
 
 
 def test_the_snapshot_of_the_last_layer_is_gone(healthy: Healthy) -> None:

@@ -10,6 +10,7 @@ import pytest
 from faults import TIME, Healthy, check, found, link
 
 import v2_roots
+from buildkit_migrate.maintenance.check import check_stores
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW
 from planting import set_sequence
 
@@ -224,6 +225,22 @@ def test_the_directory_of_a_mount_of_native_is_gone(native: Healthy) -> None:
 def test_all_directories_are_gone(healthy: Healthy) -> None:
     shutil.rmtree(healthy.root.directories)
     assert found(healthy.root) == {("C44", "P", "snapshots")}
+
+
+def test_databases_without_anything_else(healthy: Healthy) -> None:
+    shutil.rmtree(healthy.root.directories)
+    shutil.rmtree(healthy.root.worker / "content")
+    with healthy.root.open() as stores:
+        checked = check_stores(stores)
+    assert checked.findings == ()
+    assert {rule for it in checked.not_tested for rule in it.rules} == {
+        "C25",
+        "C44",
+        "C45",
+        "C46",
+        "C47",
+        "C49",
+    }
 
 
 @pytest.mark.parametrize("name", ["7777", "new-12345", "007", "rm-3"])

@@ -78,6 +78,11 @@ def add_parser(commands: Any, epilog: str) -> None:
         type=_severities,
         help="only findings of these severities, such as S,P; the exit status goes by them, too",
     )
+    add(
+        "--content",
+        action="store_true",
+        help="read all blobs and compare their digests; count the files of all layers, however many",
+    )
     add("--explain", metavar="RULE", type=_rules, help="print what a rule is about, and end")
     add("-v", "--verbose", action="store_true", help="print all findings, not the first 20 of each rule")
     shared.add_containerd(parser)
@@ -97,6 +102,7 @@ def run(options: argparse.Namespace) -> int:
             **shared.containerd_arguments(options),
             rules=options.rules,
             severities=options.severity,
+            content=options.content,
             progress=progress,
         )
         return targets.Result(checked.as_dict, lambda: _lines(checked, options.verbose), checked.exit_code)

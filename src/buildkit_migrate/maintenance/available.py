@@ -23,6 +23,10 @@ Unusable = Mapping[Store, str]
 """Stores that nobody may look into: what is wrong with each, as in "is damaged"."""
 
 
+_PLAIN_DIRECTORIES: Final = (b"overlayfs", b"native", b"fuse-overlayfs")
+"""Snapshotters whose directories hold the files of snapshots. Those of stargz may be mounts."""
+
+
 def unavailable_in_worker(worker: WorkerStores, unusable: Unusable) -> dict[Part, str]:
     """The parts of a worker that can't be looked at, each with the reason."""
     stores = {Part.RECORDS: worker.records, Part.CONTAINERD: worker.containerd}
@@ -33,6 +37,9 @@ def unavailable_in_worker(worker: WorkerStores, unusable: Unusable) -> dict[Part
         missing[Part.SNAPSHOTS] = missing[Part.DIRECTORIES] = "Docker keeps snapshots in another form"
     elif worker.directories is None:
         missing[Part.DIRECTORIES] = missing[Part.SNAPSHOTS]
+    elif worker.snapshotter not in _PLAIN_DIRECTORIES:
+        name = printable(worker.snapshotter)
+        missing[Part.DIRECTORIES] = f"what the directories of the snapshotter {name} look like is not known"
     if worker.content is None:
         missing[Part.CONTENT] = missing.get(Part.CONTAINERD, "it is not known where blobs are")
     return missing

@@ -140,6 +140,21 @@ class WorkerFacts:
         return None if path is None else SnapshotDirectories(path, plain=self.stores.snapshotter == b"native")
 
     @cached_property
+    def databases_only(self) -> bool:
+        """Whether this is a copy without any directory of a snapshot and any file of a blob."""
+        if self.namespace is None or self.directories is None or self.content is None:
+            return False
+        some = len(self.backend or ()) + len(self.namespace.blobs)
+        return some > 0 and not self.directories.names and not len(self.content.digests)
+
+    @property
+    def file_count(self) -> int:
+        """Files of all committed snapshots, as far as the snapshotter counted them and they are there."""
+        if self.backend is None or self.directories is None or not self.directories.names:
+            return 0
+        return sum(self.backend.inodes.values)
+
+    @cached_property
     def content(self) -> Content | None:
         """Files of blobs; None where they are not known."""
         return None if self.stores.content is None else Content(self.stores.content)

@@ -32,6 +32,8 @@ class Part(enum.Enum):
     """``WorkerFacts.backend``, and with it ``snapshots``: Docker's builder has neither."""
     DIRECTORIES = "directories"
     """``WorkerStores.directories``."""
+    FILES = "files"
+    """What is in these directories, as far as it is not too much to look at each file."""
     CONTENT = "content"
     """``WorkerStores.content``."""
     CACHE = "cache"

@@ -13,7 +13,7 @@ from buildkit_migrate.maintenance.rules.wording import path_of, subject
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.schema.containerd import Namespace, namespaces
 
-__all__ = ["CONTENT_RULES", "RULES"]
+__all__ = ["BLOB_RULES", "RULES"]
 
 _NEEDS: Final = (Part.CONTAINERD, Part.CONTENT)
 
@@ -25,7 +25,8 @@ def _ours(facts: WorkerFacts) -> list[Namespace]:
 def _every(facts: WorkerFacts) -> list[Namespace]:
     """All namespaces, as they share the files."""
     root = facts.stores.containerd.root
-    assert root is not None
+    if root is None:
+        return []
     return [Namespace(root, name) for name in namespaces(root)]
 
 
@@ -40,7 +41,8 @@ def _severity(facts: WorkerFacts, digest: bytes) -> Severity:
 def blob_files(facts: WorkerFacts) -> Iterator[Finding]:
     """Each blob has its file, of the size that containerd noted."""
     content = facts.content
-    assert content is not None
+    if content is None:
+        return
     told: set[bytes] = set()
     for namespace in _ours(facts):
         blobs = namespace.blobs
@@ -69,7 +71,8 @@ def blob_files(facts: WorkerFacts) -> Iterator[Finding]:
 def blob_digests(facts: WorkerFacts) -> Iterator[Finding]:
     """The file of each blob has the content that its name says. Reads all of them."""
     content = facts.content
-    assert content is not None
+    if content is None:
+        return
     for digest in sorted({key for it in _ours(facts) for key in it.blobs.keys if key is not None}):
         place = content.index.row(digest)
         if place < 0 or any(_other_size(it, digest, content.sizes[place]) for it in _ours(facts)):
@@ -89,7 +92,8 @@ def _other_size(namespace: Namespace, digest: bytes, size: int) -> bool:
 def unlisted_files(facts: WorkerFacts) -> Iterator[Finding]:
     """Each file is that of a blob that some namespace lists, or expects."""
     content = facts.content
-    assert content is not None
+    if content is None:
+        return
     known = Mask(len(content.digests))
     for namespace in _every(facts):
         for digests in (namespace.blobs.keys, namespace.ingests.expected):
@@ -111,7 +115,8 @@ def unlisted_files(facts: WorkerFacts) -> Iterator[Finding]:
 def ingests(facts: WorkerFacts) -> Iterator[Finding]:
     """What is being written is in both places, and will not be collected."""
     content = facts.content
-    assert content is not None
+    if content is None:
+        return
     names = set(content.ingest_names)
     ours = {namespace.name for namespace in _ours(facts)}
     known: set[str] = set()
@@ -140,5 +145,5 @@ def ingests(facts: WorkerFacts) -> Iterator[Finding]:
 
 
 RULES: Final[tuple[WorkerRule, ...]] = (blob_files, unlisted_files, ingests)
-CONTENT_RULES: Final[tuple[WorkerRule, ...]] = (blob_digests,)
+BLOB_RULES: Final[tuple[WorkerRule, ...]] = (blob_digests,)
 """Those that read all blobs."""

@@ -26,7 +26,8 @@ _VARIANT: Final = b"containerd.io/gc.ref.content.blob-"
 def lost_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
     """A layer that is extracted has its snapshot."""
     data, backend = facts.data, facts.backend
-    assert data is not None and backend is not None
+    if data is None or backend is None:
+        return
     if not data.lost:
         return
     standing = present(backend.parent) - between(backend.kind, VIEW, VIEW)
@@ -56,7 +57,8 @@ def lost_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
 def lost_blobs(facts: WorkerFacts) -> Iterator[Finding]:
     """The blob of a record is there, unless the record is lazy."""
     data = facts.data
-    assert data is not None
+    if data is None:
+        return
     gone = data.owners & between(data.blob, NOT_FOUND, NOT_FOUND)
     for row in gone - data.blob_only:
         yield Finding(
@@ -72,7 +74,8 @@ def lost_blobs(facts: WorkerFacts) -> Iterator[Finding]:
 def unprotected(facts: WorkerFacts) -> Iterator[Finding]:
     """Each record with data of its own has a lease that lists it. What is lost already needs none."""
     data, namespace = facts.data, facts.namespace
-    assert data is not None and namespace is not None
+    if data is None or namespace is None:
+        return
     file = path_of(facts.stores.containerd)
     leases = namespace.leases
     rows = leases.index.rows(data.records.ids)
@@ -112,7 +115,8 @@ def unprotected(facts: WorkerFacts) -> Iterator[Finding]:
 def variants(facts: WorkerFacts) -> Iterator[Finding]:
     """Variants of a blob name each other, and the second lease of a record that has it lists them."""
     data, namespace = facts.data, facts.namespace
-    assert data is not None and namespace is not None
+    if data is None or namespace is None:
+        return
     file = path_of(facts.stores.containerd)
     blobs, leases = namespace.blobs, namespace.leases
     links = blobs.below(b"labels", prefix=_VARIANT)
@@ -155,7 +159,8 @@ def variants(facts: WorkerFacts) -> Iterator[Finding]:
 def parents(facts: WorkerFacts) -> Iterator[Finding]:
     """The snapshot of a layer stands on that of its parent."""
     data, snapshots = facts.data, facts.snapshots
-    assert data is not None and snapshots is not None
+    if data is None or snapshots is None:
+        return
     for row in data.misplaced(snapshots):
         is_at, wanted = snapshots.parent[data.snapshot[row]], data.parent_keys[row]
         yield Finding(
@@ -172,7 +177,8 @@ def parents(facts: WorkerFacts) -> Iterator[Finding]:
 def broken_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
     """Snapshots of committed records are committed, and what the stores say of snapshots can be read."""
     data, snapshots, backend = facts.data, facts.snapshots, facts.backend
-    assert data is not None and snapshots is not None and backend is not None
+    if data is None or snapshots is None or backend is None:
+        return
     file = path_of(facts.stores.snapshots)
     told = Mask(len(backend))
     for row in data.uncommitted:

@@ -30,7 +30,8 @@ _LARGEST: Final = 2**63 - 1
 def known_to_both(facts: WorkerFacts) -> Iterator[Finding]:
     """The snapshotter has what containerd names, and nothing else."""
     snapshots, backend = facts.snapshots, facts.backend
-    assert snapshots is not None and backend is not None
+    if snapshots is None or backend is None:
+        return
     file = path_of(facts.stores.snapshots)
     cut_short: Counter[bytes | None] = Counter()
     for row in facts.unbacked:
@@ -73,7 +74,8 @@ def _users_of(facts: WorkerFacts, row: int) -> tuple[Severity, str]:
 def parents(facts: WorkerFacts) -> Iterator[Finding]:
     """Parents exist and are the same for both, and the snapshotter's table of children has each snapshot."""
     snapshots, backend, data = facts.snapshots, facts.backend, facts.data
-    assert snapshots is not None and backend is not None
+    if snapshots is None or backend is None:
+        return
     file = path_of(facts.stores.snapshots)
     explained = data.missing_keys if data is not None else frozenset()
     unbacked = {snapshots.name[row] for row in facts.unbacked}
@@ -115,7 +117,8 @@ def _child_links(
     unbacked: set[bytes | None],
 ) -> Iterator[Finding]:
     backend = facts.backend
-    assert backend is not None
+    if backend is None:
+        return
     file = path_of(facts.stores.snapshots)
     ids, links = backend.id.values, backend.links
     by_id = {ids[row]: row for row in backend.id.known}
@@ -149,7 +152,8 @@ def _child_links(
 def sequences(facts: WorkerFacts) -> Iterator[Finding]:
     """Numbers are given out once: the counters are not behind what is in use."""
     snapshots, backend = facts.snapshots, facts.backend
-    assert snapshots is not None and backend is not None
+    if snapshots is None or backend is None:
+        return
     file = path_of(facts.stores.snapshots)
     ids = backend.id.values
     for row in _intruders(facts):
@@ -177,7 +181,8 @@ def sequences(facts: WorkerFacts) -> Iterator[Finding]:
 def _intruders(facts: WorkerFacts) -> list[int]:
     """Of snapshots that share a number those that got it wrongly, as far as the table of children tells."""
     backend = facts.backend
-    assert backend is not None
+    if backend is None:
+        return []
     ids, links = backend.id.values, backend.links
     later = repeated(ids) & backend.id.known
     if not later:
@@ -193,8 +198,7 @@ def _intruders(facts: WorkerFacts) -> list[int]:
 def _in_the_way(facts: WorkerFacts) -> list[int]:
     """Directories that new snapshots will meet."""
     backend, directories = facts.backend, facts.directories
-    assert backend is not None
-    if directories is None:
+    if backend is None or directories is None:
         return []
     known = set(backend.id.values)
     near = range(backend.sequence + 1, backend.sequence + _NEAR)
@@ -210,7 +214,8 @@ def _number_in(name: bytes) -> int:
 def directories(facts: WorkerFacts) -> Iterator[Finding]:
     """Each snapshot has its directory, and each directory its snapshot."""
     backend, found = facts.backend, facts.directories
-    assert backend is not None and found is not None
+    if backend is None or found is None:
+        return
     ids = backend.id
     named = ids.known - facts.unnamed
     if named and not found.names:
@@ -260,11 +265,12 @@ def _has_record(facts: WorkerFacts, row: int) -> bool:
     return any(stat == row for stat in data.stat)
 
 
-@worker_rule("C49", needs=(*_BOTH, Part.DIRECTORIES))
+@worker_rule("C49", needs=(*_BOTH, Part.DIRECTORIES, Part.FILES))
 def inodes(facts: WorkerFacts) -> Iterator[Finding]:
     """A committed snapshot has as many files as when it was committed."""
     backend, found = facts.backend, facts.directories
-    assert backend is not None and found is not None
+    if backend is None or found is None:
+        return
     ids = backend.id.values
     if repeated(ids) & backend.id.known:
         return  # it can't be told whose files they are
@@ -288,7 +294,8 @@ _MERGE: Final = b"buildkit.mergeUsage"
 def merge_usage(facts: WorkerFacts) -> Iterator[Finding]:
     """What labels say of the size of a merge is a number."""
     snapshots, data = facts.snapshots, facts.data
-    assert snapshots is not None
+    if snapshots is None:
+        return
     labels = snapshots.below(b"labels", prefix=_MERGE)
     for row, key, value in zip(labels.rows, labels.keys, labels.values, strict=True):
         if _is_integer(value or b"") or key not in (_MERGE + b"Size", _MERGE + b"Inodes"):
