@@ -40,11 +40,10 @@ def test_the_record_of_a_lease_is_gone(healthy: Healthy) -> None:
 
 
 def test_the_record_of_a_mutable_lease_is_gone(healthy: Healthy) -> None:
-    mount = next(it for it in healthy.mounts if it.partner is None or it.parent is None)
-    if mount.partner is not None:
-        healthy.drop_record(healthy.record(mount.partner))
+    mount = next(it for it in healthy.mounts if it.partner is not None and not it.parent)
+    healthy.drop_record(healthy.record(mount.partner))
     healthy.drop_record(mount)
-    (finding,) = check(healthy.root)
+    (finding,) = [it for it in check(healthy.root) if it.rule != "C53"]
     assert (finding.rule, finding.subject) == ("C32", mount.text)
     assert finding.bytes  # measured
 

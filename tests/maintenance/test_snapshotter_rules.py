@@ -52,8 +52,7 @@ def test_the_snapshotter_lost_a_layer_but_not_its_place_among_children(healthy: 
 def test_a_name_that_the_snapshotter_does_not_have(healthy: Healthy) -> None:
     layer = healthy.last[0]
     healthy.known_snapshot(layer.key, {b"name": layer.name + b"-other"})
-    rules = found(healthy.root)
-    assert ("C40", "B", layer.text) in rules
+    assert found(healthy.root) == {("C40", "B", layer.text)}
 
 
 def commit(healthy: Healthy, name: bytes, key: bytes) -> bytes:
@@ -74,9 +73,7 @@ def commit(healthy: Healthy, name: bytes, key: bytes) -> bytes:
 def test_a_commit_that_was_cut_between_the_databases(healthy: Healthy, parented: bool) -> None:
     mount = next(it for it in healthy.mounts if (it.parent is not None) == parented and it.name)
     commit(healthy, mount.name, mount.partner or b"0" * 25)
-    findings = found(healthy.root)
-    assert ("C40", "H", mount.text) in findings
-    assert {rule for rule, _, _ in findings} <= {"C40", "C14"}
+    assert found(healthy.root) == {("C40", "H", mount.text)}
 
 
 def test_a_view_that_the_snapshotter_lost(healthy: Healthy) -> None:
