@@ -47,7 +47,7 @@ MODULES = {  # what takes longest comes first
     "graph": ["graph.pyx", "columns/graph.c", "core/column.c"],
     "bolt": ["bolt.pyx", *BOLT, *SCAN, "bolt/entries.c", "bolt/check.c", "core/spans.c"],
     "packing": ["packing.pyx", *folder("lmdb"), *BOLT, "bolt/builder.c"],
-    "chain": ["chain.pyx", *CHAIN, "core/column.c"],
+    "chain": ["chain.pyx", *CHAIN, *SPANS],
     "sha256": ["sha256.pyx", *SHA256],
     "guard": ["guard.pyx"],
     "bus_error": ["bus_error.pyx", "core/bus_error_handler.c"],

@@ -37,6 +37,7 @@ cdef extern from "columns/cells.h" nogil:
         bkm_span value
 
     ctypedef struct bkm_cells:
+        c_bool unchecked
         size_t key_count
         bkm_cell_key *keys
         bkm_spans ids
@@ -74,7 +75,8 @@ cdef class Cells(Guarded):
 
     `keys`: the known keys, each with its form (TEXT, INTEGER, FLAG, TEXTS, ANY) and whether its values are
     kept for the columns. Values in exactly the form that BuildKit writes are checked here; all others are
-    `odd`, and the caller must check them. Raises `errors.CorruptDatabaseError`.
+    `odd`, and the caller must check them. `unchecked`: values are only kept, as an earlier walk has checked
+    them; none is odd, and none has an index. Raises `errors.CorruptDatabaseError`.
     """
 
     cdef bkm_cells cells
@@ -83,7 +85,7 @@ cdef class Cells(Guarded):
     cdef dict numbers     # key to its number
     cdef list names       # memory that the spans of the keys point into
 
-    def __init__(self, Reader reader not None, Bucket main, keys):
+    def __init__(self, Reader reader not None, Bucket main, keys, *, bint unchecked=False):
         self.begin()
         cdef size_t count = 0
         cdef bint read
@@ -102,6 +104,7 @@ cdef class Cells(Guarded):
             self.numbers[name] = count
             count += 1
         self.cells.key_count = count
+        self.cells.unchecked = unchecked
         bkm_cells_begin(&self.cells)
         if main is not None:
             if main.reader is not reader:

@@ -139,15 +139,15 @@ static bool read_value(bkm_cells *cells, uint32_t row, const bkm_item *item)
 {
     const bkm_span none = {NULL, 0};
     if (item->bucket)
-        return add_odd(cells, row, item->key, none);
+        return cells->unchecked || add_odd(cells, row, item->key, none);
     unsigned key = key_of(cells, item->key);
     if (key == NO_KEY)
-        return add_odd(cells, row, item->key, item->value);
+        return cells->unchecked || add_odd(cells, row, item->key, item->value);
     if (item->value.size == 0)
         return true; /* cleared */
     if (cells->keys[key].kept && !keep(cells, key, item->value))
         return false;
-    if (cells->keys[key].form == BKM_CELL_TEXTS && is_list(item->value))
+    if (cells->unchecked || (cells->keys[key].form == BKM_CELL_TEXTS && is_list(item->value)))
         return true;
     bkm_json_value value = bkm_json_read(item->value);
     if (value.kind == BKM_JSON_ODD || !has_form(cells->keys[key].form, item->value, &value) ||

@@ -40,6 +40,7 @@ typedef struct {
 
 typedef struct {
     bkm_span_table hash;      /* used only for its secret */
+    bool unchecked;           /* values are kept, not checked: an earlier walk has done that */
     size_t key_count;
     bkm_cell_key keys[BKM_MAX_CELL_KEYS];
     uint8_t slots[1024];      /* key number + 1, by a hash of the key's name */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -158,17 +159,24 @@ def test_index_entries_that_are_missing_or_nobody_s(store: Store, data: st.DataO
     assert list(entries.record) == [keys.record_of_index_key(entry) for entry in sorted(there)]
 
 
-def test_what_is_kept_can_be_chosen() -> None:
-    main = {b"r": {b"cache.parent": b'{"value":"p"}', b"snapshot.size": b"{"}}
-    records = Records(Reader(file_of({b"_main": main})).root, {b"cache.parent"})
-    assert list(records.text(b"cache.parent")) == [b"p"]
-    assert [cell.key for cell in records.undecodable] == [b"snapshot.size"]
-    try:
-        records.integer(b"snapshot.size")
-    except KeyError as error:
-        assert error.args == (b"snapshot.size",)
-    else:
-        raise AssertionError("it was not kept")
+@given(STORES, st.none() | st.sets(st.sampled_from([*KEYS])))
+def test_columns_are_the_same_whichever_keys_are_read_at_once(store: Store, kept: set[bytes] | None) -> None:
+    root = Reader(file_of({b"_main": store})).root
+    some, all_keys = Records(root, kept), Records(root, KEYS)
+    for key, kind in KEYS.items():
+        assert list(some.stored(key)) == list(all_keys.stored(key))
+        if kind == Kind.TEXT:
+            assert list(some.text(key)) == list(all_keys.text(key))
+    assert (some.undecodable, some.mistyped, some.unknown) == (
+        all_keys.undecodable,
+        all_keys.mistyped,
+        all_keys.unknown,
+    )
+
+
+def test_only_known_keys_have_columns() -> None:
+    with pytest.raises(KeyError, match="k"):
+        opened({b"r": {b"k": b'{"value":1}'}}).integer(b"k")
 
 
 def test_a_store_without_buckets_has_no_records() -> None:

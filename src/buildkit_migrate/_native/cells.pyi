@@ -18,11 +18,17 @@ class Cells(Guarded):
 
     `keys`: the known keys, each with its form (TEXT, INTEGER, FLAG, TEXTS, ANY) and whether its values are
     kept for the columns. Values in exactly the form that BuildKit writes are checked here; all others are
-    `odd`, and the caller must check them. Raises `errors.CorruptDatabaseError`.
+    `odd`, and the caller must check them. `unchecked`: values are only kept, as an earlier walk has checked
+    them; none is odd, and none has an index. Raises `errors.CorruptDatabaseError`.
     """
 
     def __init__(
-        self, reader: Reader, main: Bucket | None, keys: Iterable[tuple[bytes, int, bool]]
+        self,
+        reader: Reader,
+        main: Bucket | None,
+        keys: Iterable[tuple[bytes, int, bool]],
+        *,
+        unchecked: bool = False,
     ) -> None: ...
     @property
     def ids(self) -> Column:

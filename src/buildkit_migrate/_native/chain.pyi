@@ -1,7 +1,13 @@
-from collections.abc import Sequence
-from typing import Final, final
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol, final
 
+from buildkit_migrate._native.columns import Mask
 from buildkit_migrate._native.guard import Guarded
+
+class _Texts(Protocol):
+    def __len__(self) -> int: ...
+    def __getitem__(self, row: int, /) -> bytes | None: ...
+    def __iter__(self) -> Iterator[bytes | None]: ...
 
 STATES: Final[tuple[str, ...]]
 """Result states of a record (buildkit-metadata, section 4, pass 4).
@@ -58,3 +64,18 @@ def chain_ids(
     threads: int = 1,
 ) -> list[tuple[str, bytes, bytes]]:
     """Computes (state, chainID, blobChainID) of each record. See Batch and Batch.run for the arguments."""
+
+def following(
+    layers: Mask,
+    parents: Sequence[int],
+    diff_ids: _Texts,
+    blobs: _Texts,
+    chains: _Texts,
+    blob_chains: _Texts,
+) -> Mask:
+    """Those of `layers` whose stored ids, where they have any, follow from what their parents have stored.
+
+    `parents`: row of each record's parent (type code "i"), negative for none. Nothing follows from a
+    parent that lacks one of the ids. `chains`, `blob_chains`: the stored ids. Raises ValueError if columns
+    differ in length, IndexError for a parent that does not exist.
+    """

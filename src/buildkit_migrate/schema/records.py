@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 from array import array
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence, Set
 from functools import cached_property
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -98,6 +98,22 @@ KEYS: Final[dict[bytes, Kind]] = {
 }
 """All keys of v2, of any version."""
 
+_DESCRIPTIVE: Final = frozenset(
+    (
+        b"blobmapping.blob",
+        b"cache.createdAt",
+        b"cache.description",
+        b"cache.imageRefs",
+        b"cache.lastUsedAt",
+        b"cache.layer.urls",
+        b"cache.layerType",
+        b"cache.mediatype",
+        b"cache.recordType",
+        b"cache.usageCount",
+    )
+)
+"""Keys that no other record, and nothing in another store, is found by."""
+
 _OF_V1: Final = (b"local.sharedKey:", b"cache-dir:")
 """Keys that go on with their value: found through their index entries in v2, too."""
 
@@ -129,11 +145,13 @@ class Records:
     """
 
     def __init__(self, root: Bucket, kept: Container[bytes] | None = None) -> None:
-        """``kept``: the keys of which columns are asked for, if not all KEYS: that costs less memory."""
+        """``kept``: the keys to read at once; a second walk reads the others when one is asked for.
+
+        By default it is those that a daemon needs to load records: less memory where nobody wants the others.
+        """
         self._root = root
-        main = root.bucket(keys.MAIN_BUCKET)
-        wanted = ((key, kind, kept is None or key in kept) for key, kind in KEYS.items())
-        self._cells = cells.Cells(root.reader, main, wanted)
+        self._kept = KEYS.keys() - _DESCRIPTIVE if kept is None else {key for key in KEYS if key in kept}
+        self._cells = self._read(self._kept)
         self.ids = self._cells.ids
         """Never None."""
         self.plain_keys = [key for key in self._cells.plain if key is not None]
@@ -149,6 +167,18 @@ class Records:
         self._unusual: dict[bytes, dict[int, Any]] = {}
         for cell in self._cells.odd():
             self._judge(Cell(*cell))
+
+    def _read(self, kept: Set[bytes], *, unchecked: bool = False) -> cells.Cells:
+        wanted = ((key, kind, key in kept) for key, kind in KEYS.items())
+        main = self._root.bucket(keys.MAIN_BUCKET)
+        return cells.Cells(self._root.reader, main, wanted, unchecked=unchecked)
+
+    @cached_property
+    def _others(self) -> cells.Cells:
+        return self._read(KEYS.keys() - self._kept, unchecked=True)
+
+    def _with(self, key: bytes) -> cells.Cells:
+        return self._cells if key in self._kept else self._others
 
     def _judge(self, cell: Cell) -> None:
         """A value that is not in the form in which BuildKit writes it, which may mean nothing."""
@@ -195,23 +225,23 @@ class Records:
         bucket = self._root.bucket(keys.MAIN_BUCKET, self.ids[row] or b"")
         return bucket.get(key) if bucket is not None else None
 
-    # Each call of the following makes a new column. KeyError for a key that was not kept.
+    # Each call of the following makes a new column. KeyError for a key that is not one of KEYS.
 
     def stored(self, key: bytes) -> Texts:
         """The values of a key as they are stored, without cleared ones."""
-        return self._cells.stored(key)
+        return self._with(key).stored(key)
 
     def has(self, key: bytes) -> Mask:
         """Records with a value of this key that is not cleared, be it sound or not."""
-        return present(self._cells.stored(key))
+        return present(self._with(key).stored(key))
 
     def text(self, key: bytes) -> Texts:
         """Decoded strings; None where there is none, or none that decodes; "" for ``null``."""
-        return self._cells.texts(key, self._unusual.get(key, {}))
+        return self._with(key).texts(key, self._unusual.get(key, {}))
 
     def integer(self, key: bytes) -> Integers:
         """Decoded numbers; not known where there is none, or none that decodes; 0 for ``null``."""
-        found = Integers(*self._cells.integers(key))
+        found = Integers(*self._with(key).integers(key))
         for row, number in self._unusual.get(key, {}).items():
             found.values[row] = number
             found.known.add(row)
@@ -223,7 +253,7 @@ class Records:
 
     def lists(self, key: bytes) -> Lists:
         """Decoded lists of strings; none where there is none, or none that decodes."""
-        rows, values = self._cells.lists(key)
+        rows, values = self._with(key).lists(key)
         unusual = self._unusual.get(key)
         if not unusual:
             return Lists(rows, values)

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from buildkit_migrate._native.chain import chain_ids
+from buildkit_migrate._native.chain import following
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.loading import BASE, DIFF, LAYER, MERGE, Loading
@@ -25,17 +25,12 @@ from buildkit_migrate.values import keys
 
 __all__ = ["RULES"]
 
-_AT_ONCE: Final = 1 << 15
-"""Records that the engine is given at a time."""
-
 Ids = tuple[bytes, bytes]
 """Chain id and blob chain id, or diff id and blob of a layer; b"" where there is none."""
 
 _NONE: Final[Ids] = (b"", b"")
 _MOST_WAYS: Final = 8
 """Ids that one record can rightly have, as there may be several merges below it."""
-
-_STANDS_IN: Final[Ids] = (b"-", b"-")
 
 
 @worker_rule("C22", needs=(Part.RECORDS,))
@@ -101,24 +96,10 @@ class _Chains:
 
     def _differing(self, layers: Mask) -> Iterator[int]:
         """Layers whose ids do not follow from those that their parents have in the store."""
-        waiting = list(layers)
-        for start in range(0, len(waiting), _AT_ONCE):
-            block = waiting[start : start + _AT_ONCE]
-            parents: list[int] = []
-            contents: list[Ids] = []
-            given: list[Ids] = []
-            for row in block:
-                # Each has a stand-in before it for its parent, which has its ids.
-                parent = self._loading.parent[row]
-                above = self.stored(parent)
-                parents += [-1, len(parents) if parent >= 0 else -1]
-                contents += [_STANDS_IN if all(above) else _NONE, _pair(self._layers, row)]
-                given += [above if all(above) else _NONE, _NONE]
-            found = chain_ids(parents, [it[0] for it in contents], [it[1] for it in contents], given)
-            for row, (_, *ids) in zip(block, found[1::2], strict=True):
-                is_usual = self._is_one_of(row, [(ids[0], ids[1])])
-                if not is_usual and not self._is_one_of(row, self._ways(row, self._stored_ways)):
-                    yield row
+        usual = following(layers, self._loading.parent, *self._layers, *self._columns)
+        for row in layers - usual:
+            if not self._is_one_of(row, self._ways(row, self._stored_ways)):
+                yield row
 
     def _is_one_of(self, row: int, ways: list[Ids]) -> bool:
         """Whether what is stored is right; an id that is absent is made when it is needed."""
