@@ -188,7 +188,8 @@ class WorkerUsage:
 
     def load(self) -> None:
         """Copies what records are made of, so that the stores can be closed."""
-        self._ids = list(self._ids)
+        if self.loading is not None:
+            self._ids = list(self._ids)
 
     @cached_property
     def totals(self) -> Totals:

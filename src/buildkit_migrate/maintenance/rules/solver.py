@@ -35,6 +35,7 @@ __all__ = ["RULES"]
 _UNCACHED: Final = b"random:"
 """Begins the keys of steps that are run without the cache: nobody finds their results again."""
 
+_POLICY: Final = b"cache.cachePolicy"
 _RETAINED: Final = 1
 _LINK: Final = {"Input": int, "Output": int, "Digest": str, "Selector": str}
 _PLAIN_LINK: Final = re.compile(
@@ -128,7 +129,7 @@ def _records_missing(worker: WorkerFacts, named: Texts, wanted: Mask) -> Iterato
     loading, leases = worker.data.loading, worker.namespace.leases
     records = loading.records
     rows = records.index.rows(named)
-    policy = records.integer(b"cache.cachePolicy")
+    policy = records.integer(_POLICY)
     retained = between(policy.values, _RETAINED, _RETAINED) & policy.known
     retained |= retained.take(loading.pair)
     if len(records):  # With no record at all that is the fault (C39).
@@ -137,7 +138,9 @@ def _records_missing(worker: WorkerFacts, named: Texts, wanted: Mask) -> Iterato
             # Data that nothing else names is the fault (C32, C33).
             if max(leases.index.row(record), leases.index.row(record + b"-variants")) < 0:
                 yield row, "its record does not exist"
-    for row in (wanted & between(rows, 0, len(records))) - retained.take(rows):
+    # A pair that nobody keeps (C59), or a policy that can't be read (C8, C9), is a fault of the record.
+    loose = ~retained - between(loading.pair, 0, len(records)) - (records.has(_POLICY) - policy.known)
+    for row in wanted & loose.take(rows):
         yield row, "its record is not retained, and goes with its last user"
 
 
