@@ -19,7 +19,6 @@ from buildkit_migrate.schema.containerd import (
     Containers,
     Images,
     Ingests,
-    Leases,
     Namespace,
     Sandboxes,
     Snapshots,
@@ -28,11 +27,9 @@ from buildkit_migrate.schema.graph import Graph
 from buildkit_migrate.schema.tables import Entries
 from buildkit_migrate.values.times import nanoseconds
 
-__all__ = ["GC_ROOT", "TEMPORARY", "Collection", "Held", "Objects", "expired", "expires", "is_flat"]
+__all__ = ["GC_ROOT", "Collection", "Held", "Objects", "expired", "expires"]
 
 GC_ROOT: Final = b"containerd.io/gc.root"
-TEMPORARY: Final = b"buildkit/lease.temporary"
-_FLAT: Final = b"containerd.io/gc.flat"
 _EXPIRE: Final = b"containerd.io/gc.expire"
 _CONTENT: Final = b"containerd.io/gc.ref.content"
 _IMAGE: Final = b"containerd.io/gc.ref.image"
@@ -41,25 +38,17 @@ _SNAPSHOT: Final = b"containerd.io/gc.ref.snapshot."
 _Table = Blobs | Images | Ingests | Containers | Sandboxes | Snapshots
 
 
-def expires(labelled: Leases | Images) -> Mask:
-    """Those that end some time. What can't be read as a time means nothing to containerd."""
-    times = labelled.label(_EXPIRE)
-    return Mask(len(labelled), (row for row in present(times) if _end(times[row]) is not None))
+def expires(times: Texts) -> Mask:
+    """Those that end some time. What can't be read as a time means nothing to containerd.
+
+    ``times``: what labels `gc.expire` say.
+    """
+    return Mask(len(times), (row for row in present(times) if nanoseconds(times[row] or b"") is not None))
 
 
-def expired(labelled: Leases | Images, now: int) -> Mask:
-    """Those whose time is over. ``now``: nanoseconds since 1970."""
-    times = labelled.label(_EXPIRE)
-    return Mask(len(labelled), (row for row in present(times) if (_end(times[row]) or now) < now))
-
-
-def _end(text: bytes | None) -> int | None:
-    return nanoseconds(text) if text is not None else None
-
-
-def is_flat(leases: Leases) -> Mask:
-    """Leases that keep no more than what they list, and the parents of snapshots."""
-    return present(leases.label(_FLAT))
+def expired(times: Texts, now: int) -> Mask:
+    """Those that are over. ``now``: nanoseconds since 1970."""
+    return Mask(len(times), (row for row in expires(times) if (nanoseconds(times[row] or b"") or 0) < now))
 
 
 @dataclass(frozen=True)
@@ -121,23 +110,27 @@ class Collection:
         of = self.namespace
         return [of.blobs, of.ingests, of.images, of.containers, of.sandboxes, *self.snapshots.values()]
 
+    @cached_property
+    def _expired(self) -> Mask:
+        return expired(self.namespace.leases.marks.expire, self.now)
+
     def kept(self, without: Mask | None = None) -> Objects:
         """What a collection leaves. ``without``: as if these leases were not there."""
-        leases = ~expired(self.namespace.leases, self.now)
+        leases = ~self._expired
         if without is not None:
             leases -= without
         return self._objects(self._reached(leases))
 
     def kept_without_roots(self) -> Objects:
         """What it would leave if ``gc.root`` labels meant nothing."""
-        return self._objects(self._reached(~expired(self.namespace.leases, self.now), labelled=False))
+        return self._objects(self._reached(~self._expired, labelled=False))
 
     def held_only_by(self, leases: Mask) -> dict[int, Held]:
         """For each of these leases, expired ones too, what only they keep.
 
         What several of them keep is the first one's. Together it is what is freed once all of them are gone.
         """
-        every = ~expired(self.namespace.leases, self.now)
+        every = ~self._expired
         only = self._reached(every | leases) - self._reached(every - leases)
         following: dict[int, list[int]] = {}
         for edges in self._edges:
@@ -169,7 +162,7 @@ class Collection:
         return Objects(rows(of.blobs), rows(of.ingests), rows(of.images), snapshots)
 
     def _reached(self, leases: Mask, *, labelled: bool = True) -> Mask:
-        flat = is_flat(self.namespace.leases)
+        flat = self.namespace.leases.marks.flat
         start = self._unleased(labelled)
         start_flat = Mask(self._size)
         for lease, node in zip(*self._listed, strict=True):
@@ -183,7 +176,7 @@ class Collection:
         start = Mask(self._size)
         for node in (*self._all(of.containers), *self._all(of.sandboxes)):
             start.add(node)
-        for row in ~expired(of.images, self.now):
+        for row in ~expired(of.images.label(_EXPIRE), self.now):
             start.add(self._base[id(of.images)] + row)
         ends = of.ingests.expires
         for row in ends.known:

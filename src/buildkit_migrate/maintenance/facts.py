@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 
 from buildkit_migrate.bolt import Bucket
-from buildkit_migrate.maintenance.collection import TEMPORARY, expired
+from buildkit_migrate.maintenance.collection import expired
 from buildkit_migrate.maintenance.disk import Content, SnapshotDirectories
 from buildkit_migrate.maintenance.loading import Found, Loading
 from buildkit_migrate.maintenance.odd import odd_records
-from buildkit_migrate.maintenance.record_data import RecordData, there
-from buildkit_migrate.schema.columns import Mask, present
+from buildkit_migrate.maintenance.record_data import RecordData, referred, there
+from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.schema.containerd import Namespace, Snapshots, namespaces
 from buildkit_migrate.schema.history import History
 from buildkit_migrate.schema.records import External, IndexEntries, Records
@@ -109,8 +109,8 @@ class WorkerFacts:
         """Leases that the next start or collection deletes, as they are temporary or expired."""
         if self.namespace is None:
             return Mask(0)
-        leases = self.namespace.leases
-        return present(leases.label(TEMPORARY)) | expired(leases, self.now)
+        marks = self.namespace.leases.marks
+        return marks.temporary | expired(marks.expire, self.now)
 
     @cached_property
     def unbacked(self) -> Mask:
@@ -126,11 +126,11 @@ class WorkerFacts:
         if root is None or self.backend is None:
             return Mask(0)
         named = Mask(len(self.backend))
-        for namespace in namespaces(root):
-            names = Namespace(root, namespace).snapshots(self.stores.snapshotter).name
-            for row in self.backend.index.rows(names):
-                if row >= 0:
-                    named.add(row)
+        for name in namespaces(root):
+            snapshots = self.snapshots
+            if snapshots is None or name != self.stores.namespace:
+                snapshots = Namespace(root, name).snapshots(self.stores.snapshotter)
+            named |= referred(self.backend.index.rows(snapshots.name), len(self.backend))
         return ~named
 
     @cached_property

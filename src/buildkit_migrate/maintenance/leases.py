@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.bolt import Bucket
-from buildkit_migrate.maintenance.collection import TEMPORARY, Collection, Held, expires, is_flat
+from buildkit_migrate.maintenance.collection import Collection, Held, expires
 from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
-from buildkit_migrate.schema.columns import Mask, between, count_rows, present, starting_with
+from buildkit_migrate.schema.columns import Mask, between, count_rows, equal_to, split_last, starting_with
 from buildkit_migrate.schema.containerd import Leases, Namespace, namespaces
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
 
@@ -74,9 +74,6 @@ class Owners:
         """Whether others may have leases there, of whom nothing is known here."""
         return any(it.stores.kind == CONTAINERD_WORKER for it in self.workers)
 
-    def has_record(self, id: bytes) -> bool:
-        return any(it.records is not None and it.records.index.row(id) >= 0 for it in self.workers)
-
 
 def owners_of(facts: Facts) -> Iterator[Owners]:
     """The namespaces that workers use, of stores that are open."""
@@ -96,14 +93,15 @@ def unowned(owners: Owners, namespace: Namespace) -> dict[Kind, list[int]]:
     ``namespace``: that of the owners, or of their history.
     """
     leases = namespace.leases
-    passing = present(leases.label(TEMPORARY)) | expires(leases)
-    flat = is_flat(leases)
-    listing = _listing(leases)
+    passing = leases.marks.temporary | expires(leases.marks.expire)
+    flat = leases.marks.flat
     history = namespace is not owners.namespace
     found: dict[Kind, list[int]] = {kind: [] for kind in Kind}
     for row in range(len(leases)) if history else _without_record(owners, leases):
         id = leases.keys[row] or b""
-        kind = _kind_of(id, flat=row in flat, passing=row in passing, listing=row in listing, history=history)
+        kind = _kind_of(id, flat=row in flat, passing=row in passing, history=history)
+        if kind is Kind.OTHER and _SHORT.fullmatch(id) and not leases.lists_anything(row):
+            continue  # made to have containerd collect, by a daemon that was killed then
         if kind is not None:
             found[kind].append(row)
     return found
@@ -127,39 +125,25 @@ def weighed(owners: Owners, namespace: Namespace, rows: list[int], now: int) -> 
     return [Lease(keys[row] or b"", costs.bytes_of(held[row]), held[row].total) for row in rows]
 
 
-def _listing(leases: Leases) -> Mask:
-    """Leases that list anything."""
-    counts = Mask(len(leases))
-    for entries in (leases.content, leases.snapshotters, leases.ingests, leases.images):
-        counts |= between(count_rows(entries.rows, len(leases)), 1, 2**31 - 1)
-    return counts
-
-
 def _without_record(owners: Owners, leases: Leases) -> Mask:
     """Leases that are no record's own ones."""
+    before, after = split_last(leases.keys, b"-")
+    second = equal_to(after, VARIANTS.removeprefix(b"-"))
     owned = Mask(len(leases))
     for worker in owners.workers:
         if worker.records is not None:
-            for row in leases.index.rows(worker.records.ids):
-                if row >= 0:
-                    owned.add(row)
-    return Mask(
-        len(leases),
-        (
-            row
-            for row in ~owned
-            if not ((id := leases.keys[row] or b"").endswith(VARIANTS))
-            or not owners.has_record(id.removesuffix(VARIANTS))
-        ),
-    )
+            rows = leases.index.rows(worker.records.ids)
+            owned |= between(count_rows(rows, len(leases)), 1, 2**31 - 1)
+            owned |= second & between(worker.records.index.rows(before), 0, 2**31 - 1)
+    return ~owned
 
 
-def _kind_of(id: bytes, *, flat: bool, passing: bool, listing: bool, history: bool) -> Kind | None:
+def _kind_of(id: bytes, *, flat: bool, passing: bool, history: bool) -> Kind | None:
     """None for what daemons leave."""
     if passing:
         usual = _SHORT.fullmatch(id) or _MIGRATION.fullmatch(id) or id.endswith(b"-view")
         return None if usual or (flat and _RECORD.fullmatch(id)) else Kind.PASSING
-    if id.startswith(_BUILD) or (_SHORT.fullmatch(id) and not listing):
+    if id.startswith(_BUILD):
         return None
     if not history and flat and _RECORD.fullmatch(id):
         return Kind.RECORD

@@ -14,6 +14,7 @@ from buildkit_migrate.schema.columns import (
     Mask,
     Texts,
     between,
+    count_rows,
     equal,
     equal_to,
     present,
@@ -22,7 +23,7 @@ from buildkit_migrate.schema.columns import (
 from buildkit_migrate.schema.containerd import Snapshots
 from buildkit_migrate.schema.snapshots import COMMITTED, Backend
 
-__all__ = ["RecordData", "key_in", "there"]
+__all__ = ["RecordData", "key_in", "referred", "there"]
 
 _MOST: Final = 2**31 - 1
 
@@ -30,6 +31,11 @@ _MOST: Final = 2**31 - 1
 def there(rows: array[int]) -> Mask:
     """Rows that refer to a row that exists."""
     return between(rows, 0, _MOST)
+
+
+def referred(rows: array[int], size: int) -> Mask:
+    """Which of ``size`` rows of another table these refer to."""
+    return between(count_rows(rows, size), 1, _MOST)
 
 
 def key_in(name: bytes) -> bytes:
@@ -50,7 +56,9 @@ class RecordData:
         self.loading = loading
         self.records = records
         self.digests = records.text(b"cache.blob")
-        self.blob = blobs.rows([digest or None for digest in self.digests])
+        self.blob = blobs.rows(self.digests)
+        for row in equal_to(self.digests, b""):
+            self.blob[row] = ABSENT
         """Rows of the blobs; ABSENT for "", too."""
         self.snapshot = loading.snapshot
         """Rows of containerd's snapshots."""
@@ -71,6 +79,8 @@ class RecordData:
         """Of the snapshots, whether they exist or not."""
         named = self.records.text(b"cache.snapshot")
         own = ~present(named) | equal_to(named, b"")
+        if not own:
+            return named
         return [
             id if row in own else key
             for row, (id, key) in enumerate(zip(self.records.ids, named, strict=True))

@@ -9,10 +9,10 @@ for row in between(namespace.blobs.index.rows(content.keys), NOT_FOUND, NOT_FOUN
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from buildkit_migrate.bolt import Bucket, scan
-from buildkit_migrate.schema.columns import Index, Integers, Texts, column
+from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts, column, present
 from buildkit_migrate.schema.tables import (
     Entries,
     Times,
@@ -29,6 +29,7 @@ __all__ = [
     "Images",
     "Ingests",
     "Leases",
+    "Marks",
     "Namespace",
     "Sandboxes",
     "Snapshots",
@@ -126,15 +127,46 @@ class Blobs(_Table):
         return integers(self._values[(b"size",)])
 
 
+class Marks(NamedTuple):
+    """Of leases. ``temporary``: deleted at the next start. ``flat``: they keep no more than what they list,
+    and the parents of snapshots. ``expire``: times in text, None where there is none.
+    """
+
+    temporary: Mask
+    flat: Mask
+    expire: Texts
+
+
+_MARKS: Final = (b"buildkit/lease.temporary", b"containerd.io/gc.flat", b"containerd.io/gc.expire")
+_RESOURCES: Final = (b"content", b"snapshots", b"ingests", b"images")
+
+
+def _holds(bucket: Bucket | None) -> bool:
+    return bucket is not None and next(iter(bucket.items()), None) is not None
+
+
 class Leases(_Table):
     """``keys``: ids. What they hold are the keys of the following entries, and may be missing."""
 
     _columns = ((b"createdat",),)
 
     @cached_property
+    def marks(self) -> Marks:
+        """What labels say of how long a lease stays, and what it keeps."""
+        columns: list[Texts] = [[], [], []]
+        if self.bucket is not None:
+            columns = list(scan(self.bucket, [(b"labels", name) for name in _MARKS])[1])
+        return Marks(present(columns[0]), present(columns[1]), columns[2])
+
+    @cached_property
     def content(self) -> Entries:
         """Digests."""
         return self.below(b"content")
+
+    def lists_anything(self, row: int) -> bool:
+        """Whether this lease names any resource, be it there or not."""
+        lease = self.bucket.bucket(self.keys[row] or b"") if self.bucket is not None else None
+        return lease is not None and any(_holds(lease.bucket(name)) for name in _RESOURCES)
 
     def snapshots(self, snapshotter: bytes) -> Entries:
         """Keys of snapshots."""

@@ -8,10 +8,20 @@ from typing import Final
 
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
-from buildkit_migrate.maintenance.record_data import key_in, there
+from buildkit_migrate.maintenance.record_data import key_in, referred, there
 from buildkit_migrate.maintenance.rule import Part, WorkerRule, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, subject
-from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, paired, present, take
+from buildkit_migrate.schema.columns import (
+    ABSENT,
+    NOT_FOUND,
+    Mask,
+    between,
+    equal_to,
+    paired,
+    present,
+    split_last,
+    take,
+)
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, UNKNOWN, VIEW
 from buildkit_migrate.text import cut
 
@@ -130,29 +140,27 @@ def variants(facts: WorkerFacts) -> Iterator[Finding]:
         message = f"it names {cut(links.values[place] or b'')} as its variant, which {state}"
         yield Finding("C28", Severity.HARMLESS, file, subject(sources[place]), message)
 
-    owners = data.owners & there(data.blob) & Mask(len(blobs), links.rows).take(data.blob)
-    names: list[bytes | None] = [None] * len(data.records)
-    for row in owners:
-        names[row] = (data.records.ids[row] or b"") + b"-variants"
-    lists = array("i", [NOT_FOUND]) * len(leases)
-    for row, lease in enumerate(leases.index.rows(names)):
-        if lease >= 0:
-            lists[lease] = data.blob[row]
+    linking = referred(links.rows, len(blobs))
+    owners = data.owners & there(data.blob) & linking.take(data.blob)
+    before, after = split_last(leases.keys, b"-")
+    of_records = data.records.index.rows(before)
+    # Of each lease for variants the blob of its record.
+    lists = array("i", (data.blob[row] if row >= 0 else ABSENT for row in of_records))
+    for lease in ~equal_to(after, b"variants"):
+        lists[lease] = ABSENT
     content = leases.content
-    # (blob, what is listed) of all leases of records that share the blob.
     held = paired(
         sources, links.values, take(blobs.keys, [lists[lease] for lease in content.rows]), content.keys
     )
-    open_links = mutual & linked - held
-    for row in owners & Mask(len(blobs), (links.rows[place] for place in open_links)).take(data.blob):
-        digest = next(links.values[place] for place in links.of(data.blob[row]) if place in open_links)
-        state = (
-            "exists, but does not list"
-            if leases.index.row(names[row] or b"") >= 0
-            else "is missing; it listed"
-        )
+    lacking = mutual & linked - held
+    for row in owners & referred(array("i", (links.rows[place] for place in lacking)), len(blobs)).take(
+        data.blob
+    ):
+        lease_id = (data.records.ids[row] or b"") + b"-variants"
+        digest = next(links.values[place] for place in links.of(data.blob[row]) if place in lacking)
+        state = "exists, but does not list" if leases.index.row(lease_id) >= 0 else "is missing; it listed"
         message = f"the record's lease for variants {state} {cut(digest or b'')}"
-        yield Finding("C28", Severity.HARMLESS, file, subject(names[row]), message)
+        yield Finding("C28", Severity.HARMLESS, file, subject(lease_id), message)
 
 
 @worker_rule("C29", needs=_STORES)
@@ -186,7 +194,7 @@ def broken_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
         kind = _KINDS[backend.kind[data.stat[row]]]
         message = f"its snapshot {cut(data.keys[row] or b'')} is {kind}, not committed"
         yield Finding("C30", Severity.BUILD, file, subject(data.records.ids[row]), message)
-    ours = Mask(len(backend), (row for row in backend.index.rows(snapshots.name) if row >= 0))
+    ours = referred(backend.index.rows(snapshots.name), len(backend))
     for what, unread in (
         ("number", ~backend.id.known),
         ("kind", between(backend.kind, UNKNOWN, UNKNOWN)),

@@ -14,7 +14,7 @@ from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.record_data import key_in, there
 from buildkit_migrate.maintenance.rule import Part, WorkerRule, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, subject
-from buildkit_migrate.schema.columns import Mask, between, equal, present, repeated, take
+from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, equal, present, repeated, take
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW
 from buildkit_migrate.text import cut
 
@@ -121,14 +121,14 @@ def _child_links(
         return
     file = path_of(facts.stores.snapshots)
     ids, links = backend.id.values, backend.links
-    by_id = {ids[row]: row for row in backend.id.known}
-    children = array("i", (by_id.get(child, -1) for child in links.child))
+    children = backend.index.rows(links.names)
+    pairs = zip(children, links.parent, links.child, strict=True)
     sound = Mask(
         len(links),
         (
             place
-            for place, (row, parent) in enumerate(zip(children, links.parent, strict=True))
-            if row >= 0 and parent_rows[row] >= 0 and ids[parent_rows[row]] == parent
+            for place, (row, parent, child) in enumerate(pairs)
+            if row >= 0 and ids[row] == child and parent_rows[row] >= 0 and ids[parent_rows[row]] == parent
         ),
     )
     linked = Mask(len(backend), (children[place] for place in sound))
@@ -137,11 +137,16 @@ def _child_links(
         told.add(row)
         message = f"it is not among the children of {cut(backend.parent[row] or b'')}"
         yield Finding("C42", Severity.BUILD, file, subject(key_in(backend.names[row] or b"")), message)
+    if not ~sound:
+        return
+    by_id = {ids[row]: row for row in backend.id.known}
     for place in ~sound:
         row, name = children[place], links.names[place] or b""
-        if row >= 0 and (row in told or parent_rows[row] in unread):
+        if row >= 0 and (row in unread or parent_rows[row] in unread):
             continue
-        if row < 0 and (name in unbacked or key_in(name) in explained or backend.index.row(name) in unread):
+        if row < 0 and (name in unbacked or key_in(name) in explained):
+            continue
+        if row in told or by_id.get(links.child[place], NOT_FOUND) in told:
             continue
         about = f"{links.parent[place]} and {links.child[place]}"
         message = f"the table of parents has an entry for the snapshots {about}, where there is no such pair"
