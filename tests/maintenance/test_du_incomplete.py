@@ -195,3 +195,38 @@ def locked() -> Callable[[Path], int]:
         return os.getpid()
 
     return lock
+
+
+def test_a_damaged_database_of_the_snapshotter_costs_all_mutable_records(tmp_path: Path) -> None:
+    """147 is what the daemon showed after its start (spec v2-faults, C1)."""
+    root = v2_roots.healed(tmp_path)
+    planting.damage(root.snapshots, 0, b"\xa5" * 2 * planting.page_size(root.snapshots))
+    assert len(list(usage_of(root))) == 199
+    assert len(list(usage_of(root, after_start=True))) == 147
+
+
+def test_a_record_that_cant_be_looked_up_is_listed(tmp_path: Path) -> None:
+    """As one more record (spec v2-faults, C20)."""
+    root = v2_roots.healed(tmp_path)
+    edit_record(root, b"odd::id\xff", {b"snapshot.committed": b'{"value":true}'})
+    done = run("du", "--format", "json", str(root.root))
+    assert done.returncode == 0
+    records = json.loads(done.stdout)["records"]
+    assert len(records) == 200
+    (odd,) = [one for one in records if "::" in one["id"]]
+    assert odd["id_b64"] == "b2RkOjppZP8="
+    assert odd["size"] == 0
+    assert odd["createdAt"] is None
+
+
+def test_a_usage_that_is_no_number_makes_du_fail(tmp_path: Path) -> None:
+    """As long as the size is unknown (spec v2-faults, C50)."""
+    root = v2_roots.healed(tmp_path)
+    merge = next(record for _, record in usage_of(root) if len(record.parents) > 1 and record.size > 0)
+    key = (b"v1", b"buildkit", b"snapshots", b"overlayfs", merge.id, b"labels")
+    label = planting.below(key, {b"buildkit.mergeUsageSize": b"8k"})
+    planting.edit(root.containerd, label)
+    assert not usage_of(root).incomplete
+    edit_record(root, merge.id, {b"snapshot.size": None})
+    assert "the label buildkit.mergeUsageSize of its snapshot is no number" in reasons(usage_of(root))
+    assert "du fails as a whole" in reasons(usage_of(root))

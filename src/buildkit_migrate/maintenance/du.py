@@ -141,12 +141,13 @@ class WorkerUsage:
         self.loading = loading
         self.dropped = 0
         self.rows = array("i")
+        self._ids: Texts = []
         self.incomplete: list[Incomplete] = []
         if loading is None:
             return
         self.dropped = len(loading.dropped)
         records = loading.records
-        self._ids: Texts = records.ids
+        self._ids = records.ids
         self._descriptions, self._types = (
             records.text(b"cache.description"),
             records.text(b"cache.recordType"),
@@ -335,11 +336,12 @@ def usage_of(
         damaged: dict[Store, CorruptDatabaseError] = {}
         usage = None
         while usage is None:
-            facts = WorkerFacts(worker, frozenset(damaged))
+            unread = frozenset(damaged)
             try:
                 usage = WorkerUsage(
-                    facts,
-                    _loading(facts, after_start),
+                    WorkerFacts(worker, unread),
+                    # With views of its own, which are not kept: most is never looked at again.
+                    _loading(WorkerFacts(worker, unread), after_start),
                     matches=matches,
                     after_start=after_start,
                     progress=tell,
@@ -376,17 +378,18 @@ def _keep_largest(usages: Sequence[WorkerUsage], count: int) -> None:
 def _loading(worker: WorkerFacts, after_start: bool) -> Loading | None:
     """With what there is of containerd's stores; None without records.
 
-    A daemon makes those that are missing anew, and so finds nothing in them when it starts.
+    A daemon makes those that are missing anew, and so finds nothing in them when it starts; nor in a damaged
+    one of the snapshotter.
     """
     records = _records(worker)
     if records is None:
         return None
-    lost = {store for store in worker.stores.stores if after_start and store.fault is Fault.MISSING}
+    faults = {store: store.fault if after_start else None for store in worker.stores.stores}
     found = None if worker.snapshots is None else Found.of(worker.snapshots, worker.backend)
     blobs = None if worker.namespace is None else worker.namespace.blobs.index
-    if worker.stores.containerd in lost:
+    if faults[worker.stores.containerd] is Fault.MISSING:
         found, blobs = Found(Index([]), Mask(0), Mask(0)), Index([])
-    elif worker.stores.snapshots in lost and found is not None:
+    elif faults[worker.stores.snapshots] in (Fault.MISSING, Fault.CORRUPT) and found is not None:
         found = Found(found.index, Mask(found.there.size), Mask(found.there.size))
     return Loading(records, found, blobs)
 
