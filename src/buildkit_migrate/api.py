@@ -429,9 +429,9 @@ def check_root(
     """Checks the stores of a stopped BuildKit against all rules, or a single database file against its own.
 
     ``rules``: only these, such as ``{"C8"}``; ``severities``: only findings of these; ``content``: reads all
-    blobs, too, and counts the files of all layers. Other parameters are those of `migrate_root`. Writes
-    nothing. Damage in a store is a finding and raises nothing. Raises the errors of `find_root`, BusyError,
-    which names the daemon, StorageError, ContainerdStateError.
+    blobs and counts the files of all layers, however many there are. Other parameters are those of
+    `migrate_root`. Writes nothing. Damage in a store is a finding and raises nothing. Raises the errors of
+    `find_root`, BusyError, which names the daemon, StorageError, ContainerdStateError.
     """
     place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
     root = find_checked(path)

@@ -68,6 +68,7 @@ class Healthy:
             self._look(facts)
             self.builds = {build.key for history in every.histories.values() for build in history.builds}
             self.namespace = facts.stores.namespace
+            self.content = facts.stores.content
             self.snapshotter = facts.stores.snapshotter
             self.sequence = facts.backend.sequence
 
@@ -196,9 +197,8 @@ class Healthy:
         self.in_containerd(below((b"content", b"blob"), {digest: edits}))
 
     def blob_file(self, digest: bytes) -> Path:
-        content = self.root.worker / "content"
         algorithm, _, hex = digest.decode().partition(":")
-        return content / "blobs" / algorithm / hex
+        return self.content / "blobs" / algorithm / hex
 
     def drop_record(self, record: Record) -> None:
         """The record alone, and its index entries, as a daemon clears it."""

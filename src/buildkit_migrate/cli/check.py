@@ -81,7 +81,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     add(
         "--content",
         action="store_true",
-        help="read all blobs and compare their digests; count the files of all layers, however many",
+        help="compare the digests of all blobs and count the files of all layers, however much there is",
     )
     add("--explain", metavar="RULE", type=_rules, help="print what a rule is about, and end")
     add("-v", "--verbose", action="store_true", help="print all findings, not the first 20 of each rule")

@@ -34,7 +34,6 @@ from buildkit_migrate.maintenance.rules import (
     unknown,
     values,
 )
-from buildkit_migrate.maintenance.rules.content import BLOB_RULES
 from buildkit_migrate.maintenance.rules.wording import subject
 from buildkit_migrate.model import Progress
 from buildkit_migrate.text import named_text, printable
@@ -66,6 +65,8 @@ ROOT_RULES: Final[tuple[RootRule, ...]] = (
 
 MANY_FILES: Final = 200_000
 """So many are looked at without being asked for: that takes a second or two."""
+MANY_BYTES: Final = 64 << 20
+"""So many bytes of blobs are read without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -164,12 +165,11 @@ def check_stores(
     """Checks the pages of all stores, then all rules that can be tested.
 
     ``rules``: only these, by number; ``severities``: only findings of these. Pages are looked at in any case,
-    as rules stand on them. ``content``: reads all blobs, too, and looks at every file of the snapshots,
-    however many there are. Raises StorageError if a store can't be read, so that nothing can be said, and
+    as rules stand on them. ``content``: reads all blobs, and looks at every file of the snapshots, however
+    many there are. Raises StorageError if a store can't be read, so that nothing can be said, and
     CorruptDatabaseError.
     """
     tell = progress or (lambda step: None)
-    worker_rules = (*WORKER_RULES, *BLOB_RULES) if content else WORKER_RULES
     for store in stores.all:
         if store.fault is Fault.UNREADABLE and store.error is not None:
             raise store.error
@@ -180,10 +180,12 @@ def check_stores(
         missing = unavailable_in_worker(worker.stores, looked_at.unusable)
         if worker.databases_only:
             why = "there are databases only, no directory of a snapshot and no file of a blob"
-            missing.update(dict.fromkeys((Part.DIRECTORIES, Part.FILES, Part.CONTENT), why))
+            missing.update(dict.fromkeys((Part.DIRECTORIES, Part.FILES, Part.CONTENT, Part.BLOBS), why))
         if not content and (count := worker.file_count) > MANY_FILES:
-            missing[Part.FILES] = f"it would look at {count} files (--content does that)"
-        for worker_rule in worker_rules:
+            missing[Part.FILES] = f"there are {count} files in snapshots to look at (--content does that)"
+        if not content and (size := worker.blob_bytes) > MANY_BYTES:
+            missing[Part.BLOBS] = f"there are {size} bytes of blobs to read (--content does that)"
+        for worker_rule in WORKER_RULES:
             if run.can(worker_rule.numbers, worker_rule.needs, missing, worker.stores.path):
                 tell(f"checking {worker.stores.path}: {', '.join(worker_rule.numbers)}")
                 run.add(worker_rule.numbers, _told(worker, worker_rule.find(worker)))

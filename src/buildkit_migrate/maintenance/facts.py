@@ -154,6 +154,11 @@ class WorkerFacts:
             return 0
         return sum(self.backend.inodes.values)
 
+    @property
+    def blob_bytes(self) -> int:
+        """Of all files of blobs."""
+        return sum(self.content.sizes) if self.content is not None else 0
+
     @cached_property
     def content(self) -> Content | None:
         """Files of blobs; None where they are not known."""

@@ -36,6 +36,8 @@ class Part(enum.Enum):
     """What is in these directories, as far as it is not too much to look at each file."""
     CONTENT = "content"
     """``WorkerStores.content``."""
+    BLOBS = "blobs"
+    """What is in these files, as far as it is not too much to read it."""
     CACHE = "cache"
     """``Facts.solver``."""
     HISTORY = "history"

@@ -13,7 +13,7 @@ from buildkit_migrate.maintenance.rules.wording import path_of, subject
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.schema.containerd import Namespace, namespaces
 
-__all__ = ["BLOB_RULES", "RULES"]
+__all__ = ["RULES"]
 
 _NEEDS: Final = (Part.CONTAINERD, Part.CONTENT)
 
@@ -56,7 +56,7 @@ def blob_files(facts: WorkerFacts) -> Iterator[Finding]:
             if digest in told:
                 continue
             if place < 0 or content.sizes[place] < 0:
-                message = "its file is missing"
+                message = "its file is missing, or is not a file"
             elif row in blobs.size.known and content.sizes[place] != blobs.size.values[row]:
                 message = (
                     f"its file has {content.sizes[place]} bytes, and should have {blobs.size.values[row]}"
@@ -67,9 +67,9 @@ def blob_files(facts: WorkerFacts) -> Iterator[Finding]:
             yield Finding("C25", _severity(facts, digest), content.path, subject(digest), message)
 
 
-@worker_rule("C25", needs=_NEEDS)
+@worker_rule("C25", needs=(*_NEEDS, Part.BLOBS))
 def blob_digests(facts: WorkerFacts) -> Iterator[Finding]:
-    """The file of each blob has the content that its name says. Reads all of them."""
+    """The file of each blob has the content that its name says."""
     content = facts.content
     if content is None:
         return
@@ -144,6 +144,4 @@ def ingests(facts: WorkerFacts) -> Iterator[Finding]:
             yield Finding("C47", Severity.LEAK, content.path, f"ingest/{name}", message, size)
 
 
-RULES: Final[tuple[WorkerRule, ...]] = (blob_files, unlisted_files, ingests)
-BLOB_RULES: Final[tuple[WorkerRule, ...]] = (blob_digests,)
-"""Those that read all blobs."""
+RULES: Final[tuple[WorkerRule, ...]] = (blob_files, blob_digests, unlisted_files, ingests)
