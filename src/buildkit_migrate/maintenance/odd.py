@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from buildkit_migrate.schema.columns import Mask
+from buildkit_migrate.schema.columns import Mask, present, split_last
 from buildkit_migrate.schema.records import Records
 
 __all__ = ["STRUCTURAL", "odd_records"]
@@ -35,12 +35,9 @@ STRUCTURAL: Final = frozenset(
 
 def odd_records(records: Records) -> Mask:
     """Those with such a value, and those with an id that index entries can't name."""
-    found = Mask(len(records))
+    found = present(split_last(records.ids, b"::")[0])
     for cells in (records.undecodable, records.mistyped):
         for row, key, _ in cells:
             if key in STRUCTURAL:
                 found.add(row)
-    for row, id in enumerate(records.ids):
-        if id is not None and b"::" in id:
-            found.add(row)
     return found

@@ -166,10 +166,4 @@ def _is_lost(store: Store, what: str, beside: str, *, found: bool = True) -> Los
 def _builds(worker: WorkerFacts) -> int:
     """Leases of builds."""
     namespaces = (worker.namespace, worker.history_namespace)
-    return sum(
-        1
-        for namespace in namespaces
-        if namespace is not None
-        for id in namespace.leases.keys
-        if id is not None and id.startswith(b"ref_")
-    )
+    return sum(len(starting_with(it.leases.keys, b"ref_")) for it in namespaces if it is not None)

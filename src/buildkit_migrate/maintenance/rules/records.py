@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,7 +10,7 @@ from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.loading import BASE, LAYER, Loading
 from buildkit_migrate.maintenance.rule import Part, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, quoted, subject
-from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, count_rows
+from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, count_rows, take
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.schema.snapshots import COMMITTED, VIEW
 from buildkit_migrate.values import keys
@@ -126,6 +125,8 @@ def pairs_are_of_two(facts: WorkerFacts) -> Iterator[Finding]:
     of = _Rows(facts)
     target = of.loading.target
     several = between(count_rows(target, len(of.records)), 2, _MOST)
+    if not several:
+        return
     sharing: dict[int, list[int]] = {}
     for row in several.take(target) & of.told:
         sharing.setdefault(target[row], []).append(row)
@@ -161,11 +162,11 @@ def mutable_records_have_their_snapshot(facts: WorkerFacts) -> Iterator[Finding]
     own = snapshots.index.rows(of.records.ids)
     for row in alone & between(own, NOT_FOUND, NOT_FOUND):
         yield of.finding("C14", Severity.HARMLESS, row, "it is mutable, and its snapshot does not exist")
-    at = backend.index.rows([snapshots.name[snapshot] if snapshot >= 0 else None for snapshot in own])
-    kinds = array("b", (backend.kind[place] if place >= 0 else 0 for place in at))
-    for row in alone & (between(kinds, VIEW, VIEW) | between(kinds, COMMITTED, COMMITTED)):
-        what = "a view" if kinds[row] == VIEW else "committed"
-        yield of.finding("C14", Severity.BUILD, row, f"it is mutable, and its snapshot is {what}, not active")
+    at = backend.index.rows(take(snapshots.name, own))
+    for kind, what in ((VIEW, "a view"), (COMMITTED, "committed")):
+        for row in alone & between(backend.kind, kind, kind).take(at):
+            message = f"it is mutable, and its snapshot is {what}, not active"
+            yield of.finding("C14", Severity.BUILD, row, message)
 
 
 @worker_rule("C15", needs=(Part.RECORDS,))

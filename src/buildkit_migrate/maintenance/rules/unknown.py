@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from buildkit_migrate._native.bolt import items
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, root_rule, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, quoted, subject
+from buildkit_migrate.schema.columns import Texts, column, present
 from buildkit_migrate.schema.solver import BUCKETS
 from buildkit_migrate.values.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Store
@@ -19,8 +21,6 @@ __all__ = ["ROOT_RULES", "WORKER_RULES"]
 _IN_NAMESPACE: Final = frozenset(
     {b"labels", b"images", b"containers", b"snapshots", b"content", b"leases", b"sandboxes", b"ingests"}
 )
-_ONLY_BUCKETS: Final = {MAIN_BUCKET: True, EXTERNAL_BUCKET: True, INDEX_BUCKET: False}
-"""Whether what is in a bucket of the record store are buckets, or values."""
 
 
 def _unknown(store: Store, about: bytes, message: str) -> Finding:
@@ -40,12 +40,14 @@ def known_in_records(facts: WorkerFacts) -> Iterator[Finding]:
     root = store.root
     if records is None or root is None:
         return
-    yield from _others(store, root, frozenset(_ONLY_BUCKETS), "the store")
-    for name, only_buckets in _ONLY_BUCKETS.items():
-        for key, value in _items(root.bucket(name)):
-            if isinstance(value, Bucket) != only_buckets:
-                what = "a value among buckets" if only_buckets else "a bucket among values"
-                yield _unknown(store, key, f"{quoted(key)} in {name.decode()} is {what}")
+    yield from _others(store, root, frozenset({MAIN_BUCKET, INDEX_BUCKET, EXTERNAL_BUCKET}), "the store")
+    for key in records.plain_keys:
+        yield _unknown(store, key, f"{quoted(key)} in _main is a value among buckets")
+    for name, what in ((EXTERNAL_BUCKET, "a value among buckets"), (INDEX_BUCKET, "a bucket among values")):
+        names, values = _columns(root.bucket(name))
+        wrong = ~present(values) if name == INDEX_BUCKET else present(values)
+        for place in wrong:
+            yield _unknown(store, names[place] or b"", f"{quoted(names[place])} in {name.decode()} is {what}")
     for row, key, _ in records.unknown:
         yield _unknown(store, records.ids[row] or b"", f"the record has {quoted(key)}, which nobody knows")
     for row, key, _ in records.nested:
@@ -88,8 +90,9 @@ def known_in_history(facts: Facts) -> Iterator[Finding]:
             yield from _others(store, store.root.bucket(b"_version"), frozenset({b"version"}), "_version")
 
 
-def _items(bucket: Bucket | None) -> Iterator[tuple[bytes, bytes | Bucket]]:
-    return bucket.items() if bucket is not None else iter(())
+def _columns(bucket: Bucket | None) -> tuple[Texts, Texts]:
+    """Keys and values, None for a bucket."""
+    return items(bucket) if bucket is not None else (column(()), column(()))
 
 
 WORKER_RULES = (known_in_records, known_in_containerd, known_in_snapshots)
