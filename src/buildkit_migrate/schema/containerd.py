@@ -247,6 +247,7 @@ class Namespace:
     def __init__(self, root: Bucket, name: bytes) -> None:
         self.name = name
         self._top = root.bucket(_V1, name)
+        self._snapshots: dict[bytes, Snapshots] = {}
 
     @property
     def exists(self) -> bool:
@@ -261,7 +262,10 @@ class Namespace:
         return buckets_in(self._bucket(b"snapshots"))
 
     def snapshots(self, snapshotter: bytes) -> Snapshots:
-        return Snapshots(self._bucket(b"snapshots", snapshotter))
+        """Read once, and kept."""
+        if snapshotter not in self._snapshots:
+            self._snapshots[snapshotter] = Snapshots(self._bucket(b"snapshots", snapshotter))
+        return self._snapshots[snapshotter]
 
     @cached_property
     def blobs(self) -> Blobs:
