@@ -33,6 +33,8 @@ def printable(value: bytes | str) -> str:
     In a str, such as a path, such a byte is a lone surrogate.
     """
     text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 

@@ -230,3 +230,19 @@ def test_a_usage_that_is_no_number_makes_du_fail(tmp_path: Path) -> None:
     edit_record(root, merge.id, {b"snapshot.size": None})
     assert "the label buildkit.mergeUsageSize of its snapshot is no number" in reasons(usage_of(root))
     assert "du fails as a whole" in reasons(usage_of(root))
+
+
+def test_the_first_of_many_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    root = v2_roots.v2_root("containerd", tmp_path)
+    with root.open() as stores:
+        from buildkit_migrate.maintenance.facts import Facts
+
+        records = Facts(stores).workers[0].records
+        assert records is not None
+        ids = [id for id in records.ids if id is not None]
+    planting.edit(root.records, {b"_main": {id: {b"snapshot.size": None} for id in ids}})
+    usage = usage_of(root)
+    unsized = [one.reason for one in usage.incomplete if "size" in one.reason]
+    assert len(unsized) == 21
+    assert unsized[-1].startswith("and ")
+    assert unsized[-1].endswith(" more records of no known size")

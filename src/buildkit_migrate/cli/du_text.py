@@ -29,6 +29,7 @@ __all__ = [
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _TAB: Final = 8  # columns
 _ID: Final = 71  # characters
+_DEEPEST: Final = 100  # levels of a tree
 
 
 def size_text(size: int) -> str:
@@ -131,16 +132,21 @@ def _time(ns: int) -> str:
 
 
 def tree_lines(worker: WorkerUsage, details: Details) -> Iterator[str]:
-    """Each record once, below its first parent that is listed; other parents are named."""
+    """Each record once, below its first parent that is listed; other parents are named.
+
+    Very deep down, lines are not indented any more, and all parents are named.
+    """
     first = {row: parents[0] for row, parents in details.parents.items() if parents}
-    waiting = [(row, "", "") for row in reversed(worker.rows) if row not in first]
+    waiting = [(row, 0, "", "") for row in reversed(worker.rows) if row not in first]
     while waiting:
-        row, before, below = waiting.pop()
-        yield before + _node(worker, row, details.parents[row][1:])
+        row, depth, before, below = waiting.pop()
+        deep = depth > _DEEPEST
+        yield before + _node(worker, row, details.parents[row][0 if deep else 1 :])
         mark = "└── "
         for child in reversed(details.children.get(row, ())):
             if first[child] == row:
-                waiting.append((child, below + mark, below + ("    " if mark == "└── " else "│   ")))
+                indent = "    " if mark == "└── " else "│   "
+                waiting.append((child, depth + 1, below + mark, below if deep else below + indent))
                 mark = "├── "
 
 
@@ -150,7 +156,7 @@ def _node(worker: WorkerUsage, row: int, others: Sequence[int]) -> str:
     if record.description:
         text += f"  {printable(record.description)}"
     if others:
-        text += f"  (and on {', '.join(printable(worker.id_of(other)) for other in others)})"
+        text += f"  (on {', '.join(printable(worker.id_of(other)) for other in others)})"
     return text
 
 

@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.maintenance.du import WorkerUsage
 from buildkit_migrate.maintenance.usage import snapshot_directory
-from buildkit_migrate.schema.columns import Mask, Texts
+from buildkit_migrate.schema.columns import Index, Mask, Texts
 from buildkit_migrate.text import named_text, printable
 
 __all__ = ["Details", "RecordDetails"]
@@ -83,12 +84,20 @@ class Details:
         assert self._worker.backend is not None and self._worker.snapshots is not None
         return self._worker.backend.index.rows(self._worker.snapshots.name)
 
+    @cached_property
+    def _leases(self) -> Index | None:
+        """None if they can't be read."""
+        try:
+            return self._worker.namespace.leases.index if self._worker.namespace is not None else None
+        except CorruptDatabaseError:
+            return None
+
     def _leases_of(self, row: int) -> Iterator[bytes]:
-        if self._worker.namespace is None:
+        if self._leases is None:
             return
         id = self._loading.records.ids[row] or b""
         for lease in (id, id + b"-variants"):
-            if self._worker.namespace.leases.index.row(lease) >= 0:
+            if self._leases.row(lease) >= 0:
                 yield lease
 
     def _blob(self, row: int) -> bytes | None:

@@ -228,12 +228,12 @@ class WorkerUsage:
         records, stores = loading.records, self.worker.stores
         place = (stores.old or stores.records).path or self.path
         corrupt = CorruptDatabaseError.exit_code
-        for cell in records.undecodable[:_NAMED]:
-            reason = f"{cut(cell.key)} of the record {cut(records.ids[cell.row] or b'')} does not decode"
-            self.incomplete.append(Incomplete(place, f"{reason}; no daemon starts with it", corrupt))
-        if len(records.undecodable) > _NAMED:
-            more = f"and {len(records.undecodable) - _NAMED} more values that do not decode"
-            self.incomplete.append(Incomplete(place, more, corrupt))
+        undecodable = [
+            f"{cut(cell.key)} of the record {cut(records.ids[cell.row] or b'')} does not decode; no daemon "
+            "starts with it"
+            for cell in records.undecodable[:_NAMED]
+        ]
+        self._note(place, undecodable, len(records.undecodable), "values that do not decode", corrupt)
         if loading.cyclic:
             first = cut(records.ids[next(iter(loading.cyclic))] or b"")
             reason = (
@@ -241,14 +241,23 @@ class WorkerUsage:
                 "out, with what stands on them; no daemon starts with them"
             )
             self.incomplete.append(Incomplete(place, reason, corrupt))
-        for one in self.sizes.unsized:
-            end = "; du fails as a whole for it" if one.fails else ""
-            reason = f"the size of {cut(records.ids[one.row] or b'')}: {one.reason}{end}"
-            self.incomplete.append(Incomplete(place, reason, ContainerdStateError.exit_code))
+        unsized = [
+            f"the size of {cut(records.ids[one.row] or b'')}: {one.reason}"
+            + ("; du fails as a whole for it" if one.fails else "")
+            for one in self.sizes.unsized[:_NAMED]
+        ]
+        count = len(self.sizes.unsized)
+        self._note(place, unsized, count, "records of no known size", ContainerdStateError.exit_code)
+
+    def _note(self, place: Path, reasons: list[str], count: int, what: str, code: int) -> None:
+        """``count``: of all there are; ``reasons``: of the first ones."""
+        if count > len(reasons):
+            reasons.append(f"and {count - len(reasons)} more {what}")
+        self.incomplete += [Incomplete(place, reason, code) for reason in reasons]
 
 
 _NAMED: Final = 20
-"""Of values that do not decode."""
+"""Of each kind of what is missing; the others are counted."""
 
 
 def _shown(loading: Loading, after_start: bool) -> Mask:

@@ -41,6 +41,8 @@ def group(usage: DiskUsage, by: str, now: int) -> list[Group]:
     """
     found: dict[str, list[int]] = {}
     for worker in usage.workers:
+        if worker.loading is None:
+            continue
         name_of = _naming(worker, by, now)
         for row, record in zip(worker.rows, worker, strict=True):
             counts = found.setdefault(name_of(row, record), [0, 0])

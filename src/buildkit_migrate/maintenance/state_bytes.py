@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import stat
@@ -16,7 +17,7 @@ from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.maintenance.collection import Collection, Objects
 from buildkit_migrate.maintenance.disk import number_of
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
-from buildkit_migrate.maintenance.leases import Kind, of_builds, owners_of, unowned
+from buildkit_migrate.maintenance.leases import Kind, Owners, of_builds, owners_of, unowned
 from buildkit_migrate.maintenance.loading import Loading
 from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Mask
@@ -228,28 +229,42 @@ _Lost = dict[tuple[Path, bytes], _Held]
 
 
 def _leaked(facts: Facts) -> _Lost:
+    """Without the namespaces that can't be read."""
     found: _Lost = {}
-    builds = {build.ref or build.key for history in facts.histories.values() for build in history.builds} | {
-        build.key for history in facts.histories.values() for build in history.builds
-    }
+    builds = _builds(facts)
     for owners in owners_of(facts):
-        now = owners.workers[0].now
         history = owners.workers[0].history_namespace
         for namespace in (owners.namespace, *([history] if history is not None else [])):
-            rows = unowned(owners, namespace)
-            orphans = [] if owners.reset is not None else [*rows[Kind.RECORD], *rows[Kind.VARIANTS]]
-            if facts.histories:
-                orphans += of_builds(namespace, builds)
-            collection = Collection(namespace, now)
-            blobs = Mask(len(namespace.blobs))
-            snapshots = {name: Mask(len(table)) for name, table in collection.snapshots.items()}
-            for held in collection.held_only_by(Mask(len(namespace.leases), orphans)).values():
-                blobs |= Mask(blobs.size, held.blobs)
-                for name, of_name in held.snapshots.items():
-                    snapshots[name] |= Mask(snapshots[name].size, of_name)
-            passing = owners.workers[0].passing if namespace is owners.namespace else None
-            found[owners.file, namespace.name] = _Held(collection.kept(passing), blobs, snapshots)
+            with contextlib.suppress(CorruptDatabaseError):
+                found[owners.file, namespace.name] = _held(owners, namespace, builds)
     return found
+
+
+def _builds(facts: Facts) -> frozenset[bytes] | None:
+    """Those in the history; None if that can't be read."""
+    try:
+        records = [build for history in facts.histories.values() for build in history.builds]
+    except CorruptDatabaseError:
+        return None
+    return (
+        frozenset(name for build in records for name in (build.ref, build.key)) if facts.histories else None
+    )
+
+
+def _held(owners: Owners, namespace: Namespace, builds: frozenset[bytes] | None) -> _Held:
+    rows = unowned(owners, namespace)
+    orphans = [] if owners.reset is not None else [*rows[Kind.RECORD], *rows[Kind.VARIANTS]]
+    if builds is not None:
+        orphans += of_builds(namespace, builds)
+    collection = Collection(namespace, owners.workers[0].now)
+    blobs = Mask(len(namespace.blobs))
+    snapshots = {name: Mask(len(table)) for name, table in collection.snapshots.items()}
+    for held in collection.held_only_by(Mask(len(namespace.leases), orphans)).values():
+        blobs |= Mask(blobs.size, held.blobs)
+        for name, of_name in held.snapshots.items():
+            snapshots[name] |= Mask(snapshots[name].size, of_name)
+    passing = owners.workers[0].passing if namespace is owners.namespace else None
+    return _Held(collection.kept(passing), blobs, snapshots)
 
 
 def _of_snapshots(worker: WorkerFacts, loading: Loading | None, lost: _Lost) -> Chooser:
@@ -259,6 +274,8 @@ def _of_snapshots(worker: WorkerFacts, loading: Loading | None, lost: _Lost) -> 
     backend, snapshots = worker.backend, worker.snapshots
     file = worker.stores.containerd.path
     held = lost.get((file, worker.stores.namespace)) if file is not None else None
+    if held is None:
+        return _unknown
     of_records = Mask(len(snapshots))
     if loading is not None:
         used = loading.alive | loading.waiting
@@ -268,8 +285,8 @@ def _of_snapshots(worker: WorkerFacts, loading: Loading | None, lost: _Lost) -> 
         graph = Graph(len(snapshots))
         graph.add(None, snapshots.index.rows(snapshots.parent))
         of_records = graph.reached(of_records)
-    kept = held.kept.snapshots.get(worker.stores.snapshotter) if held is not None else None
-    leaked = held.leaked_snapshots.get(worker.stores.snapshotter) if held is not None else None
+    kept = held.kept.snapshots.get(worker.stores.snapshotter)
+    leaked = held.leaked_snapshots.get(worker.stores.snapshotter)
     shares = dict.fromkeys(backend.id.values, Share.PASSING)
     own = []
     for row, stat_row in enumerate(backend.index.rows(snapshots.name)):
@@ -297,6 +314,8 @@ def _of_blobs(worker: WorkerFacts, loading: Loading | None, lost: _Lost) -> Choo
     """Of files, by their digests."""
     root, file = worker.stores.containerd.root, worker.stores.containerd.path
     if root is None or file is None or worker.namespace is None:
+        return _unknown
+    if (file, worker.stores.namespace) not in lost:
         return _unknown
     shares: dict[bytes, Share] = {}
     for name in namespaces(root):

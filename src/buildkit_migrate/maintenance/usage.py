@@ -17,7 +17,7 @@ from buildkit_migrate.errors import StorageError
 from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.loading import Loading
-from buildkit_migrate.schema.columns import ABSENT, Mask, between, equal_to, present
+from buildkit_migrate.schema.columns import ABSENT, NOT_FOUND, Mask, between, equal_to, present
 from buildkit_migrate.schema.snapshots import ACTIVE
 from buildkit_migrate.text import meter
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER
@@ -120,7 +120,7 @@ class Sizes:
             return backend.size.values[stat]
         directory = snapshot_directory(self._worker, backend.id.values[stat])
         if directory is None:
-            self._note(row, "its snapshot is in use by nobody, and only its snapshotter can measure it")
+            self._note(row, "only its snapshotter can measure its snapshot")
             return 0
         try:
             found = usage(directory)
@@ -163,6 +163,8 @@ class Sizes:
         """Rows of the blob of a record and of its other compressions."""
         first = self._blobs[row]
         if first < 0:
+            if first == NOT_FOUND and self._worker.namespace is None:
+                self._note(row, "the size of its blob is not known, as a store is missing")
             return
         found = {first}
         waiting = [first]
@@ -177,12 +179,10 @@ class Sizes:
     @cached_property
     def _blobs(self) -> array[int]:
         digests = self._loading.records.text(b"cache.blob")
-        namespace = self._worker.namespace
-        if namespace is None:
-            for row in present(digests) - equal_to(digests, b""):
-                self._note(row, "the size of its blob is not known, as a store is missing")
-            return array("i", [ABSENT]) * len(digests)
-        return namespace.blobs.index.rows(digests)
+        if self._worker.namespace is None:
+            named = present(digests) - equal_to(digests, b"")
+            return array("i", (NOT_FOUND if row in named else ABSENT for row in range(len(digests))))
+        return self._worker.namespace.blobs.index.rows(digests)
 
     @cached_property
     def _sizes_of_blobs(self) -> array[int]:
