@@ -201,3 +201,63 @@ def test_a_containerd_worker_in_another_namespace(tmp_path: Path) -> None:
     root = v2_root("containerd", tmp_path)
     document = documents(str(root.root), *root.options, "--namespace", "elsewhere", status=0)
     assert any("has nothing in its namespace elsewhere" in one["reason"] for one in document["not_tested"])
+
+
+def test_a_containerd_that_is_elsewhere(tmp_path: Path) -> None:
+    root = v2_root("containerd", tmp_path)
+    document = documents(str(root.root), "--containerd-root", str(tmp_path / "nothing"), status=0)
+    assert any("--containerd-root says where" in one["reason"] for one in document["not_tested"])
+
+
+def test_a_containerd_that_lost_its_database(tmp_path: Path) -> None:
+    root = v2_root("containerd", tmp_path)
+    root.containerd.unlink()
+    assert documents(str(root.root), *root.options, status=15)["counts"] == {"C2": 1}
+
+
+# --- Other layouts
+
+
+def test_a_copy_of_a_worker_is_not_tested_and_that_is_said(plant: Planter) -> None:
+    (plant.root.root / "runc-overlayfs.bak").mkdir()
+    (one,) = documents(str(plant.root.root), status=0)["not_tested"]
+    assert one["rules"] == []
+    assert one["place"].endswith("runc-overlayfs.bak")
+    assert "runc-overlayfs.bak: " in run("check", str(plant.root.root)).stdout
+
+
+def test_a_store_of_the_other_engine_is_not_damaged(plant: Planter) -> None:
+    bolt = plant.root.records.rename(plant.root.worker / "bolt.db")
+    assert run("convert", str(bolt), str(plant.root.records)).returncode == 0
+    document = documents(str(plant.root.root), status=0)
+    (reason,) = {one["reason"] for one in document["not_tested"]}
+    assert "is an LMDB store" in reason
+    assert "C8" in document["not_tested"][0]["rules"]
+
+
+def test_the_builder_inside_docker(plant: Planter, tmp_path: Path) -> None:
+    builder = docker(plant, tmp_path)
+    document = documents(str(builder), status=15)
+    assert "C23" in {rule for one in document["not_tested"] for rule in one["rules"]}
+    assert {"C8", "C10", "C22", "C26"} <= set(document["tested"])
+    damage(builder / "history.db", 0, b"\0" * 2 * page_size(builder / "history.db"))
+    findings = documents(str(builder), status=5)["findings"]
+    assert ("C1", "S", str(builder / "history.db")) in [
+        (it["rule"], it["severity"], it["file"]) for it in findings
+    ]
+
+
+def docker(plant: Planter, into: Path) -> Path:
+    """The stores of a worker in the places where Docker has them."""
+    builder = into / "docker" / "buildkit"
+    builder.mkdir(parents=True)
+    root = plant.root
+    for path, name in (
+        (root.records, "metadata_v2.db"),
+        (root.containerd, "containerdmeta.db"),
+        (root.snapshots, "snapshots.db"),
+        (root.cache, "cache.db"),
+        (root.history, "history.db"),
+    ):
+        path.rename(builder / name)
+    return builder

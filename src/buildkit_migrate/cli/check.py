@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         return targets.Result(checked.as_dict, lambda: _lines(checked, options.verbose), checked.exit_code)
 
     if options.all:
-        return targets.on_all(options, work)
+        return targets.on_all(options, work, docker=True)
     return targets.on_one(options, work, find_checked)
 
 
@@ -153,7 +153,7 @@ def _lines(checked: Checked, verbose: bool) -> Iterator[str]:
         yield from (f"    {line}" for line in shortened(lines, verbose))
         yield from (f"  repair: {printable(repair)}" for repair in sorted(repairs) if repair)
     for one in checked.not_tested:
-        yield f"not tested: {_ranges(one.rules)}: {printable(one.reason)}"
+        yield f"not tested: {_ranges(one.rules) or printable(str(one.place))}: {printable(one.reason)}"
     if not checked.findings:
         yield f"{root}: OK ({len(checked.tested)} rules)"
         return

@@ -90,10 +90,11 @@ def _chosen(options: Namespace, find: Find | None) -> Root:
     return root
 
 
-def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
+def on_all(options: Namespace, work: Work, *, summary: bool = True, docker: bool = False) -> int:
     """Processes all roots of the host, even if some fail. Returns the worst exit status.
 
-    ``summary``: print a line about each at the end. Sets ``options.so_far`` to what the document has so far.
+    ``summary``: print a line about each at the end. ``docker``: the builders inside Docker Engine, too. Sets
+    ``options.so_far`` to what the document has so far.
     """
     from buildkit_migrate.api import find_root, find_roots
 
@@ -102,8 +103,13 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
     host = find_roots()
     documents: list[dict[str, Any]] = []
     options.so_far = {**_named(host), "roots": documents}
+    roots = host.roots
+    if docker:
+        from buildkit_migrate.workspace.stores import find_state
+
+        roots += tuple(map(find_state, host.docker))
     # If there are none, the error tells where was searched.
-    roots = host.roots or (find_root(missing_ok=getattr(options, "missing_ok", False)),)
+    roots = roots or (find_root(missing_ok=getattr(options, "missing_ok", False)),)
     lines: list[str] = []
     statuses: list[int] = []
     try:
@@ -124,7 +130,7 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
     output.answer(
         options,
         lambda: options.so_far,
-        lambda: (*lines, *_docker_lines(host)),
+        lambda: (*lines, *(() if docker else _docker_lines(host))),
         done="the work is done",
     )
     return worst(statuses)

@@ -37,6 +37,7 @@ from buildkit_migrate.maintenance.rules import (
 from buildkit_migrate.maintenance.rules.wording import subject
 from buildkit_migrate.model import Progress
 from buildkit_migrate.text import named_text, printable
+from buildkit_migrate.workspace.layout import Root
 from buildkit_migrate.workspace.stores import Fault, Stores
 
 __all__ = ["ROOT_RULES", "WORKER_RULES", "Checked", "NotTested", "check_stores"]
@@ -71,7 +72,9 @@ MANY_BYTES: Final = 64 << 20
 
 @dataclass(frozen=True)
 class NotTested:
-    """``rules``: their numbers. ``place``: the worker, or the root. ``reason``: for people."""
+    """``rules``: their numbers, none for all of them. ``place``: the worker, or the root. ``reason``: for
+    people.
+    """
 
     rules: tuple[str, ...]
     place: Path
@@ -173,7 +176,7 @@ def check_stores(
     for store in stores.all:
         if store.fault is Fault.UNREADABLE and store.error is not None:
             raise store.error
-    run = _Run(stores.root.path, rules)
+    run = _Run(stores.root, rules)
     looked_at = files.look_at_files(stores, tell)
     run.add(files.NUMBERS, looked_at.findings)
     for worker in looked_at.facts.workers:
@@ -210,7 +213,7 @@ def _told(facts: WorkerFacts, findings: Iterator[Finding]) -> Iterator[Finding]:
 class _Run:
     """What was asked for, and what came out of it so far."""
 
-    def __init__(self, root: Path, rules: Collection[str] | None) -> None:
+    def __init__(self, root: Root, rules: Collection[str] | None) -> None:
         self._root = root
         self._asked = rules
         self._findings: list[Finding] = []
@@ -241,12 +244,15 @@ class _Run:
             key=lambda finding: (number_of(finding.rule), str(finding.file), finding.subject),
         )
         return Checked(
-            self._root,
+            self._root.path,
             tuple(findings),
             tuple(sorted(self._tested, key=number_of)),
-            tuple(
-                NotTested(tuple(sorted(numbers, key=number_of)), place, reason)
-                for (place, reason), numbers in self._untested.items()
+            (
+                *(
+                    NotTested(tuple(sorted(numbers, key=number_of)), place, reason)
+                    for (place, reason), numbers in self._untested.items()
+                ),
+                *(NotTested((), skipped.path, skipped.reason) for skipped in self._root.skipped),
             ),
             tuple(unsound),
         )

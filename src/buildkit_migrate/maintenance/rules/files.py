@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import starting_with
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.schema.snapshots import Backend
+from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.values import keys
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, OCI_WORKER
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores
@@ -29,6 +31,8 @@ NUMBERS: Final = (*pages.NUMBERS, "C2", "C7")
 
 _WITH_DATABASE: Final = (b"overlayfs", b"native", b"fuse-overlayfs", b"stargz")
 """Snapshotters of which BuildKit's own one has its database below the worker's directory."""
+
+_OTHER_ENGINE: Final = "is an LMDB store, which only `verify` reads"
 
 _LOST: Final = {Fault.MISSING: "is missing", Fault.EMPTY: "has 0 bytes"}
 
@@ -51,7 +55,10 @@ def look_at_files(stores: Stores, progress: Progress) -> FilesLookedAt:
     findings: list[Finding] = []
     unusable: dict[Store, str] = {}
     unsound = []
+    unusable.update(dict.fromkeys(_of_other_engines(stores), _OTHER_ENGINE))
     for store in stores.all:
+        if store in unusable:
+            continue
         if store.path is not None and store.fault is not Fault.MISSING:
             progress(f"checking the pages of {store.path}")
         looked_at = check_pages(store, _role(store, stores))
@@ -69,6 +76,16 @@ def look_at_files(stores: Stores, progress: Progress) -> FilesLookedAt:
     if unusable.keys() != facts.unsound:
         facts = Facts(stores, frozenset(unusable))
     return FilesLookedAt(tuple(findings), unusable, tuple(unsound), facts)
+
+
+def _of_other_engines(stores: Stores) -> Iterator[Store]:
+    """Record stores of programs that embed one."""
+    for worker in stores.workers:
+        store = worker.records
+        if store.fault is Fault.CORRUPT and store.path is not None:
+            with suppress(CorruptDatabaseError):
+                if engine_of(store.path) == "lmdb":
+                    yield store
 
 
 def _role(store: Store, stores: Stores) -> Role:
@@ -130,12 +147,16 @@ def _lost_of_worker(facts: WorkerFacts) -> Iterator[Lost]:
     held = 0 if namespace is None else len(namespace.leases) + len(namespace.blobs)
 
     if why := _fault(worker.records):
-        beside = max(known, own)
-        if beside or (held and has_own_containerd):
-            yield _is_lost(worker.records, why, f"{beside} snapshots and {held} leases and blobs")
+        snapshots = max(known, own)
+        if snapshots or (held and has_own_containerd):
+            yield _is_lost(worker.records, why, f"{snapshots} snapshots and {held} leases and blobs")
+    # Where nothing of a containerd is, it is more likely that its place is another one.
+    is_there = has_own_containerd or Fault.MISSING not in (worker.containerd.fault, worker.snapshots.fault)
     if why := _fault(worker.containerd):
         if records or own:
-            yield _is_lost(worker.containerd, why, f"{records} records and {own} snapshots")
+            what = why if is_there or own else f"{why} (--containerd-root says where containerd's files are)"
+            beside = f"{records} records and {own} snapshots"
+            yield _is_lost(worker.containerd, what, beside, found=is_there or own > 0)
     elif namespace is not None and records and not held and not known:
         # With a containerd of somebody else's it is more likely that this is not the namespace.
         name = worker.namespace.decode(errors="backslashreplace")
@@ -144,7 +165,8 @@ def _lost_of_worker(facts: WorkerFacts) -> Iterator[Lost]:
     why = _fault(worker.snapshots) or ("has no snapshots" if facts.backend is not None and not own else "")
     if why and (known or (records and facts.snapshots is None)):
         has_one = worker.kind == DOCKER_BUILDER or worker.snapshotter in _WITH_DATABASE
-        yield _is_lost(worker.snapshots, why, f"{known} snapshots and {records} records", found=has_one)
+        beside = f"{known} snapshots and {records} records"
+        yield _is_lost(worker.snapshots, why, beside, found=has_one and (is_there or known > 0))
 
 
 def _fault(store: Store) -> str:
