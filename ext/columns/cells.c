@@ -354,6 +354,8 @@ static bool number_of(bkm_span stored, int64_t *number)
 
 void bkm_cells_numbers(const bkm_cells *cells, uint8_t key, int64_t *values, uint8_t *known)
 {
+    if (!cells->ids.count)
+        return; /* there need be no places then */
     memset(values, 0, cells->ids.count * sizeof *values);
     memset(known, 0, cells->ids.count);
     for (walk walk = {cells, key, 0, 0, 0}; next_value(&walk);) {
