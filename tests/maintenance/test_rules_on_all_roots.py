@@ -79,7 +79,6 @@ def test_what_other_namespaces_have_is_theirs(tmp_path: Path) -> None:
     fields = {b"id": healthy.stored(number), b"kind": b"\x02", b"createdat": TIME, b"updatedat": TIME}
     healthy.in_snapshots({b"snapshots": {name: fields}})
     set_sequence(healthy.root.snapshots, (b"v1", b"snapshots"), number)
-    (healthy.root.directories / str(number) / "fs").mkdir(parents=True)
     of_others: Edits = {
         b"content": {b"blob": {digest: {b"createdat": TIME, b"updatedat": TIME, b"size": b"\x02"}}},
         b"snapshots": {b"overlayfs": {key: {b"name": name, b"createdat": TIME, b"updatedat": TIME}}},

@@ -120,17 +120,23 @@ class WorkerFacts:
         return ~there(self.backend.index.rows(self.snapshots.name))
 
     @cached_property
+    def ours(self) -> Mask:
+        """Snapshots of the snapshotter's that the worker's namespace names; a containerd may have others."""
+        if self.snapshots is None or self.backend is None:
+            return Mask(0)
+        return referred(self.backend.index.rows(self.snapshots.name), len(self.backend))
+
+    @cached_property
     def unnamed(self) -> Mask:
         """Snapshots of the snapshotter's that no namespace of containerd names."""
         root = self.root_of(self.stores.containerd)
         if root is None or self.backend is None:
             return Mask(0)
-        named = Mask(len(self.backend))
+        named = self.ours
         for name in namespaces(root):
-            snapshots = self.snapshots
-            if snapshots is None or name != self.stores.namespace:
-                snapshots = Namespace(root, name).snapshots(self.stores.snapshotter)
-            named |= referred(self.backend.index.rows(snapshots.name), len(self.backend))
+            if name != self.stores.namespace:
+                names = Namespace(root, name).snapshots(self.stores.snapshotter).name
+                named |= referred(self.backend.index.rows(names), len(self.backend))
         return ~named
 
     @cached_property

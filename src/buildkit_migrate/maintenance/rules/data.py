@@ -194,7 +194,7 @@ def broken_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
         kind = _KINDS[backend.kind[data.stat[row]]]
         message = f"its snapshot {cut(data.keys[row] or b'')} is {kind}, not committed"
         yield Finding("C30", Severity.BUILD, file, subject(data.records.ids[row]), message)
-    ours = referred(backend.index.rows(snapshots.name), len(backend))
+    ours = facts.ours
     for what, unread in (
         ("number", ~backend.id.known),
         ("kind", between(backend.kind, UNKNOWN, UNKNOWN)),

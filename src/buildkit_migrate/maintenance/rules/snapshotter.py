@@ -17,6 +17,7 @@ from buildkit_migrate.maintenance.rules.wording import path_of, subject
 from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, equal, present, repeated, take
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW
 from buildkit_migrate.text import cut
+from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
 
 __all__ = ["RULES"]
 
@@ -82,7 +83,7 @@ def parents(facts: WorkerFacts) -> Iterator[Finding]:
 
     parent_rows = backend.index.rows(backend.parent)
     told = Mask(len(backend))
-    for row in present(backend.parent) - there(parent_rows):
+    for row in facts.ours & present(backend.parent) - there(parent_rows):
         told.add(row)
         name = backend.parent[row] or b""
         if key_in(name) not in explained and name not in unbacked:
@@ -133,12 +134,14 @@ def _child_links(
     )
     linked = Mask(len(backend), (children[place] for place in sound))
     unread = ~backend.id.known
-    for row in there(parent_rows) - linked - told - unread - unread.take(parent_rows):
+    for row in facts.ours & there(parent_rows) - linked - told - unread - unread.take(parent_rows):
         told.add(row)
         message = f"it is not among the children of {cut(backend.parent[row] or b'')}"
         yield Finding("C42", Severity.BUILD, file, subject(key_in(backend.names[row] or b"")), message)
     if not ~sound:
         return
+    namespace = facts.stores.namespace + b"/"
+    shared = facts.stores.kind == CONTAINERD_WORKER
     by_id = {ids[row]: row for row in backend.id.known}
     for place in ~sound:
         row, name = children[place], links.names[place] or b""
@@ -148,6 +151,8 @@ def _child_links(
             continue
         if row in told or by_id.get(links.child[place], NOT_FOUND) in told:
             continue
+        if shared and not name.startswith(namespace):
+            continue  # another namespace's
         about = f"{links.parent[place]} and {links.child[place]}"
         message = f"the table of parents has an entry for the snapshots {about}, where there is no such pair"
         yield Finding("C42", Severity.LEAK, file, subject(key_in(name)), message)
@@ -222,7 +227,7 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
     if backend is None or found is None:
         return
     ids = backend.id
-    named = ids.known - facts.unnamed
+    named = ids.known & facts.ours
     if named and not found.names:
         message = f"none of the directories of {len(named)} snapshots is there"
         yield Finding("C44", Severity.PRUNE, found.path, found.path.name, message)
@@ -280,7 +285,7 @@ def inodes(facts: WorkerFacts) -> Iterator[Finding]:
     if repeated(ids) & backend.id.known:
         return  # it can't be told whose files they are
     committed = between(backend.kind, COMMITTED, COMMITTED) & backend.id.known & backend.inodes.known
-    for row in committed - facts.unnamed:
+    for row in committed & facts.ours:
         if ids[row] not in found.numbers:
             continue
         measured = usage(found.data(ids[row]))
