@@ -79,6 +79,7 @@ cdef extern from "bolt/check.h" nogil:
     ctypedef struct bkm_counts:
         uint64_t *findings
         uint64_t used
+        uint64_t content
     ctypedef c_bool (*bkm_report)(void *context, bkm_part part, uint64_t page, const char *text)
     bint bkm_check(bkm_bolt *bolt, bkm_report report, void *context, bkm_counts *counts)
 
@@ -463,10 +464,11 @@ def check(Reader reader not None):
 
 
 def count_check(Reader reader not None):
-    """Like `check`, but with counts: (findings, findings per part, pages in use).
+    """Like `check`, but with counts: (findings, findings per part, pages in use, content).
 
     Findings: (part, page number or -1, text), where the part is IN_META and so on. The numbers per part
     include findings that are left out of the list. Pages in use: those of the trees and the free list.
+    Content: how many bytes of the trees' pages are headers, keys and values.
     """
     cdef _Findings findings = _Findings()
     cdef bkm_counts counts
@@ -480,7 +482,7 @@ def count_check(Reader reader not None):
             raise reader.failure() if findings.error is None else findings.error
     finally:
         reader.leave()
-    return findings.found, [counts.findings[part] for part in range(BKM_PARTS)], counts.used
+    return findings.found, [counts.findings[part] for part in range(BKM_PARTS)], counts.used, counts.content
 
 
 IN_META = BKM_IN_META

@@ -24,4 +24,8 @@ cdef extern from "bolt/builder.h" nogil:
     bint bkm_builder_open(bkm_builder *builder, bkm_span key, uint64_t sequence)
     bint bkm_builder_put(bkm_builder *builder, bkm_span key, bkm_span value)
     bint bkm_builder_close(bkm_builder *builder)
-    bint bkm_builder_finish(bkm_builder *builder, uint8_t *metas, uint64_t transaction)
+    ctypedef struct bkm_ending:
+        uint64_t transaction
+        uint64_t sequence
+        c_bool freelist
+    bint bkm_builder_finish(bkm_builder *builder, uint8_t *metas, bkm_ending ending)

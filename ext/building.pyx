@@ -22,6 +22,7 @@ from bolt_builder cimport (
     bkm_builder_open,
     bkm_builder_put,
     bkm_builder_status,
+    bkm_ending,
 )
 from bolt_reader cimport bkm_bolt, bkm_bucket, c_bool
 from core_span cimport bkm_span, to_bytes, to_span
@@ -52,6 +53,14 @@ cdef extern from "bolt/rewrite.h" nogil:
         void *context
     bkm_rewrite_result bkm_rewrite(bkm_bolt *bolt, const bkm_bucket *source, bkm_builder *builder,
                                    bkm_edits *edits)
+
+cdef extern from "bolt/compare.h" nogil:
+    ctypedef enum bkm_comparison:
+        BKM_SAME
+        BKM_DIFFERENT
+        BKM_LEFT_UNREADABLE
+        BKM_RIGHT_UNREADABLE
+    bkm_comparison bkm_compare(bkm_bolt *left, bkm_bolt *right)
 
 
 cdef enum:
@@ -159,18 +168,23 @@ cdef class Builder(Guarded):
         finally:
             self.leave()
 
-    def finish(self, uint64_t transaction=2):
+    def finish(self, uint64_t transaction=2, *, uint64_t sequence=0, bint free_list=True):
         """Completes the file. Returns the bytes of pages 0 and 1, which belong at offset 0.
 
         `transaction`: the file's transaction number. It is 2 for a new file; a file that replaces another
-        takes the number after the other's, so that the two can't be confused.
+        takes the number after the other's, so that the two can't be confused. `sequence`: of the root bucket.
+        `free_list`: store one, though it is empty; bbolt can be told to work without.
         """
         if transaction < 2 or transaction == <uint64_t>-1:
             raise ValueError("transaction must be from 2 to 2**64 - 2")
         cdef bytes metas = PyBytes_FromStringAndSize(NULL, 2 * <Py_ssize_t>self.page_size)
+        cdef bkm_ending ending
+        ending.transaction = transaction
+        ending.sequence = sequence
+        ending.freelist = free_list
         self.enter()
         try:
-            if not bkm_builder_finish(self.builder, <uint8_t *><char *>metas, transaction):
+            if not bkm_builder_finish(self.builder, <uint8_t *><char *>metas, ending):
                 raise self.failure()
         finally:
             self.leave()
@@ -277,3 +291,27 @@ def rewrite(Bucket source, Builder builder not None, edits):
             f"{where}: key {key!r} is a bucket where a value is needed, or vice versa"
         )
     return result.changes
+
+
+def same_content(Reader left not None, Reader right not None):
+    """Whether two databases hold the same: all buckets, keys, values and sequences.
+
+    The readers must be two. Raises `errors.CorruptDatabaseError` at a damaged page of either. Releases the
+    GIL.
+    """
+    cdef bkm_comparison found
+    left.enter()
+    try:
+        right.enter()
+        try:
+            with nogil:
+                found = bkm_compare(&left.bolt, &right.bolt)
+            if found == BKM_LEFT_UNREADABLE:
+                raise left.failure()
+            if found == BKM_RIGHT_UNREADABLE:
+                raise right.failure()
+        finally:
+            right.leave()
+    finally:
+        left.leave()
+    return found == BKM_SAME

@@ -51,7 +51,7 @@ static bool write_image(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_
     bool ok = result->status == BKM_REWRITE_OK;
     if (ok) {
         uint8_t *metas = malloc(2 * (size_t)bolt->page_size);
-        BKM_DEMAND(metas && bkm_builder_finish(builder, metas, 2));
+        BKM_DEMAND(metas && bkm_builder_finish(builder, metas, (bkm_ending){.transaction = 2, .freelist = true}));
         BKM_DEMAND(image->size >= 4 * (size_t)bolt->page_size);
         memcpy(image->data, metas, 2 * (size_t)bolt->page_size);
         free(metas);

@@ -418,37 +418,37 @@ bool bkm_builder_close(bkm_builder *builder)
     return true;
 }
 
-static void write_meta(const bkm_builder *builder, uint8_t *page, uint64_t number, uint64_t transaction,
-                       uint64_t root, uint64_t freelist)
+static void write_meta(const bkm_builder *builder, uint8_t *page, uint64_t transaction, uint64_t root,
+                       uint64_t freelist, uint64_t sequence)
 {
     memset(page, 0, builder->page_size);
-    bkm_store64(page, number);
+    bkm_store64(page, transaction & 1);
     bkm_store16(page + 8, BKM_PAGE_META);
     bkm_store32(page + 16, BKM_META_MAGIC);
     bkm_store32(page + 20, BKM_META_VERSION);
     bkm_store32(page + 24, builder->page_size);
     bkm_store64(page + 32, root);
-    bkm_store64(page + 40, builder->buckets[0].sequence);
+    bkm_store64(page + 40, sequence);
     bkm_store64(page + 48, freelist);
     bkm_store64(page + 56, builder->next_page);
     bkm_store64(page + 64, transaction);
     bkm_store64(page + 72, bkm_meta_checksum(page));
 }
 
-bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas, uint64_t transaction)
+bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas, bkm_ending ending)
 {
     if (builder->status != BKM_BUILD_OK)
         return false;
     if (builder->nesting != 0)
         return fail(builder, BKM_BUILD_NESTING);
-    uint64_t root, freelist;
+    uint64_t root, freelist = BKM_NO_FREELIST;
     if (!finish_bucket(builder, &builder->buckets[0], &root) ||
-        !new_run(builder, BKM_PAGE_FREELIST, 0, 0, &freelist) || !next_block(builder, 0))
+        (ending.freelist && !new_run(builder, BKM_PAGE_FREELIST, 0, 0, &freelist)) || !next_block(builder, 0))
         return false;
     /* The parity of a transaction selects its meta page, so the next one won't overwrite the current one
      * (section 13). */
-    for (uint64_t one = transaction - 1; one <= transaction; one++)
-        write_meta(builder, metas + (one & 1) * (size_t)builder->page_size, one & 1, one, root, freelist);
+    for (uint64_t one = ending.transaction - 1; one <= ending.transaction; one++)
+        write_meta(builder, metas + (one & 1) * (size_t)builder->page_size, one, root, freelist, ending.sequence);
     builder->status = BKM_BUILD_FINISHED;
     return true;
 }

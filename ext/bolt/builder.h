@@ -50,10 +50,15 @@ bool bkm_builder_put_inline(bkm_builder *builder, bkm_span key, bkm_span value);
 /* Maximum size of the value of an inline bucket (header included). */
 uint32_t bkm_builder_inline_limit(const bkm_builder *builder);
 
+typedef struct {
+    uint64_t transaction; /* at least 2 and below UINT64_MAX */
+    uint64_t sequence;    /* of the root bucket */
+    bool freelist;        /* store one, though it is empty */
+} bkm_ending;
+
 /* Completes the file. `metas` receives pages 0 and 1 (2 * page_size bytes), which belong at offset 0,
- * where the sink received zeros. `transaction`: the file's transaction number, at least 2 and below
- * UINT64_MAX. */
-bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas, uint64_t transaction);
+ * where the sink received zeros. */
+bool bkm_builder_finish(bkm_builder *builder, uint8_t *metas, bkm_ending ending);
 
 bkm_build_status bkm_builder_status(const bkm_builder *builder);
 

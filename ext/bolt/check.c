@@ -63,6 +63,20 @@ static bool use_pages(checker *c, bkm_part part, uint64_t id, uint64_t pages)
     return true;
 }
 
+static uint64_t content_of(const bkm_page *page)
+{
+    uint64_t size = BKM_PAGE_HEADER + (uint64_t)page->count * BKM_LEAF_ELEMENT;
+    for (uint32_t i = 0; i < page->count; i++) {
+        if (page->leaf) {
+            bkm_item item = bkm_leaf_item(page, i);
+            size += item.key.size + (uint64_t)item.value.size;
+        } else {
+            size += bkm_branch_key(page, i).size;
+        }
+    }
+    return size;
+}
+
 static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting);
 
 static void check_nested(checker *c, const bkm_page *page, int nesting)
@@ -99,6 +113,7 @@ static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key
         found(c, BKM_IN_TREE, id, bkm_rule_text(BKM_TREE_TOO_DEEP));
         return;
     }
+    c->counts->content += content_of(&page);
     if (page.count > BKM_MAX_ELEMENTS)
         found(c, BKM_IN_TREE, id, "more elements than bbolt can handle");
     if (page.count) {

@@ -17,7 +17,8 @@ typedef enum {
 /* What was counted, with the findings that were left out. */
 typedef struct {
     uint64_t findings[BKM_PARTS];
-    uint64_t used; /* pages of the trees and of the list */
+    uint64_t used;    /* pages of the trees and of the list */
+    uint64_t content; /* bytes of the trees' pages that are headers, keys and values */
 } bkm_counts;
 
 /* Receives a finding. `page` is BKM_NO_PAGE if it concerns the whole file. Returning false ends the check. */

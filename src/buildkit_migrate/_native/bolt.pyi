@@ -95,11 +95,12 @@ USED_AND_FREE: Final[int]
 LEAKED: Final[int]
 """A page that nothing names."""
 
-def count_check(reader: Reader) -> tuple[list[tuple[int, int, str]], list[int], int]:
-    """Like `check`, but with counts: (findings, findings per part, pages in use).
+def count_check(reader: Reader) -> tuple[list[tuple[int, int, str]], list[int], int, int]:
+    """Like `check`, but with counts: (findings, findings per part, pages in use, content).
 
     Findings: (part, page number or -1, text), where the part is IN_META and so on. The numbers per part
     include findings that are left out of the list. Pages in use: those of the trees and the free list.
+    Content: how many bytes of the trees' pages are headers, keys and values.
     """
 
 TOO_SHORT: Final[str]

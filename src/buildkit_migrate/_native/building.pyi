@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterable
 from typing import final
 
-from buildkit_migrate._native.bolt import Bucket
+from buildkit_migrate._native.bolt import Bucket, Reader
 from buildkit_migrate._native.guard import Guarded
 
 @final
@@ -24,11 +24,12 @@ class Builder(Guarded):
         """Adds a key and its value to the current bucket."""
     def close_bucket(self) -> None:
         """Closes the innermost open bucket."""
-    def finish(self, transaction: int = 2) -> bytes:
+    def finish(self, transaction: int = 2, *, sequence: int = 0, free_list: bool = True) -> bytes:
         """Completes the file. Returns the bytes of pages 0 and 1, which belong at offset 0.
 
         `transaction`: the file's transaction number. It is 2 for a new file; a file that replaces another
-        takes the number after the other's, so that the two can't be confused.
+        takes the number after the other's, so that the two can't be confused. `sequence`: of the root bucket.
+        `free_list`: store one, though it is empty; bbolt can be told to work without.
         """
 
 def rewrite(source: Bucket | None, builder: Builder, edits: Iterable[bytes]) -> int:
@@ -37,4 +38,11 @@ def rewrite(source: Bucket | None, builder: Builder, edits: Iterable[bytes]) -> 
     `edits`: chunks of whole operations, sorted (see `buildkit_migrate.bolt.edits`). Errors of the iterator,
     and of the builder's sink, are passed on unchanged. After a failure the builder can't be used any more
     (RuntimeError).
+    """
+
+def same_content(left: Reader, right: Reader) -> bool:
+    """Whether two databases hold the same: all buckets, keys, values and sequences.
+
+    The readers must be two. Raises `errors.CorruptDatabaseError` at a damaged page of either. Releases the
+    GIL.
     """

@@ -1,7 +1,7 @@
 """bbolt database files: reading, bulk writing, rewriting."""
 
 from buildkit_migrate._native.bolt import Bucket, Column, Reader, check, scan
-from buildkit_migrate._native.building import Builder, rewrite
+from buildkit_migrate._native.building import Builder, rewrite, same_content
 from buildkit_migrate.bolt.database import Database, write
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.bolt.tree import BucketView, Tree
@@ -17,6 +17,7 @@ __all__ = [
     "check",
     "encode",
     "rewrite",
+    "same_content",
     "scan",
     "write",
 ]

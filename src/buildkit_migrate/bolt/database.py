@@ -87,12 +87,13 @@ def write(
     fill: Callable[[Builder], object],
     owner_of: Path | None = None,
     after: Reader | None = None,
+    free_list: bool = True,
 ) -> Database:
     """Writes a new database that ``fill`` builds. Returns it synced and exclusively locked.
 
     ``path`` and ``owner_of``: as for `new_file`. ``after``: the database that will be replaced, whose
-    transaction number is continued. If anything fails, the file is deleted. Raises StorageError and whatever
-    ``fill`` raises.
+    transaction number is continued, and the sequence of whose root bucket is kept. ``free_list``: store one.
+    If anything fails, the file is deleted. Raises StorageError and whatever ``fill`` raises.
     """
     with storage_errors(path), new_file(path, mode=mode, owner_of=owner_of) as held:
         writer = Writer(held.fd)
@@ -100,7 +101,11 @@ def write(
             builder = Builder(writer.put, page_size)
             fill(builder)
             # The last blocks are written here, before the meta pages.
-            metas = builder.finish(_transaction_after(after))
+            metas = builder.finish(
+                _transaction_after(after),
+                sequence=0 if after is None else after.root.sequence,
+                free_list=free_list,
+            )
             writer.finish()
         finally:
             writer.stop()

@@ -112,7 +112,7 @@ def _unusable(finding: Finding, damage: str) -> StorePages:
 
 def _of_open(path: Path, database: Database, role: Role) -> StorePages:
     reader = database.reader
-    found, counts, used = count_check(reader)
+    found, counts, used, _ = count_check(reader)
     if counts[IN_TREE]:
         return _unusable(_broken_trees(path, role, _texts(found, IN_TREE), counts[IN_TREE]), "is damaged")
     findings = []
