@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from buildkit_migrate.chain import ChainIds, chain_ids
     from buildkit_migrate.embed import ensure_migrated
     from buildkit_migrate.maintenance.check import Checked
+    from buildkit_migrate.maintenance.compact import Compaction
+    from buildkit_migrate.maintenance.compact_root import compact_root, discard_kept, undo_compaction
     from buildkit_migrate.maintenance.du import DiskUsage, UsageRecord
     from buildkit_migrate.maintenance.finding import Finding, Severity
+    from buildkit_migrate.maintenance.kept_files import KeptFiles
     from buildkit_migrate.migration.clean import Cleaned
     from buildkit_migrate.migration.migrate import migrate_v2
     from buildkit_migrate.migration.report import Report
@@ -40,8 +43,10 @@ __all__ = [
     "ChainIds",
     "Checked",
     "Cleaned",
+    "Compaction",
     "DiskUsage",
     "Finding",
+    "KeptFiles",
     "Report",
     "Severity",
     "Status",
@@ -52,6 +57,8 @@ __all__ = [
     "chain_ids",
     "check_root",
     "clean_root",
+    "compact_root",
+    "discard_kept",
     "du_root",
     "ensure_migrated",
     "errors",
@@ -60,6 +67,7 @@ __all__ = [
     "open_store",
     "open_usage",
     "root_status",
+    "undo_compaction",
     "undo_root",
     "verify_root",
 ]
@@ -68,8 +76,10 @@ _HOMES = {
     "ChainIds": "buildkit_migrate.chain",
     "Checked": "buildkit_migrate.maintenance.check",
     "Cleaned": "buildkit_migrate.migration.clean",
+    "Compaction": "buildkit_migrate.maintenance.compact",
     "DiskUsage": "buildkit_migrate.maintenance.du",
     "Finding": "buildkit_migrate.maintenance.finding",
+    "KeptFiles": "buildkit_migrate.maintenance.kept_files",
     "Report": "buildkit_migrate.migration.report",
     "Severity": "buildkit_migrate.maintenance.finding",
     "Status": "buildkit_migrate.migration.status",
@@ -79,6 +89,8 @@ _HOMES = {
     "chain_ids": "buildkit_migrate.chain",
     "check_root": "buildkit_migrate.api",
     "clean_root": "buildkit_migrate.api",
+    "compact_root": "buildkit_migrate.maintenance.compact_root",
+    "discard_kept": "buildkit_migrate.maintenance.compact_root",
     "du_root": "buildkit_migrate.api",
     "ensure_migrated": "buildkit_migrate.embed",
     "migrate_root": "buildkit_migrate.api",
@@ -86,6 +98,7 @@ _HOMES = {
     "open_store": "buildkit_migrate.store.engines",
     "open_usage": "buildkit_migrate.api",
     "root_status": "buildkit_migrate.api",
+    "undo_compaction": "buildkit_migrate.maintenance.compact_root",
     "undo_root": "buildkit_migrate.api",
     "verify_root": "buildkit_migrate.api",
 }

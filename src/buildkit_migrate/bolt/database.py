@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final, Self
 
 from buildkit_migrate._native.bolt import Bucket, Reader
-from buildkit_migrate._native.building import Builder
+from buildkit_migrate._native.building import Builder, rewrite
 from buildkit_migrate.files.blocks import Writer, write_all
 from buildkit_migrate.files.durable import new_file, rename
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.locks import Lock, check_not_replaced, lock
 
-__all__ = ["Database", "write"]
+__all__ = ["Database", "compacted_size", "write"]
 
 DEFAULT_PAGE_SIZE: Final = 4096
 
@@ -118,3 +118,20 @@ def write(
 def _transaction_after(before: Reader | None) -> int:
     """The next transaction number. Numbers start at 2, and start over after the largest possible one."""
     return 2 if before is None or not 1 <= before.transaction < 2**64 - 2 else before.transaction + 1
+
+
+def compacted_size(source: Bucket, *, free_list: bool = True) -> int:
+    """Size in bytes of the file that `rewrite` without edits makes of ``source``. Writes nothing.
+
+    Raises CorruptDatabaseError.
+    """
+    size = 0
+
+    def count(block: memoryview) -> None:
+        nonlocal size
+        size += len(block)
+
+    builder = Builder(count, source.reader.page_size)
+    rewrite(source, builder, ())
+    builder.finish(free_list=free_list)
+    return size

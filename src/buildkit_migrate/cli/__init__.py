@@ -18,7 +18,18 @@ from buildkit_migrate.cli.signals import Ending, ending_cleanly
 
 __all__ = ["main"]
 
-_COMMANDS: Final = ("migrate", "verify", "status", "undo", "clean", "du", "check", "convert", "bench")
+_COMMANDS: Final = (
+    "migrate",
+    "verify",
+    "status",
+    "undo",
+    "clean",
+    "du",
+    "check",
+    "compact",
+    "convert",
+    "bench",
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -170,7 +170,7 @@ def _add_database(found: StateBytes, store: Store, size: int) -> None:
     assert store.path is not None
     used = None
     if store.database is not None and store.database.size:
-        findings, _, pages = count_check(store.database.reader)
+        findings, _, pages, _ = count_check(store.database.reader)
         if not findings:
             used = min(pages * store.database.reader.page_size, size)
     found.shares[Share.LIVE] += size if used is None else used

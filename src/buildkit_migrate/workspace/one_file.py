@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.bolt import Bucket, Database
-from buildkit_migrate.errors import CorruptDatabaseError, StorageError
-from buildkit_migrate.files.locks import lock
+from buildkit_migrate.errors import CorruptDatabaseError, RootNotFoundError, StorageError
 from buildkit_migrate.schema.containerd import namespaces
 from buildkit_migrate.schema.tables import buckets_in
 from buildkit_migrate.values.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
-from buildkit_migrate.workspace.layout import LOCK_FILE, OCI_WORKER, Root
+from buildkit_migrate.workspace.layout import OCI_WORKER, Root, root_at
+from buildkit_migrate.workspace.opening import lock_out_daemon
 from buildkit_migrate.workspace.stores import Fault, Store, Stores, WorkerStores
 
 __all__ = ["open_file"]
@@ -45,25 +45,35 @@ _LEVELS: Final = 3
 
 
 @contextlib.contextmanager
-def open_file(path: Path) -> Iterator[Stores]:
-    """Locks the file (shared) and ``buildkitd.lock`` of its root.
+def open_file(path: Path, *, exclusive: bool = False) -> Iterator[Stores]:
+    """Locks the file and ``buildkitd.lock`` of its root: shared, or ``exclusive`` to replace the file.
+
+    An exclusive lock file is created if it is missing; apart from that, nothing is written.
 
     The kind of store is detected by its buckets, or else by its name; if neither tells, only its pages can be
     checked. Raises BusyError, and StorageError if the file can't be read. Damage in the file raises nothing.
     """
     with contextlib.ExitStack() as held:
         for directory in path.absolute().parents[:_LEVELS]:
-            try:
-                held.enter_context(lock(directory / LOCK_FILE, exclusive=False))
-            except StorageError as error:
-                if not error.missing:
-                    raise
+            root = Root(path, directory, ())  # of a file alone no lock file is created
+            if exclusive and (found := _state_at(directory)) is not None:
+                root = found
+            lock_out_daemon(root, held, exclusive=exclusive)
         try:
-            database = held.enter_context(Database.open(path))
+            database = held.enter_context(Database.open(path, exclusive=exclusive))
             store = Store(path, database, None if database.size else Fault.EMPTY)
         except CorruptDatabaseError as error:
             store = Store(path, fault=Fault.CORRUPT, error=error)
         yield _alone(path, store)
+
+
+def _state_at(directory: Path) -> Root | None:
+    """The state directory with workers at ``directory``, None if it is not one or can't be read."""
+    try:
+        root = root_at(directory)
+    except (StorageError, RootNotFoundError):
+        return None
+    return root if root is not None and root.workers and root.path == root.state else None
 
 
 def _alone(path: Path, store: Store) -> Stores:

@@ -32,6 +32,7 @@ from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
 from buildkit_migrate.workspace.new_files import foresee_migration
 from buildkit_migrate.workspace.place import Place
+from buildkit_migrate.workspace.places import docker_builder
 
 if TYPE_CHECKING:
     from buildkit_migrate.containerd.connection import Connection
@@ -47,6 +48,7 @@ __all__ = [
     "about",
     "containerd_place",
     "foresee_files",
+    "lock_out_daemon",
     "lock_state",
     "metadata_database",
 ]
@@ -71,17 +73,33 @@ def metadata_database(containerd_root: str | os.PathLike[str]) -> Path:
 
 def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None:
     """Keeps daemons from starting. Of the files in the state directory, only the lock file may be created."""
-    create = not dry_run and root.path == root.state
-    # The lock file is left behind, because removing it could pull it from under a daemon that is about to
-    # start. Daemons remove it themselves when they stop.
-    for name, created in ((LOCK_FILE, create), ("cache.db", False)):
-        try:
-            held.enter_context(
-                lock(root.state / name, exclusive=not dry_run, create=created, like=_any_store(root))
-            )
-        except StorageError as error:
-            if not error.missing:
-                raise
+    lock_out_daemon(root, held, exclusive=not dry_run)
+    _lock_if_there(root.state / "cache.db", held, exclusive=not dry_run)
+
+
+def lock_out_daemon(root: Root, held: contextlib.ExitStack, *, exclusive: bool) -> None:
+    """Takes ``buildkitd.lock``; an exclusive one of a whole state directory is created if it is missing.
+
+    The file is left behind, because removing it could pull it from under a daemon that is about to start.
+    Daemons remove it themselves when they stop. Docker has no such file.
+    """
+    create = exclusive and root.path == root.state and not docker_builder(root.state)
+    _lock_if_there(root.state / LOCK_FILE, held, exclusive=exclusive, create=create, like=_any_store(root))
+
+
+def _lock_if_there(
+    path: Path,
+    held: contextlib.ExitStack,
+    *,
+    exclusive: bool,
+    create: bool = False,
+    like: Path | None = None,
+) -> None:
+    try:
+        held.enter_context(lock(path, exclusive=exclusive, create=create, like=like))
+    except StorageError as error:
+        if not error.missing:
+            raise
 
 
 @contextlib.contextmanager

@@ -19,11 +19,11 @@ from typing import Final
 from buildkit_migrate.bolt import Bucket, Database
 from buildkit_migrate.errors import CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.files.errors import exists, storage_errors
-from buildkit_migrate.files.locks import lock, readable
+from buildkit_migrate.files.locks import readable
 from buildkit_migrate.settings import DEFAULT, Setting
 from buildkit_migrate.workspace.finding import find_root
-from buildkit_migrate.workspace.layout import LOCK_FILE, OCI_WORKER, Root, Worker, root_at
-from buildkit_migrate.workspace.opening import ContainerdPlace, Opener
+from buildkit_migrate.workspace.layout import OCI_WORKER, Root, Worker, root_at
+from buildkit_migrate.workspace.opening import ContainerdPlace, Opener, lock_out_daemon
 from buildkit_migrate.workspace.places import docker_builder
 
 __all__ = [
@@ -145,18 +145,19 @@ def find_state(path: str | os.PathLike[str] | None = None) -> Root:
 
 
 @contextlib.contextmanager
-def open_stores(root: Root, place: ContainerdPlace) -> Iterator[Stores]:
-    """Locks ``buildkitd.lock`` and all stores, shared, without waiting. Writes nothing.
+def open_stores(root: Root, place: ContainerdPlace, *, exclusive: bool = False) -> Iterator[Stores]:
+    """Locks ``buildkitd.lock`` and all stores without waiting: shared, or ``exclusive`` to replace them.
+
+    Writes nothing, but an exclusive lock file is created if it is missing.
 
     Raises BusyError, naming the process, if a daemon or another tool uses any of them, and StorageError if
     the directory can't be read. Damage in a store raises nothing. That the snapshotter's database can be
     locked does not mean that no daemon runs: daemons open it only when they first need it.
     """
     with contextlib.ExitStack() as held:
-        with _missing_is_fine():
-            held.enter_context(lock(root.state / LOCK_FILE, exclusive=False))
-        opened = _Opened(held)
-        opener = Opener(held, root, place, exclusive=False, progress=None)
+        lock_out_daemon(root, held, exclusive=exclusive)
+        opened = _Opened(held, exclusive)
+        opener = Opener(held, root, place, exclusive=exclusive, progress=None)
         workers = tuple(_worker(worker, root, place, opener, opened) for worker in root.workers)
         histories = [opened.store(root.state / "history.db")]
         if exists(root.state / "history_c8d.db"):
@@ -179,20 +180,12 @@ def worker_ids(stores: Stores) -> frozenset[bytes]:
     return frozenset(id for id in ids if id)
 
 
-@contextlib.contextmanager
-def _missing_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except StorageError as error:
-        if not error.missing:
-            raise
-
-
 class _Opened:
     """Open stores, by path."""
 
-    def __init__(self, held: contextlib.ExitStack) -> None:
+    def __init__(self, held: contextlib.ExitStack, exclusive: bool) -> None:
         self._held = held
+        self._exclusive = exclusive
         self._stores: dict[Path, Store] = {}
 
     def store(self, path: Path) -> Store:
@@ -202,7 +195,7 @@ class _Opened:
 
     def _open(self, path: Path) -> Store:
         try:
-            database = self._held.enter_context(Database.open(path))
+            database = self._held.enter_context(Database.open(path, exclusive=self._exclusive))
         except CorruptDatabaseError as error:
             return Store(path, fault=Fault.CORRUPT, error=error)
         except StorageError as error:

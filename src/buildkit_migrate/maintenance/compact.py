@@ -1,0 +1,326 @@
+"""Compaction: every database of a root written anew, without the pages that hold nothing.
+
+What each file would become is computed first, and is all that a dry run does. Then each file is written
+beside the old one, synced, read back, compared with the old one, and renamed into place; the old one is kept
+under a second name (see `kept_files`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from buildkit_migrate._native.bolt import IN_TREE, count_check
+from buildkit_migrate.bolt import Database, compacted_size, rewrite, same_content, write
+from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError, Error, StorageError
+from buildkit_migrate.files.durable import Aside
+from buildkit_migrate.files.errors import is_link, storage_errors
+from buildkit_migrate.files.ownership import access_of, predict_replaced_access
+from buildkit_migrate.maintenance.kept_files import kept_name, telling_done
+from buildkit_migrate.model import Progress
+from buildkit_migrate.store.engines import engine_of
+from buildkit_migrate.text import named_text
+from buildkit_migrate.workspace.stores import Fault, Store, Stores
+
+__all__ = ["Compacted", "Compaction", "CompactionOutcome", "compact_stores"]
+
+_CONTAINERDS: Final = "meta.db"
+"""containerd's own database, the only one of which a daemon wants no free list."""
+
+_REASONS: Final = {
+    Fault.EMPTY: "it has 0 bytes",
+    Fault.ELSEWHERE: "its containerd's files are not known (--containerd-root says where they are)",
+}
+
+
+class CompactionOutcome(enum.StrEnum):
+    COMPACTED = "compacted"
+    PLANNED = "planned"
+    """A dry run, or an obstacle: nothing was changed."""
+    LEFT = "left"
+    """Compaction would gain nothing, or too little."""
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """Result for one database. ``path``: None for a containerd's databases whose place is not known.
+
+    ``bytes``, ``new_bytes``: size before, and after a compaction. ``live_bytes``: of pages in use;
+    ``free_bytes``: all others, those behind the last page included. ``fill``: share of the pages in use
+    (without the meta pages) that is headers, keys and values. ``cured``: what is wrong with the file that
+    compaction cures. ``kept``: second name of the old file. ``obstacle``: why it can't be compacted.
+    ``reason``: why it was left or skipped. For a skipped file, and one that can't be read, there are no
+    numbers.
+    """
+
+    path: Path | None
+    outcome: CompactionOutcome
+    bytes: int = 0
+    new_bytes: int = 0
+    page_size: int = 0
+    live_bytes: int = 0
+    free_bytes: int = 0
+    fill: float = 0.0
+    cured: tuple[str, ...] = ()
+    kept: Path | None = None
+    obstacle: Error | None = None
+    reason: str = ""
+
+    @property
+    def saved(self) -> int:
+        """Bytes that compaction saves; less than 0 if the file grows."""
+        return self.bytes - self.new_bytes
+
+    @property
+    def worker(self) -> Path:
+        """What an error names as finished before it."""
+        assert self.path is not None
+        return self.path
+
+    @property
+    def done(self) -> str:
+        """What happened to the file, for people."""
+        return "was compacted"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            **named_text("path", self.path),
+            "outcome": str(self.outcome),
+            "bytes": self.bytes,
+            "new_bytes": self.new_bytes,
+            "page_size": self.page_size,
+            "live_bytes": self.live_bytes,
+            "free_bytes": self.free_bytes,
+            "fill": round(self.fill, 4),
+            "cured": list(self.cured),
+            **named_text("kept", self.kept),
+            **named_text("obstacle", None if self.obstacle is None else self.obstacle.message),
+            **named_text("reason", self.reason or None),
+        }
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """Result for a root, or one file. ``obstacle``: why none of the files can be compacted."""
+
+    root: Path
+    files: tuple[Compacted, ...]
+    dry_run: bool
+    obstacle: Error | None = None
+
+    @property
+    def obstacles(self) -> tuple[Error, ...]:
+        """Everything that is in the way. With any of these nothing is changed."""
+        found = (self.obstacle, *(file.obstacle for file in self.files))
+        return tuple(error for error in found if error is not None)
+
+    @property
+    def saved(self) -> int:
+        """Bytes that the compaction of all files saves."""
+        done = (CompactionOutcome.COMPACTED, CompactionOutcome.PLANNED)
+        return sum(file.saved for file in self.files if file.outcome in done)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit status of a refusal that a dry run predicts, otherwise 0."""
+        return self.obstacles[0].exit_code if self.obstacles else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            **named_text("root", self.root),
+            "dry_run": self.dry_run,
+            "files": [file.as_dict() for file in self.files],
+            "saved": self.saved,
+            **named_text("obstacle", None if self.obstacle is None else self.obstacle.message),
+        }
+
+
+def compact_stores(
+    stores: Stores,
+    held: contextlib.ExitStack,
+    *,
+    min_free: float = 0.0,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Compaction:
+    """Compacts all stores, which must be locked exclusively unless ``dry_run``.
+
+    ``held``: gets the locks of the new files. ``min_free``: share of a file that must be free, from 0 to 1;
+    damage that compaction cures is cured in any case. Raises what is in the way of any file before anything
+    is written: CorruptDatabaseError (damaged trees, with the page), StorageError (also if there is not enough
+    room). Raises DifferencesError if a file does not hold what was written.
+    """
+    tell = progress or (lambda step: None)
+    planned: dict[Store, Compacted] = {}
+    for store in stores.all:
+        if (file := _planned(store, min_free, tell)) is not None:
+            planned[store] = file
+    found = Compaction(stores.root.path, tuple(planned.values()), dry_run)
+    found = replace(found, obstacle=_no_room(found))
+    if dry_run:
+        return found
+    if found.obstacles:
+        raise found.obstacles[0]
+    with telling_done(lambda: _done(planned.values())):
+        for store, file in planned.items():
+            if file.outcome is CompactionOutcome.PLANNED and store.database is not None:
+                tell(f"compacting {file.path}")
+                new = _compacted(store.database, _wants_list(store.database))
+                held.callback(new.close)
+                planned[store] = replace(file, outcome=CompactionOutcome.COMPACTED)
+    return replace(found, files=tuple(planned.values()))
+
+
+def _done(files: Iterable[Compacted]) -> Iterator[Compacted]:
+    return (file for file in files if file.outcome is CompactionOutcome.COMPACTED)
+
+
+# --- Planning
+
+
+def _planned(store: Store, min_free: float, tell: Progress) -> Compacted | None:
+    """None for a store that is missing, or not asked for."""
+    path = store.path
+    if store.fault in (Fault.MISSING, Fault.NOT_GIVEN):
+        return None
+    if store.fault in _REASONS:
+        return Compacted(path, CompactionOutcome.SKIPPED, reason=_REASONS[store.fault])
+    assert path is not None
+    if store.database is None:
+        assert store.error is not None
+        if store.fault is Fault.CORRUPT and _is_lmdb(path):
+            return Compacted(path, CompactionOutcome.SKIPPED, reason="it is an LMDB file")
+        return Compacted(path, CompactionOutcome.PLANNED, obstacle=store.error)
+    tell(f"checking the pages of {path}")
+    try:
+        file = _measured(path, store.database)
+        if is_link(path):
+            raise StorageError(
+                f"{path} is a symbolic link, which a rename would replace",
+                hint=f"replace the link with the file itself, or compact {os.path.realpath(path)}",
+            )
+        file = _decided(file, min_free)
+        if file.outcome is CompactionOutcome.PLANNED:
+            predict_replaced_access(path)
+    except (CorruptDatabaseError, StorageError) as error:
+        return Compacted(path, CompactionOutcome.PLANNED, obstacle=error)
+    return file
+
+
+def _is_lmdb(path: Path) -> bool:
+    try:
+        return engine_of(path) == "lmdb"
+    except CorruptDatabaseError:
+        return False
+
+
+def _measured(path: Path, database: Database) -> Compacted:
+    """Raises CorruptDatabaseError if the trees are damaged."""
+    reader = database.reader
+    findings, counts, used, content = count_check(reader)
+    if counts[IN_TREE]:
+        page, rule = next((page, text) for part, page, text in findings if part == IN_TREE)
+        raise CorruptDatabaseError(
+            rule,
+            path=str(path),
+            page=page,
+            hint="compaction needs whole trees: restore the file from a backup; `check` tells more",
+        )
+    live = (used + 2) * reader.page_size
+    cured = [text if page < 0 else f"page {page}: {text}" for _, page, text in findings]
+    if reader.other_meta:
+        cured.append(f"one of the two meta pages: {reader.other_meta}")
+    return Compacted(
+        path,
+        CompactionOutcome.PLANNED,
+        bytes=database.size,
+        new_bytes=compacted_size(database.root, free_list=_wants_list(database)),
+        page_size=reader.page_size,
+        live_bytes=live,
+        free_bytes=database.size - live,
+        fill=content / (used * reader.page_size),
+        cured=tuple(cured),
+        kept=kept_name(path),
+    )
+
+
+def _wants_list(database: Database) -> bool:
+    """Whether the new file needs a free list.
+
+    containerd's own database has none if its containerd works without. All others get one, whatever they
+    have: a BuildKit that has to derive the list can't move a damaged file aside.
+    """
+    return database.reader.freelist is not None or database.path.name != _CONTAINERDS
+
+
+def _decided(file: Compacted, min_free: float) -> Compacted:
+    if file.cured:
+        return file
+    if file.saved < file.page_size:
+        return replace(file, outcome=CompactionOutcome.LEFT, kept=None, reason="it would not get smaller")
+    if file.free_bytes < min_free * file.bytes:
+        reason = f"only {file.free_bytes / file.bytes:.0%} of it is free"
+        return replace(file, outcome=CompactionOutcome.LEFT, kept=None, reason=reason)
+    return file
+
+
+def _no_room(found: Compaction) -> StorageError | None:
+    """If the new files do not fit beside the old ones, which stay."""
+    needed: dict[int, int] = defaultdict(int)
+    places = {}
+    for file in found.files:
+        if file.outcome is CompactionOutcome.PLANNED and file.path is not None and file.obstacle is None:
+            with storage_errors(file.path.parent):
+                device = file.path.parent.stat().st_dev
+            needed[device] += file.new_bytes
+            places[device] = file.path.parent
+    for device, size in needed.items():
+        with storage_errors(places[device]):
+            space = os.statvfs(places[device])
+        free = space.f_bavail * space.f_frsize
+        if size > free:
+            return StorageError(
+                f"{places[device]}: no space left for compaction: {size} bytes are needed for the new files, "
+                f"{free} are free",
+                hint="make room on this file system, or compact one file at a time (compact FILE), the "
+                "smallest first; compact --discard-kept deletes the old files",
+            )
+    return None
+
+
+# --- Applying
+
+
+def _compacted(database: Database, free_list: bool) -> Database:
+    """Replaces the file by a compacted one, which is returned open and locked."""
+    path, reader = database.path, database.reader
+    with Aside[Database](path) as aside:
+        new = aside.write(
+            lambda to: write(
+                to,
+                mode=access_of(path).mode,
+                page_size=reader.page_size,
+                fill=lambda builder: rewrite(reader.root, builder, ()),
+                owner_of=path,
+                after=reader,
+                free_list=free_list,
+            )
+        )
+        if not same_content(reader, new.reader):
+            raise DifferencesError(
+                f"{aside.path} does not hold what {path} holds, and was deleted",
+                (),
+                hint=f"{path} is unchanged; check the disk and the memory of this machine",
+            )
+        database.check_not_replaced()
+        aside.switch(kept_name(path))
+    return new

@@ -1,0 +1,113 @@
+"""The functions behind the command ``compact``, for a whole root or one database file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from buildkit_migrate.files.errors import is_file
+from buildkit_migrate.maintenance import kept_files
+from buildkit_migrate.maintenance.compact import Compaction, compact_stores
+from buildkit_migrate.maintenance.kept_files import KeptFiles
+from buildkit_migrate.model import Progress
+from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
+from buildkit_migrate.workspace.one_file import open_file
+from buildkit_migrate.workspace.opening import containerd_place
+from buildkit_migrate.workspace.stores import Stores, find_state, open_stores
+
+__all__ = ["compact_root", "discard_kept", "undo_compaction"]
+
+StrPath = str | os.PathLike[str]
+
+
+def compact_root(
+    path: StrPath | None = None,
+    *,
+    containerd_root: StrPath | Setting | None = None,
+    namespace: str | Setting = DEFAULT_NAMESPACE,
+    snapshotter: str | Setting | None = None,
+    snapshotter_root: StrPath | Setting | None = None,
+    min_free: float = 0.0,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Compaction:
+    """Writes the databases of a stopped BuildKit, or a single database file, anew without their free pages.
+
+    A database that would not get smaller is left, as is one of which less than ``min_free`` (a share, from 0
+    to 1) is free; but damage that this cures, such as a broken free list, always is a reason. Each old file
+    is kept as ``<name>.before-compact``, see `undo_compaction` and `discard_kept`. A containerd's databases
+    are only compacted with ``containerd_root``, of a stopped one. Other parameters are those of
+    `migrate_root`.
+
+    All databases are examined before any is changed. Raises ValueError, the errors of `find_root`, BusyError,
+    which names the daemon, CorruptDatabaseError for damaged trees, with the page, DifferencesError if the
+    disk does not hold what was written to it, StorageError, also if there is no room for the new files, and
+    ContainerdStateError.
+    """
+    if not 0 <= min_free <= 1:
+        raise ValueError("min_free must be from 0 to 1")
+    place = containerd_root, namespace, snapshotter, snapshotter_root
+    with contextlib.ExitStack() as held, _opened(path, *place, exclusive=not dry_run) as stores:
+        return compact_stores(stores, held, min_free=min_free, dry_run=dry_run, progress=progress)
+
+
+def undo_compaction(
+    path: StrPath | None = None,
+    *,
+    containerd_root: StrPath | Setting | None = None,
+    namespace: str | Setting = DEFAULT_NAMESPACE,
+    snapshotter: str | Setting | None = None,
+    snapshotter_root: StrPath | Setting | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> KeptFiles:
+    """Puts the files back that the last `compact_root` has kept, byte for byte. Parameters are those of it.
+
+    Raises UndoRefusedError, before anything is changed, if a compacted file does not hold what the old one
+    does: it was used since. Raises CorruptDatabaseError if an old file can't be read, and the errors of
+    `compact_root`.
+    """
+    place = containerd_root, namespace, snapshotter, snapshotter_root
+    with contextlib.ExitStack() as held, _opened(path, *place, exclusive=not dry_run) as stores:
+        return kept_files.put_back_kept(stores, held, dry_run=dry_run, progress=progress)
+
+
+def discard_kept(
+    path: StrPath | None = None,
+    *,
+    containerd_root: StrPath | Setting | None = None,
+    namespace: str | Setting = DEFAULT_NAMESPACE,
+    snapshotter: str | Setting | None = None,
+    snapshotter_root: StrPath | Setting | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> KeptFiles:
+    """Deletes all files that `compact_root` has kept. Parameters are those of it.
+
+    Nothing is deleted if one of the databases that took their places is missing or not sound: raises
+    CorruptDatabaseError, StorageError, and the errors of `compact_root`.
+    """
+    place = containerd_root, namespace, snapshotter, snapshotter_root
+    with _opened(path, *place, exclusive=not dry_run) as stores:
+        return kept_files.discard_kept(stores, dry_run=dry_run, progress=progress)
+
+
+@contextlib.contextmanager
+def _opened(
+    path: StrPath | None,
+    containerd_root: StrPath | Setting | None,
+    namespace: str | Setting,
+    snapshotter: str | Setting | None,
+    snapshotter_root: StrPath | Setting | None,
+    *,
+    exclusive: bool,
+) -> Iterator[Stores]:
+    if path is not None and is_file(Path(path)):
+        with open_file(Path(path), exclusive=exclusive) as stores:
+            yield stores
+        return
+    place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root)
+    with open_stores(find_state(path), place, exclusive=exclusive) as stores:
+        yield stores
