@@ -15,15 +15,29 @@ from pathlib import Path
 import pytest
 
 import ondisk
+from buildkit_migrate import compact_root
 from ondisk import OnDisk
+from planting import break_free_list, grow
 
 FAULTS = ("kill", "EIO", "ENOSPC", "EACCES", "EINTR")
 
 
 def arguments(index: int, fault: str, command: str, root: OnDisk) -> list[str]:
-    """Arguments of a process that runs a command with a fault at the call ``index``; -1: no fault."""
+    """Arguments of a process that runs a command with a fault at the call ``index``; -1: no fault.
+
+    ``command``: its name, and options of its own.
+    """
     faulty = Path(__file__).parent / "faulty.py"
-    return [sys.executable, str(faulty), str(index), fault, command, "--format", "json", str(root.root)]
+    return [
+        sys.executable,
+        str(faulty),
+        str(index),
+        fault,
+        *command.split(),
+        "--format",
+        "json",
+        str(root.root),
+    ]
 
 
 def run(index: int, fault: str, command: str, root: OnDisk) -> subprocess.CompletedProcess[str]:
@@ -39,9 +53,21 @@ def calls(command: str) -> tuple[str, ...]:
         root = ondisk.sample(Path(directory))
         if command == "undo":
             root.migrate_here()
+        elif command.startswith("compact"):
+            prepare_compaction(root)
+            if command != "compact":
+                compact_root(root.root)
         result = run(-1, "none", command, root)
     assert result.returncode == 0
     return tuple(result.stderr.split())
+
+
+def prepare_compaction(root: OnDisk) -> None:
+    """Makes two databases of the sample root large, one of them with a free list that is broken."""
+    root.migrate_here()
+    grow(root.v2, 60)
+    grow(root.containerd, 60)
+    break_free_list(root.containerd)
 
 
 def points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:

@@ -149,6 +149,23 @@ def checks(directory: Path) -> Iterator[Found]:
     yield document("check", at)
 
 
+def compactions(directory: Path) -> Iterator[Found]:
+    root = ondisk.sample(directory)
+    at = str(root.root)
+    yield document("compact", at, "--nonsense")
+    yield document("compact", str(directory / "missing"))
+    yield document("compact", at, "--dry-run")
+    yield document("compact", at)
+    yield document("compact", at)
+    yield document("compact", at, "--undo", "--dry-run")
+    yield document("compact", at, "--undo")
+    yield document("compact", str(root.snapshots))
+    yield document("compact", at, "--discard-kept")
+    root.containerd.write_bytes(b"garbage" * 1000)
+    yield document("compact", at, "--dry-run")
+    yield document("compact", at)
+
+
 def conversions(directory: Path) -> Iterator[Found]:
     root = ondisk.sample(directory)
     target = str(directory / "target")
@@ -171,6 +188,7 @@ COMMANDS: dict[str, Callable[[Path], Iterator[Found]]] = {
     "clean": cleanings,
     "du": usages,
     "check": checks,
+    "compact": compactions,
     "convert": conversions,
     "bench": benches,
 }

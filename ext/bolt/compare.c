@@ -45,13 +45,13 @@ static bool compare_items(comparison *c, const bkm_cursor *at_left, const bkm_cu
         return stop(c, BKM_DIFFERENT);
     if (!left.bucket)
         return bkm_span_compare(left.value, right.value) == 0 || stop(c, BKM_DIFFERENT);
+    /* An inline bucket is usually packed alike. Of others the headers alone prove nothing. */
+    if (left.value.size > BKM_BUCKET_HEADER && bkm_span_compare(left.value, right.value) == 0)
+        return true;
     bkm_bucket inner_left, inner_right;
     if (!decode(c, &c->left, at_left, left.value, &inner_left) ||
         !decode(c, &c->right, at_right, right.value, &inner_right))
         return false;
-    /* Inline buckets are usually packed alike. Headers alone prove nothing: they are of two files. */
-    if (!inner_left.root && !inner_right.root && bkm_span_compare(left.value, right.value) == 0)
-        return true;
     if (nesting == BKM_MAX_NESTING) {
         bkm_bolt_fail(c->left.bolt, BKM_NESTED_TOO_DEEP, bkm_cursor_page(at_left));
         return stop(c, BKM_LEFT_UNREADABLE);

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from buildkit_migrate.embed import ensure_migrated
     from buildkit_migrate.maintenance.check import Checked
     from buildkit_migrate.maintenance.compact import Compaction
-    from buildkit_migrate.maintenance.compact_root import compact_root, discard_kept, undo_compaction
+    from buildkit_migrate.maintenance.compact_root import (
+        compact_root,
+        discard_kept,
+        files_kept,
+        undo_compaction,
+    )
     from buildkit_migrate.maintenance.du import DiskUsage, UsageRecord
     from buildkit_migrate.maintenance.finding import Finding, Severity
     from buildkit_migrate.maintenance.kept_files import KeptFiles
@@ -62,6 +67,7 @@ __all__ = [
     "du_root",
     "ensure_migrated",
     "errors",
+    "files_kept",
     "migrate_root",
     "migrate_v2",
     "open_store",
@@ -93,6 +99,7 @@ _HOMES = {
     "discard_kept": "buildkit_migrate.maintenance.compact_root",
     "du_root": "buildkit_migrate.api",
     "ensure_migrated": "buildkit_migrate.embed",
+    "files_kept": "buildkit_migrate.maintenance.compact_root",
     "migrate_root": "buildkit_migrate.api",
     "migrate_v2": "buildkit_migrate.migration.migrate",
     "open_store": "buildkit_migrate.store.engines",

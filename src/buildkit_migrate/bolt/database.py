@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Callable
@@ -36,8 +37,11 @@ class Database:
         try:
             with storage_errors(self.path):
                 self.size = os.fstat(held.fd).st_size
-                data = mmap.mmap(held.fd, self.size, access=mmap.ACCESS_READ) if self.size else _nothing()
-            self.reader = Reader(data, str(self.path), previous)
+                self._data = (
+                    mmap.mmap(held.fd, self.size, access=mmap.ACCESS_READ) if self.size else _nothing()
+                )
+            self._previous = previous
+            self.reader = self.another_reader()
         except BaseException:
             held.close()
             raise
@@ -51,6 +55,10 @@ class Database:
     def root(self) -> Bucket:
         return self.reader.root
 
+    def another_reader(self) -> Reader:
+        """A reader for another thread."""
+        return Reader(self._data, str(self.path), self._previous)
+
     def rename(self, target: Path) -> None:
         """Renames the file to ``target``, durably. It stays locked. Raises StorageError."""
         rename(self.path, target)
@@ -60,6 +68,11 @@ class Database:
         """Raises BusyError if another file, which is not locked, has replaced this one; StorageError."""
         with storage_errors(self.path):
             check_not_replaced(self._lock.fd, self.path)
+
+    def read_ahead(self) -> None:
+        """Tells the kernel that the whole file will be read now."""
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._lock.fd, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         self._lock.close()

@@ -122,9 +122,9 @@ def _lines(found: Compaction) -> Iterator[str]:
         yield from _refusal(found.obstacle)
     count = sum(file.outcome is CompactionOutcome.COMPACTED for file in found.files)
     if count:
-        yield f"{root}: {found.saved} bytes saved in {count} databases; compact --discard-kept frees them"
+        yield f"{root}: {found.saved:,} bytes saved in {count} databases; compact --discard-kept frees them"
     elif any(file.outcome is CompactionOutcome.PLANNED for file in found.files):
-        yield f"{root}: {found.saved} bytes would be saved; nothing was changed"
+        yield f"{root}: {found.saved:,} bytes would be saved; nothing was changed"
     else:
         yield f"{root}: nothing to compact"
 
@@ -138,9 +138,9 @@ def _file_lines(file: Compacted, root: Path) -> Iterator[str]:
         return
     name = _short(file.path, root)
     if file.page_size:
-        pages = f"{file.bytes // file.page_size} pages of {file.page_size} bytes"
+        pages = f"{file.bytes // file.page_size:,} pages of {file.page_size:,} bytes"
         yield (
-            f"{name}: {file.bytes} bytes ({pages}): {file.live_bytes} live, {file.free_bytes} free, "
+            f"{name}: {file.bytes:,} bytes ({pages}): {file.live_bytes:,} live, {file.free_bytes:,} free, "
             f"live pages {file.fill:.0%} full"
         )
     if file.obstacle is not None:
@@ -151,9 +151,9 @@ def _file_lines(file: Compacted, root: Path) -> Iterator[str]:
         yield f"  {'cured' if file.outcome is CompactionOutcome.COMPACTED else 'would be cured'}: {fault}"
     if file.outcome is CompactionOutcome.COMPACTED:
         kept = printable(str(file.kept and file.kept.name))
-        yield f"  now {file.new_bytes} bytes, {file.saved} saved; the old file is kept as {kept}"
+        yield f"  now {file.new_bytes:,} bytes, {file.saved:,} saved; the old file is kept as {kept}"
     elif file.outcome is CompactionOutcome.PLANNED:
-        yield f"  would have {file.new_bytes} bytes, {file.saved} saved"
+        yield f"  would have {file.new_bytes:,} bytes, {file.saved:,} saved"
     elif file.outcome is CompactionOutcome.LEFT:
         yield f"  left as it is: {file.reason}"
     else:
@@ -172,9 +172,9 @@ def _kept_lines(kept: KeptFiles, undo: bool) -> Iterator[str]:
             yield from _refusal(file.obstacle)
         elif undo:
             is_back = "would be" if kept.dry_run else "is"
-            yield f"{name} ({file.bytes} bytes) {is_back} {printable(file.database.name)} again"
+            yield f"{name} ({file.bytes:,} bytes) {is_back} {printable(file.database.name)} again"
         else:
-            yield f"{name} ({file.bytes} bytes) {'would be' if kept.dry_run else 'is'} deleted"
+            yield f"{name} ({file.bytes:,} bytes) {'would be' if kept.dry_run else 'is'} deleted"
 
 
 def _refusal(error: Error) -> Iterator[str]:

@@ -17,7 +17,7 @@ EXIT_STATUSES: Final = {
     12: "containerd rejected a call",
     8: "the system refused to read or write (disk full, no permission, I/O error)",
     # Conditions that need a decision.
-    14: "going back to v1 would lose what was done since",
+    14: "going back, to v1 or to before a compaction, would lose what was done since",
     6: "broken records with --on-broken fail, or nothing but broken records",
     9: "what is at metadata_v2.db is not a metadata store, or not of the engine asked for; DST of convert "
     "exists, or SRC has that engine already",

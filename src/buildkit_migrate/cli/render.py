@@ -13,6 +13,7 @@ from buildkit_migrate.text import named_text, printable, shortened
 if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan
     from buildkit_migrate.bench.compare import Comparison
+    from buildkit_migrate.maintenance.kept_files import KeptFiles
     from buildkit_migrate.migration.clean import Cleaned
     from buildkit_migrate.migration.plan import PlannedRecord
     from buildkit_migrate.migration.report import Report
@@ -24,6 +25,8 @@ __all__ = [
     "cleaned_lines",
     "comparison_lines",
     "error_lines",
+    "kept_as_dict",
+    "kept_lines",
     "known_error",
     "report_lines",
     "reports_as_dict",
@@ -231,6 +234,23 @@ def status_lines(root: Path, statuses: Sequence[Status]) -> Iterator[str]:
             yield _blob_sizes_line(status.upstream_exact)
         yield from _newer_lines(status.newer_in_v1)
         yield f"  next: {printable(status.next_step)}"
+
+
+def kept_as_dict(kept: KeptFiles) -> dict[str, Any]:
+    document = kept.as_dict()
+    return {name: document[name] for name in ("kept", "kept_bytes")}
+
+
+def kept_lines(kept: KeptFiles, in_full: bool) -> Iterator[str]:
+    """What compactions keep."""
+    if kept.files:
+        root = printable(os.fspath(kept.root))
+        yield (
+            f"{root}: {len(kept.files)} old files ({kept.bytes:,} bytes) are kept by compact; --undo puts "
+            "them back, --discard-kept deletes them"
+        )
+    for file in kept.files if in_full else ():
+        yield f"  {printable(os.fspath(file.path))} ({file.bytes:,} bytes)"
 
 
 def _newer_lines(newer: int | None) -> Iterator[str]:

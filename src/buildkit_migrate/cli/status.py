@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
-DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "workers": []}
+DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "workers": [], "kept": [], "kept_bytes": None}
 """Fields of the JSON document of an error: the same names as in a result."""
 
 
@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     """Returns 0, or the exit status with which `migrate` would refuse what is at the v2 path of a worker."""
     from buildkit_migrate.api import root_status
     from buildkit_migrate.cli import render
+    from buildkit_migrate.maintenance.compact_root import files_kept
 
     list_all = targets.is_for_all(options)
     in_full = not list_all or options.verbose
@@ -63,10 +64,16 @@ def run(options: argparse.Namespace) -> int:
             missing_ok=options.missing_ok,
             engine=options.to_engine,
         )
+        kept = files_kept(
+            root.path, containerd_root=shared.containerd_root(options), missing_ok=options.missing_ok
+        )
         unusable = any(status.target is not None and status.target.fault for status in statuses)
         return targets.Result(
-            lambda: render.results_as_dict(root.path, statuses),
-            lambda: (render.status_lines if in_full else render.short_status_lines)(root.path, statuses),
+            lambda: {**render.results_as_dict(root.path, statuses), **render.kept_as_dict(kept)},
+            lambda: (
+                *(render.status_lines if in_full else render.short_status_lines)(root.path, statuses),
+                *render.kept_lines(kept, in_full),
+            ),
             UnusableTargetError.exit_code if unusable else 0,
         )
 

@@ -12,6 +12,7 @@ import enum
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -174,9 +175,7 @@ def compact_stores(
         for store, file in planned.items():
             if file.outcome is CompactionOutcome.PLANNED and store.database is not None:
                 tell(f"compacting {file.path}")
-                new = _compacted(store.database, _wants_list(store.database))
-                held.callback(new.close)
-                planned[store] = replace(file, outcome=CompactionOutcome.COMPACTED)
+                planned[store] = _applied(file, store.database, held)
     return replace(found, files=tuple(planned.values()))
 
 
@@ -226,7 +225,9 @@ def _is_lmdb(path: Path) -> bool:
 def _measured(path: Path, database: Database) -> Compacted:
     """Raises CorruptDatabaseError if the trees are damaged."""
     reader = database.reader
-    findings, counts, used, content = count_check(reader)
+    with ThreadPoolExecutor(1) as thread:
+        size = thread.submit(_new_size, database)
+        findings, counts, used, content = count_check(reader)
     if counts[IN_TREE]:
         page, rule = next((page, text) for part, page, text in findings if part == IN_TREE)
         raise CorruptDatabaseError(
@@ -243,7 +244,7 @@ def _measured(path: Path, database: Database) -> Compacted:
         path,
         CompactionOutcome.PLANNED,
         bytes=database.size,
-        new_bytes=compacted_size(database.root, free_list=_wants_list(database)),
+        new_bytes=size.result(),
         page_size=reader.page_size,
         live_bytes=live,
         free_bytes=database.size - live,
@@ -251,6 +252,10 @@ def _measured(path: Path, database: Database) -> Compacted:
         cured=tuple(cured),
         kept=kept_name(path),
     )
+
+
+def _new_size(database: Database) -> int:
+    return compacted_size(database.another_reader().root, free_list=_wants_list(database))
 
 
 def _wants_list(database: Database) -> bool:
@@ -300,8 +305,8 @@ def _no_room(found: Compaction) -> StorageError | None:
 # --- Applying
 
 
-def _compacted(database: Database, free_list: bool) -> Database:
-    """Replaces the file by a compacted one, which is returned open and locked."""
+def _applied(file: Compacted, database: Database, held: contextlib.ExitStack) -> Compacted:
+    """Replaces the file by a compacted one. ``held``: gets its lock."""
     path, reader = database.path, database.reader
     with Aside[Database](path) as aside:
         new = aside.write(
@@ -312,9 +317,10 @@ def _compacted(database: Database, free_list: bool) -> Database:
                 fill=lambda builder: rewrite(reader.root, builder, ()),
                 owner_of=path,
                 after=reader,
-                free_list=free_list,
+                free_list=_wants_list(database),
             )
         )
+        new.read_ahead()
         if not same_content(reader, new.reader):
             raise DifferencesError(
                 f"{aside.path} does not hold what {path} holds, and was deleted",
@@ -323,4 +329,5 @@ def _compacted(database: Database, free_list: bool) -> Database:
             )
         database.check_not_replaced()
         aside.switch(kept_name(path))
-    return new
+        held.callback(new.close)
+    return replace(file, outcome=CompactionOutcome.COMPACTED)

@@ -10,14 +10,15 @@ from pathlib import Path
 from buildkit_migrate.files.errors import is_file
 from buildkit_migrate.maintenance import kept_files
 from buildkit_migrate.maintenance.compact import Compaction, compact_stores
-from buildkit_migrate.maintenance.kept_files import KeptFiles
+from buildkit_migrate.maintenance.kept_files import KeptFiles, kept_in
 from buildkit_migrate.model import Progress
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
+from buildkit_migrate.workspace.finding import find_root
 from buildkit_migrate.workspace.one_file import open_file
-from buildkit_migrate.workspace.opening import containerd_place
+from buildkit_migrate.workspace.opening import Opener, containerd_place
 from buildkit_migrate.workspace.stores import Stores, find_state, open_stores
 
-__all__ = ["compact_root", "discard_kept", "undo_compaction"]
+__all__ = ["compact_root", "discard_kept", "files_kept", "undo_compaction"]
 
 StrPath = str | os.PathLike[str]
 
@@ -92,6 +93,30 @@ def discard_kept(
     place = containerd_root, namespace, snapshotter, snapshotter_root
     with _opened(path, *place, exclusive=not dry_run) as stores:
         return kept_files.discard_kept(stores, dry_run=dry_run, progress=progress)
+
+
+def files_kept(
+    path: StrPath | None = None,
+    *,
+    containerd_root: StrPath | Setting | None = None,
+    missing_ok: bool = False,
+) -> KeptFiles:
+    """What `compact_root` has kept in a root, from the names of files alone; without any lock.
+
+    ``missing_ok``: as for `find_root`. Raises the errors of `find_root`, StorageError.
+    """
+    root = find_root(path, missing_ok=missing_ok)
+    place = containerd_place(None, containerd_root, DEFAULT_NAMESPACE, None, None)
+    places = [root.state] if root.path == root.state else []
+    with contextlib.ExitStack() as held:
+        opener = Opener(held, root, place, exclusive=False, progress=None)
+        for worker in root.workers:
+            places.append(worker.path)
+            found = opener.place(worker)
+            if found.backend:
+                places += [Path(found.containerd.value).parent, Path(found.backend).parent]
+    files = tuple(file for place in dict.fromkeys(places) for file in kept_in(place))
+    return KeptFiles(root.path, files, dry_run=True)
 
 
 @contextlib.contextmanager

@@ -28,13 +28,15 @@ __all__ = [
     "KeptFiles",
     "KeptOutcome",
     "discard_kept",
-    "kept_beside",
+    "kept_in",
     "kept_name",
     "put_back_kept",
     "telling_done",
 ]
 
 _SUFFIX: Final = ".before-compact"
+
+_KEPT: Final = re.compile(rf"(.+){re.escape(_SUFFIX)}(\.tmp|\.~\d+~)?")
 
 _KEEP_NEW: Final = "keep the compacted file; compact --discard-kept deletes the old one"
 _KEEP_OLD: Final = "keep the old file: compact --undo puts it back if the new one is lost"
@@ -114,24 +116,27 @@ class KeptFiles:
         }
 
 
-def kept_beside(path: Path) -> tuple[KeptFile, ...]:
-    """What compactions of this database keep, or a killed one has left. Raises StorageError.
+def kept_in(directory: Path) -> tuple[KeptFile, ...]:
+    """What compactions keep in a directory, or a killed one has left. Raises StorageError.
 
     A second name of the file in use, which a killed run may have left, takes no space.
     """
-    if not is_directory(path.parent):
+    if not is_directory(directory):
         return ()
-    left = re.compile(re.escape(kept_name(path).name) + r"(\.tmp|\.~\d+~)?")
-    with storage_errors(path.parent):
-        names = sorted(entry.name for entry in os.scandir(path.parent) if left.fullmatch(entry.name))
-    current = look(path)
+    with storage_errors(directory):
+        names = sorted(entry.name for entry in os.scandir(directory))
     found = []
-    for place in map(path.with_name, names):
-        info = look(place, follow_symlinks=False)
+    for match in filter(None, map(_KEPT.fullmatch, names)):
+        path, database = directory / match[0], directory / match[1]
+        info, current = look(path, follow_symlinks=False), look(database)
         if info is not None and stat.S_ISREG(info.st_mode):
             is_current = current is not None and os.path.samestat(info, current)
-            found.append(KeptFile(place, path, 0 if is_current else info.st_size))
+            found.append(KeptFile(path, database, 0 if is_current else info.st_size))
     return tuple(found)
+
+
+def _kept_beside(path: Path) -> tuple[KeptFile, ...]:
+    return tuple(file for file in kept_in(path.parent) if file.database.name == path.name)
 
 
 def put_back_kept(
@@ -148,7 +153,7 @@ def put_back_kept(
     olds: dict[Path, Database] = {}
     for store in _present(stores):
         assert store.path is not None
-        for file in kept_beside(store.path):
+        for file in _kept_beside(store.path):
             if file.path == kept_name(store.path):
                 tell(f"comparing {file.path}")
                 obstacle = None
@@ -191,7 +196,7 @@ def discard_kept(stores: Stores, *, dry_run: bool = False, progress: Progress | 
     planned: list[KeptFile] = []
     for store in _present(stores):
         assert store.path is not None
-        files = kept_beside(store.path)
+        files = _kept_beside(store.path)
         if files:
             tell(f"checking the pages of {store.path}")
             fault = _fault(store)
