@@ -178,6 +178,8 @@ def put_back_kept(
 def _would_lose(store: Store, old: Database) -> Error | None:
     if store.fault is Fault.MISSING:
         return None
+    if store.fault is Fault.UNREADABLE:
+        return store.error
     if store.database is None:
         what = f"{store.path} can't be read, so nobody knows what was added to it"
     elif same_content(old.reader, store.database.reader):
