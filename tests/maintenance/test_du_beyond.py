@@ -210,3 +210,8 @@ def test_a_state_directory_with_damage_is_counted_all_the_same(tmp_path: Path) -
     assert {one["name"]: one["bytes"] for one in disk["shares"]}["unknown"] > 0
     (damaged,) = [one for one in disk["databases"] if one["free"] is None]
     assert damaged["path"] == str(root.containerd)
+
+
+def test_the_page_has_all_rows_of_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "du.md").read_text()
+    assert {share.name.lower() for share in Share if f"`{share.name.lower()}`" not in page} == set()

@@ -47,7 +47,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     shared.add_root(parser)
     targets.add_all(parser)
     add = parser.add_argument
-    add("-v", "--verbose", action="store_true", help="print all that is known of each record")
+    add("-v", "--verbose", action="store_true", help="print all of each record, as buildctl du -v does")
     add(
         "-f",
         "--filter",
