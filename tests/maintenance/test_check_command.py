@@ -56,7 +56,7 @@ def test_text_of_findings(plant: Planter) -> None:
     assert lines[0] == "C10: A parent is missing (1)"
     store = f"{plant.root.worker.name}/metadata_v2.db"
     assert f"    H {store}: {id}: cache.parent names nobody, which does not exist" in lines
-    assert lines[-1] == f"{plant.root.root}: 1 findings (H 1)"
+    assert lines[-1] == f"{plant.root.root}: 1 finding (H 1)"
 
 
 def test_json_of_findings(plant: Planter) -> None:

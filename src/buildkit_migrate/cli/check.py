@@ -159,7 +159,8 @@ def _lines(checked: Checked, verbose: bool) -> Iterator[str]:
         return
     by_severity = Counter(finding.severity for finding in checked.findings)
     counts = ", ".join(f"{severity} {count}" for severity, count in sorted(by_severity.items()))
-    yield f"{root}: {len(checked.findings)} findings ({counts})"
+    number = len(checked.findings)
+    yield f"{root}: {number} finding{'s' if number > 1 else ''} ({counts})"
 
 
 def _short(file: Path, root: Path) -> str:
