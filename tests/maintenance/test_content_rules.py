@@ -133,3 +133,27 @@ def test_a_directory_without_ingest(healthy: Healthy) -> None:
     assert (finding.rule, finding.severity, finding.subject) == ("C47", "L", f"ingest/{'5' * 64}")
     assert finding.bytes
     assert finding.bytes >= 10_000
+
+
+def test_a_link_that_leads_nowhere_in_the_place_of_a_blob(healthy: Healthy) -> None:
+    file = healthy.blob_file(used(healthy))
+    file.unlink()
+    file.symlink_to(file)
+    assert found(healthy.root, content=True) == {("C25", "B", used(healthy).decode())}
+
+
+@pytest.mark.parametrize("size", [None, b"\xff" * 12])
+def test_a_size_of_containerd_that_can_not_be_read(healthy: Healthy, size: bytes | None) -> None:
+    healthy.blob(used(healthy), {b"size": size})
+    assert found(healthy.root, content=True) == {("C25", "B", used(healthy).decode())}
+
+
+def test_what_takes_space_among_the_files(healthy: Healthy, tmp_path: Path) -> None:
+    """A link takes none of the bytes that it leads to; a directory takes those of its files."""
+    (tmp_path / "large").write_bytes(b"x" * 50_000)
+    blobs = healthy.blob_file(used(healthy)).parent
+    (blobs / "link").symlink_to(tmp_path / "large")
+    (blobs / "directory").mkdir()
+    (blobs / "directory" / "file").write_bytes(b"x" * 20_000)
+    taken = {it.subject: it.bytes or 0 for it in check(healthy.root) if it.rule == "C46"}
+    assert taken["sha256:link"] < 20_000 <= taken["sha256:directory"] < 50_000

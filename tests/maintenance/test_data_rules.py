@@ -190,3 +190,9 @@ def test_a_time_of_containerd_that_does_not_decode(healthy: Healthy) -> None:
     assert found(healthy.root) == {("C30", "B", layer.text)}
     healthy.known_snapshot(layer.key, {b"updatedat": TIME})
     assert found(healthy.root) == set()
+
+
+def test_a_lease_for_variants_that_goes(healthy: Healthy) -> None:
+    lease = next(it for it in sorted(healthy.leases) if it.endswith(b"-variants"))
+    healthy.lease(lease, {b"labels": {b"containerd.io/gc.expire": b"2024-11-26T16:16:07Z"}})
+    assert found(healthy.root) == {("C28", "H", lease.decode())}

@@ -185,3 +185,21 @@ def test_two_orphans_that_share_data_do_not_count_it_twice(healthy: Healthy) -> 
     assert {it.rule for it in findings} == {"C32"}
     assert len(findings) == 2
     assert sum(it.bytes or 0 for it in findings) == alone
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_a_lease_of_a_build_that_goes(healthy: Healthy, history: bool) -> None:
+    name = b"ref_" + b"n" * 25
+    namespace = healthy.namespace + (b"_history" if history else b"")
+    healthy.lease(name, lease({EXPIRE: LONG_AGO}), namespace)
+    assert found(healthy.root) == {("C31", "H", name.decode())}
+
+
+def test_what_a_lease_holds_is_counted_by_kind(healthy: Healthy) -> None:
+    layer = next(it for it in healthy.last if it.digest and it.key == it.id)
+    healthy.drop_record(layer)
+    (finding,) = check(healthy.root)
+    assert finding.message.endswith("holds 1 snapshot and 1 blob")
+    healthy.lease(b"mine", lease({}, layer.digest))
+    others = [it for it in check(healthy.root) if it.rule == "C36"]
+    assert [it.message.rpartition("; ")[2] for it in others] == ["it alone holds no data"]

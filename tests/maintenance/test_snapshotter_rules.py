@@ -177,6 +177,14 @@ def test_two_snapshots_with_one_number(healthy: Healthy) -> None:
     assert found(healthy.root) == {("C43", "W", layer.text)}
 
 
+def test_two_snapshots_with_one_number_of_which_others_stand_on_one(healthy: Healthy) -> None:
+    base = next(it for it in healthy.pulled if it.parent is None)
+    healthy.in_snapshots({b"snapshots": {base.name: {b"id": healthy.stored(healthy.mounts[0].number)}}})
+    (finding,) = check(healthy.root)
+    assert (finding.rule, finding.severity, finding.subject) == ("C43", "W", base.key.decode())
+    assert healthy.mounts[0].text in finding.message
+
+
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_a_directory_in_the_way_of_the_next_snapshots(healthy: Healthy, ahead: int) -> None:
     (healthy.root.directories / str(healthy.sequence + ahead) / "fs").mkdir(parents=True)
@@ -204,6 +212,20 @@ def test_a_file_in_the_place_of_a_directory(healthy: Healthy) -> None:
     shutil.rmtree(healthy.directory(layer))
     healthy.directory(layer).write_bytes(b"")
     assert found(healthy.root) == {("C44", "B", layer.text)}
+
+
+@pytest.mark.parametrize("fixture", ["healthy", "native"])
+@pytest.mark.parametrize("what", ["file", "nowhere", "circle"])
+def test_what_is_no_directory_in_its_place(request: pytest.FixtureRequest, fixture: str, what: str) -> None:
+    it: Healthy = request.getfixturevalue(fixture)
+    layer = it.last[0]
+    place = it.directory(layer) if fixture == "native" else it.directory(layer) / "fs"
+    shutil.rmtree(place)
+    if what == "file":
+        place.write_bytes(b"x")
+    else:
+        place.symlink_to(place if what == "circle" else "/nowhere/at/all")
+    assert found(it.root) == {("C44", "B", layer.text)}
 
 
 def test_work_of_a_mount_with_a_parent_is_gone(healthy: Healthy) -> None:
@@ -251,6 +273,13 @@ def test_a_directory_of_no_snapshot(request: pytest.FixtureRequest, name: str, s
     assert finding.bytes
     assert finding.bytes >= 10_000
     assert ("never removes" in finding.message) == (snapshotter == "native")
+
+
+def test_a_file_among_the_directories(healthy: Healthy) -> None:
+    (healthy.root.directories / "left").write_bytes(b"x" * 10_000)
+    (finding,) = check(healthy.root)
+    assert (finding.rule, finding.subject) == ("C45", "left")
+    assert finding.message.startswith("this file ")
 
 
 def test_a_directory_of_no_snapshot_that_has_a_low_number(healthy: Healthy) -> None:

@@ -75,10 +75,6 @@ class Held(NamedTuple):
     blobs: list[int]
     snapshots: dict[bytes, list[int]]
 
-    @property
-    def total(self) -> int:
-        return len(self.blobs) + sum(map(len, self.snapshots.values()))
-
 
 class _Edges(NamedTuple):
     """From nodes to nodes; of both columns negative ones count for nothing. ``always``: of flat ones, too."""

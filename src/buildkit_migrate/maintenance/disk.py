@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -13,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from buildkit_migrate.files.errors import is_directory, look, storage_errors
+from buildkit_migrate.files.errors import is_directory, is_link, storage_errors
 from buildkit_migrate.schema.columns import Index, Mask, Texts
 
 __all__ = ["Content", "SnapshotDirectories", "Usage", "ingest_name", "usage"]
@@ -54,6 +55,23 @@ def _entries(path: str | Path) -> list[os.DirEntry[str]]:
         return list(entries)
 
 
+_NOWHERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def _what(look: Callable[[str], os.stat_result], path: str) -> os.stat_result | None:
+    """What a path leads to; None if it leads nowhere, as with links in a circle. Raises StorageError.
+
+    For hundreds of thousands of them: without a Path. ``look``: `os.stat` or `os.lstat`.
+    """
+    try:
+        return look(path)
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            return None
+        with storage_errors(Path(path)):
+            raise
+
+
 def _listed(path: Path) -> list[os.DirEntry[str]]:
     """By name; none if the directory does not exist. Raises StorageError."""
     with storage_errors(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -80,14 +98,8 @@ def mount_points() -> list[Path]:
 
 
 def _is_directory(path: str) -> bool:
-    """As `is_directory`, for hundreds of thousands of them: without a Path."""
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        with storage_errors(Path(path)):
-            raise error
+    info = _what(os.lstat, path)
+    return info is not None and stat.S_ISDIR(info.st_mode)
 
 
 class SnapshotDirectories:
@@ -148,7 +160,7 @@ class Content:
         found = []
         for algorithm in _listed(self.blobs):
             for entry in _listed(Path(algorithm.path)):
-                info = look(Path(entry.path))
+                info = _what(os.stat, entry.path)
                 size = info.st_size if info is not None and stat.S_ISREG(info.st_mode) else -1
                 found.append((os.fsencode(f"{algorithm.name}:{entry.name}"), size))
         return found
@@ -171,6 +183,14 @@ class Content:
     @cached_property
     def ingest_names(self) -> list[str]:
         return [entry.name for entry in _listed(self.ingests)]
+
+    def taken(self, place: int) -> int:
+        """Bytes that go with what is there: those of a file, or of all that is in a directory."""
+        path = self.file(self.digests[place] or b"")
+        if self.sizes[place] >= 0 and not is_link(path):
+            return self.sizes[place]
+        measured = usage(path)
+        return measured.bytes if measured is not None else 0
 
     def file(self, digest: bytes) -> Path:
         algorithm, _, hex = os.fsdecode(digest).partition(":")

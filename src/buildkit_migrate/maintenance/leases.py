@@ -44,13 +44,14 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Lease:
-    """One that has no owner. ``held``: how many blobs and snapshots only it and its like keep; what several
-    of them keep counts for the first one. ``bytes``: what these take on disk.
+    """One that has no owner. ``snapshots`` and ``blobs``: how many of them only it and its like keep; what
+    several of them keep counts for the first one. ``bytes``: what these take on disk.
     """
 
     id: bytes
     bytes: int
-    held: int
+    snapshots: int
+    blobs: int
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,13 @@ def unowned(owners: Owners, namespace: Namespace) -> dict[Kind, list[int]]:
 
 
 def of_builds(namespace: Namespace, known: Set[bytes]) -> list[int]:
-    """Rows of the leases of builds that are none of the ``known`` ones."""
-    keys = namespace.leases.keys
+    """Rows of the leases of builds that are none of the ``known`` ones and do not go by themselves."""
+    leases = namespace.leases
+    keys, ends = leases.keys, expires(leases.marks.expire)
     return [
-        row for row in starting_with(keys, _BUILD) if (keys[row] or b"").removeprefix(_BUILD) not in known
+        row
+        for row in starting_with(keys, _BUILD)
+        if row not in ends and (keys[row] or b"").removeprefix(_BUILD) not in known
     ]
 
 
@@ -122,7 +126,15 @@ def weighed(owners: Owners, namespace: Namespace, rows: list[int], now: int) -> 
     keys = namespace.leases.keys
     held = Collection(namespace, now).held_only_by(Mask(len(keys), rows))
     costs = _Costs(owners, namespace)
-    return [Lease(keys[row] or b"", costs.bytes_of(held[row]), held[row].total) for row in rows]
+    return [
+        Lease(
+            keys[row] or b"",
+            costs.bytes_of(held[row]),
+            sum(map(len, held[row].snapshots.values())),
+            len(held[row].blobs),
+        )
+        for row in rows
+    ]
 
 
 def _without_record(owners: Owners, leases: Leases) -> Mask:

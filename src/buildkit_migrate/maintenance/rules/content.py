@@ -57,7 +57,9 @@ def blob_files(facts: WorkerFacts) -> Iterator[Finding]:
                 continue
             if place < 0 or content.sizes[place] < 0:
                 message = "its file is missing, or is not a file"
-            elif row in blobs.size.known and content.sizes[place] != blobs.size.values[row]:
+            elif row not in blobs.size.known:
+                message = "containerd's size of it can't be read"
+            elif content.sizes[place] != blobs.size.values[row]:
                 message = (
                     f"its file has {content.sizes[place]} bytes, and should have {blobs.size.values[row]}"
                 )
@@ -85,7 +87,7 @@ def blob_digests(facts: WorkerFacts) -> Iterator[Finding]:
 
 def _other_size(namespace: Namespace, digest: bytes, size: int) -> bool:
     row = namespace.blobs.index.row(digest)
-    return row >= 0 and row in namespace.blobs.size.known and namespace.blobs.size.values[row] != size
+    return row >= 0 and (row not in namespace.blobs.size.known or namespace.blobs.size.values[row] != size)
 
 
 @worker_rule("C46", needs=_NEEDS)
@@ -107,7 +109,7 @@ def unlisted_files(facts: WorkerFacts) -> Iterator[Finding]:
             content.path,
             subject(content.digests[place]),
             "no namespace lists this file",
-            bytes=max(0, content.sizes[place]),
+            bytes=content.taken(place),
         )
 
 

@@ -146,7 +146,7 @@ def variants(facts: WorkerFacts) -> Iterator[Finding]:
     of_records = data.records.index.rows(before)
     # Of each lease for variants the blob of its record.
     lists = array("i", (data.blob[row] if row >= 0 else ABSENT for row in of_records))
-    for lease in ~equal_to(after, b"variants"):
+    for lease in ~equal_to(after, b"variants") | facts.passing:
         lists[lease] = ABSENT
     content = leases.content
     held = paired(
@@ -158,7 +158,9 @@ def variants(facts: WorkerFacts) -> Iterator[Finding]:
     ):
         lease_id = (data.records.ids[row] or b"") + b"-variants"
         digest = next(links.values[place] for place in links.of(data.blob[row]) if place in lacking)
-        state = "exists, but does not list" if leases.index.row(lease_id) >= 0 else "is missing; it listed"
+        lease = leases.index.row(lease_id)
+        state = "is missing; it listed" if lease < 0 else "exists, but does not list"
+        state = "is temporary; it lists" if lease in facts.passing else state
         message = f"the record's lease for variants {state} {cut(digest or b'')}"
         yield Finding("C28", Severity.HARMLESS, file, subject(lease_id), message)
 

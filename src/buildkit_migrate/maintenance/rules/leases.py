@@ -42,10 +42,10 @@ def orphans(facts: Facts) -> Iterator[Finding]:
                 continue
             now = owners.workers[0].now
             for lease in weighed(owners, namespace, rows[Kind.PASSING], now):
-                message = f"it goes at the next start or when it expires, and with it {_count(lease)}"
+                message = f"it goes at the next start or when it expires; it alone holds {_count(lease)}"
                 yield _finding("C31", Severity.HARMLESS, owners, [lease], message)
             for lease in weighed(owners, namespace, rows[Kind.OTHER], now):
-                message = f"it is none of BuildKit's, and nothing else holds {_count(lease)}"
+                message = f"it belongs to no record and no build; it alone holds {_count(lease)}"
                 yield _finding("C36", Severity.LEAK, owners, [lease], message)
 
 
@@ -80,13 +80,18 @@ def _of_records(owners: Owners, namespace: Namespace, rows: Mapping[Kind, list[i
         rule = "C33" if id.endswith(VARIANTS) else "C32"
         if second := by_id.pop(id + VARIANTS, None):
             both.append(second)
-        message = f"there is no such record, and nothing else holds {_count(*both)}"
+        message = f"there is no such record; the lease alone holds {_count(*both)}"
         yield _finding(rule, Severity.LEAK, owners, both, message, repair)
 
 
 def _count(*leases: Lease) -> str:
-    held = sum(lease.held for lease in leases)
-    return f"{held} snapshots and blobs" if held != 1 else "1 snapshot or blob"
+    """What only these hold, as a sentence ends."""
+    counts = (
+        ("snapshot", sum(lease.snapshots for lease in leases)),
+        ("blob", sum(lease.blobs for lease in leases)),
+    )
+    named = [f"{count} {what}{'s' if count != 1 else ''}" for what, count in counts if count]
+    return " and ".join(named) or "no data"
 
 
 def _finding(
@@ -117,10 +122,10 @@ def builds(facts: Facts) -> Iterator[Finding]:
                 rule, state = "C35", "it is not where builds have their leases"
                 rows = of_builds(namespace, frozenset() if settled else known)
             else:
-                rule, state = "C34", "there is no such build"
+                rule, state = "C34", "there is no such build in the history"
                 rows = of_builds(namespace, known)
             for lease in weighed(owners, namespace, rows, now):
-                message = f"{state}, and nothing else holds {_count(lease)}"
+                message = f"{state}; it alone holds {_count(lease)}"
                 yield _finding(rule, Severity.LEAK, owners, [lease], message)
 
 

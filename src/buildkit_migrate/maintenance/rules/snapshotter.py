@@ -6,8 +6,10 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Final
 
+from buildkit_migrate.files.errors import is_directory
 from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
@@ -15,7 +17,7 @@ from buildkit_migrate.maintenance.record_data import key_in, there
 from buildkit_migrate.maintenance.rule import Part, WorkerRule, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, subject
 from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, equal, present, repeated, take
-from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW
+from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW, Backend
 from buildkit_migrate.text import cut
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
 
@@ -166,8 +168,9 @@ def sequences(facts: WorkerFacts) -> Iterator[Finding]:
         return
     file = path_of(facts.stores.snapshots)
     ids = backend.id.values
-    for row in _intruders(facts):
-        message = f"it has the number {ids[row]}, and so the directory, of another snapshot"
+    for row, owner in _intruders(facts):
+        other = cut(key_in(backend.names[owner] or b""))
+        message = f"it has the number {ids[row]}, and so the directory, of the snapshot {other}"
         yield Finding("C43", Severity.CONTENT, file, subject(key_in(backend.names[row] or b"")), message)
     highest = max(ids, default=0)
     if backend.sequence < highest:
@@ -188,21 +191,46 @@ def sequences(facts: WorkerFacts) -> Iterator[Finding]:
         yield Finding("C43", Severity.HARMLESS, path_of(facts.stores.containerd), subject(bucket), message)
 
 
-def _intruders(facts: WorkerFacts) -> list[int]:
-    """Of snapshots that share a number those that got it wrongly, as far as the table of children tells."""
+def _intruders(facts: WorkerFacts) -> list[tuple[int, int]]:
+    """Of snapshots that share a number those that got it wrongly, as far as the table of children tells, and
+    one that it is shared with.
+    """
     backend = facts.backend
     if backend is None:
         return []
-    ids, links = backend.id.values, backend.links
+    ids = backend.id.values
     later = repeated(ids) & backend.id.known
     if not later:
         return []
-    numbers = {ids[row] for row in later}
-    listed = {(child, name) for child, name in zip(links.child, links.names, strict=True) if child in numbers}
-    sharing = [row for row in backend.id.known if ids[row] in numbers]
-    parents = present(backend.parent)
-    unlisted = [row for row in sharing if row in parents and (ids[row], backend.names[row]) not in listed]
-    return unlisted or list(later)
+    sharing: dict[int, list[int]] = {ids[row]: [] for row in later}
+    for row in backend.id.known:
+        if ids[row] in sharing:
+            sharing[ids[row]].append(row)
+    unlisted = _unlisted(backend, {row for rows in sharing.values() for row in rows})
+    found = []
+    for rows in sharing.values():
+        # Without any sign, or with signs against all, the first one has it rightly.
+        wrong = [row for row in rows if row in unlisted]
+        wrong = wrong if 0 < len(wrong) < len(rows) else rows[1:]
+        owner = next(row for row in rows if row not in wrong)
+        found += [(row, owner) for row in wrong]
+    return found
+
+
+def _unlisted(backend: Backend, rows: AbstractSet[int]) -> set[int]:
+    """Of these snapshots those whose number is not the one that the table of children has for them."""
+    ids, links = backend.id.values, backend.links
+    listed: dict[bytes | None, set[tuple[int, int]]] = {}
+    for parent, child, name in zip(links.parent, links.child, links.names, strict=True):
+        listed.setdefault(name, set()).add((parent, child))
+    found = set()
+    for child, parent in enumerate(backend.index.rows(backend.parent)):
+        pairs = listed.get(backend.names[child], set())
+        if child in rows and parent >= 0 and not any(it == ids[child] for _, it in pairs):
+            found.add(child)
+        if parent in rows and pairs and not any(it == ids[parent] for it, _ in pairs):
+            found.add(parent)
+    return found
 
 
 def _in_the_way(facts: WorkerFacts) -> list[int]:
@@ -236,11 +264,12 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
     parents = present(backend.parent)
     wanted = named - (views & parents) if found.plain else named
     gone = wanted & found.without(ids.values, None if found.plain else "fs")
+    used = Mask(len(backend), (row for row in facts.data.stat if row >= 0) if facts.data is not None else ())
     for row in gone:
         place = found.data(ids.values[row])
         severity = Severity.BUILD
         if backend.kind[row] != COMMITTED:
-            severity = Severity.PRUNE if row in active and _has_record(facts, row) else Severity.HARMLESS
+            severity = Severity.PRUNE if row in active & used else Severity.HARMLESS
         message = f"its directory {cut(bytes(place))} is missing"
         yield Finding("C44", severity, found.path, subject(key_in(backend.names[row] or b"")), message)
     if not found.plain:
@@ -257,22 +286,16 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
     for name in found.names:
         if name not in known:
             measured = usage(found.path / name)
+            what = "this directory" if is_directory(found.path / name, follow_symlinks=False) else "this file"
             yield Finding(
                 "C45",
                 Severity.LEAK,
                 found.path,
                 name,
-                "this directory belongs to no snapshot"
+                f"{what} belongs to no snapshot"
                 + (", and this snapshotter never removes it" if found.plain else ""),
                 bytes=measured.bytes if measured is not None else None,
             )
-
-
-def _has_record(facts: WorkerFacts, row: int) -> bool:
-    data, backend = facts.data, facts.backend
-    if data is None or backend is None:
-        return False
-    return any(stat == row for stat in data.stat)
 
 
 @worker_rule("C49", needs=(*_BOTH, Part.DIRECTORIES, Part.FILES))
@@ -285,9 +308,7 @@ def inodes(facts: WorkerFacts) -> Iterator[Finding]:
     if repeated(ids) & backend.id.known:
         return  # it can't be told whose files they are
     committed = between(backend.kind, COMMITTED, COMMITTED) & backend.id.known & backend.inodes.known
-    for row in committed & facts.ours:
-        if ids[row] not in found.numbers:
-            continue
+    for row in committed & facts.ours - found.without(ids, None if found.plain else "fs"):
         measured = usage(found.data(ids[row]))
         if measured is not None and measured.inodes != backend.inodes.values[row]:
             wanted = backend.inodes.values[row]
