@@ -1,6 +1,7 @@
 // Command judge says what bbolt itself thinks of a file, and makes and changes files with it.
 //
 //	judge check FILE                   bbolt's consistency check and the rules that later versions added
+//	judge time FILE                    nanoseconds that the consistency check takes
 //	judge dump FILE                    every bucket, key and value as JSON lines, in key order
 //	judge update FILE SEED N           N random transactions, then the comparison with a model and the check
 //	judge make FILE SEED N PAGESIZE [nofreelistsync] [arrayfreelist|mapfreelist]
@@ -18,6 +19,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -54,7 +56,7 @@ func main() {
 
 func run(args []string) int {
 	if len(args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: judge check|dump|update|make FILE ...")
+		fmt.Fprintln(os.Stderr, "usage: judge check|time|dump|update|make FILE ...")
 		return 2
 	}
 	var errs []string
@@ -62,6 +64,11 @@ func run(args []string) int {
 	switch args[0] {
 	case "check":
 		errs = view(path, check)
+	case "time":
+		errs = view(path, timeCheck)
+		if len(errs) == 0 {
+			return 0
+		}
 	case "dump":
 		errs = view(path, dump)
 		if len(errs) == 0 {
@@ -121,6 +128,16 @@ func check(tx *bolt.Tx, path string) []string {
 	}
 	errs = append(errs, checkPages(tx, path)...)
 	return append(errs, checkOrder(rootOf(tx), nil)...)
+}
+
+// timeCheck prints how long bbolt's own check takes, alone.
+func timeCheck(tx *bolt.Tx, _ string) (errs []string) {
+	began := time.Now()
+	for err := range tx.Check() {
+		errs = append(errs, err.Error())
+	}
+	fmt.Println(time.Since(began).Nanoseconds())
+	return errs
 }
 
 // checkPages tests what bbolt from 1.3.7 on asserts: each page bears its own number and exactly one type.
