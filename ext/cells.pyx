@@ -94,6 +94,8 @@ cdef class Cells(Guarded):
         self.numbers = {}
         self.names = []
         for name, form, kept in keys:
+            if not isinstance(name, bytes):
+                raise TypeError(f"a key is bytes, not {type(name).__name__}")
             usable = count < BKM_MAX_CELL_KEYS and 0 <= form < BKM_CELL_FORMS
             if not usable or not name or name in self.numbers:
                 raise ValueError("unusable keys")
@@ -176,14 +178,15 @@ cdef class Cells(Guarded):
         `missing`: rows of records (type code "i"), once for each value whose entry is missing. `stray`: mask
         of entries that belong to no value.
         """
-        self.idle()
-        entries.idle()
         cdef size_t count = 0
         cdef bint ok
-        cdef c_array.array missing = c_array.clone(ROWS, self.cells.wanted_count, False)
-        cdef Mask stray = new_mask(entries.spans.count)
+        cdef c_array.array missing
+        cdef Mask stray
+        entries.idle()
         self.enter()
         try:
+            missing = c_array.clone(ROWS, self.cells.wanted_count, False)
+            stray = new_mask(entries.spans.count)
             with nogil:
                 ok = bkm_cells_compare(
                     &self.cells, &entries.spans, <uint32_t *>missing.data.as_ints, &count, stray.flags
@@ -219,12 +222,17 @@ cdef class Cells(Guarded):
         with nogil:
             ok = bkm_cells_texts(&self.cells, number, &spans)
         cdef Column column = self.made(&spans, ok)
-        for row, text in others.items():
-            if not 0 <= row < len(column):
+        cdef Py_ssize_t row
+        cdef bytes text
+        items = list(others.items())
+        column.owner = (self, items)  # keeps the texts alive
+        for row, text in items:
+            if row < 0 or row >= <Py_ssize_t>column.spans.count:
                 raise IndexError("row out of range")
+            if text is None:
+                raise TypeError("a text is bytes, not None")
             if not bkm_spans_set(&column.spans, row, to_span(text)):
                 raise MemoryError
-        column.owner = (self, list(others.values()))
         return column
 
     def integers(self, bytes key not None):

@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from buildkit_migrate._native.bolt cimport Column
-from buildkit_migrate._native.columns cimport Mask, column_of, new_mask, rows_of
+from buildkit_migrate._native.columns cimport Mask, column_of, new_mask, rows_of, unshared
 from buildkit_migrate._native.guard cimport Guarded
 from chain_engine cimport (
     BKM_CHAIN_BAD_INPUT,
@@ -193,7 +193,8 @@ def following(Mask layers not None, parents, diff_ids, blobs, chains, blob_chain
     parent that lacks one of the ids. `chains`, `blob_chains`: the stored ids. Raises ValueError if columns
     differ in length, IndexError for a parent that does not exist.
     """
-    cdef c_array.array above = rows_of(parents)
+    layers.idle()
+    cdef c_array.array above = unshared(rows_of(parents), parents)
     cdef Py_ssize_t count = layers.rows, row = 0, at, place
     cdef Mask found = new_mask(count)
     cdef bkm_chain_input input

@@ -44,6 +44,11 @@ cdef c_array.array rows_of(object numbers):
     return _array("i", numbers)
 
 
+cdef c_array.array unshared(c_array.array made, object given):
+    """Of an array that the caller has, a copy: another thread may change that while the GIL is released."""
+    return c_array.copy(made) if made is given else made
+
+
 cdef c_array.array numbers_of(object numbers):
     if isinstance(numbers, _array) and numbers.typecode == "q":
         return numbers
@@ -361,7 +366,7 @@ def between(numbers, low, high):
 def take(column, rows):
     """The entries of `rows`, in that order; None for NOT_FOUND and ABSENT. Raises IndexError."""
     cdef Column entries = column_of(column)
-    cdef c_array.array numbers = rows_of(rows)
+    cdef c_array.array numbers = unshared(rows_of(rows), rows)
     cdef Py_ssize_t count = len(numbers), at
     cdef bkm_spans taken
     cdef bint ok
@@ -424,7 +429,7 @@ def paired(left, right, other_left, other_right):
 
 def repeated(numbers):
     """Rows with a number that an earlier row has already."""
-    cdef c_array.array values = numbers_of(numbers)
+    cdef c_array.array values = unshared(numbers_of(numbers), numbers)
     cdef Py_ssize_t count = len(values)
     cdef Mask found = new_mask(count)
     cdef bint ok
@@ -436,7 +441,12 @@ def repeated(numbers):
 
 
 def count_rows(rows, Py_ssize_t size):
-    """How often each row from 0 to `size` - 1 occurs: an array of type code "i". Raises IndexError."""
+    """How often each row from 0 to `size` - 1 occurs: an array of type code "i".
+
+    Raises IndexError for a row that does not exist, ValueError for a size that no table has.
+    """
+    if size < 0 or <size_t>size > BKM_MAX_ROWS:
+        raise ValueError("a table can't have so many rows")
     cdef c_array.array numbers = rows_of(rows)
     cdef c_array.array counts = c_array.clone(ROWS, size, True)
     cdef Py_ssize_t at

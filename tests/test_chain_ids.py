@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from array import array
 from collections import deque
@@ -76,6 +77,8 @@ def test_sequences_and_buffers_are_accepted() -> None:
     expected = plain(parents, diff_ids, blobs)
     for code in "bhilq":
         assert list(buildkit_migrate.chain_ids(array(code, parents), diff_ids, blobs)) == expected
+    for number in (ctypes.c_int, ctypes.c_int64.__ctype_be__):  # type: ignore[attr-defined]
+        assert list(buildkit_migrate.chain_ids((number * 3)(*parents), diff_ids, blobs)) == expected
     assert list(buildkit_migrate.chain_ids(tuple(parents), deque(diff_ids), blobs)) == expected
     found = buildkit_migrate.chain_ids(parents, FixedWidth(diff_ids, 9), FixedWidth(blobs, 8))
     assert list(found) == expected
@@ -98,6 +101,8 @@ def test_sequences_and_buffers_are_accepted() -> None:
         (([-1], [b""], [None]), TypeError, "blobs of record 0"),
         (([-1], b"x", [b""]), TypeError, "diff_ids is one run of bytes"),
         (([-1], 5, [b""]), TypeError, "int"),
+        (([-1], array("q", [5]), [b""]), TypeError, "diff_ids has elements of another type"),
+        (([-1], [b""], (ctypes.c_wchar * 2 * 1)()), TypeError, "blobs has elements of another type"),
     ],
 )
 def test_bad_columns_are_refused(columns: Any, error: type[Exception], message: str) -> None:
@@ -108,6 +113,7 @@ def test_bad_columns_are_refused(columns: Any, error: type[Exception], message: 
 def test_threads_must_be_at_least_one() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         buildkit_migrate.chain_ids([], [], [], threads=0)
+    assert list(buildkit_migrate.chain_ids([], [], [], threads=2**40)) == []
 
 
 def test_result_does_not_depend_on_later_changes_of_its_input() -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["ChainIds", "chain_ids"]
 
 _CYCLE: Final = STATES.index("cycle")
+_BYTES: Final = ("s", "B", "c")
+"""Formats of buffers: a string of bytes, or a row of single ones."""
+
+_MOST_THREADS: Final = 2**16  # so that any number fits; the engine starts fewer anyway
 
 
 class ChainIds(Sequence[tuple[bytes, bytes]]):
@@ -65,7 +69,7 @@ def chain_ids(
     if threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
     batch = Batch(_indexes(parents), _texts("diff_ids", diff_ids), _texts("blobs", blobs))
-    batch.run(threads)
+    batch.run(min(threads, _MOST_THREADS))
     cycle = batch.states().find(_CYCLE)
     if cycle >= 0:
         raise ValueError(f"record {cycle} is its own ancestor")
@@ -75,7 +79,7 @@ def chain_ids(
 def _indexes(column: Sequence[int] | ReadableBuffer) -> list[int]:
     try:
         values = memoryview(cast("ReadableBuffer", column)).tolist()
-    except TypeError:
+    except (TypeError, NotImplementedError):  # the latter where the format names the byte order
         values = list(cast("Sequence[int]", column))
     for record, parent in enumerate(values):
         try:
@@ -95,6 +99,8 @@ def _texts(name: str, column: Sequence[bytes] | ReadableBuffer) -> list[bytes]:
     else:
         if view.ndim == 1 and view.itemsize == 1:
             raise TypeError(f"{name} is one run of bytes, not one digest for each record")
+        if view.format.lstrip("@=<>!0123456789") not in _BYTES:
+            raise TypeError(f"{name} has elements of another type than bytes: its buffer is of {view.format!r}")
         data, width = view.tobytes(), view.nbytes // (len(view) or 1)
         values = [data[at : at + width].rstrip(b"\0") for at in range(0, len(data), width)]
     for record, value in enumerate(values):

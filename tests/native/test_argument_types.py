@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from buildkit_migrate._native import chain
-from buildkit_migrate._native.bolt import Reader, scan
+from buildkit_migrate._native import chain, columns
+from buildkit_migrate._native.bolt import Reader, below, scan
 from buildkit_migrate._native.building import rewrite
+from buildkit_migrate._native.cells import Cells
 from buildkit_migrate._native.facts import Survey
 from buildkit_migrate._native.packing import Packer, push, push_all
 from dicts import Image, file_of
@@ -37,6 +38,7 @@ def test_entries_that_are_not_pairs_of_bytes_are_refused(pair: object) -> None:
 def test_keys_that_are_not_bytes_are_refused(wrong: Any) -> None:
     root = Reader(file_of({b"b": {b"k": b"v"}})).root
     builder = Image().builder
+    cells = Cells(root.reader, root, [(b"k", 0, True)])
     calls: list[Callable[[], object]] = [
         lambda: root.get(wrong),
         lambda: root.bucket(wrong),
@@ -51,8 +53,23 @@ def test_keys_that_are_not_bytes_are_refused(wrong: Any) -> None:
         lambda: Packer(root.reader).batches(root, b"t", frozenset([wrong])),
         lambda: chain.Batch([-1], [wrong], [b"b"]),
         lambda: Survey("s", [(wrong, 3, b"", False)], [], []),
+        lambda: below(root, (wrong,)),
+        lambda: columns.Index([b"k"]).row(wrong),
+        lambda: columns.equal_to([b"k"], wrong),
+        lambda: Cells(root.reader, None, [(wrong, 0, True)]),
+        lambda: cells.want(0, wrong),
+        lambda: cells.texts(b"k", {0: wrong}),
     ]
     for call in calls:
         with pytest.raises(TypeError):
             call()
     builder.finish()
+
+
+@pytest.mark.parametrize("row", [-1, 1, 2**31])
+def test_cells_have_no_texts_of_rows_that_do_not_exist(row: int) -> None:
+    root = Reader(file_of({b"b": {b"k": b"v"}})).root
+    with pytest.raises(IndexError):
+        Cells(root.reader, root, [(b"k", 0, True)]).texts(b"k", {row: b""})
+    with pytest.raises(TypeError):
+        Cells(root.reader, root, [(b"k", 0, True)]).texts(b"k", {0.5: b""})  # type: ignore[dict-item]

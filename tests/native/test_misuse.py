@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import copy
 import gc
 import importlib
 import operator
 import pickle
 import pkgutil
+import sys
 import threading
+import time
+from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NoReturn
@@ -137,6 +141,7 @@ USES: dict[type, list[Callable[[Any], object]]] = {
         lambda it: it == columns.Mask(0),
         lambda it: it.take([0]),
         lambda it: Graph(0).reached(it),
+        lambda it: chain.following(it, [], [], [], [], []),
     ],
     columns.Index: [lambda it: it.row(b"a"), lambda it: it.rows([b"a"])],
     Graph: [
@@ -388,6 +393,80 @@ def test_other_threads_run_during_a_long_call_and_are_refused(name: str, large_f
     assert is_refused_meanwhile(lambda: root.get(b"k"), lambda: LONG[name](reader)())
 
 
+def test_running_graph_refuses_edges_whose_iterator_let_it_start() -> None:
+    count = 1_000_000
+    graph = Graph(count)
+    graph.add(None, array("i", [*range(1, count), 0]))
+    start, stop = columns.Mask(count, [0]), threading.Event()
+
+    def reach_until_stopped() -> None:
+        while not stop.is_set():
+            graph.reached(start)
+
+    thread = threading.Thread(target=reach_until_stopped)
+
+    def targets() -> Iterator[int]:
+        yield 0
+        thread.start()
+        with pytest.raises(RuntimeError, match="in use"):
+            while True:
+                assert graph.size == count
+                time.sleep(0)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(100)  # the other thread gets the GIL from sleep() alone
+    try:
+        with pytest.raises(RuntimeError, match="in use"):
+            graph.add([0], targets())  # type: ignore[arg-type]
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()
+
+
+def repeated_before_or_after(numbers: array[int]) -> None:
+    """Either all numbers differ, or all are the same, or the array is short."""
+    found = columns.repeated(numbers)
+    assert len(found) in (0, found.size - 1)
+
+
+@pytest.mark.parametrize("name", ["take", "repeated", "following"])
+def test_another_thread_may_change_an_array_that_is_read(name: str) -> None:
+    count = 1_000_000
+    texts = columns.column([b"x"] * count)
+    layers = columns.Mask(count, range(0, count, 100))
+    reads: dict[str, tuple[str, Callable[[array[int]], object]]] = {
+        "take": ("i", partial(columns.take, texts)),
+        "repeated": ("q", repeated_before_or_after),
+        "following": ("i", lambda above: chain.following(layers, above, texts, texts, texts, texts)),
+    }
+    code, read = reads[name]
+    stop = threading.Event()
+    rows = array(code, range(-1, count - 1))
+    shared = [array(code)]
+    no_rows = array(code, [2**31 - 1] * count)
+
+    def change_until_stopped() -> None:
+        while not stop.is_set():
+            if len(shared[0]) == count:
+                shared[0][:] = no_rows
+                del shared[0][10:]  # gives memory back
+
+    thread = threading.Thread(target=change_until_stopped)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(50):
+            shared[0] = rows[:]
+            with contextlib.suppress(IndexError, ValueError):  # it was changed before it was read
+                read(shared[0])
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()
+
+
 def test_running_batch_refuses_use() -> None:
     count = 200_000
     batch = chain.Batch(range(-1, count - 1), [b"d"] * count, [b"b"] * count)
@@ -395,6 +474,15 @@ def test_running_batch_refuses_use() -> None:
 
 
 # --- After a failure
+
+
+def test_graph_has_no_edge_of_a_call_that_was_refused() -> None:
+    graph = Graph(3)
+    with pytest.raises(IndexError):
+        graph.add([0, 1], [1, 3])
+    assert list(graph.reached(columns.Mask(3, [0]))) == [0]
+    graph.add([0], [2])
+    assert list(graph.reached(columns.Mask(3, [0]))) == [0, 2]
 
 
 def damaged(depth_of_leaf: int) -> bytes:

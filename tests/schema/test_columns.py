@@ -156,6 +156,8 @@ def test_rows_that_there_are_not() -> None:
         lambda: paired([], [], [b"a"], []),
         lambda: split_last([b"a"], b""),
         lambda: Mask(-1),
+        lambda: count_rows([], -1),
+        lambda: count_rows([], 2**40),
     ):
         with pytest.raises(ValueError, match=r"."):
             unequal()

@@ -22,3 +22,6 @@ cdef Column column_of(object values)
 
 # Row numbers as an array of type code "i".
 cdef c_array.array rows_of(object numbers)
+
+# `made` of `given`: of an array that the caller has, a copy.
+cdef c_array.array unshared(c_array.array made, object given)

@@ -92,7 +92,10 @@ def repeated(numbers: Sequence[int]) -> Mask:
     """Rows with a number that an earlier row has already."""
 
 def count_rows(rows: Sequence[int], size: int) -> array[int]:
-    """How often each row from 0 to `size` - 1 occurs: an array of type code "i". Raises IndexError."""
+    """How often each row from 0 to `size` - 1 occurs: an array of type code "i".
+
+    Raises IndexError for a row that does not exist, ValueError for a size that no table has.
+    """
 
 def lengths(column: _Texts) -> array[int]:
     """Length of each entry in bytes, 0 for None: an array of type code "q"."""

@@ -22,8 +22,9 @@ class Graph(Guarded):
     ) -> None:
         """Adds an edge from each of `sources` to the corresponding one of `targets`.
 
-        None stands for 0, 1, 2, ... Pairs with a negative row (NOT_FOUND, ABSENT) are left out. Raises
-        IndexError for a node that does not exist, ValueError for columns of different lengths.
+        None, for one of them, stands for 0, 1, 2, ... Pairs with a negative row (NOT_FOUND, ABSENT) are left
+        out. Raises IndexError for a node that does not exist, ValueError for columns of different lengths;
+        then no edge is added.
         """
     def reached(self, start: Mask) -> Mask:
         """`start` and all nodes that can be reached from there."""
