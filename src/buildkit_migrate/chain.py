@@ -100,7 +100,7 @@ def _texts(name: str, column: Sequence[bytes] | ReadableBuffer) -> list[bytes]:
         if view.ndim == 1 and view.itemsize == 1:
             raise TypeError(f"{name} is one run of bytes, not one digest for each record")
         if view.format.lstrip("@=<>!0123456789") not in _BYTES:
-            raise TypeError(f"{name} has elements of another type than bytes: its buffer is of {view.format!r}")
+            raise TypeError(f"{name} has elements of another type than bytes: {view.format!r}")
         data, width = view.tobytes(), view.nbytes // (len(view) or 1)
         values = [data[at : at + width].rstrip(b"\0") for at in range(0, len(data), width)]
     for record, value in enumerate(values):
