@@ -8,6 +8,7 @@ import pytest
 from faults import TIME, Healthy, check, found
 
 import v2_roots
+from buildkit_migrate.maintenance.facts import Facts
 from buildkit_migrate.schema.snapshots import VIEW
 
 
@@ -162,6 +163,22 @@ def test_containerd_knows_another_parent(healthy: Healthy) -> None:
     layer, other = healthy.last[0], healthy.middle[-1]
     healthy.known_snapshot(layer.key, {b"parent": other.key})
     assert found(healthy.root) == {("C29", "H", layer.text)}
+
+
+def test_a_parent_of_the_same_chain_is_as_good(healthy: Healthy) -> None:
+    layer = healthy.last[0]
+    with healthy.root.open() as stores:
+        facts = Facts(stores).workers[0]
+        records, snapshots = facts.records, facts.snapshots
+        assert records is not None
+        assert snapshots is not None
+        parent = records.text(b"cache.parent")[records.index.row(layer.id)] or b""
+        chain = records.text(b"cache.chainID")[records.index.row(parent)] or b""
+        row = snapshots.index.row(parent)
+        same = {b"name": snapshots.name[row], b"parent": snapshots.parent[row]}
+    healthy.known_snapshot(chain, {**same, b"createdat": TIME, b"updatedat": TIME})
+    healthy.known_snapshot(layer.key, {b"parent": chain})
+    assert found(healthy.root) == set()
 
 
 def test_containerd_knows_no_parent(healthy: Healthy) -> None:

@@ -328,6 +328,13 @@ def test_a_merge_usage_that_is_no_number(healthy: Healthy, value: bytes) -> None
     assert found(healthy.root) == {("C50", severity, merge.text)}
 
 
+def test_two_labels_of_one_merge_are_one_finding(healthy: Healthy) -> None:
+    merge = next(it for it in healthy.merges if it.name)
+    labels = {b"buildkit.mergeUsageSize": b"x", b"buildkit.mergeUsageInodes": b""}
+    healthy.known_snapshot(merge.key, {b"labels": labels})
+    assert {(rule, subject) for rule, _, subject in found(healthy.root)} == {("C50", merge.text)}
+
+
 def test_a_merge_usage_that_somebody_reads(healthy: Healthy) -> None:
     merge = next(it for it in healthy.merges if it.name)
     healthy.in_record(merge.id, {b"snapshot.size": None})

@@ -136,7 +136,7 @@ class WorkerFacts:
         for name in namespaces(root):
             if name != self.stores.namespace:
                 names = Namespace(root, name).snapshots(self.stores.snapshotter).name
-                named |= referred(self.backend.index.rows(names), len(self.backend))
+                named = named | referred(self.backend.index.rows(names), len(self.backend))
         return ~named
 
     @cached_property

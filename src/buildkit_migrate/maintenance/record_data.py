@@ -115,7 +115,7 @@ class RecordData:
     def misplaced(self, snapshots: Snapshots) -> Mask:
         """Layers whose snapshot stands on another one, for containerd, than that of their parent.
 
-        One of a record with the parent's chain is as good as the parent's own.
+        One with the parent's chain, of another record or of a pulled layer, is as good as the parent's own.
         """
         parent = self.loading.parent
         placed = self.owners & there(parent) & there(self.snapshot) - self.shared.take(parent)
@@ -125,7 +125,7 @@ class RecordData:
             chain = chains[parent[row]]
             key = snapshots.parent[self.snapshot[row]]
             same = equal_to(chains, chain) if chain else Mask(len(self.records))
-            if any(self.keys[other] == key for other in same):
+            if (chain and key == chain) or any(self.keys[other] == key for other in same):
                 found -= Mask(len(self.records), [row])
         return found
 

@@ -319,6 +319,7 @@ def inodes(facts: WorkerFacts) -> Iterator[Finding]:
 
 _NUMBER: Final = re.compile(rb"[+-]?[0-9]+")
 _MERGE: Final = b"buildkit.mergeUsage"
+_MERGE_LABELS: Final = (_MERGE + b"Size", _MERGE + b"Inodes")
 
 
 @worker_rule("C50", needs=_BOTH)
@@ -328,20 +329,18 @@ def merge_usage(facts: WorkerFacts) -> Iterator[Finding]:
     if snapshots is None:
         return
     labels = snapshots.below(b"labels", prefix=_MERGE)
+    file = path_of(facts.stores.containerd)
+    wrong: dict[int, list[str]] = {}
     for row, key, value in zip(labels.rows, labels.keys, labels.values, strict=True):
-        if _is_integer(value or b"") or key not in (_MERGE + b"Size", _MERGE + b"Inodes"):
-            continue
-        measured = data is not None and any(
-            user in data.unknown_size for user in data.users(Mask(len(snapshots), [row]))
-        )
-        yield Finding(
-            "C50",
-            Severity.PRUNE if measured else Severity.HARMLESS,
-            path_of(facts.stores.containerd),
-            subject(snapshots.keys[row]),
-            f"its label {cut(key or b'')} is {cut(value or b'')!r}"
-            + ("" if measured else "; the record's size is known, so that nobody reads it yet"),
-        )
+        if key in _MERGE_LABELS and not _is_integer(value or b""):
+            wrong.setdefault(row, []).append(f"{cut(key or b'')} is {cut(value or b'')!r}")
+    for row, said in wrong.items():
+        users = data.users(Mask(len(snapshots), [row])) if data is not None else []
+        severity, effect = Severity.PRUNE, ""
+        if data is None or not any(user in data.unknown_size for user in users):
+            severity, effect = Severity.HARMLESS, "; nobody reads it while the record's size is known"
+        message = f"its label {' and '.join(said)}{effect}"
+        yield Finding("C50", severity, file, subject(snapshots.keys[row]), message)
 
 
 def _is_integer(text: bytes) -> bool:
