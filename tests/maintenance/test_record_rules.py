@@ -69,7 +69,34 @@ def test_with_a_parent_the_other_kinds_are_not_looked_at(plant: Planter) -> None
     assert found(plant.root) == set()
 
 
+@pytest.mark.parametrize("stored", [b'{"value":["%s",""]}', b'{"value":[null,"%s"]}'])
+def test_a_parent_of_a_merge_with_an_empty_id(plant: Planter, stored: bytes) -> None:
+    id = plant.with_key(b"cache.mergeParents")[0]
+    parent = plant.get(id, b"cache.mergeParents")[0].encode()
+    plant.put(id, b"cache.mergeParents", stored % parent)
+    assert found(plant.root) == {("C10", "H", id.decode())}
+
+
 # --- C11
+
+
+@pytest.mark.parametrize("kind", ["merge", "diff"])
+def test_a_circle_that_no_daemon_goes_round_as_another_parent_is_missing(plant: Planter, kind: str) -> None:
+    if kind == "merge":
+        id = plant.with_key(b"cache.mergeParents")[0]
+        plant.put(id, b"cache.mergeParents", value([NOBODY, id.decode()]))
+    else:
+        id = plant.with_key(b"cache.upperDiffParent")[0]
+        for key, parent in ((b"cache.lowerDiffParent", NOBODY), (b"cache.upperDiffParent", id.decode())):
+            plant.put(id, key, value(parent))
+        plant.put(id, b"cache.blob", None)
+    assert found(plant.root) == {("C10", "H", id.decode())}
+
+
+def test_a_mutable_record_that_is_its_own_partner(plant: Planter) -> None:
+    id = next(mutable for _, mutable in plant.pairs)
+    plant.put(id, b"cache.equalMutable", value(id.decode()))
+    assert found(plant.root) == {("C11", "S", id.decode())}
 
 
 def test_a_layer_that_is_its_own_parent(plant: Planter) -> None:

@@ -87,7 +87,8 @@ class Loading:
     row of the record's snapshot, whose key is its id if it has none. ``kind``: BASE, LAYER, MERGE or DIFF,
     type code "b". ``mutable``: of those that load, what du calls so.
 
-    ``cyclic``: members of cycles; with any of them the daemon does not come up. ``lazy``: blobs and snapshots
+    ``cyclic``: members of cycles; with any of them the daemon does not come up. ``circular``: these, and those
+    of cycles that it never goes round, as another parent fails before. ``lazy``: blobs and snapshots
     are elsewhere. ``dropped``: what does not load, for whatever reason. ``alive``: the others. Of the dropped
     ones ``waiting`` are those that a running daemon has, as only it knows how to fetch what they lack, and
     ``zombie`` those that stay in memory till the start after the next.
@@ -176,6 +177,7 @@ class Loading:
         cleared = Mask(count, (row for row in paired & worst if self.target[row] < row))
         alone_then = cleared - self._zombies(lazy, worst).take(self.target) - helpless - self.lazy
         failed |= self._failing(lazy, paired - alone_then)
+        self.circular = self._family(self.target).cyclic()
         self.cyclic = self._cycles(failed)
         self.dropped = failed | self._failing(self.cyclic, paired)
         self.waiting = self.dropped - gone - self._failing(self.cyclic, paired)
@@ -211,7 +213,7 @@ class Loading:
 
     def _cycles(self, failed: Mask) -> Mask:
         """Without those where an earlier parent fails before the daemon comes round."""
-        members = self._family(self.target).cyclic()
+        members = self.circular
         if not members:
             return members
         surely = failed - members

@@ -66,10 +66,10 @@ class _Chains:
         """Records whose ids are not what they should be, but for those where that follows from another."""
         loading = self._loading
         has_ids = _named(self._columns[0]) | _named(self._columns[1])
-        told = has_ids - odd - loading.cyclic - odd.take(loading.parent)
+        told = has_ids - odd - loading.circular - odd.take(loading.parent)
         layered = between(loading.kind, BASE, LAYER)
         layers = told & layered - between(loading.parent, NOT_FOUND, NOT_FOUND)
-        unsure = odd | loading.cyclic
+        unsure = odd | loading.circular
         for row in self._differing(layers):
             if not self._is_one_of(row, self.anew(row)):
                 unsure.add(row)
@@ -132,12 +132,12 @@ class _Chains:
             above = loading.parents_of(row)[0]
         elif loading.kind[row] == DIFF:
             above = NOT_FOUND if _pair(self._layers, row)[1] else loading.upper[row]
-        return [above] if above >= 0 and row not in loading.cyclic else []
+        return [above] if above >= 0 and row not in loading.circular else []
 
     def _ways(self, row: int, ways_of: Callable[[int], list[Ids]]) -> list[Ids]:
         """What follows from the ids of the one that it goes on with."""
         loading = self._loading
-        if row in loading.cyclic:
+        if row in loading.circular:
             return [self.stored(row)]
         above = self._needed(row)
         ways: list[Ids | None] = [*ways_of(above[0])] if above else [None]
@@ -160,7 +160,7 @@ class _Chains:
         waiting = [row]
         while waiting:
             row = waiting.pop()
-            if row < 0 or row in loading.cyclic:
+            if row < 0 or row in loading.circular:
                 continue
             kind = loading.kind[row]
             if kind == MERGE:

@@ -69,13 +69,13 @@ def parents_exist(facts: WorkerFacts) -> Iterator[Finding]:
         return
     names = [(_MERGE_PARENTS, row, id) for row, id in zip(*of.records.lists(_MERGE_PARENTS), strict=True)]
     for key in (keys.PARENT, *_DIFF_PARENTS):
-        names += [(key, row, id) for row, id in enumerate(of.records.text(key)) if row in rows]
+        names += [(key, row, id) for row, id in enumerate(of.records.text(key)) if row in rows and id]
     lost: dict[int, list[str]] = {}
     for key, row, id in names:
         # With cache.parent the others are not looked at.
         is_looked_at = row in rows and (of.loading.kind[row] == LAYER) == (key == keys.PARENT)
-        if is_looked_at and id and of.records.index.row(id) < 0:
-            lost.setdefault(row, []).append(f"{key.decode()} names {quoted(id)}")
+        if is_looked_at and of.records.index.row(id or b"") < 0:
+            lost.setdefault(row, []).append(f"{key.decode()} names {quoted(id) or 'an empty id'}")
     for row in rows & of.told:
         which = "which do not exist" if len(lost[row]) > 1 else "which does not exist"
         yield of.finding("C10", Severity.HARMLESS, row, f"{', '.join(lost[row])}, {which}")
@@ -128,7 +128,7 @@ def pairs_are_of_two(facts: WorkerFacts) -> Iterator[Finding]:
     if not several:
         return
     sharing: dict[int, list[int]] = {}
-    for row in several.take(target) & of.told:
+    for row in several.take(target) & of.told - of.loading.cyclic:
         sharing.setdefault(target[row], []).append(row)
     referred = of.loading.referred
     parents = of.loading.parent
