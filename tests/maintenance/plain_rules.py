@@ -22,6 +22,14 @@ __all__ = ["NUMBERS", "Plain"]
 NUMBERS = {f"C{number}" for number in (*range(8, 23), 59, 63)}
 """The rules that are stated here."""
 
+SEARCHED = (
+    b"cache-dir",
+    b"cache.chainID",
+    b"cache.blobChainID",
+    b"git-",
+    b"http.checksum",
+    b"local.sharedKey",
+)
 Finding = tuple[str, str, str]
 INTO: dict[Kind | None, Any] = {
     Kind.TEXT: gojson.as_string,
@@ -235,9 +243,10 @@ class Plain:
         unknown = set()
         for id, values in self.records.items():
             for key, stored in values.items():
-                if stored and self.fault(key, stored) == "C8":
+                fault = self.fault(key, stored) if stored else None
+                if fault == "C8" or (fault == "C9" and key.startswith(SEARCHED)):
                     unknown.add(id)
-                elif stored and (index := gojson.decode(stored).index):
+                if stored and fault != "C8" and (index := gojson.decode(stored).index):
                     wanted[index + b"::" + id] = id
         for entry, id in wanted.items():
             if entry not in self.index and id not in odd:

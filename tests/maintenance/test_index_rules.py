@@ -83,6 +83,11 @@ def test_a_record_whose_id_has_a_separator(plant: Planter, odd: bytes) -> None:
     assert found(plant.root) == {("C20", "H", odd.decode())}
 
 
+def test_what_is_left_of_a_store_without_records_is_one_fault(plant: Planter) -> None:
+    edit(plant.root.records, {b"_main": dict.fromkeys(plant.records)})
+    assert {it for it in found(plant.root) if it[0] != "C51"} == {("C39", "L", "")}
+
+
 def test_external_data_of_no_record(plant: Planter) -> None:
     edit(plant.root.records, {b"_external": {NOBODY: {b"buildkit.contenthash.v0": b"x" * 100}}})
     assert found(plant.root) == {("C21", "L", NOBODY.decode())}
