@@ -87,8 +87,8 @@ class Loading:
     row of the record's snapshot, whose key is its id if it has none. ``kind``: BASE, LAYER, MERGE or DIFF,
     type code "b". ``mutable``: of those that load, what du calls so.
 
-    ``cyclic``: members of cycles; with any of them the daemon does not come up. ``circular``: these, and those
-    of cycles that it never goes round, as another parent fails before. ``lazy``: blobs and snapshots
+    ``cyclic``: members of cycles; with any of them the daemon does not come up. ``circular``: these, and
+    those of cycles that it never goes round, as another parent fails before. ``lazy``: blobs and snapshots
     are elsewhere. ``dropped``: what does not load, for whatever reason. ``alive``: the others. Of the dropped
     ones ``waiting`` are those that a running daemon has, as only it knows how to fetch what they lack, and
     ``zombie`` those that stay in memory till the start after the next.
