@@ -49,6 +49,20 @@ def test_the_snapshotter_lost_a_layer_but_not_its_place_among_children(healthy: 
     assert found(healthy.root) == {("C40", "B", layer.text)}
 
 
+@pytest.mark.parametrize("rule", ["C40", "C23"])
+def test_the_directory_of_a_lost_snapshot_is_no_second_fault(healthy: Healthy, rule: str) -> None:
+    layer = healthy.last[0]
+    if rule == "C40":
+        healthy.lose_in_snapshotter(layer)
+    else:
+        healthy.lose_snapshot(layer, directory=False)
+    assert found(healthy.root) == {(rule, "B", layer.text)}
+    free = next(n for n in range(1, healthy.sequence) if n not in set(healthy.numbers.values()))
+    (healthy.root.directories / str(free)).mkdir()
+    strange = {("C45", "L", str(number)) for number in (free, layer.number)}
+    assert found(healthy.root) == {(rule, "B", layer.text), *strange}
+
+
 def test_a_name_that_the_snapshotter_does_not_have(healthy: Healthy) -> None:
     layer = healthy.last[0]
     healthy.known_snapshot(layer.key, {b"name": layer.name + b"-other"})

@@ -282,7 +282,8 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
             )
     if ~ids.known or repeated(ids.values):
         return  # it can't be told whose a directory is
-    known = {str(number) for number in ids.values} | {str(number) for number in _in_the_way(facts)}
+    numbers = {*ids.values, *_in_the_way(facts)}
+    known = {str(number) for number in (*numbers, *_left_by_lost_ones(facts, found.numbers - numbers))}
     for name in found.names:
         if name not in known:
             measured = usage(found.path / name)
@@ -296,6 +297,20 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
                 + (", and this snapshotter never removes it" if found.plain else ""),
                 bytes=measured.bytes if measured is not None else None,
             )
+
+
+def _left_by_lost_ones(facts: WorkerFacts, numbers: frozenset[int]) -> frozenset[int]:
+    """Directories of snapshots that the snapshotter lost, which other findings tell (C14, C23, C40).
+
+    Nothing says whose they are: so only as long as there are no more of them. The next collection removes
+    them, but with native, where they stay.
+    """
+    backend, data = facts.backend, facts.data
+    if backend is None or facts.stores.snapshotter == b"native":
+        return frozenset()
+    lost = len(facts.unbacked) + (len(data.missing_keys) if data is not None else 0)
+    once = frozenset(number for number in numbers if 0 < number <= backend.sequence)
+    return once if len(once) <= lost else frozenset()
 
 
 @worker_rule("C49", needs=(*_BOTH, Part.DIRECTORIES, Part.FILES))
