@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import Healthy
 from record_faults import Planter, value
 
 from buildkit_migrate import check_root
@@ -143,6 +145,34 @@ def test_a_store_that_can_not_be_read_is_not_damaged(plant: Planter) -> None:
     plant.root.records.symlink_to(plant.root.records)  # leads to itself
     document = documents(str(plant.root.root), status=8)
     assert document["error"]["type"] == "StorageError"
+
+
+def bury(directory: Path) -> None:
+    """Makes a tree in it that is too deep for a path, which even root can't look into."""
+    at = os.open(directory, os.O_DIRECTORY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=at)
+        below = os.open("d" * 200, os.O_DIRECTORY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_a_directory_that_can_not_be_read_hides_nothing_else(plant: Planter, more: bool) -> None:
+    healthy = Healthy(plant.root)
+    bury(healthy.directory(healthy.last[0]) / "fs")
+    if more:
+        plant.put(plant.tops[0], b"cache.parent", value("nobody"))
+    document = documents(str(plant.root.root), status=15 if more else 8)
+    assert [it["rule"] for it in document["findings"]] == (["C10"] if more else [])
+    (one,) = document["not_tested"]
+    assert one["rules"] == ["C49"]
+    assert "name too long" in one["reason"]
+    assert "C49" not in document["tested"]
+    lines = run("check", str(plant.root.root)).stdout.splitlines()
+    assert any(line.startswith("not tested: C49: ") for line in lines)
+    assert not any(": OK (" in line for line in lines)
 
 
 # --- One file

@@ -65,6 +65,10 @@ RECORD = {
         ('id=="abc', FilterError),
         ('id=="\\q"', FilterError),
         ("id==/abc", FilterError),
+        ("id==/abc/", FilterError),
+        ("id!=|abc|", FilterError),
+        ("id~=.bc", FilterError),
+        ('id~=".bc"', True),
         ("\0", FilterError),
     ],
 )

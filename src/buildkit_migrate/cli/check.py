@@ -154,6 +154,9 @@ def _lines(checked: Checked, verbose: bool) -> Iterator[str]:
         yield from (f"  repair: {printable(repair)}" for repair in sorted(repairs) if repair)
     for one in checked.not_tested:
         yield f"not tested: {_ranges(one.rules) or printable(str(one.place))}: {printable(one.reason)}"
+    if not checked.findings and not checked.finished:
+        yield f"{root}: no findings, but something could not be read ({len(checked.tested)} rules tested)"
+        return
     if not checked.findings:
         yield f"{root}: OK ({len(checked.tested)} rules)"
         return

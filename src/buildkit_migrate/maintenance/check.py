@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from buildkit_migrate.errors import CorruptDatabaseError
+from buildkit_migrate.errors import CorruptDatabaseError, StorageError
 from buildkit_migrate.maintenance import table
 from buildkit_migrate.maintenance.available import NOTHING_THERE, unavailable, unavailable_in_worker
 from buildkit_migrate.maintenance.facts import WorkerFacts
@@ -93,7 +93,7 @@ class Checked:
     """What a check found. ``tested``: numbers of the rules that were tested everywhere or at least somewhere.
 
     ``findings``: in the order of the rules, then of files and subjects. ``unsound``: databases with damaged
-    pages or free lists.
+    pages or free lists. ``finished``: False if something could not be read, which is among ``not_tested``.
     """
 
     root: Path
@@ -101,6 +101,7 @@ class Checked:
     tested: tuple[str, ...]
     not_tested: tuple[NotTested, ...] = ()
     unsound: tuple[Path, ...] = ()
+    finished: bool = True
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -120,10 +121,12 @@ class Checked:
 
     @property
     def exit_code(self) -> int:
-        """0, FINDINGS, or that of a damaged database."""
+        """0, FINDINGS, or that of a damaged database, or of what could not be read."""
         if self.unsound:
             return CorruptDatabaseError.exit_code
-        return FINDINGS if self.findings else 0
+        if self.findings:
+            return FINDINGS
+        return 0 if self.finished else StorageError.exit_code
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -169,8 +172,8 @@ def check_stores(
 
     ``rules``: only these, by number; ``severities``: only findings of these. Pages are looked at in any case,
     as rules stand on them. ``content``: reads all blobs, and looks at every file of the snapshots, however
-    many there are. Raises StorageError if a store can't be read, so that nothing can be said, and
-    CorruptDatabaseError.
+    many there are. What can't be read in a directory is not tested. Raises StorageError if a store can't be
+    read, so that nothing can be said, and CorruptDatabaseError.
     """
     tell = progress or (lambda step: None)
     for store in stores.all:
@@ -178,26 +181,40 @@ def check_stores(
             raise store.error
     run = _Run(stores.root, rules)
     looked_at = files.look_at_files(stores, tell)
-    run.add(files.NUMBERS, looked_at.findings)
+    run.test(files.NUMBERS, stores.root.state, looked_at.findings)
     for worker in looked_at.facts.workers:
         missing = unavailable_in_worker(worker.stores, looked_at.unusable)
-        if worker.databases_only:
-            why = "there are databases only, no directory of a snapshot and no file of a blob"
-            missing.update(dict.fromkeys((Part.DIRECTORIES, Part.FILES, Part.CONTENT, Part.BLOBS), why))
-        if not content and (count := worker.file_count) > MANY_FILES:
-            missing[Part.FILES] = f"there are {count} files in snapshots to look at (--content does that)"
-        if not content and (size := worker.blob_bytes) > MANY_BYTES:
-            missing[Part.BLOBS] = f"there are {size} bytes of blobs to read (--content does that)"
+        try:
+            missing.update(_left_out(worker, content))
+        except StorageError as error:
+            run.failed = True
+            missing.update(dict.fromkeys(_ON_DISK, error.message))
         for worker_rule in WORKER_RULES:
             if run.can(worker_rule.numbers, worker_rule.needs, missing, worker.stores.path):
                 tell(f"checking {worker.stores.path}: {', '.join(worker_rule.numbers)}")
-                run.add(worker_rule.numbers, _told(worker, worker_rule.find(worker)))
+                run.test(worker_rule.numbers, worker.stores.path, _told(worker, worker_rule.find(worker)))
     missing = unavailable(stores, looked_at.unusable)
     for root_rule in ROOT_RULES:
         if run.can(root_rule.numbers, root_rule.needs, missing, stores.root.state):
             tell(f"checking {stores.root.state}: {', '.join(root_rule.numbers)}")
-            run.add(root_rule.numbers, root_rule.find(looked_at.facts))
+            run.test(root_rule.numbers, stores.root.state, root_rule.find(looked_at.facts))
     return run.result(looked_at.unsound, lambda finding: not severities or finding.severity in severities)
+
+
+_ON_DISK: Final = (Part.DIRECTORIES, Part.FILES, Part.CONTENT, Part.BLOBS)
+
+
+def _left_out(worker: WorkerFacts, content: bool) -> dict[Part, str]:
+    """What is not looked at on disk, and why. Raises StorageError."""
+    if worker.databases_only:
+        why = "there are databases only, no directory of a snapshot and no file of a blob"
+        return dict.fromkeys(_ON_DISK, why)
+    missing = {}
+    if not content and (count := worker.file_count) > MANY_FILES:
+        missing[Part.FILES] = f"there are {count} files in snapshots to look at (--content does that)"
+    if not content and (size := worker.blob_bytes) > MANY_BYTES:
+        missing[Part.BLOBS] = f"there are {size} bytes of blobs to read (--content does that)"
+    return missing
 
 
 _OF_VALUES: Final = frozenset({"C8", "C9", "C20", "C62"})
@@ -211,7 +228,7 @@ def _told(facts: WorkerFacts, findings: Iterator[Finding]) -> Iterator[Finding]:
 
 
 class _Run:
-    """What was asked for, and what came out of it so far."""
+    """What was asked for, and what came out of it so far. ``failed``: something could not be read."""
 
     def __init__(self, root: Root, rules: Collection[str] | None) -> None:
         self._root = root
@@ -219,6 +236,7 @@ class _Run:
         self._findings: list[Finding] = []
         self._tested: set[str] = set()
         self._untested: dict[tuple[Path, str], set[str]] = {}
+        self.failed = False
 
     def _wanted(self, numbers: Iterable[str]) -> set[str]:
         return {number for number in numbers if self._asked is None or number in self._asked}
@@ -233,10 +251,18 @@ class _Run:
             self._untested.setdefault((place, why), set()).update(wanted)
         return bool(wanted) and why is None
 
-    def add(self, numbers: Iterable[str], findings: Iterator[Finding] | Iterable[Finding]) -> None:
+    def test(self, numbers: Iterable[str], place: Path, findings: Iterable[Finding]) -> None:
+        """Takes the findings of a rule; those before a place that can't be read stay."""
         wanted = self._wanted(numbers)
-        self._tested |= wanted
-        self._findings += (finding for finding in findings if finding.rule in wanted)
+        try:
+            for finding in findings:
+                if finding.rule in wanted:
+                    self._findings.append(finding)
+        except StorageError as error:
+            self.failed = True
+            self._untested.setdefault((place, error.message), set()).update(wanted)
+        else:
+            self._tested |= wanted
 
     def result(self, unsound: Iterable[Path], shown: Callable[[Finding], bool]) -> Checked:
         findings = sorted(
@@ -255,4 +281,5 @@ class _Run:
                 *(NotTested((), skipped.path, skipped.reason) for skipped in self._root.skipped),
             ),
             tuple(unsound),
+            not self.failed,
         )

@@ -2,7 +2,8 @@
 
 A filter is a list of selectors with commas between them, all of which must match: ``field`` (is there),
 ``field==value``, ``field!=value``, ``field~=regular expression``, ``field@=part``. Values with other
-characters are quoted, in double quotes, or between slashes or bars. Of several filters one must match.
+characters are quoted, in double quotes; regular expressions between slashes or bars, too. Of several filters
+one must match.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class _Parser:
         operator = self._take()[1]
         if operator not in _OPERATORS:
             raise self._error(f"{operator} is not an operator: there are ==, !=, ~= and @=")
-        test = _OPERATORS[operator](self._value())
+        test = _OPERATORS[operator](self._value(regular=operator == "~="))
         return lambda field: test(field(name))
 
     def _field(self) -> str:
@@ -89,13 +90,15 @@ class _Parser:
             raise self._error("the name of a field is expected")
         return text
 
-    def _value(self) -> str:
+    def _value(self, *, regular: bool) -> str:
         if self._peek() == "quoted":
+            if not regular and self._text[self._skipped()] != '"':
+                raise self._error("only a regular expression may be between slashes or bars")
             return self._unquoted(self._take()[1])
         self._at = self._skipped()
         found = _VALUE.match(self._text, self._at)
-        if found is None or found[0][0] in '"/|':
-            raise self._error("a value is expected")
+        if found is None or found[0][0] in '"/|.':
+            raise self._error("a value is expected; quote one that begins with such a character")
         self._at = found.end()
         return found[0]
 
