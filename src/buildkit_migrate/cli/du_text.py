@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -92,23 +93,27 @@ def _line(name: str, value: object) -> str:
 
 
 def table_lines(usage: DiskUsage) -> Iterator[str]:
-    """In columns of whole tabs, as wide as what is in them."""
+    """In columns of whole tabs, as wide as what is in them. There may be millions of lines."""
     widest, longest = _ID, len("SIZE")
     for worker in usage.workers:
+        sizes = worker.sizes.values if len(worker) else ()
+        longest = max(longest, *(len(size_text(size)) for size in {sizes[row] for row in worker.rows} | {0}))
         for row in worker.rows:
-            widest = max(widest, len(printable(worker.id_of(row))) + worker.is_mutable(row))
-            longest = max(longest, len(size_text(worker.sizes.values[row])))
+            id = worker.id_of(row)
+            if len(id) >= _ID or not id.isalnum():
+                widest = max(widest, len(printable(id)) + worker.is_mutable(row))
+    reclaimable = _cell(f"{_flag(True):<11}", 11)  # at rest all are
     yield _cell("ID", widest) + _cell("RECLAIMABLE", 11) + _cell("SIZE", longest) + "LAST ACCESSED"
-    for _, record in usage:
-        id = printable(record.id) + "*" * record.mutable
-        reclaimable = _flag(not record.in_use)
-        cells = _cell(f"{id:<{_ID}}", widest) + _cell(f"{reclaimable:<11}", 11)
-        yield cells + _cell(size_text(record.size), longest)
+    ends = functools.lru_cache(maxsize=1 << 16)(lambda size: reclaimable + _cell(size_text(size), longest))
+    for worker, row in usage.in_order():
+        id = worker.id_of(row)
+        text = id.decode() if id.isalnum() else printable(id)
+        text = f"{text}*" if worker.is_mutable(row) else text
+        yield _cell(f"{text:<{_ID}}", widest) + ends(worker.sizes.values[row])
 
 
 def _cell(text: str, widest: int) -> str:
-    width = (widest + 1 + _TAB - 1) // _TAB * _TAB
-    return text + "\t" * ((width - len(text) + _TAB - 1) // _TAB)
+    return text + "\t" * (widest // _TAB + 1 - len(text) // _TAB)
 
 
 def total_lines(totals: Totals) -> Iterator[str]:

@@ -24,80 +24,18 @@ from buildkit_migrate.maintenance.old_records import OldRecords
 from buildkit_migrate.maintenance.shared import shared_records
 from buildkit_migrate.maintenance.state_bytes import StateBytes, state_bytes
 from buildkit_migrate.maintenance.usage import Sizes
+from buildkit_migrate.maintenance.usage_record import UsageRecord
 from buildkit_migrate.model import Progress
-from buildkit_migrate.schema.columns import Index, Mask, Texts
+from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.text import cut, named_text, printable
 from buildkit_migrate.values import keys
-from buildkit_migrate.values.times import utc_text
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores, WorkerStores
 
 __all__ = ["DiskUsage", "Incomplete", "Totals", "UsageRecord", "WorkerUsage", "usage_of"]
 
 _REGULAR: Final = b"regular"
-
-
-class UsageRecord(NamedTuple):
-    """One record, as du shows it. Times are in nanoseconds since 1970, sizes in bytes.
-
-    ``in_use``: never, as no daemon runs. ``next_start``: False if the next start of the daemon drops it.
-    """
-
-    id: bytes
-    mutable: bool
-    in_use: bool
-    size: int
-    created_at: int | None
-    last_used_at: int | None
-    usage_count: int
-    parents: tuple[bytes, ...]
-    description: bytes
-    record_type: bytes
-    shared: bool
-    next_start: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """With the names of `buildctl du --format '{{json .}}'`, and nothing else."""
-        try:
-            id: dict[str, Any] = {"id": self.id.decode()}
-        except UnicodeDecodeError:
-            id = named_text("id", self.id)
-        return id | {
-            "mutable": self.mutable,
-            "inUse": self.in_use,
-            "size": self.size,
-            "createdAt": None if self.created_at is None else utc_text(self.created_at),
-            "lastUsedAt": None if self.last_used_at is None else utc_text(self.last_used_at),
-            "usageCount": self.usage_count,
-            "parents": [_text(parent) for parent in self.parents] or None,
-            "description": _text(self.description),
-            "recordType": _text(self.record_type),
-            "shared": self.shared,
-        }
-
-    def field(self, name: str) -> str | None:
-        """As filters see it; None for what is not there."""
-        flags = {
-            "inuse": self.in_use,
-            "mutable": self.mutable,
-            "immutable": not self.mutable,
-            "shared": self.shared,
-            "private": not self.shared,
-        }
-        if name in flags:
-            return "" if flags[name] else None
-        texts = {
-            "id": self.id,
-            "parents": b";".join(self.parents),
-            "description": self.description,
-            "type": self.record_type,
-        }
-        return _text(texts[name]) if texts.get(name) else None
-
-
-def _text(value: bytes) -> str:
-    return value.decode(errors="replace")
 
 
 class Totals(NamedTuple):
@@ -148,12 +86,6 @@ class WorkerUsage:
         self.dropped = len(loading.dropped)
         records = loading.records
         self._ids = records.ids
-        self._descriptions, self._types = (
-            records.text(b"cache.description"),
-            records.text(b"cache.recordType"),
-        )
-        self._created, self._used = records.integer(b"cache.createdAt"), records.integer(b"cache.lastUsedAt")
-        self._counts = records.integer(b"cache.usageCount")
         shown = _shown(loading, after_start)
         self.shared = _shared(worker, loading, shown)
         self.sizes = Sizes(worker, loading)
@@ -191,6 +123,37 @@ class WorkerUsage:
         """Copies what records are made of, so that the stores can be closed."""
         if self.loading is not None:
             self._ids = list(self._ids)
+        _ = self._descriptions, self._types, self._created, self._used, self._counts
+
+    # Not all lists show these.
+
+    @cached_property
+    def _descriptions(self) -> Texts:
+        return self._text(b"cache.description")
+
+    @cached_property
+    def _types(self) -> Texts:
+        return self._text(b"cache.recordType")
+
+    @cached_property
+    def _created(self) -> Integers:
+        return self._integer(b"cache.createdAt")
+
+    @cached_property
+    def _used(self) -> Integers:
+        return self._integer(b"cache.lastUsedAt")
+
+    @cached_property
+    def _counts(self) -> Integers:
+        return self._integer(b"cache.usageCount")
+
+    def _text(self, key: bytes) -> Texts:
+        return self.loading.records.text(key) if self.loading is not None else []
+
+    def _integer(self, key: bytes) -> Integers:
+        return (
+            self.loading.records.integer(key) if self.loading is not None else Integers(array("q"), Mask(0))
+        )
 
     @cached_property
     def totals(self) -> Totals:
@@ -290,15 +253,19 @@ class DiskUsage:
 
     def __iter__(self) -> Iterator[tuple[WorkerUsage, UsageRecord]]:
         """All records, ordered by size, then id, as a daemon with all these workers gives them."""
+        return ((worker, worker.record_at(row)) for worker, row in self.in_order())
+
+    def in_order(self) -> Iterator[tuple[WorkerUsage, int]]:
+        """The same, as rows."""
         if len(self.workers) == 1:
-            return ((self.workers[0], record) for record in self.workers[0])
+            return ((self.workers[0], row) for row in self.workers[0].rows)
         import heapq
 
-        def rows(worker: WorkerUsage) -> Iterator[tuple[int, bytes, WorkerUsage, UsageRecord]]:
-            return ((record.size, record.id, worker, record) for record in worker)
+        def keyed(worker: WorkerUsage) -> Iterator[tuple[int, bytes, WorkerUsage, int]]:
+            return ((worker.sizes.values[row], worker.id_of(row), worker, row) for row in worker.rows)
 
-        merged = heapq.merge(*map(rows, self.workers), key=lambda entry: entry[:2])
-        return ((worker, record) for _, _, worker, record in merged)
+        merged = heapq.merge(*map(keyed, self.workers), key=lambda entry: entry[:2])
+        return ((worker, row) for _, _, worker, row in merged)
 
     def state_bytes(self, progress: Progress | None = None) -> StateBytes:
         """Where the bytes of the whole root are: all of it is walked. The stores must be open."""
