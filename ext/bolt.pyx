@@ -15,6 +15,7 @@ from bolt_reader cimport (
     BKM_NO_PAGE,
     BKM_TOO_SHORT,
     BKM_TRUNCATED,
+    BKM_WRONG_PAGE_FLAGS,
     bkm_bolt,
     bkm_bolt_close,
     bkm_bolt_open,
@@ -493,3 +494,4 @@ LEAKED = BKM_LEAKED
 
 TOO_SHORT = bkm_rule_text(BKM_TOO_SHORT).decode()
 TRUNCATED = bkm_rule_text(BKM_TRUNCATED).decode()
+WRONG_PAGE_TYPE = bkm_rule_text(BKM_WRONG_PAGE_FLAGS).decode()

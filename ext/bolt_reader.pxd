@@ -15,6 +15,7 @@ cdef extern from "bolt/reader.h" nogil:
     bkm_rule BKM_INTERRUPTED
     bkm_rule BKM_TOO_SHORT
     bkm_rule BKM_TRUNCATED
+    bkm_rule BKM_WRONG_PAGE_FLAGS
     const uint64_t BKM_NO_PAGE
     const uint64_t BKM_NO_FREELIST
 

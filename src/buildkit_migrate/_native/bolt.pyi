@@ -105,4 +105,6 @@ def count_check(reader: Reader) -> tuple[list[tuple[int, int, str]], list[int], 
 
 TOO_SHORT: Final[str]
 TRUNCATED: Final[str]
-"""Values of `CorruptDatabaseError.rule`: this can't be a database; it ends before its pages in use do."""
+WRONG_PAGE_TYPE: Final[str]
+"""Values of `CorruptDatabaseError.rule`: this can't be a database; it ends before its pages in use do; a page
+is not of the type that is expected there."""

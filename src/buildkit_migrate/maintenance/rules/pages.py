@@ -19,6 +19,7 @@ from buildkit_migrate._native.bolt import (
     TOO_SHORT,
     TRUNCATED,
     USED_AND_FREE,
+    WRONG_PAGE_TYPE,
     count_check,
 )
 from buildkit_migrate.bolt import Database, Reader, check
@@ -119,9 +120,12 @@ def _of_open(path: Path, database: Database, role: Role) -> StorePages:
     damage = ""
     if number := counts[IN_FREE_LIST]:
         message = _listed(_texts(found, IN_FREE_LIST), number)
-        findings.append(Finding("C1", _BROKEN[role], path, "", message, repair=_BY_COMPACTION))
+        # A list that is none keeps the database from being opened.
+        is_none = any(text == WRONG_PAGE_TYPE for part, _, text in found if part == IN_FREE_LIST)
+        severity = _NOT_OPENED[role] if is_none else _BROKEN[role]
+        findings.append(Finding("C1", severity, path, "", message, repair=_BY_COMPACTION))
         damage = "has a damaged free list"
-    elif number := counts[LEAKED]:
+    elif (number := counts[LEAKED]) and not counts[USED_AND_FREE]:
         message = f"{number} of its pages are neither in use nor free"
         size = number * reader.page_size
         findings.append(Finding("C1", Severity.LEAK, path, "", message, size, _BY_COMPACTION))
