@@ -133,14 +133,6 @@ def test_what_daemons_leave(healthy: Healthy, name: bytes, labels: dict[bytes, b
     assert found(healthy.root) == set()
 
 
-def test_a_lease_may_list_what_is_not_there(healthy: Healthy) -> None:
-    gone = b"sha256:" + b"0" * 64
-    healthy.lease(
-        healthy.last[0].id, {b"content": {gone: b""}, b"snapshots": {healthy.snapshotter: {b"gone": b""}}}
-    )
-    assert found(healthy.root) == set()
-
-
 @pytest.mark.parametrize("label", [b"containerd.io/gc.root", b"containerd.io/gc.root.mine"])
 def test_a_blob_that_only_its_label_holds(healthy: Healthy, label: bytes) -> None:
     digest = b"sha256:" + sha256(b"x" * 32).hexdigest().encode()

@@ -28,6 +28,7 @@ DOCUMENT: Final[Mapping[str, Any]] = {
     "tested": [],
     "not_tested": [],
     "unsound": [],
+    "explained": [],
 }
 """Fields of the JSON document of an error: the same names as in a result."""
 
@@ -105,7 +106,11 @@ def run(options: argparse.Namespace) -> int:
             content=options.content,
             progress=progress,
         )
-        return targets.Result(checked.as_dict, lambda: _lines(checked, options.verbose), checked.exit_code)
+        return targets.Result(
+            lambda: {**DOCUMENT, **checked.as_dict()},
+            lambda: _lines(checked, options.verbose),
+            checked.exit_code,
+        )
 
     if options.all:
         return targets.on_all(options, work, docker=True)
@@ -121,7 +126,7 @@ def _explain(options: argparse.Namespace) -> int:
     chosen = [entry for number, entry in table.entries().items() if number in options.explain]
     output.answer(
         options,
-        lambda: {"rules": [asdict(entry) for entry in chosen]},
+        lambda: {**DOCUMENT, "explained": [asdict(entry) for entry in chosen]},
         lambda: (line for entry in chosen for line in _explained(entry)),
     )
     return 0

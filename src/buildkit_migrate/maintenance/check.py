@@ -28,6 +28,7 @@ from buildkit_migrate.maintenance.rules import (
     lazy,
     leases,
     leftovers,
+    listed,
     records,
     snapshotter,
     solver,
@@ -50,6 +51,7 @@ WORKER_RULES: Final[tuple[WorkerRule, ...]] = (
     *chains.RULES,
     *unknown.WORKER_RULES,
     *data.RULES,
+    *listed.RULES,
     *snapshotter.RULES,
     *content.RULES,
     *leftovers.WORKER_RULES,
@@ -173,8 +175,10 @@ def check_stores(
     ``rules``: only these, by number; ``severities``: only findings of these. Pages are looked at in any case,
     as rules stand on them. ``content``: reads all blobs, and looks at every file of the snapshots, however
     many there are. What can't be read in a directory is not tested. Raises StorageError if a store can't be
-    read, so that nothing can be said, and CorruptDatabaseError.
+    read, so that nothing can be said, CorruptDatabaseError, and ValueError for a rule that there is not.
     """
+    if rules is not None and (unknown_rules := set(rules) - table.entries().keys()):
+        raise ValueError(f"there is no rule {min(unknown_rules)}")
     tell = progress or (lambda step: None)
     for store in stores.all:
         if store.fault is Fault.UNREADABLE and store.error is not None:

@@ -21,13 +21,13 @@ from buildkit_migrate.schema.records import Records
 from buildkit_migrate.schema.snapshots import Backend
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.values import keys
-from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, OCI_WORKER
+from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores
 
 __all__ = ["NUMBERS", "FilesLookedAt", "look_at_files"]
 
-NUMBERS: Final = (*pages.NUMBERS, "C2", "C7")
-"""C6, that nobody holds a lock, is tested when the stores are opened."""
+NUMBERS: Final = (*pages.NUMBERS, "C2", "C6", "C7")
+"""C6, that nobody holds a lock, is tested when the stores are opened; then it is an error."""
 
 _WITH_DATABASE: Final = (b"overlayfs", b"native", b"fuse-overlayfs", b"stargz")
 """Snapshotters of which BuildKit's own one has its database below the worker's directory."""
@@ -92,7 +92,9 @@ def _role(store: Store, stores: Stores) -> Role:
     in_docker = any(worker.kind == DOCKER_BUILDER for worker in stores.workers)
     if store is stores.cache or (store in stores.histories and not in_docker):
         return Role.MOVED_ASIDE
-    of_snapshotter = any(store is worker.snapshots and worker.kind == OCI_WORKER for worker in stores.workers)
+    of_snapshotter = any(
+        store is worker.snapshots and worker.kind != DOCKER_BUILDER for worker in stores.workers
+    )
     return Role.SNAPSHOTTERS if of_snapshotter else Role.NEEDED
 
 
