@@ -246,3 +246,19 @@ def test_the_first_of_many_are_named_and_the_others_counted(tmp_path: Path) -> N
     assert len(unsized) == 21
     assert unsized[-1].startswith("and ")
     assert unsized[-1].endswith(" more records of no known size")
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "new"])
+def test_no_records_beside_snapshots(tmp_path: Path, how: str) -> None:
+    """A daemon's du shows nothing then, and the disk stays full."""
+    root = v2_roots.healed(tmp_path)
+    if how == "missing":
+        root.records.unlink()
+    elif how == "empty":
+        root.records.write_bytes(b"")
+    else:
+        planting.edit(root.records, {b"_main": None, b"_index": None, b"_external": None})
+    result = run("du", str(root.root))
+    assert result.returncode == 0
+    assert "there are no records, but 233 snapshots" in result.stderr
+    assert list(usage_of(root)) == []

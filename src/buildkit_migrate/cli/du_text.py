@@ -196,6 +196,11 @@ def told_lines(usage: DiskUsage, after_start: bool) -> Iterator[str]:
                 f"buildkit-migrate: {printable(str(worker.path))}: a v1 store, listed as if it were migrated "
                 "(buildkit-migrate migrate does that)"
             )
+        if worker.abandoned:
+            yield (
+                f"buildkit-migrate: {printable(str(worker.path))}: there are no records, but "
+                f"{worker.abandoned} snapshots (buildkit-migrate check tells more)"
+            )
         if worker.dropped and not after_start:
             yield (
                 f"buildkit-migrate: {printable(str(worker.path))}: the next start of the daemon drops "

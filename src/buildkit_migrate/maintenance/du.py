@@ -62,7 +62,8 @@ class Incomplete:
 class WorkerUsage:
     """Those of one worker, ordered by size, then id. They are made of columns when asked for.
 
-    ``dropped``: how many records the next start of the daemon drops, shown or not.
+    ``dropped``: how many records the next start of the daemon drops, shown or not. ``abandoned``: how many
+    snapshots there are, if there are no records at all.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class WorkerUsage:
         self.rows = array("i")
         self._ids: Texts = []
         self.incomplete: list[Incomplete] = []
+        self.abandoned = _abandoned(worker, loading)
         if loading is None:
             return
         self.dropped = len(loading.dropped)
@@ -402,6 +404,12 @@ _KEYS: Final = frozenset(
         b"snapshot.size",
     }
 )
+
+
+def _abandoned(worker: WorkerFacts, loading: Loading | None) -> int:
+    """Snapshots of a worker whose record store has been lost or made anew."""
+    known = worker.stores.records.fault in (None, Fault.MISSING, Fault.EMPTY) and worker.stores.old is None
+    return len(worker.snapshots or ()) if known and (loading is None or not len(loading.records)) else 0
 
 
 _CODES: Final[dict[Fault | None, int]] = {

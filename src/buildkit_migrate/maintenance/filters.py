@@ -98,7 +98,7 @@ class _Parser:
         self._at = self._skipped()
         found = _VALUE.match(self._text, self._at)
         if found is None or found[0][0] in '"/|.':
-            raise self._error("a value is expected; quote one that begins with such a character")
+            raise self._error("a value is expected (in quotes if it begins with a dot, slash or bar)")
         self._at = found.end()
         return found[0]
 
