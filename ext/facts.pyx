@@ -18,7 +18,7 @@ from plan_records cimport (
     bkm_records_free,
     bkm_records_read,
     bkm_records_refuse,
-    bkm_records_settled,
+    bkm_records_finish,
 )
 from plan_survey cimport bkm_survey_add_resource, bkm_survey_free, bkm_survey_read
 
@@ -55,7 +55,7 @@ cdef class Records(Guarded):
         for odd in range(self.records.odd_count):
             if not self.settle(odd, decode):
                 raise MemoryError
-        bkm_records_settled(&self.records)
+        bkm_records_finish(&self.records)
 
     def __dealloc__(self):
         bkm_records_free(&self.records)

@@ -36,4 +36,4 @@ cdef extern from "plan/records.h" nogil:
     void bkm_records_free(bkm_records *records)
     bint bkm_records_refuse(bkm_records *records, size_t odd)
     bint bkm_records_accept(bkm_records *records, size_t odd, bkm_span text, bkm_span diff_id)
-    void bkm_records_settled(bkm_records *records)
+    void bkm_records_finish(bkm_records *records)

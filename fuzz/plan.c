@@ -13,7 +13,7 @@ static void settle(bkm_records *records)
         bool ok = text.size % 2 ? bkm_records_refuse(records, odd) : bkm_records_accept(records, odd, text, text);
         BKM_DEMAND(ok);
     }
-    bkm_records_settled(records);
+    bkm_records_finish(records);
 }
 
 /* An edit can meet a bucket in the place of a value; nothing else may be wrong with the edits of a plan. */

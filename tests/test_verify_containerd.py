@@ -18,7 +18,7 @@ from buildkit_migrate import migrate_root, verify_root
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.findings import DifferenceKind
-from buildkit_migrate.migration.kept import opened_kept
+from buildkit_migrate.migration.kept import open_kept
 from buildkit_migrate.migration.rewritten import Migrated, rewrite_differences
 from buildkit_migrate.migration.verification import Verdict
 from containerd_faults import EXPIRE_LABEL, OF_BLOB, OTHERS, RULES, TIME, WHOLE, K, Plants
@@ -354,7 +354,7 @@ def test_namespace_lost_by_the_first_of_two_workers_is_named(two: OnDisk) -> Non
 
 def test_opened_kept_has_the_originals_of_all_workers(two: OnDisk) -> None:
     usual = two.kept
-    with opened_kept(None, two.containerd, usual) as kept:
+    with open_kept(None, two.containerd, usual) as kept:
         assert kept.original is not None
         assert kept.original.path == usual
         assert [other.path.name for other in kept.others] == ["meta.db.before-v2-buildkit-native"]

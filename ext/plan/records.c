@@ -178,7 +178,7 @@ static int by_record_and_key(const void *left, const void *right)
     return bkm_span_compare(a->key, b->key);
 }
 
-void bkm_records_settled(bkm_records *records)
+void bkm_records_finish(bkm_records *records)
 {
     if (records->problem_count)
         qsort(records->problems, records->problem_count, sizeof *records->problems, by_record_and_key);

@@ -51,7 +51,7 @@ typedef struct {
     bkm_span *stored[BKM_STORED_TEXTS]; /* NULL until some record has such a value */
     uint8_t *empty_mapping;             /* the blob mapping exists but is empty */
 
-    bkm_value_problem *problems;        /* sorted by record and key after bkm_records_settled */
+    bkm_value_problem *problems;        /* sorted by record and key after bkm_records_finish */
     size_t problem_count, problem_capacity;
     bkm_odd_value *odd;
     size_t odd_count, odd_capacity;
@@ -66,7 +66,7 @@ void bkm_records_free(bkm_records *records);
 bool bkm_records_refuse(bkm_records *records, size_t odd);
 bool bkm_records_accept(bkm_records *records, size_t odd, bkm_span text, bkm_span diff_id);
 /* Call this after settling all odd values. */
-void bkm_records_settled(bkm_records *records);
+void bkm_records_finish(bkm_records *records);
 
 static inline bkm_span bkm_records_stored(const bkm_records *records, bkm_stored which, size_t record)
 {

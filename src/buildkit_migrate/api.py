@@ -19,14 +19,20 @@ from buildkit_migrate.maintenance.check import Checked, check_stores
 from buildkit_migrate.maintenance.du import DiskUsage, usage_of
 from buildkit_migrate.maintenance.finding import Severity
 from buildkit_migrate.migration.clean import Cleaned, CleanedOutcome, faults, leftovers, remove_leftovers
-from buildkit_migrate.migration.finished import telling_what_finished
+from buildkit_migrate.migration.finished import reporting_finished
 from buildkit_migrate.migration.journal import journal_path, leases_before, read_state
-from buildkit_migrate.migration.kept import opened_kept
-from buildkit_migrate.migration.migrate import Migration, OnBroken, StrPath, refuse_broken, settled
+from buildkit_migrate.migration.kept import open_kept
+from buildkit_migrate.migration.migrate import Migration, OnBroken, StrPath, refuse_broken, report_settled
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.status import Stage, Status, status
 from buildkit_migrate.migration.undo import Undo, Undone, UndoneOutcome, refuse_losses
-from buildkit_migrate.migration.verification import Stopped, Verdict, Verification, opened_store, verify_files
+from buildkit_migrate.migration.verification import (
+    Stopped,
+    Verdict,
+    Verification,
+    open_migrated,
+    verify_files,
+)
 from buildkit_migrate.model import Progress
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.store.engines import Engine
@@ -99,10 +105,10 @@ def migrate_root(
     check_options(on_broken=on_broken, engine=engine, verify=verify)
     root = path if isinstance(path, Root) else find_root(path, missing_ok=missing_ok)
     place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
-    reports = {worker: settled(worker.v1, worker.v2, engine) for worker in root.workers}
+    reports = {worker: report_settled(worker.v1, worker.v2, engine) for worker in root.workers}
     waiting = [worker for worker in root.workers if reports[worker] is None]
     if waiting:
-        with telling_what_finished(root.path, reports), contextlib.ExitStack() as held:
+        with reporting_finished(root.path, reports), contextlib.ExitStack() as held:
             opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
             foresee_files(root, waiting, opener)
             lock_state(root, held, dry_run=dry_run)
@@ -196,7 +202,7 @@ def undo_root(
     results: dict[Worker, Undone] = {}
     undos: dict[Worker, Undo] = {}
     obstacles: list[JournalError] = []
-    with telling_what_finished(root.path, results), contextlib.ExitStack() as held:
+    with reporting_finished(root.path, results), contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=dry_run)
         opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
         coming: dict[Path, Database] = {}
@@ -273,7 +279,7 @@ def clean_root(
     root = find_root(path)
     place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root)
     results: dict[Worker, Cleaned] = {}
-    with telling_what_finished(root.path, results), contextlib.ExitStack() as held:
+    with reporting_finished(root.path, results), contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=dry_run)
         opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
         for worker in root.workers:
@@ -371,7 +377,7 @@ def verify_root(
 
 def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -> Verification:
     started = time.perf_counter()
-    if settled(worker.v1, worker.v2) is None:
+    if report_settled(worker.v1, worker.v2) is None:
         return Verification(worker.v1, worker.v2, Verdict.NOT_MIGRATED)
     state = read_state(journal_path(worker.v2))
     try:
@@ -380,12 +386,12 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
         if error.missing:
             return Verification(worker.v1, worker.v2, Verdict.NOTHING_TO_VERIFY)
         raise
-    with source, opened_store(worker.v2) as (store, files), contextlib.ExitStack() as held:
+    with source, open_migrated(worker.v2) as (store, files), contextlib.ExitStack() as held:
         containerd = opener.containerd(worker)
         blobs = opener.content(worker) if content else None
         stopped = None
         if isinstance(containerd, OfflineContainerd):
-            kept = held.enter_context(opened_kept(state, containerd.database, containerd.kept))
+            kept = held.enter_context(open_kept(state, containerd.database, containerd.kept))
             stopped = Stopped(
                 *containerd.databases,
                 *(containerd.identity["namespace"], containerd.identity["snapshotter"]),

@@ -15,6 +15,7 @@ from buildkit_migrate._native.building import Builder
 
 SHAPES: Final = ("forest", "deep", "flat", "wide")
 FOREST_ROOT_SHARE: Final = 1 / 11  # mean depth 10
+CONTENTHASH_SHARE: Final = 0.07
 
 START: Final = 1_572_595_200  # 2019-11-01T08:00:00Z, in seconds since 1970
 GO_EPOCH: Final = 62_135_596_800  # from year 1 to 1970, in seconds
@@ -94,6 +95,32 @@ def nested(builder: Builder, name: bytes, sequence: int = 0) -> Iterator[Put]:
     builder.open_bucket(name, sequence)
     yield builder.put
     builder.close_bucket()
+
+
+def write_records(
+    builder: Builder,
+    ids: list[bytes],
+    rnd: random.Random,
+    index: list[bytes],
+    values: Callable[[int], Iterable[tuple[bytes, bytes]]],
+) -> None:
+    """Writes a metadata store: external data of some records, the index, and the values of each record."""
+    noise = rnd.randbytes(2**17)
+    with nested(builder, b"_external"):
+        for i in in_order(ids, (i for i in range(len(ids)) if rnd.random() < CONTENTHASH_SHARE)):
+            start = rnd.getrandbits(16)
+            builder.open_bucket(ids[i])
+            builder.put(b"buildkit.contenthash.v0", noise[start : start + rnd.randint(98, 1604)])
+            builder.close_bucket()
+    with nested(builder, b"_index") as put:
+        for key in sorted(index):
+            put(key, b"")
+    with nested(builder, b"_main") as put:
+        for i in in_order(ids, range(len(ids))):
+            builder.open_bucket(ids[i])
+            for key, value in values(i):
+                put(key, value)
+            builder.close_bucket()
 
 
 def in_order(names: list[bytes], indices: Iterable[int]) -> list[int]:

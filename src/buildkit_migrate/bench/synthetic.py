@@ -33,6 +33,7 @@ from buildkit_migrate.bench.parts import (
     tree,
     uvarint,
     write,
+    write_records,
 )
 
 SNAPSHOTTER = "overlayfs"
@@ -45,7 +46,6 @@ VIEW_SHARE = 0.1
 BLOB_SHARE = 0.61  # of the committed records: half of all
 PULLED_SHARE = 0.2  # of the bases, and of the children of pulled layers
 MISSING_BLOB_SHARE = 0.01
-CONTENTHASH_SHARE = 0.07
 
 
 @dataclass(frozen=True)
@@ -188,28 +188,12 @@ def _hash_blocks(world: World) -> int:
 
 
 def _metadata(builder: Builder, world: World) -> None:
-    ids, rnd = world.ids, world.rnd
-    noise = rnd.randbytes(2**17)
-    with nested(builder, b"_external"):
-        for i in in_order(ids, (i for i in range(len(ids)) if rnd.random() < CONTENTHASH_SHARE)):
-            start = rnd.getrandbits(16)
-            builder.open_bucket(ids[i])
-            builder.put(b"buildkit.contenthash.v0", noise[start : start + rnd.randint(98, 1604)])
-            builder.close_bucket()
+    ids = world.ids
     first_alone, end = world.committed + world.equal, world.committed + world.mutable
     sources = {i: _source(i) for i in range(first_alone, end, 4)}
     index = [b"blobmap::%b::%b" % (blob, ids[i]) for i, blob in world.blobs.items()]
     index += [b"%b::%b" % (source.name, ids[i]) for i, source in sources.items()]
-    index.sort()
-    with nested(builder, b"_index") as put:
-        for key in index:
-            put(key, b"")
-    with nested(builder, b"_main") as put:
-        for i in in_order(ids, range(len(ids))):
-            builder.open_bucket(ids[i])
-            for key, value in _values(world, i, sources.get(i)):
-                put(key, value)
-            builder.close_bucket()
+    write_records(builder, ids, world.rnd, index, lambda i: _values(world, i, sources.get(i)))
 
 
 @dataclass(frozen=True)

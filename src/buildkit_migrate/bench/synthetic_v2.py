@@ -29,6 +29,7 @@ from buildkit_migrate.bench.parts import (
     svarint,
     uvarint,
     write,
+    write_records,
 )
 from buildkit_migrate.bench.world_v2 import World, blob_size, log_size, make_world, snapshot_size
 
@@ -43,7 +44,6 @@ DATABASES: Final = (
     "history.db",
 )
 
-CONTENTHASH_SHARE: Final = 0.07
 
 _GZIP: Final = b"application/vnd.oci.image.layer.v1.tar+gzip"
 
@@ -113,28 +113,12 @@ def _indexed(value: bytes, index: bytes) -> bytes:
 
 
 def _metadata(builder: Builder, world: World) -> None:
-    ids, rnd = world.ids, world.rnd
-    noise = rnd.randbytes(2**17)
-    with nested(builder, b"_external"):
-        for i in in_order(ids, (i for i in range(len(ids)) if rnd.random() < CONTENTHASH_SHARE)):
-            start = rnd.getrandbits(16)
-            builder.open_bucket(ids[i])
-            builder.put(b"buildkit.contenthash.v0", noise[start : start + rnd.randint(98, 1604)])
-            builder.close_bucket()
+    ids = world.ids
     index = []
     for i, (chain, blob_chain) in world.chains.items():
         index += [b"chainid:%b::%b" % (chain, ids[i]), b"blobchainid:%b::%b" % (blob_chain, ids[i])]
     index += [b"%b::%b" % (_source(i)[2], ids[i]) for i in _alone(world)]
-    index.sort()
-    with nested(builder, b"_index") as put:
-        for key in index:
-            put(key, b"")
-    with nested(builder, b"_main") as put:
-        for i in in_order(ids, range(len(ids))):
-            builder.open_bucket(ids[i])
-            for key, value in sorted(_values(world, i)):
-                put(key, value)
-            builder.close_bucket()
+    write_records(builder, ids, world.rnd, index, lambda i: sorted(_values(world, i)))
 
 
 def _alone(world: World) -> range:

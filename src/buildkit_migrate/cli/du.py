@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
             lambda: _document(usage, state, options),
             lambda: _lines(usage, state, options),
             worst(statuses),
-            [*text.told_lines(usage, options.after_start)],
+            [*text.warning_lines(usage, options.after_start)],
         )
 
     # What is printed is read from the stores then.

@@ -22,9 +22,9 @@ __all__ = [
     "size_text",
     "state_lines",
     "table_lines",
-    "told_lines",
     "total_lines",
     "tree_lines",
+    "warning_lines",
 ]
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
@@ -186,8 +186,8 @@ def state_lines(state: StateBytes) -> Iterator[str]:
         yield f"buildkit-migrate: not counted: {printable(error.message)}"
 
 
-def told_lines(usage: DiskUsage, after_start: bool) -> Iterator[str]:
-    """For stderr: what buildctl does not say."""
+def warning_lines(usage: DiskUsage, after_start: bool) -> Iterator[str]:
+    """Lines for stderr: what is missing from the list, and what the next start changes."""
     for one in usage.incomplete:
         yield f"buildkit-migrate: not shown, or in part: {printable(str(one.place))}: {one.reason}"
     for worker in usage.workers:

@@ -196,7 +196,8 @@ def check_stores(
         for worker_rule in WORKER_RULES:
             if run.can(worker_rule.numbers, worker_rule.needs, missing, worker.stores.path):
                 tell(f"checking {worker.stores.path}: {', '.join(worker_rule.numbers)}")
-                run.test(worker_rule.numbers, worker.stores.path, _told(worker, worker_rule.find(worker)))
+                findings = _without_consequences(worker, worker_rule.find(worker))
+                run.test(worker_rule.numbers, worker.stores.path, findings)
     missing = unavailable(stores, looked_at.unusable)
     for root_rule in ROOT_RULES:
         if run.can(root_rule.numbers, root_rule.needs, missing, stores.root.state):
@@ -222,11 +223,11 @@ def _left_out(worker: WorkerFacts, content: bool) -> dict[Part, str]:
 
 
 _OF_VALUES: Final = frozenset({"C8", "C9", "C20", "C62"})
-"""What is said of a record that can't be told by its values or id."""
+"""Rules that report a record whose values or id do not say what it is."""
 
 
-def _told(facts: WorkerFacts, findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Without what follows from such a value."""
+def _without_consequences(facts: WorkerFacts, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Leaves out what only follows from such a value."""
     odd = {subject(facts.records.ids[row]) for row in facts.odd} if facts.records is not None else set()
     return (finding for finding in findings if finding.rule in _OF_VALUES or finding.subject not in odd)
 

@@ -177,7 +177,7 @@ class Content:
 
     @cached_property
     def sizes(self) -> array[int]:
-        """Bytes of each file, -1 for what is not one; type code "q"."""
+        """Size of each file in bytes, -1 if it is not a regular file; type code "q"."""
         return array("q", (size for _, size in self._files))
 
     @cached_property

@@ -325,7 +325,7 @@ def usage_of(
                     progress=tell,
                 )
             except CorruptDatabaseError as error:
-                # Seen only now, as pages are looked at when they are needed.
+                # Noticed only now, because pages are checked when they are first read.
                 asked = (*worker.stores, *([worker.old] if worker.old is not None else []))
                 store = next((one for one in asked if str(one.path) == error.path), None)
                 if store is None or store in damaged:

@@ -91,7 +91,7 @@ class WorkerFacts:
 
     @cached_property
     def odd(self) -> Mask:
-        """Records that can't be told by their values or id: nothing more is said of them."""
+        """Records whose values or id do not say what they are. Nothing else about them is reported."""
         return odd_records(self.records) if self.records is not None else Mask(0)
 
     @cached_property

@@ -117,7 +117,7 @@ class _Parser:
         return _ESCAPED.get(text, text)
 
     def _skipped(self) -> int:
-        """Where what follows begins."""
+        """Offset of the next character that is not white space."""
         at = self._at
         while at < len(self._text) and self._text[at].isspace():
             at += 1

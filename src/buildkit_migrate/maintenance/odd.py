@@ -1,6 +1,6 @@
-"""Records that are not what they were, as a value that says what they are can't be read.
+"""Records with an unreadable value among those that say what a record is.
 
-What else looks wrong with them follows from that, and nobody is told of it.
+Whatever else looks wrong with such a record follows from that, so it is not reported.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STRUCTURAL: Final = frozenset(
 
 
 def odd_records(records: Records) -> Mask:
-    """Those with such a value, and those with an id that index entries can't name."""
+    """Records with such an unreadable value, or with an id that index entries can't name."""
     found = present(split_last(records.ids, b"::")[0])
     for cells in (records.undecodable, records.mistyped):
         for row, key, _ in cells:

@@ -1,4 +1,7 @@
-"""Records of a v1 store: what v2 keeps in them v1 took from the snapshots, each named like its record."""
+"""Records of a v1 store, seen as v2 records.
+
+Parents and kinds, which v2 stores in the records, v1 took from the snapshots of the same names.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ __all__ = ["OldRecords"]
 
 
 class OldRecords(Records):
-    """With the parents and kinds of their snapshots; without snapshots they have none.
+    """Records with the parents and kinds of their snapshots; without ``snapshots`` they have none.
 
-    A record without a snapshot counts as mutable: as v1 itself does, a loader then drops it.
+    A record without a snapshot counts as mutable, so that a loader drops it, as v1 does.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class OldRecords(Records):
 
     @cached_property
     def _parents(self) -> Texts:
-        """Of a record that shares data those of its partner."""
+        """For a record that shares the data of its partner: the partner's."""
         assert self._snapshots is not None
         own = self._snapshots.index.rows(self.ids)
         partners = self._snapshots.index.rows(self.text(keys.EQUAL_MUTABLE))
@@ -52,7 +55,7 @@ class OldRecords(Records):
 
     @cached_property
     def _blobs(self) -> Texts:
-        """Digests, which v1 kept with those of the layers."""
+        """Digests of blobs; v1 stores them in the same value as those of the layers."""
         return [_digest(stored) for stored in self.stored(keys.BLOB_MAPPING)]
 
     @cached_property

@@ -57,7 +57,7 @@ WorkerRule = Rule[WorkerFacts]
 """About each worker alone."""
 
 RootRule = Rule[Facts]
-"""About all workers, and the stores that they share: a need is one of all workers."""
+"""About all workers and the stores that they share. What it needs, it needs of each worker."""
 
 
 def worker_rule(

@@ -16,7 +16,15 @@ from buildkit_migrate.model import Before
 from buildkit_migrate.store.interface import ReadableStore
 from buildkit_migrate.values import gojson, keys
 
-__all__ = ["DatabaseChanges", "StoreChanges", "counted", "database_changes", "gone", "store_changes", "were"]
+__all__ = [
+    "DatabaseChanges",
+    "StoreChanges",
+    "count_lost",
+    "counted",
+    "database_changes",
+    "store_changes",
+    "were",
+]
 
 Value = TypeVar("Value")
 
@@ -69,7 +77,7 @@ def _same_record(before: Mapping[bytes, bytes], now: Mapping[bytes, bytes]) -> b
     )
 
 
-def gone(
+def count_lost(
     before: Before, snapshots: Collection[bytes], blobs: Collection[bytes], v1: ReadableStore
 ) -> tuple[int, int]:
     """How many snapshots and blobs of v1's records existed before and are gone now.

@@ -12,13 +12,13 @@ from buildkit_migrate.migration.clean import Cleaned, CleanedOutcome
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.undo import Undone, UndoneOutcome
 
-__all__ = ["telling_what_finished"]
+__all__ = ["reporting_finished"]
 
 _FINISHED: Final = (Outcome.MIGRATED, UndoneOutcome.UNDONE, CleanedOutcome.CLEANED)
 
 
 @contextlib.contextmanager
-def telling_what_finished(
+def reporting_finished(
     root: Path, results: Mapping[Any, Report | None] | Mapping[Any, Undone] | Mapping[Any, Cleaned]
 ) -> Iterator[None]:
     """Sets ``reports`` of any exception that ends the block early, including KeyboardInterrupt.

@@ -15,7 +15,7 @@ from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.fingerprint import fingerprint
 from buildkit_migrate.migration.journal import State
 
-__all__ = ["Kept", "opened_kept"]
+__all__ = ["Kept", "open_kept"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Kept:
 
 
 @contextlib.contextmanager
-def opened_kept(state: State | None, database: Path, usual: Path) -> Iterator[Kept]:
+def open_kept(state: State | None, database: Path, usual: Path) -> Iterator[Kept]:
     """Opens the kept databases for the worker whose journal has this state.
 
     ``usual``: the usual second name of ``database``. Raises StorageError if the directory can't be read.

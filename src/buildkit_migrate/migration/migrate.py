@@ -32,7 +32,7 @@ from buildkit_migrate.migration.fingerprint import digesting, fingerprint
 from buildkit_migrate.migration.journal import Journal, State
 from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.plan import cautions_of, problems_of, read_records
-from buildkit_migrate.migration.previous import check_going_back, previous_is_told
+from buildkit_migrate.migration.previous import check_going_back, reporting_previous
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.resuming import check_is_the_same
 from buildkit_migrate.migration.target import target_at
@@ -44,7 +44,7 @@ from buildkit_migrate.workspace.place import Place
 if TYPE_CHECKING:
     from buildkit_migrate.files.locks import Lock
 
-__all__ = ["Migration", "OnBroken", "migrate_v2", "refuse_broken", "settled"]
+__all__ = ["Migration", "OnBroken", "migrate_v2", "refuse_broken", "report_settled"]
 
 OnBroken = Literal["fail", "drop"]
 """What to do if records can't be migrated: change nothing at all, or leave them out of the new store."""
@@ -84,7 +84,7 @@ def migrate_v2(
     """
     check_options(on_broken=on_broken, engine=engine, verify=verify)
     source, target = Path(from_path), Path(to_path)
-    report = settled(source, target, engine)
+    report = report_settled(source, target, engine)
     if report is not None:
         return report
     containerd = content_store.containerd
@@ -110,7 +110,7 @@ def migrate_v2(
         return migration.carry_out()
 
 
-def settled(from_path: Path, to_path: Path, engine: Engine | None = None) -> Report | None:
+def report_settled(from_path: Path, to_path: Path, engine: Engine | None = None) -> Report | None:
     """Returns a report if there is nothing to do, None if there is a v1 store to migrate.
 
     ``engine``: required engine of the v2 store; None for any, and then v1 is not read. Raises
@@ -161,11 +161,11 @@ class Migration:
         self._digest = ""
         self._journal: Journal | None = None
         self._previous = previous_transaction
-        with previous_is_told(from_path, previous=previous_transaction):
+        with reporting_previous(from_path, previous=previous_transaction):
             self._source = Database.open(from_path, exclusive=exclusive, previous=previous_transaction)
         try:
             # Only the holder of the lock on v1 creates v2, so from here on this answer stays true.
-            if settled(from_path, to_path) is not None:
+            if report_settled(from_path, to_path) is not None:
                 raise BusyError(
                     f"{from_path} was migrated by another process just now",
                     hint="buildkit-migrate status shows how far the migration got",
@@ -174,7 +174,7 @@ class Migration:
                 check_going_back(from_path)
             self._models = foresee_migration(from_path, to_path, self._containerd.database)
             self._journal = self._interrupted(exclusive)
-            with previous_is_told(from_path, previous=previous_transaction):
+            with reporting_previous(from_path, previous=previous_transaction):
                 self.plan = self._make_plan()
         except BaseException:
             self.close()
@@ -269,7 +269,7 @@ class Migration:
                 yield chunk
 
         source = self._source.root
-        with previous_is_told(self._from_path, previous=self._previous):
+        with reporting_previous(self._from_path, previous=self._previous):
             self._store = self._aside.write(
                 lambda path: write_store(self._engine, path, source, edits(), like=self._from_path)
             )

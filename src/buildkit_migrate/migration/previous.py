@@ -17,7 +17,7 @@ from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.locks import readable
 
-__all__ = ["check_going_back", "previous_is_told"]
+__all__ = ["check_going_back", "reporting_previous"]
 
 _HINT: Final = "--previous-transaction migrates from there, and loses what the torn one has changed"
 _NEEDLESS: Final = "leave --previous-transaction out, or give the worker directory whose store is torn"
@@ -40,7 +40,7 @@ def check_going_back(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def previous_is_told(path: Path, *, previous: bool) -> Iterator[None]:
+def reporting_previous(path: Path, *, previous: bool) -> Iterator[None]:
     """Adds to errors about the store at ``path`` whether the transaction before the newest one is intact.
 
     ``previous``: that one was requested; then errors say if the request is unnecessary.

@@ -29,7 +29,13 @@ from buildkit_migrate.errors import (
 from buildkit_migrate.files.durable import remove, rename
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.migration import journal
-from buildkit_migrate.migration.changes import counted, database_changes, gone, store_changes, were
+from buildkit_migrate.migration.changes import (
+    count_lost,
+    counted,
+    database_changes,
+    store_changes,
+    were,
+)
 from buildkit_migrate.migration.fingerprint import digest, fingerprint
 from buildkit_migrate.migration.journal import EDIT, NOTHING, PUT_BACK, Journal
 from buildkit_migrate.migration.plan import read_records
@@ -334,7 +340,7 @@ class Undo:
             )
 
     def _count_what_is_gone(self, snapshots: set[bytes], blobs: set[bytes]) -> None:
-        lost = gone(self._before, snapshots, blobs, BoltStore(self._source.root))
+        lost = count_lost(self._before, snapshots, blobs, BoltStore(self._source.root))
         for number, what in zip(lost, ("snapshot", "blob"), strict=True):
             if number:
                 self._losses.append(

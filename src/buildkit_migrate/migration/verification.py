@@ -27,7 +27,7 @@ __all__ = [
     "Stopped",
     "Verdict",
     "Verification",
-    "opened_store",
+    "open_migrated",
     "verify_files",
     "verify_new_store",
 ]
@@ -86,7 +86,7 @@ class Verification:
 
 
 @contextlib.contextmanager
-def opened_store(path: Path) -> Iterator[tuple[Bucket, tuple[Database, ...]]]:
+def open_migrated(path: Path) -> Iterator[tuple[Bucket, tuple[Database, ...]]]:
     """Opens a store of any engine: its root bucket, and the bolt files behind it.
 
     An LMDB store is checked, and then rewritten as a bolt store in memory. Raises BusyError,

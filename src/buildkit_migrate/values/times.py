@@ -41,7 +41,7 @@ def utc_text(ns: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _day(days: int) -> str:
-    """A date. Most of a million times are of a few days."""
+    """A date. Cached, because even a million times fall on few days."""
     return time.strftime("%Y-%m-%d", time.gmtime(days * 86400))
 
 

@@ -72,7 +72,7 @@ def mirrored(facts: Facts) -> Iterator[Finding]:
 
 @root_rule("C52", needs=(Part.CACHE, Part.RECORDS))
 def known_workers(facts: Facts) -> Iterator[Finding]:
-    """Results name workers that are there: those of others are released at the next start."""
+    """Results name workers that exist. Those of other workers are released at the next start."""
     cache, file = _cache(facts)
     known = worker_ids(facts.stores)
     counts = Counter(workers_and_records(cache.result_ids)[0])
