@@ -12,7 +12,7 @@ from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stor
 __all__ = ["NOTHING_THERE", "unavailable", "unavailable_in_worker"]
 
 NOTHING_THERE: Final = ""
-"""The reason where there is nothing to be tested."""
+"""The reason for a part that has nothing to test."""
 
 _REASONS: Final = {
     Fault.ELSEWHERE: "its containerd's files are not known (--containerd-root says where they are)",
@@ -20,7 +20,7 @@ _REASONS: Final = {
 }
 
 Unusable = Mapping[Store, str]
-"""Stores that nobody may look into: what is wrong with each, as in "is damaged"."""
+"""Stores that must not be read, with what is wrong with each, as in "is damaged"."""
 
 
 _PLAIN_DIRECTORIES: Final = (b"overlayfs", b"native", b"fuse-overlayfs")
@@ -46,7 +46,7 @@ def unavailable_in_worker(worker: WorkerStores, unusable: Unusable) -> dict[Part
 
 
 def unavailable(stores: Stores, unusable: Unusable) -> dict[Part, str]:
-    """Those of a whole root: what some worker has and another never had is there."""
+    """The same for a whole root. A part that some worker has, and others never had, is available."""
     workers = [unavailable_in_worker(worker, unusable) for worker in stores.workers]
     reasons = {part: [missing.get(part) for missing in workers] for part in Part}
     reasons[Part.CACHE] = [_why_not(stores.cache, unusable)]
@@ -56,13 +56,13 @@ def unavailable(stores: Stores, unusable: Unusable) -> dict[Part, str]:
 
 
 def _of_all(reasons: Sequence[str | None]) -> str | None:
-    """The first reason that is one; that there is nothing only if that is so for all of them."""
+    """The first real reason; NOTHING_THERE only if that is the reason for all of them."""
     why = next(filter(None, reasons), None)
     return NOTHING_THERE if why is None and reasons and None not in reasons else why
 
 
 def _why_not(store: Store, unusable: Unusable) -> str | None:
-    """None if it can be looked into; NOTHING_THERE for one that is missing where nothing is missed."""
+    """Why a store can't be read; None if it can, NOTHING_THERE if it is missing and that is no fault."""
     why = unusable.get(store) or (_REASONS.get(store.fault) if store.fault is not None else None)
     if why and store.path is not None:
         return f"{printable(str(store.path))} {why}"

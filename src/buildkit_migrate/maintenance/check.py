@@ -67,9 +67,9 @@ ROOT_RULES: Final[tuple[RootRule, ...]] = (
 )
 
 MANY_FILES: Final = 200_000
-"""So many are looked at without being asked for: that takes a second or two."""
+"""Up to this many are looked at unasked; that takes a second or two."""
 MANY_BYTES: Final = 64 << 20
-"""So many bytes of blobs are read without being asked for."""
+"""Up to this many bytes of blobs are read unasked."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ _Table = Blobs | Images | Ingests | Containers | Sandboxes | Snapshots
 
 
 def expires(times: Texts) -> Mask:
-    """Those that end some time. What can't be read as a time means nothing to containerd.
+    """Leases that expire some day. containerd ignores a label that can't be read as a time.
 
     ``times``: what labels `gc.expire` say.
     """
@@ -47,7 +47,7 @@ def expires(times: Texts) -> Mask:
 
 
 def expired(times: Texts, now: int) -> Mask:
-    """Those that are over. ``now``: nanoseconds since 1970."""
+    """Leases that have expired. ``now``: nanoseconds since 1970."""
     return Mask(len(times), (row for row in expires(times) if (nanoseconds(times[row] or b"") or 0) < now))
 
 
@@ -77,7 +77,7 @@ class Held(NamedTuple):
 
 
 class _Edges(NamedTuple):
-    """From nodes to nodes; of both columns negative ones count for nothing. ``always``: of flat ones, too."""
+    """Edges between nodes, except pairs with a negative one. ``always``: also followed from flat nodes."""
 
     sources: Sequence[int]
     targets: Sequence[int]
@@ -118,7 +118,7 @@ class Collection:
         return self._objects(self._reached(leases))
 
     def kept_without_roots(self) -> Objects:
-        """What it would leave if ``gc.root`` labels meant nothing."""
+        """What a collection would leave if ``gc.root`` labels meant nothing."""
         return self._objects(self._reached(~self._expired, labelled=False))
 
     def held_only_by(self, leases: Mask) -> dict[int, Held]:
@@ -167,7 +167,7 @@ class Collection:
         return self._graph.reached(start) | self._flat_graph.reached(start_flat)
 
     def _unleased(self, labelled: bool) -> Mask:
-        """Where it starts but for leases. ``labelled``: ``gc.root`` labels count."""
+        """Where a collection starts, apart from leases. ``labelled``: ``gc.root`` labels count."""
         of = self.namespace
         start = Mask(self._size)
         for node in (*self._all(of.containers), *self._all(of.sandboxes)):
@@ -187,7 +187,7 @@ class Collection:
 
     @cached_property
     def _listed(self) -> tuple[array[int], array[int]]:
-        """Leases and what they list; a negative node if it is not there."""
+        """Leases and what they list; the node is negative if the object does not exist."""
         rows, nodes = array("i"), array("i")
         leases = self.namespace.leases
         tables: list[tuple[Entries, _Table]] = [
@@ -249,7 +249,7 @@ class Collection:
         return _Edges(sources, targets)
 
     def _named(self, label: bytes, value: bytes) -> int:
-        """What a label names, negative if it is not there, or the label means something else."""
+        """What a label refers to; negative if that does not exist, or the label means something else."""
         if label.startswith(_SNAPSHOT):
             return self._snapshot(label.removeprefix(_SNAPSHOT).partition(b"/")[0], value)
         for prefix, table in ((_CONTENT, self.namespace.blobs), (_IMAGE, self.namespace.images)):
@@ -273,7 +273,7 @@ class Collection:
 
 
 def _walk(start: list[int], following: Mapping[int, list[int]], given: Mask) -> list[int]:
-    """What is reached from ``start`` and not ``given`` yet; it is from now on."""
+    """What is reached from ``start`` and is not in ``given`` yet; adds it to ``given``."""
     found = []
     waiting = list(start)
     while waiting:

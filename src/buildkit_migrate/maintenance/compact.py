@@ -32,7 +32,7 @@ from buildkit_migrate.workspace.stores import Fault, Store, Stores
 __all__ = ["Compacted", "Compaction", "CompactionOutcome", "compact_stores"]
 
 _CONTAINERDS: Final = "meta.db"
-"""containerd's own database, the only one of which a daemon wants no free list."""
+"""containerd's own database, the only one that a daemon writes without a free list."""
 
 _REASONS: Final = {
     Fault.EMPTY: "it has 0 bytes",
@@ -279,7 +279,7 @@ def _decided(file: Compacted, min_free: float) -> Compacted:
 
 
 def _no_room(found: Compaction) -> StorageError | None:
-    """If the new files do not fit beside the old ones, which stay."""
+    """An error if the new files do not fit beside the old ones, which stay."""
     needed: dict[int, int] = defaultdict(int)
     places = {}
     for file in found.files:

@@ -64,7 +64,7 @@ def undo_compaction(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> KeptFiles:
-    """Puts the files back that the last `compact_root` has kept, byte for byte. Parameters are those of it.
+    """Puts back, byte for byte, the files that the last `compact_root` kept. Takes its parameters.
 
     Raises UndoRefusedError, before anything is changed, if a compacted file does not hold what the old one
     does: it was used since. Raises CorruptDatabaseError if an old file can't be read, and the errors of
@@ -85,7 +85,7 @@ def discard_kept(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> KeptFiles:
-    """Deletes all files that `compact_root` has kept. Parameters are those of it.
+    """Deletes all files that `compact_root` kept. Takes its parameters.
 
     Nothing is deleted if one of the databases that took their places is missing or not sound: raises
     CorruptDatabaseError, StorageError, and the errors of `compact_root`.
@@ -101,7 +101,7 @@ def files_kept(
     containerd_root: StrPath | Setting | None = None,
     missing_ok: bool = False,
 ) -> KeptFiles:
-    """What `compact_root` has kept in a root, from the names of files alone; without any lock.
+    """What `compact_root` has kept in a root, judged by file names alone, without a lock.
 
     ``missing_ok``: as for `find_root`. Raises the errors of `find_root`, StorageError.
     """

@@ -18,7 +18,7 @@ from buildkit_migrate.text import named_text, printable
 __all__ = ["Details", "RecordDetails"]
 
 _NAMED = 3
-"""Children that are named; the others are counted."""
+"""How many children are named; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RecordDetails:
 
 
 class Details:
-    """Of the records of one worker, by their rows."""
+    """Details of the records of one worker, by row."""
 
     def __init__(self, usage: WorkerUsage) -> None:
         assert usage.loading is not None
@@ -113,7 +113,7 @@ class Details:
 
     @cached_property
     def parents(self) -> dict[int, list[int]]:
-        """Of each record that du shows those parents that it shows, too; each once."""
+        """For each record that du shows: those of its parents that du shows as well, each once."""
         shown = Mask(len(self._loading.records), self._usage.rows)
         return {
             row: [one for one in dict.fromkeys(self._loading.shown_parents_of(row)) if one in shown]
@@ -122,7 +122,7 @@ class Details:
 
     @cached_property
     def children(self) -> dict[int, list[int]]:
-        """Of each record the rows of those that stand on it, of those that du shows."""
+        """For each record: the rows of those built on it, as far as du shows them."""
         found: dict[int, list[int]] = {}
         for row in self._usage.rows:
             for parent in self.parents[row]:

@@ -31,7 +31,7 @@ class Usage(NamedTuple):
 
 
 def usage(path: Path) -> Usage | None:
-    """Of a file or a whole directory; None if it does not exist.
+    """The usage of a file or a whole directory; None if it does not exist.
 
     What vanishes meanwhile does not count. Raises StorageError if it can't be read.
     """
@@ -73,7 +73,7 @@ def _what(look: Callable[[str], os.stat_result], path: str) -> os.stat_result | 
 
 
 def _listed(path: Path) -> list[os.DirEntry[str]]:
-    """By name; none if the directory does not exist. Raises StorageError."""
+    """Entries sorted by name; none if the directory does not exist. Raises StorageError."""
     with storage_errors(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return sorted(_entries(path), key=lambda entry: entry.name)
     return []
@@ -115,12 +115,12 @@ class SnapshotDirectories:
 
     @cached_property
     def names(self) -> list[str]:
-        """All that is there, be it of snapshots or not."""
+        """All entries, whether they belong to snapshots or not."""
         return [entry.name for entry in _listed(self.path)]
 
     @cached_property
     def numbers(self) -> frozenset[int]:
-        """Of those that are named as a snapshot's are."""
+        """Those with the names of snapshot directories."""
         return frozenset(number for name in self.names if (number := number_of(name)) is not None)
 
     def without(self, numbers: Sequence[int], inner: str | None = None) -> Mask:
@@ -143,7 +143,7 @@ class SnapshotDirectories:
 
 
 def number_of(name: str) -> int | None:
-    """The number that a directory is named by; None for other names."""
+    """The number that is the directory's name; None for other names."""
     return int(name) if name.isascii() and name.isdecimal() and (name == "0" or name[0] != "0") else None
 
 
@@ -167,7 +167,7 @@ class Content:
 
     @cached_property
     def digests(self) -> Texts:
-        """Of the files, by their names."""
+        """Digests of the files, from their names."""
         return [digest for digest, _ in self._files]
 
     @cached_property
@@ -185,7 +185,7 @@ class Content:
         return [entry.name for entry in _listed(self.ingests)]
 
     def taken(self, place: int) -> int:
-        """Bytes that go with what is there: those of a file, or of all that is in a directory."""
+        """Bytes that are freed with this path: those of the file, or of everything in the directory."""
         path = self.file(self.digests[place] or b"")
         if self.sizes[place] >= 0 and not is_link(path):
             return self.sizes[place]
@@ -197,7 +197,7 @@ class Content:
         return self.blobs / algorithm / hex
 
     def digest_of(self, digest: bytes) -> bytes | None:
-        """The digest of what the file of a blob has; None if there is no such file, or no such algorithm."""
+        """The digest of the content of a blob's file; None without such a file or such an algorithm."""
         path = self.file(digest)
         algorithm = digest.partition(b":")[0].decode(errors="replace")
         if algorithm not in ("sha256", "sha384", "sha512"):

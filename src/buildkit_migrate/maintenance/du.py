@@ -117,12 +117,12 @@ class WorkerUsage:
         return self.loading is not None and row in self.loading.mutable
 
     def keep_last(self, count: int) -> None:
-        """Leaves out all others; the totals stay those of all."""
+        """Leaves out all others. The totals do not change."""
         _ = self.totals
         self.rows = self.rows[len(self.rows) - count :]
 
     def load(self) -> None:
-        """Copies what records are made of, so that the stores can be closed."""
+        """Copies what the records are made from, so that the stores can be closed."""
         if self.loading is not None:
             self._ids = list(self._ids)
         _ = self._descriptions, self._types, self._created, self._used, self._counts
@@ -189,7 +189,7 @@ class WorkerUsage:
         )
 
     def _note_what_is_missing(self, loading: Loading) -> None:
-        """What is shown in part, and what keeps a daemon from showing anything."""
+        """Records shown in part, and what keeps a daemon from showing anything."""
         records, stores = loading.records, self.worker.stores
         place = (stores.old or stores.records).path or self.path
         corrupt = CorruptDatabaseError.exit_code
@@ -222,11 +222,11 @@ class WorkerUsage:
 
 
 _NAMED: Final = 20
-"""Of each kind of what is missing; the others are counted."""
+"""How many reasons of each kind are given; the others are counted."""
 
 
 def _shown(loading: Loading, after_start: bool) -> Mask:
-    """Of two records that share data the mutable one, or the immutable one if others stand on that."""
+    """Of two records that share data: the mutable one, or the immutable one if others are built on it."""
     there = loading.alive if after_start else loading.alive | loading.waiting
     referred = loading.referred_by(there)
     hidden = loading.paired - referred
@@ -270,7 +270,7 @@ class DiskUsage:
         return ((worker, row) for _, _, worker, row in merged)
 
     def state_bytes(self, progress: Progress | None = None) -> StateBytes:
-        """Where the bytes of the whole root are: all of it is walked. The stores must be open."""
+        """Where the bytes of the whole root are. Walks all of it. The stores must be open."""
         loadings = {one.worker: one.loading for one in self.workers if one.loading is not None}
         return state_bytes(self.facts, loadings, progress or (lambda step: None))
 
@@ -342,7 +342,7 @@ def usage_of(
 
 
 def _keep_largest(usages: Sequence[WorkerUsage], count: int) -> None:
-    """Of all workers together."""
+    """Totals of all workers together."""
     import heapq
 
     sizes = (
@@ -419,7 +419,7 @@ _CODES: Final[dict[Fault | None, int]] = {
 
 
 def _closed(stores: WorkerStores, damaged: Mapping[Store, CorruptDatabaseError]) -> Iterator[Incomplete]:
-    """Stores that could not be opened, or not read."""
+    """Stores that could not be opened or read."""
     records = stores.old or stores.records
     asked = [
         (records, "its records can't be shown"),
@@ -442,7 +442,7 @@ def _closed(stores: WorkerStores, damaged: Mapping[Store, CorruptDatabaseError])
 
 
 def _is_new(store: Store, records: Store) -> bool:
-    """A worker that never had a record may have no store at all."""
+    """A worker that never had a record need not have a store."""
     return store.fault is Fault.MISSING and records.fault is Fault.MISSING
 
 

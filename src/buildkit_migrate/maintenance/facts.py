@@ -24,16 +24,16 @@ __all__ = ["Facts", "WorkerFacts"]
 
 
 class WorkerFacts:
-    """Of one worker. A view is None where its store is not there, not sound or not known.
+    """Views of one worker. A view is None if its store is missing, damaged or unknown.
 
-    ``unsound``: stores with damaged pages; nobody looks into them.
+    ``unsound``: stores with damaged pages, which must not be read.
     """
 
     def __init__(self, stores: WorkerStores, unsound: frozenset[Store] = frozenset()) -> None:
         self.stores = stores
         self._unsound = unsound
         self.now = time.time_ns()
-        """When it was looked at, in nanoseconds since 1970: leases expire."""
+        """When the root was looked at, in nanoseconds since 1970; leases expire."""
 
     @cached_property
     def records(self) -> Records | None:
@@ -71,20 +71,20 @@ class WorkerFacts:
 
     @cached_property
     def backend(self) -> Backend | None:
-        """What the snapshotter itself knows; not of Docker's builder, where that is another layout."""
+        """The snapshotter's own database. None for Docker's builder, which has another layout."""
         root = self.root_of(self.stores.snapshots)
         return None if root is None or self.stores.kind == DOCKER_BUILDER else Backend(root)
 
     @cached_property
     def loading(self) -> Loading | None:
-        """What a daemon makes of the records when it starts. None without any of the three stores."""
+        """What a daemon makes of the records when it starts. None if any of the three stores is missing."""
         if self.records is None or self.namespace is None or self.snapshots is None or self.backend is None:
             return None
         return Loading(self.records, Found.of(self.snapshots, self.backend), self.namespace.blobs.index)
 
     @cached_property
     def references(self) -> Loading | None:
-        """What records name. As `loading`, but where that is None all snapshots and blobs count as there."""
+        """What records refer to: `loading`, or the same as if all snapshots and blobs existed."""
         if self.records is None:
             return None
         return self.loading or Loading(self.records, None, None)
@@ -96,7 +96,7 @@ class WorkerFacts:
 
     @cached_property
     def data(self) -> RecordData | None:
-        """Where the data of records is. Without the snapshotter's store: what containerd knows is there."""
+        """Where the data of records is. Without the snapshotter's store, all that containerd lists exists."""
         if self.records is None or self.namespace is None:
             return None
         blobs = self.namespace.blobs.index
@@ -106,7 +106,7 @@ class WorkerFacts:
 
     @cached_property
     def passing(self) -> Mask:
-        """Leases that the next start or collection deletes, as they are temporary or expired."""
+        """Leases that the next start or collection deletes because they are temporary or expired."""
         if self.namespace is None:
             return Mask(0)
         marks = self.namespace.leases.marks
@@ -114,7 +114,7 @@ class WorkerFacts:
 
     @cached_property
     def unbacked(self) -> Mask:
-        """Snapshots of containerd's that the snapshotter does not have."""
+        """Snapshots in containerd's database that the snapshotter does not have."""
         if self.snapshots is None or self.backend is None:
             return Mask(0)
         return ~there(self.backend.index.rows(self.snapshots.name))
@@ -128,7 +128,7 @@ class WorkerFacts:
 
     @cached_property
     def unnamed(self) -> Mask:
-        """Snapshots of the snapshotter's that no namespace of containerd names."""
+        """Snapshots in the snapshotter's database that no namespace of containerd names."""
         root = self.root_of(self.stores.containerd)
         if root is None or self.backend is None:
             return Mask(0)
@@ -141,7 +141,7 @@ class WorkerFacts:
 
     @cached_property
     def directories(self) -> SnapshotDirectories | None:
-        """Of the snapshotter; None where they are not known."""
+        """The snapshotter's directories; None if unknown."""
         path = self.stores.directories
         return None if path is None else SnapshotDirectories(path, plain=self.stores.snapshotter == b"native")
 
@@ -167,16 +167,16 @@ class WorkerFacts:
 
     @cached_property
     def content(self) -> Content | None:
-        """Files of blobs; None where they are not known."""
+        """Files of blobs; None if unknown."""
         return None if self.stores.content is None else Content(self.stores.content)
 
     def root_of(self, store: Store) -> Bucket | None:
-        """None if it is not open, or not sound."""
+        """The root bucket; None if the store is not open or not sound."""
         return None if store in self._unsound else store.root
 
 
 class Facts:
-    """Of one root. ``unsound``: stores with damaged pages."""
+    """Views of one root. ``unsound``: stores with damaged pages."""
 
     def __init__(self, stores: Stores, unsound: frozenset[Store] = frozenset()) -> None:
         self.stores = stores
@@ -190,7 +190,7 @@ class Facts:
 
     @cached_property
     def histories(self) -> dict[Path, History]:
-        """By path; without those that are not there or not sound."""
+        """Build histories by path, without missing and damaged ones."""
         return {
             store.path: History(store.root)
             for store in self.stores.histories

@@ -25,7 +25,7 @@ FIELDS: Final = (
     "shared",
     "private",
 )
-"""Those that a record may have; all others are never there."""
+"""Fields that a record may have. A filter may name others, which no record has."""
 
 Field = Callable[[str], str | None]
 """Gives the value of a field of a record, None if it is not there."""
@@ -43,11 +43,14 @@ _ESCAPED: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "
 
 
 class FilterError(ValueError):
-    """Not a filter; the message says where and why."""
+    """The text is not a filter. The message says where and why."""
 
 
 def parse(filters: Iterable[str]) -> Matches:
-    """One of several filters; without any all records match. Raises FilterError."""
+    """Returns what tells whether any of these filters matches; without filters, all records match.
+
+    Raises FilterError.
+    """
     parsed = [_Parser(text).parse() for text in filters]
     return lambda field: not parsed or any(matches(field) for matches in parsed)
 
@@ -124,7 +127,7 @@ class _Parser:
         return at
 
     def _peek(self) -> str:
-        """The kind of what comes next, "" at the end."""
+        """The kind of the next token, "" at the end."""
         found = _TOKEN.match(self._text, self._skipped())
         return (found.lastgroup or "") if found else ""
 

@@ -142,7 +142,7 @@ def _kept_beside(path: Path) -> tuple[KeptFile, ...]:
 def put_back_kept(
     stores: Stores, held: contextlib.ExitStack, *, dry_run: bool = False, progress: Progress | None = None
 ) -> KeptFiles:
-    """Puts the old file of each compacted store back in its place, byte for byte; the compacted one is gone.
+    """Puts the old file of each compacted store back, byte for byte; the compacted one is deleted.
 
     The stores must be locked exclusively unless ``dry_run``. ``held``: gets the locks of the old files.
     Raises UndoRefusedError before anything is changed if any compacted file does not hold exactly what the
@@ -238,7 +238,7 @@ def _refuse(planned: Sequence[KeptFile]) -> None:
 
 @contextlib.contextmanager
 def telling_done(finished: Callable[[], Iterable[Finished]]) -> Iterator[None]:
-    """Whatever ends the block early, KeyboardInterrupt included, has what is done as ``reports``."""
+    """Sets ``reports`` of any exception that ends the block early, including KeyboardInterrupt."""
     try:
         yield
     except BaseException as error:

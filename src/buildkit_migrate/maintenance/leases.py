@@ -34,7 +34,7 @@ _BUILD: Final = b"ref_"
 
 
 class Kind(enum.Enum):
-    """What a lease without owner is, by its form."""
+    """Kinds of leases without an owner, told by their form."""
 
     RECORD = "of a record"
     VARIANTS = "of the variants of a record's blob"
@@ -72,7 +72,7 @@ class Owners:
 
     @property
     def shared(self) -> bool:
-        """Whether others may have leases there, of whom nothing is known here."""
+        """Whether others, of whom nothing is known here, may have leases there."""
         return any(it.stores.kind == CONTAINERD_WORKER for it in self.workers)
 
 
@@ -109,7 +109,7 @@ def unowned(owners: Owners, namespace: Namespace) -> dict[Kind, list[int]]:
 
 
 def of_builds(namespace: Namespace, known: Set[bytes]) -> list[int]:
-    """Rows of the leases of builds that are none of the ``known`` ones and do not go by themselves."""
+    """Rows of the leases of builds that are not ``known``, except leases that end by themselves."""
     leases = namespace.leases
     keys, ends = leases.keys, expires(leases.marks.expire)
     return [
@@ -120,7 +120,7 @@ def of_builds(namespace: Namespace, known: Set[bytes]) -> list[int]:
 
 
 def weighed(owners: Owners, namespace: Namespace, rows: list[int], now: int) -> list[Lease]:
-    """These leases, with what they cost. ``now``: nanoseconds since 1970."""
+    """These leases with their costs. ``now``: nanoseconds since 1970."""
     if not rows:
         return []
     keys = namespace.leases.keys
@@ -138,7 +138,7 @@ def weighed(owners: Owners, namespace: Namespace, rows: list[int], now: int) -> 
 
 
 def _without_record(owners: Owners, leases: Leases) -> Mask:
-    """Leases that are no record's own ones."""
+    """Leases that are not a record's own."""
     before, after = split_last(leases.keys, b"-")
     second = equal_to(after, VARIANTS.removeprefix(b"-"))
     owned = Mask(len(leases))
@@ -151,7 +151,7 @@ def _without_record(owners: Owners, leases: Leases) -> Mask:
 
 
 def _kind_of(id: bytes, *, flat: bool, passing: bool, history: bool) -> Kind | None:
-    """None for what daemons leave."""
+    """The kind of a lease; None for those that daemons leave."""
     if passing:
         usual = _SHORT.fullmatch(id) or _MIGRATION.fullmatch(id) or id.endswith(b"-view")
         return None if usual or (flat and _RECORD.fullmatch(id)) else Kind.PASSING
@@ -165,7 +165,7 @@ def _kind_of(id: bytes, *, flat: bool, passing: bool, history: bool) -> Kind | N
 
 
 class _Costs:
-    """What is freed on disk with objects of a namespace."""
+    """What deleting objects of a namespace frees on disk."""
 
     def __init__(self, owners: Owners, namespace: Namespace) -> None:
         self._namespace = namespace

@@ -44,7 +44,7 @@ _REMOTE: Final = b"containerd.io/snapshot/remote"
 
 
 class Cause(enum.Enum):
-    """Why a record can't be loaded, of the record itself."""
+    """Why a record itself can't be loaded."""
 
     PARENT = "names a parent that does not exist"
     DELETED = "is marked as deleted"
@@ -73,7 +73,7 @@ class Found:
 
     @classmethod
     def of(cls, snapshots: Snapshots, backend: Backend | None) -> Found:
-        """With None all that containerd knows is there."""
+        """If ``backend`` is None, all snapshots that containerd lists exist."""
         every = ~Mask(len(snapshots))
         there = every if backend is None else between(backend.index.rows(snapshots.name), 0, _MOST)
         return cls(snapshots.index, there, there & present(snapshots.label(_REMOTE)))
@@ -204,7 +204,7 @@ class Loading:
         return targets
 
     def _family(self, targets: array[int]) -> Graph:
-        """From parents to children, and from ``targets`` to their partners."""
+        """Edges from parents to children, and from ``targets`` to their partners."""
         graph = Graph(len(self.records))
         for parents in (self.parent, self.lower, self.upper, targets):
             graph.add(parents, None)
@@ -212,7 +212,7 @@ class Loading:
         return graph
 
     def _cycles(self, failed: Mask) -> Mask:
-        """Without those where an earlier parent fails before the daemon comes round."""
+        """Leaves out records with an earlier parent that fails before the daemon gets there."""
         members = self.circular
         if not members:
             return members
@@ -244,7 +244,7 @@ class Loading:
         return self.referred_by(self.alive)
 
     def referred_by(self, children: Mask) -> Mask:
-        """As `referred`, for other records than those that load."""
+        """Records that ``children`` have as a parent, like `referred`."""
         found = Mask(len(self.records))
         others = ~children
         for column in (self.parent, self.lower, self.upper):
@@ -259,7 +259,7 @@ class Loading:
         return found - mutable | Mask(found.size, (self.pair[row] for row in mutable))
 
     def shown_parents_of(self, row: int) -> list[int]:
-        """As `parents_of`, without missing ones and as du shows them: mutable ones as their partners."""
+        """Like `parents_of`, as du shows them: without missing ones, and mutable ones as their partners."""
         pair, paired = self.pair, self.paired
         return [
             pair[parent] if pair[parent] >= 0 and parent not in paired else parent
@@ -279,12 +279,12 @@ class Loading:
         return range(bisect_left(self.merge_rows, row), bisect_right(self.merge_rows, row))
 
     def _where(self, low: int, high: int) -> Iterator[int]:
-        """Rows with a merged parent in these bounds."""
+        """Rows with a merged parent whose row is within these bounds."""
         for place in between(self.merge_parents, low, high):
             yield self.merge_rows[place]
 
     def failure(self, row: int) -> Failure:
-        """Of a dropped record. Raises ValueError for one that loads."""
+        """Why a record is dropped. Raises ValueError for one that loads."""
         if row not in self.dropped:
             raise ValueError("the record loads")
         passed: set[int] = set()

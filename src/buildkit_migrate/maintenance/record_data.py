@@ -59,13 +59,13 @@ class RecordData:
         self.blob = blobs.rows(self.digests)
         for row in equal_to(self.digests, b""):
             self.blob[row] = ABSENT
-        """Rows of the blobs; ABSENT for "", too."""
+        """Rows of the records' blobs; ABSENT also for ""."""
         self.snapshot = loading.snapshot
         """Rows of containerd's snapshots."""
         self.blob_only = records.flag(b"cache.blobonly")
         kinds = loading.kind
         self.layered = between(kinds, BASE, LAYER)
-        """What is neither a merge nor a diff."""
+        """Records that are neither merges nor diffs."""
         self.shared = there(loading.target)
         """Immutable records whose data is that of a mutable one."""
         self.owners = loading.alive - self.shared
@@ -76,7 +76,7 @@ class RecordData:
 
     @cached_property
     def keys(self) -> Texts:
-        """Of the snapshots, whether they exist or not."""
+        """Keys of the records' snapshots, whether those exist or not."""
         named = self.records.text(b"cache.snapshot")
         own = ~present(named) | equal_to(named, b"")
         if not own:
@@ -109,7 +109,7 @@ class RecordData:
 
     @cached_property
     def parent_keys(self) -> Texts:
-        """Of each layer the snapshot of its parent."""
+        """For each layer, the snapshot of its parent."""
         return take(self.keys, self.loading.parent)
 
     def misplaced(self, snapshots: Snapshots) -> Mask:
@@ -130,19 +130,19 @@ class RecordData:
         return found
 
     def users(self, snapshot_rows: Mask) -> list[int]:
-        """Records, dropped ones too, that have one of these snapshots."""
+        """Records with one of these snapshots, including dropped records."""
         return list(snapshot_rows.take(self.snapshot) - self.shared)
 
     @cached_property
     def unknown_size(self) -> Mask:
-        """Records of which `du` has to measure the snapshot."""
+        """Records whose snapshot `du` has to measure."""
         size = self.records.integer(b"snapshot.size")
         known = between(size.values, 0, 2**63 - 1) & size.known
         return self.owners - known - self.blob_only
 
     @cached_property
     def missing_keys(self) -> frozenset[bytes]:
-        """Keys of snapshots that are gone for containerd, and whose records are reported (C14, C23)."""
+        """Keys of snapshots that containerd lacks and whose records are reported (C14, C23)."""
         gone = between(self.snapshot, NOT_FOUND, NOT_FOUND)
         unfinished = self.layered - self.records.flag(b"snapshot.committed")
         return frozenset(self.keys[row] or b"" for row in (gone & unfinished) | self.lost)

@@ -22,7 +22,7 @@ F = TypeVar("F", Facts, WorkerFacts)
 
 
 class Part(enum.Enum):
-    """What a rule may have to look at. It is there only if it is sound, and not lost."""
+    """What a rule may need. A part is available only if it is neither lost nor damaged."""
 
     RECORDS = "records"
     """``WorkerFacts.records``, ``entries`` and ``external``."""
@@ -33,11 +33,11 @@ class Part(enum.Enum):
     DIRECTORIES = "directories"
     """``WorkerStores.directories``."""
     FILES = "files"
-    """What is in these directories, as far as it is not too much to look at each file."""
+    """Files in these directories, unless there are too many to look at."""
     CONTENT = "content"
     """``WorkerStores.content``."""
     BLOBS = "blobs"
-    """What is in these files, as far as it is not too much to read it."""
+    """Content of these files, unless it is too much to read."""
     CACHE = "cache"
     """``Facts.solver``."""
     HISTORY = "history"
@@ -75,5 +75,5 @@ def root_rule(
 
 
 def number_of(rule: str) -> int:
-    """For sorting: 23 of "C23"."""
+    """For sorting: 23 for "C23"."""
     return int(rule[1:])

@@ -1,4 +1,4 @@
-"""Records that images of containerd share: du says so, and a prune without --all spares them."""
+"""Records shared with images of containerd. du marks them, and a prune without --all spares them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def shared_records(loading: Loading, shown: Mask, namespace: Namespace, content:
 
 
 class _OtherTypeError(Exception):
-    """What ends the daemon's search."""
+    """Ends the daemon's search."""
 
 
 def _images(namespace: Namespace, content: Path) -> Iterator[list[str]]:
@@ -100,7 +100,7 @@ def _objects(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def _read(content: Path, digest: str) -> dict[str, Any] | None:
-    """None if it can't be read, or is too large. Raises _OtherTypeError if it is not JSON."""
+    """A document; None if it can't be read or is too large. Raises _OtherTypeError if it is not JSON."""
     import orjson
 
     if not _DIGEST.fullmatch(digest):
@@ -132,7 +132,7 @@ class _Tree:
     def __init__(self) -> None:
         self._next: dict[tuple[int, bytes], int] = {}
         self.ends: set[int] = set()
-        """Nodes of whole images."""
+        """Nodes at which an image ends."""
 
     def add(self, layers: list[str]) -> None:
         node = 0
@@ -142,7 +142,7 @@ class _Tree:
             self.ends.add(node)
 
     def step(self, node: int, layer: bytes | None) -> int:
-        """-1 if no image goes on so. A record without a blob adds nothing."""
+        """The node after this layer, -1 if no image has it. A record without a blob adds nothing."""
         return self._next.get((node, layer), -1) if layer else node
 
 
@@ -171,7 +171,7 @@ class _Places:
         return self._found[row]
 
     def _bases(self, row: int) -> list[int]:
-        """Records whose places have to be known first."""
+        """Records whose nodes must be known first."""
         loading = self._loading
         if loading.kind[row] == MERGE:
             return []

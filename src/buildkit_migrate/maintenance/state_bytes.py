@@ -33,7 +33,7 @@ _STEP: Final = 4096  # files between two steps of progress
 
 
 class Share(enum.Enum):
-    """What bytes are for; in the order of the table."""
+    """What bytes are used for, in the order of the table."""
 
     SNAPSHOTS = "snapshots of records"
     BLOBS = "blobs of records"
@@ -51,7 +51,7 @@ class Share(enum.Enum):
 
 
 class DatabaseBytes(NamedTuple):
-    """``free``: what a compaction gives back, or nearly; None of a damaged one."""
+    """``free``: about what a compaction gives back; None for a damaged database."""
 
     path: Path
     size: int
@@ -129,7 +129,7 @@ def state_bytes(facts: Facts, loadings: dict[WorkerFacts, Loading], progress: Pr
 
 
 class _Shown:
-    """How far the walk is: by the directories of snapshots, most of whose files are in them."""
+    """Progress of the walk, measured by snapshot directories, which contain most of the files."""
 
     def __init__(self, found: StateBytes, facts: Facts, progress: Progress) -> None:
         self._found = found
@@ -152,7 +152,7 @@ class _Shown:
 
 
 def _entries(place: str, found: StateBytes) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
-    """What vanishes meanwhile is left out."""
+    """Files that vanish meanwhile are left out."""
     try:
         with storage_errors(Path(place)), os.scandir(place) as entries:
             for entry in entries:
@@ -182,7 +182,7 @@ def _add_database(found: StateBytes, store: Store, size: int) -> None:
 
 
 def _choosers(facts: Facts, loadings: dict[WorkerFacts, Loading]) -> Iterator[tuple[Path, Chooser]]:
-    """For directories whose entries are told apart."""
+    """For directories whose entries are used for different things."""
     root = facts.stores.root
     workers = {worker.stores.path.name for worker in facts.workers}
     strangers = {one.path.name for one in root.skipped}
@@ -218,7 +218,7 @@ def _unknown(name: str) -> Share:
 
 @dataclass(frozen=True)
 class _Held:
-    """In a namespace: what the next start and collection leave; what only leases without owner hold."""
+    """What the next start and collection leave in a namespace; what only leases without an owner hold."""
 
     kept: Objects
     leaked_blobs: Mask
@@ -229,7 +229,7 @@ _Lost = dict[tuple[Path, bytes], _Held]
 
 
 def _leaked(facts: Facts) -> _Lost:
-    """Without the namespaces that can't be read."""
+    """Leaves out namespaces that can't be read."""
     found: _Lost = {}
     builds = _builds(facts)
     for owners in owners_of(facts):
@@ -241,7 +241,7 @@ def _leaked(facts: Facts) -> _Lost:
 
 
 def _builds(facts: Facts) -> frozenset[bytes] | None:
-    """Those in the history; None if that can't be read."""
+    """Builds in the history; None if that can't be read."""
     try:
         records = [build for history in facts.histories.values() for build in history.builds]
     except CorruptDatabaseError:
@@ -268,7 +268,7 @@ def _held(owners: Owners, namespace: Namespace, builds: frozenset[bytes] | None)
 
 
 def _of_snapshots(worker: WorkerFacts, loading: Loading | None, lost: _Lost) -> Chooser:
-    """Of directories, by their numbers."""
+    """Uses of snapshot directories, by number."""
     if worker.backend is None or worker.snapshots is None or worker.stores.kind == DOCKER_BUILDER:
         return _unknown
     backend, snapshots = worker.backend, worker.snapshots
@@ -311,7 +311,7 @@ def _of_snapshots(worker: WorkerFacts, loading: Loading | None, lost: _Lost) -> 
 
 
 def _of_blobs(worker: WorkerFacts, loading: Loading | None, lost: _Lost) -> Chooser:
-    """Of files, by their digests."""
+    """Uses of blob files, by digest."""
     root, file = worker.stores.containerd.root, worker.stores.containerd.path
     if root is None or file is None or worker.namespace is None:
         return _unknown
@@ -340,7 +340,7 @@ def _of_blobs(worker: WorkerFacts, loading: Loading | None, lost: _Lost) -> Choo
 
 
 _RANK: Final = (Share.PASSING, Share.LEAKED, Share.IMAGES, Share.HISTORY, Share.BLOBS)
-"""Of a blob that several have the last one."""
+"""Of several uses of a blob, the last one counts."""
 
 
 def _raise(shares: dict[bytes, Share], digest: bytes, share: Share) -> None:

@@ -32,7 +32,7 @@ class Entry:
     repair: str
 
     def lines(self) -> Iterator[str]:
-        """The heading, and the rule in five sentences."""
+        """The heading and the five sentences of the rule."""
         yield f"{self.number} ({self.severity}): {self.title}"
         yield from (self.statement, self.meaning, self.cause, self.advice, self.repair)
 
@@ -68,7 +68,7 @@ The severity of a rule is the usual one; a finding may have another.
 
 
 def document() -> str:
-    """docs/rules.md."""
+    """The text of docs/rules.md."""
     parts = [_HEADING]
     for entry in entries().values():
         parts.append(f"## {entry.number}: {entry.title}\n")

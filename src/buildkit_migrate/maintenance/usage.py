@@ -47,7 +47,7 @@ class Unsized:
 
 
 def snapshot_directory(worker: WorkerFacts, number: int) -> Path | None:
-    """Where the files of a snapshot are; None if that is not known, or they are not in a directory."""
+    """Where the files of a snapshot are; None if unknown or not in a directory."""
     directories = worker.stores.directories
     if directories is None or worker.stores.snapshotter in _OF_THE_HOST:
         return None
@@ -56,7 +56,7 @@ def snapshot_directory(worker: WorkerFacts, number: int) -> Path | None:
 
 
 class Sizes:
-    """Of the records of a worker. Those that a daemon has stored cost nothing; others are found by `measure`.
+    """Sizes of a worker's records: those that a daemon stored, and those found by `measure`.
 
     ``values``: bytes, type code "q", UNKNOWN_SIZE where a record has not been measured. ``unsized``: those
     that `measure` could not tell.
@@ -78,7 +78,7 @@ class Sizes:
         self.unsized: list[Unsized] = []
 
     def measure(self, rows: Mask, progress: Callable[[str], object]) -> None:
-        """Finds the sizes of these rows that are not known; those of records that do not load are 0."""
+        """Finds the unknown sizes of these rows; records that do not load have size 0."""
         unknown = [row for row in rows if self.values[row] == UNKNOWN_SIZE and row not in self.known]
         for done, row in enumerate(unknown):
             if done % _STEP == 0:
@@ -101,7 +101,7 @@ class Sizes:
     # --- Snapshots
 
     def _usage(self, row: int, snapshot: int) -> int:
-        """Of a snapshot, by its row in containerd's table; 0 if it does not exist."""
+        """Size of a snapshot, by its row in containerd's table; 0 if it does not exist."""
         if self._worker.stores.kind == DOCKER_BUILDER:
             return self._usage_in_docker(row)
         if self._worker.snapshots is None or self._worker.backend is None:
@@ -133,7 +133,7 @@ class Sizes:
         return found.bytes
 
     def _usage_in_docker(self, row: int) -> int:
-        """What Docker has measured itself; the directories of graph drivers are not looked at."""
+        """Sizes that Docker has measured itself; directories of graph drivers are not read."""
         root = self._worker.root_of(self._worker.stores.snapshots)
         records = self._loading.records
         name = records.text(b"cache.snapshot")[row] or records.ids[row] or b""
@@ -148,7 +148,7 @@ class Sizes:
 
     @cached_property
     def _stats(self) -> array[int]:
-        """Rows of the snapshotter's table, for each snapshot of containerd's."""
+        """For each snapshot in containerd's table, its row in the snapshotter's."""
         assert self._worker.backend is not None and self._worker.snapshots is not None
         return self._worker.backend.index.rows(self._worker.snapshots.name)
 
@@ -160,7 +160,7 @@ class Sizes:
     # --- Blobs
 
     def _blobs_of(self, row: int) -> Iterator[int]:
-        """Rows of the blob of a record and of its other compressions."""
+        """Rows of a record's blob and of its variants in other compressions."""
         first = self._blobs[row]
         if first < 0:
             if first == NOT_FOUND and self._worker.namespace is None:
@@ -204,7 +204,7 @@ class Sizes:
 
 
 def _whole(text: bytes) -> int | None:
-    """As Go's strconv.Atoi."""
+    """Reads a number as Go's strconv.Atoi does."""
     digits = text[1:] if text[:1] in (b"+", b"-") else text
     if not digits.isdigit():
         return None

@@ -49,7 +49,7 @@ class UsageRecord(NamedTuple):
         }
 
     def field(self, name: str) -> str | None:
-        """As filters see it; None for what is not there."""
+        """The field as filters see it; None if the record does not have it."""
         flags = {
             "inuse": self.in_use,
             "mutable": self.mutable,

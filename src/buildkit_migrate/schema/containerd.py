@@ -46,7 +46,7 @@ def namespaces(root: Bucket) -> list[bytes]:
 
 
 def version(root: Bucket) -> int | None:
-    """Of the layout; None if there is none (Docker's builder writes none) or it does not decode."""
+    """Version of the layout; None if it is missing (Docker's builder writes none) or does not decode."""
     top = root.bucket(_V1)
     return numbers.signed(top.get(b"version")) if top is not None else None
 
@@ -78,7 +78,7 @@ class _Table:
         return self.bucket.sequence if self.bucket is not None else 0
 
     def below(self, *path: bytes, prefix: bytes = b"") -> Entries:
-        """What is in the bucket at this path of each row."""
+        """Items of the bucket at this path in each row."""
         return below(self.bucket, *path, prefix=prefix)
 
     @cached_property
@@ -152,7 +152,7 @@ class Leases(_Table):
 
     @cached_property
     def marks(self) -> Marks:
-        """What labels say of how long a lease stays, and what it keeps."""
+        """Labels about how long a lease stays and what it keeps."""
         columns: list[Texts] = [[], [], []]
         if self.bucket is not None:
             columns = list(scan(self.bucket, [(b"labels", name) for name in _MARKS])[1])
@@ -164,7 +164,7 @@ class Leases(_Table):
         return self.below(b"content")
 
     def lists_anything(self, row: int) -> bool:
-        """Whether this lease names any resource, be it there or not."""
+        """Whether this lease names any resource, existing or not."""
         lease = self.bucket.bucket(self.keys[row] or b"") if self.bucket is not None else None
         return lease is not None and any(_holds(lease.bucket(name)) for name in _RESOURCES)
 
@@ -174,7 +174,7 @@ class Leases(_Table):
 
     @cached_property
     def snapshotters(self) -> Entries:
-        """Names of the snapshotters of which there may be snapshots."""
+        """Names of the snapshotters below which leases list snapshots."""
         return self.below(b"snapshots")
 
     @cached_property
@@ -242,7 +242,7 @@ class Sandboxes(_Table):
 
 
 class Namespace:
-    """One namespace; what it does not have is empty."""
+    """One namespace. Tables that it does not have are empty."""
 
     def __init__(self, root: Bucket, name: bytes) -> None:
         self.name = name
@@ -258,7 +258,7 @@ class Namespace:
 
     @property
     def snapshotters(self) -> list[bytes]:
-        """Names of those with snapshots."""
+        """Names of snapshotters with snapshots."""
         return buckets_in(self._bucket(b"snapshots"))
 
     def snapshots(self, snapshotter: bytes) -> Snapshots:

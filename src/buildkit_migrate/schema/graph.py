@@ -1,4 +1,4 @@
-"""What refers to what, over rows: what is reached, and what goes round in circles."""
+"""References between rows: which rows are reached, and which are part of a cycle."""
 
 from buildkit_migrate._native.graph import Graph
 

@@ -52,7 +52,7 @@ __all__ = [
 
 
 class Kind(enum.IntEnum):
-    """What BuildKit decodes the value of a key into."""
+    """The type into which BuildKit decodes the value of a key."""
 
     TEXT = cells.TEXT
     INTEGER = cells.INTEGER
@@ -112,7 +112,7 @@ _DESCRIPTIVE: Final = frozenset(
         b"cache.usageCount",
     )
 )
-"""Keys that no other record, and nothing in another store, is found by."""
+"""Keys that refer to no other record and to nothing in another store."""
 
 _OF_V1: Final = (b"local.sharedKey:", b"cache-dir:")
 """Keys that go on with their value: found through their index entries in v2, too."""
@@ -155,11 +155,11 @@ class Records:
         self.ids = self._cells.ids
         """Never None."""
         self.plain_keys = [key for key in self._cells.plain if key is not None]
-        """Keys of ``_main`` that are no buckets."""
+        """Keys of ``_main`` that are not buckets."""
         self.undecodable: list[Cell] = []
         """Values whose envelope Go can't decode, of any key: one of them stops the daemon (C8)."""
         self.mistyped: list[Cell] = []
-        """Values that decode and are not of their key's type (C9)."""
+        """Values that decode, but not into the type of their key (C9)."""
         self.nested: list[Cell] = []
         """Buckets below a record."""
         self.unknown: list[Cell] = []
@@ -232,7 +232,7 @@ class Records:
         return self._with(key).stored(key)
 
     def has(self, key: bytes) -> Mask:
-        """Records with a value of this key that is not cleared, be it sound or not."""
+        """Records with a value of this key that is not cleared, whether it decodes or not."""
         return present(self._with(key).stored(key))
 
     def text(self, key: bytes) -> Texts:
@@ -306,7 +306,7 @@ class IndexEntries:
         return self._parts[1]
 
     def have(self, key: bytes) -> bool:
-        """Whether this is one of them."""
+        """Whether this is one of the records."""
         bucket = self._bucket
         return bucket is not None and (bucket.get(key) is not None or bucket.bucket(key) is not None)
 
@@ -339,7 +339,7 @@ class IndexDifferences(NamedTuple):
 
 
 def index_differences(records: Records, entries: IndexEntries) -> IndexDifferences:
-    """Both empty where all is well."""
+    """Compares the two; both sequences are empty if all is well."""
     lacking, unwanted = records.compare(entries.keys)
     missing = [
         (row, key, index)

@@ -52,7 +52,7 @@ class Backend:
 
     @cached_property
     def kind(self) -> array[int]:
-        """UNKNOWN where it is none of the others; type code "b"."""
+        """Kind of each snapshot, UNKNOWN if it is none of the others; type code "b"."""
         return small(self._kind, COMMITTED)
 
     @cached_property

@@ -24,7 +24,7 @@ class SolverCache:
 
     @cached_property
     def missing(self) -> list[bytes]:
-        """Which of BUCKETS are not there; a daemon makes them at its next start."""
+        """Which of BUCKETS are missing; a daemon creates them at its next start."""
         return [name for name in BUCKETS if self._root.bucket(name) is None]
 
     def _below(self, name: bytes) -> Entries:

@@ -50,7 +50,7 @@ def names_in(bucket: Bucket | None) -> Texts:
 
 
 def buckets_in(bucket: Bucket | None) -> list[bytes]:
-    """The same as a list, where there are few."""
+    """The same as a list, for when there are few."""
     return [name for name in names_in(bucket) if name is not None]
 
 
@@ -62,10 +62,10 @@ def below(bucket: Bucket | None, *path: bytes, prefix: bytes = b"") -> Entries:
 
 
 def integers(column: Texts, *, signed: bool = True) -> Integers:
-    """Numbers as containerd stores them; unsigned ones above 2^63 - 1 are that. Broken ones are not known."""
+    """Numbers as containerd stores them; unsigned ones become 2^63 - 1 at most. Broken ones are not known."""
     return Integers(*numbers.integers(column, signed))
 
 
 def read_times(column: Texts) -> Times:
-    """Of a column of them."""
+    """Times as containerd stores them."""
     return Times(*numbers.times(column))

@@ -102,7 +102,7 @@ class _Chains:
                 yield row
 
     def _is_one_of(self, row: int, ways: list[Ids]) -> bool:
-        """Whether what is stored is right; an id that is absent is made when it is needed."""
+        """Whether the stored ids are right. Absent ones are: they are computed when needed."""
         stored = self.stored(row)
         return any(
             all(is_there in (b"", right) for is_there, right in zip(stored, ids, strict=True)) for ids in ways
@@ -125,7 +125,7 @@ class _Chains:
         return self._anew[row]
 
     def _needed(self, row: int) -> list[int]:
-        """The record whose ids it goes on with, if there is one."""
+        """The record whose ids this one's are computed from, if there is one."""
         loading = self._loading
         above = loading.parent[row]
         if loading.kind[row] == MERGE:
@@ -135,7 +135,7 @@ class _Chains:
         return [above] if above >= 0 and row not in loading.circular else []
 
     def _ways(self, row: int, ways_of: Callable[[int], list[Ids]]) -> list[Ids]:
-        """What follows from the ids of the one that it goes on with."""
+        """The ids that follow from those of that record."""
         loading = self._loading
         if row in loading.circular:
             return [self.stored(row)]
@@ -172,7 +172,7 @@ class _Chains:
         return found[::-1]
 
     def _is_its_upper(self, row: int) -> bool:
-        """Whether a diff is the last layer of its upper, so that it takes that one's blob."""
+        """Whether a diff is the last layer of its upper record, and so takes the blob of that."""
         lower, upper = self._loading.lower[row], self._loading.upper[row]
         if upper < 0:
             return False
@@ -189,7 +189,7 @@ def _pair(columns: tuple[Texts, ...], row: int) -> Ids:
 
 
 def _with_layer(ids: Ids | None, layer: Ids) -> Ids:
-    """The ids of a layer on top of what has ``ids``; None if it is the first."""
+    """The ids of a layer on top of a record with ``ids``; None for a first layer."""
     diff_id, blob = layer
     if not diff_id or not blob:
         return _NONE

@@ -23,7 +23,7 @@ def _ours(facts: WorkerFacts) -> list[Namespace]:
 
 
 def _every(facts: WorkerFacts) -> list[Namespace]:
-    """All namespaces, as they share the files."""
+    """All namespaces, because they share the files."""
     root = facts.stores.containerd.root
     if root is None:
         return []
@@ -92,7 +92,7 @@ def _other_size(namespace: Namespace, digest: bytes, size: int) -> bool:
 
 @worker_rule("C46", needs=_NEEDS)
 def unlisted_files(facts: WorkerFacts) -> Iterator[Finding]:
-    """Each file is that of a blob that some namespace lists, or expects."""
+    """Each file belongs to a blob that some namespace lists or expects."""
     content = facts.content
     if content is None:
         return

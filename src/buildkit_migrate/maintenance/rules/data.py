@@ -34,7 +34,7 @@ _VARIANT: Final = b"containerd.io/gc.ref.content.blob-"
 
 @worker_rule("C23", needs=_STORES)
 def lost_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
-    """A layer that is extracted has its snapshot."""
+    """Each extracted layer has its snapshot."""
     data, backend = facts.data, facts.backend
     if data is None or backend is None:
         return
@@ -65,7 +65,7 @@ def lost_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
 
 @worker_rule("C24", needs=(Part.RECORDS, Part.CONTAINERD))
 def lost_blobs(facts: WorkerFacts) -> Iterator[Finding]:
-    """The blob of a record is there, unless the record is lazy."""
+    """The blob of a record exists, unless the record is lazy."""
     data = facts.data
     if data is None:
         return

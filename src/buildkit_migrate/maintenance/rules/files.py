@@ -30,7 +30,7 @@ NUMBERS: Final = (*pages.NUMBERS, "C2", "C6", "C7")
 """C6, that nobody holds a lock, is tested when the stores are opened; then it is an error."""
 
 _WITH_DATABASE: Final = (b"overlayfs", b"native", b"fuse-overlayfs", b"stargz")
-"""Snapshotters of which BuildKit's own one has its database below the worker's directory."""
+"""Snapshotters whose database is below the worker's directory if they are BuildKit's own."""
 
 _OTHER_ENGINE: Final = "is an LMDB store, which only `verify` reads"
 
@@ -176,12 +176,12 @@ def _fault(store: Store) -> str:
 
 
 def _named(backend: Backend | None, namespace: bytes) -> int:
-    """How many snapshots of the snapshotter are of a namespace."""
+    """How many snapshots of the snapshotter belong to a namespace."""
     return 0 if backend is None else len(starting_with(backend.names, namespace + b"/"))
 
 
 def _is_lost(store: Store, what: str, beside: str, *, found: bool = True) -> Lost:
-    """``found``: whether that is a fault of the root."""
+    """``found``: whether this is a fault of the root."""
     assert store.path is not None
     finding = Finding("C2", Severity.LEAK, store.path, "", f"it {what}, beside {beside}")
     return finding if found else None, store, what

@@ -80,7 +80,7 @@ def entries_name_records(facts: WorkerFacts) -> Iterator[Finding]:
 
 @worker_rule("C21", needs=(Part.RECORDS,))
 def external_data_has_a_record(facts: WorkerFacts) -> Iterator[Finding]:
-    """External data is of a record that exists."""
+    """External data belongs to a record that exists."""
     records, external = facts.records, facts.external
     assert records is not None and external is not None
     if _is_reset(facts):

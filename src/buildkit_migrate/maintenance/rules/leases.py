@@ -33,7 +33,7 @@ _DOCKER: Final = b"moby"
 
 @root_rule("C31", "C32", "C33", "C36", "C39", needs=(Part.RECORDS, Part.CONTAINERD))
 def orphans(facts: Facts) -> Iterator[Finding]:
-    """Each lease is of a record, of a build, or one that daemons leave for a while."""
+    """Each lease belongs to a record or a build, or is one that daemons leave for a while."""
     for owners in owners_of(facts):
         for namespace in _namespaces(owners):
             rows = unowned(owners, namespace)
@@ -85,7 +85,7 @@ def _of_records(owners: Owners, namespace: Namespace, rows: Mapping[Kind, list[i
 
 
 def _count(*leases: Lease) -> str:
-    """What only these hold, as a sentence ends."""
+    """What only these leases hold, as the end of a sentence."""
     counts = (
         ("snapshot", sum(lease.snapshots for lease in leases)),
         ("blob", sum(lease.blobs for lease in leases)),
@@ -131,7 +131,7 @@ def builds(facts: Facts) -> Iterator[Finding]:
 
 @root_rule("C38", needs=(Part.RECORDS, Part.CONTAINERD))
 def rooted(facts: Facts) -> Iterator[Finding]:
-    """What has a ``gc.root`` label is held by something else, too, or is a record's."""
+    """An object with a ``gc.root`` label is held by something else as well, or belongs to a record."""
     for owners in owners_of(facts):
         namespace = owners.namespace
         tables: dict[bytes, Blobs | Snapshots] = {b"": namespace.blobs}

@@ -50,7 +50,7 @@ def run_state(facts: WorkerFacts) -> Iterator[Finding]:
 
 @root_rule("C61", needs=())
 def workers_in_use(facts: Facts) -> Iterator[Finding]:
-    """Every worker directory is one that the daemon worked in when it ran last."""
+    """The daemon used every worker directory when it last ran."""
     stores = facts.stores
     if len(stores.workers) < 2:
         return

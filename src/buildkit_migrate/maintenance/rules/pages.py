@@ -34,10 +34,10 @@ __all__ = ["NUMBERS", "Role", "StorePages", "check_pages"]
 NUMBERS: Final = ("C1", "C3", "C4", "C5")
 
 _MOST_FREE: Final = 256 << 20
-"""Bytes of free pages that are no reason for a compaction, however small the rest is."""
+"""Fewer bytes of free pages than this are no reason to compact, however small the rest is."""
 
 _SHOWN: Final = 3
-"""Broken rules that a message names."""
+"""How many broken rules a message names."""
 
 _BY_COMPACTION: Final = "`compact` copies the trees, which are whole, into a new file."
 _BY_GOING_BACK: Final = (
@@ -45,7 +45,7 @@ _BY_GOING_BACK: Final = (
 )
 
 _PREFIX_OF_META: Final = 20
-"""Bytes of a file that tell whether it was a database: the header of a page, and the magic number."""
+"""How many bytes of a file tell whether it was a database: the header of a page, and the magic number."""
 _MAGIC: Final = 0xED0CDAED.to_bytes(4, "little")
 
 
@@ -55,9 +55,9 @@ class Role(enum.Enum):
     NEEDED = enum.auto()
     """It does not start, or panics."""
     SNAPSHOTTERS = enum.auto()
-    """It starts, as this one is opened when it is first used; what uses it fails."""
+    """It starts, because it opens this database at first use; what uses it fails."""
     MOVED_ASIDE = enum.auto()
-    """It begins a new one if it can't be opened, and panics at what is found broken later."""
+    """It creates a new one if this can't be opened, and panics at damage that it meets later."""
 
 
 _NOT_OPENED: Final = {

@@ -47,7 +47,7 @@ class _Rows:
         return between(self.loading.kind, BASE, LAYER) - self.records.flag(keys.COMMITTED)
 
     def kind_of_snapshot(self, key: bytes) -> int | None:
-        """None if there is none, or if that is not known."""
+        """None if there is none or it is unknown."""
         snapshots, backend = self.facts.snapshots, self.facts.backend
         row = snapshots.index.row(key) if snapshots is not None else NOT_FOUND
         if row < 0 or snapshots is None or backend is None:
@@ -121,7 +121,7 @@ def mutable_halves_exist(facts: WorkerFacts) -> Iterator[Finding]:
 
 @worker_rule("C13", needs=(Part.RECORDS,))
 def pairs_are_of_two(facts: WorkerFacts) -> Iterator[Finding]:
-    """One immutable record shares the data of a mutable one."""
+    """Only one immutable record shares the data of a mutable one."""
     of = _Rows(facts)
     target = of.loading.target
     several = between(count_rows(target, len(of.records)), 2, _MOST)
@@ -179,7 +179,7 @@ def nothing_is_deleted(facts: WorkerFacts) -> Iterator[Finding]:
 
 @worker_rule("C59", needs=(Part.RECORDS,))
 def pairs_are_retained(facts: WorkerFacts) -> Iterator[Finding]:
-    """One of a pair is retained, or something is built on it."""
+    """Of each pair, one record is retained or has others built on it."""
     of = _Rows(facts)
     target = of.loading.target
     policy = of.records.integer(_POLICY)

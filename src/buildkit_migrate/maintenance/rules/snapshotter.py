@@ -25,13 +25,13 @@ __all__ = ["RULES"]
 
 _BOTH: Final = (Part.CONTAINERD, Part.SNAPSHOTS)
 _NEAR: Final = 1000
-"""So many snapshots are made, at most, before a collection has removed what is in their way."""
+"""At most this many snapshots are made before a collection has removed what is in their way."""
 _LARGEST: Final = 2**63 - 1
 
 
 @worker_rule("C40", "C41", needs=_BOTH)
 def known_to_both(facts: WorkerFacts) -> Iterator[Finding]:
-    """The snapshotter has what containerd names, and nothing else."""
+    """The snapshotter has exactly the snapshots that containerd names."""
     snapshots, backend = facts.snapshots, facts.backend
     if snapshots is None or backend is None:
         return
@@ -62,7 +62,7 @@ def known_to_both(facts: WorkerFacts) -> Iterator[Finding]:
 
 
 def _users_of(facts: WorkerFacts, row: int) -> tuple[Severity, str]:
-    """What it means that this snapshot of containerd's is gone, by the records that have it."""
+    """What the loss of this snapshot means, judged by the records that have it."""
     if facts.data is None or facts.snapshots is None:
         return Severity.HARMLESS, ""
     users = facts.data.users(Mask(len(facts.snapshots), [row]))
@@ -218,7 +218,7 @@ def _intruders(facts: WorkerFacts) -> list[tuple[int, int]]:
 
 
 def _unlisted(backend: Backend, rows: AbstractSet[int]) -> set[int]:
-    """Of these snapshots those whose number is not the one that the table of children has for them."""
+    """Those of these snapshots whose number differs from that in the table of children."""
     ids, links = backend.id.values, backend.links
     listed: dict[bytes | None, set[tuple[int, int]]] = {}
     for parent, child, name in zip(links.parent, links.child, links.names, strict=True):
@@ -234,7 +234,7 @@ def _unlisted(backend: Backend, rows: AbstractSet[int]) -> set[int]:
 
 
 def _in_the_way(facts: WorkerFacts) -> list[int]:
-    """Directories that new snapshots will meet."""
+    """Directories that are in the way of new snapshots."""
     backend, directories = facts.backend, facts.directories
     if backend is None or directories is None:
         return []
@@ -339,7 +339,7 @@ _MERGE_LABELS: Final = (_MERGE + b"Size", _MERGE + b"Inodes")
 
 @worker_rule("C50", needs=_BOTH)
 def merge_usage(facts: WorkerFacts) -> Iterator[Finding]:
-    """What labels say of the size of a merge is a number."""
+    """The size of a merge in its labels is a number."""
     snapshots, data = facts.snapshots, facts.data
     if snapshots is None:
         return
@@ -359,7 +359,7 @@ def merge_usage(facts: WorkerFacts) -> Iterator[Finding]:
 
 
 def _is_integer(text: bytes) -> bool:
-    """As Go reads numbers."""
+    """Whether Go reads this as a number."""
     if not _NUMBER.fullmatch(text) or len(text) > 400:
         return False
     return -_LARGEST - 1 <= int(text) <= _LARGEST

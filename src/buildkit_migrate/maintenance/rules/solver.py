@@ -33,7 +33,7 @@ from buildkit_migrate.workspace.stores import worker_ids
 __all__ = ["RULES"]
 
 _UNCACHED: Final = b"random:"
-"""Begins the keys of steps that are run without the cache: nobody finds their results again."""
+"""Prefix of the keys of steps run without the cache. Their results are never found again."""
 
 _POLICY: Final = b"cache.cachePolicy"
 _RETAINED: Final = 1
@@ -42,7 +42,7 @@ _PLAIN_LINK: Final = re.compile(
     rb'\{(?:"Input":\d{1,9})?,?(?:"Output":\d{1,9})?,?(?:"Digest":"[\w:+.-]*")?,?(?:"Selector":"[\w:+.-]*")?\}'
 )
 _PLAIN_RESULT: Final = re.compile(rb'\{"CreatedAt":"[\w:+.-]*","ID":"([\w:+.-]*)"\}')
-"""What nearly all links and results are. The rest is decoded."""
+"""The form of nearly all links and results. Others are decoded."""
 
 
 @root_rule("C51", needs=(Part.CACHE,))
@@ -153,7 +153,7 @@ def _is_result(stored: bytes, id: bytes) -> bool:
 
 
 def _document(text: bytes) -> dict[str, Any] | None:
-    """A JSON object; None for anything else. Nobody nests anything there."""
+    """A JSON object without nesting; None for anything else."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -191,7 +191,7 @@ def _is_link(text: bytes) -> bool:
 
 @root_rule("C55", needs=(Part.CACHE,))
 def dead_ends(facts: Facts) -> Iterator[Finding]:
-    """A link leads to a key with a result or with links of its own. Others no search ever gets out of."""
+    """A link leads to a key with a result or with links of its own. Any other is a dead end for a search."""
     cache, file = _cache(facts)
     if cache.missing:
         return  # C51 says so

@@ -28,7 +28,7 @@ def _unknown(store: Store, about: bytes, message: str) -> Finding:
 
 
 def _others(store: Store, bucket: Bucket | None, known: frozenset[bytes], where: str) -> Iterator[Finding]:
-    """Keys and buckets in a bucket that are none of the known ones."""
+    """Keys and buckets in a bucket that are not known."""
     for name, _ in bucket.items() if bucket is not None else ():
         if name not in known:
             yield _unknown(store, name, f"{where} has {quoted(name)}, which nobody knows")
@@ -91,7 +91,7 @@ def known_in_history(facts: Facts) -> Iterator[Finding]:
 
 
 def _columns(bucket: Bucket | None) -> tuple[Texts, Texts]:
-    """Keys and values, None for a bucket."""
+    """Keys and values; the value of a bucket is None."""
     return items(bucket) if bucket is not None else (column(()), column(()))
 
 

@@ -85,7 +85,7 @@ def blobs_have_a_size(facts: WorkerFacts) -> Iterator[Finding]:
 
 
 def _size(facts: WorkerFacts, digest: bytes) -> str | None:
-    """What a repair would do; None if that is not known."""
+    """What a repair would do; None if unknown."""
     if facts.namespace is None:
         return None
     blobs = facts.namespace.blobs

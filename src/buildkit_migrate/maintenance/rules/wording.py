@@ -11,16 +11,16 @@ from buildkit_migrate.workspace.stores import Store
 __all__ = ["path_of", "quoted", "subject"]
 
 _MOST: Final = 80
-"""Characters of a value that a message shows."""
+"""How many characters of a value a message shows."""
 
 
 def subject(name: bytes | None) -> str:
-    """Of an id, key or digest: its exact bytes, as paths have them."""
+    """An id, key or digest as the subject of a finding: its exact bytes, decoded like those of a path."""
     return (name or b"").decode(errors="surrogateescape")
 
 
 def path_of(store: Store) -> Path:
-    """Of a store that is open."""
+    """The path of an open store."""
     assert store.path is not None
     return store.path
 
