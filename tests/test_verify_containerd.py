@@ -352,7 +352,7 @@ def test_namespace_lost_by_the_first_of_two_workers_is_named(two: OnDisk) -> Non
     assert subjects == {b"v1/k8s.io"}
 
 
-def test_opened_kept_has_the_originals_of_all_workers(two: OnDisk) -> None:
+def test_open_kept_has_the_originals_of_all_workers(two: OnDisk) -> None:
     usual = two.kept
     with open_kept(None, two.containerd, usual) as kept:
         assert kept.original is not None
