@@ -189,6 +189,9 @@ def test_two_snapshots_with_one_number(healthy: Healthy) -> None:
     layer, other = healthy.last[0], healthy.last[1]
     healthy.in_snapshots({b"snapshots": {layer.name: {b"id": healthy.stored(other.number)}}})
     assert found(healthy.root) == {("C43", "W", layer.text)}
+    (finding,) = check(healthy.root)
+    assert finding.repair is not None
+    assert "only raises the counter" in finding.repair
 
 
 def test_two_snapshots_with_one_number_of_which_others_stand_on_one(healthy: Healthy) -> None:

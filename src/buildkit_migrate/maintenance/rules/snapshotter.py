@@ -171,7 +171,15 @@ def sequences(facts: WorkerFacts) -> Iterator[Finding]:
     for row, owner in _intruders(facts):
         other = cut(key_in(backend.names[owner] or b""))
         message = f"it has the number {ids[row]}, and so the directory, of the snapshot {other}"
-        yield Finding("C43", Severity.CONTENT, file, subject(key_in(backend.names[row] or b"")), message)
+        yield Finding(
+            "C43",
+            Severity.CONTENT,
+            file,
+            subject(key_in(backend.names[row] or b"")),
+            message,
+            repair="`repair` only raises the counter: nobody can tell whose files are in the directory. "
+            "Prune the records of both snapshots.",
+        )
     highest = max(ids, default=0)
     if backend.sequence < highest:
         message = f"the counter stands at {backend.sequence}, and there are snapshots up to number {highest}"
@@ -186,7 +194,8 @@ def sequences(facts: WorkerFacts) -> Iterator[Finding]:
     if snapshots.sequence < counted:
         bucket = b"/".join((b"v1", facts.stores.namespace, b"snapshots", facts.stores.snapshotter))
         message = (
-            f"the counter stands at {snapshots.sequence}, and there are names with numbers up to {counted}"
+            f"the counter stands at {snapshots.sequence}, and there are names with numbers up to {counted}; "
+            "names differ all the same, as each ends in the key"
         )
         yield Finding("C43", Severity.HARMLESS, path_of(facts.stores.containerd), subject(bucket), message)
 
