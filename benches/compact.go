@@ -1,7 +1,8 @@
 // Command compact does with bbolt for Go what bench_compact.py compares with.
 //
-//	compact grow FILE BYTES     a file of about BYTES in which only a few hundred keys are left
-//	compact compact SRC DST     what the command `bbolt compact` does, and how many seconds it takes
+//	compact full FILE BYTES      a file of about BYTES, filled in the order of the keys
+//	compact little FILE BYTES    the same, in which only 500 keys are left
+//	compact compact SRC DST      what the command `bbolt compact` does; prints how many seconds it takes
 package main
 
 import (
@@ -17,47 +18,56 @@ import (
 // The default of `bbolt compact`.
 const txMaxSize = 65536
 
+// Bytes of a transaction that fills a file.
+const batch = 64 << 20
+
 func main() {
 	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: compact grow FILE BYTES | compact compact SRC DST")
+		fmt.Fprintln(os.Stderr, "usage: compact full|little FILE BYTES | compact compact SRC DST")
 		os.Exit(2)
 	}
-	if os.Args[1] == "grow" {
-		size, err := strconv.Atoi(os.Args[3])
-		must(err)
-		grow(os.Args[2], size)
+	if os.Args[1] == "compact" {
+		began := time.Now()
+		compact(os.Args[2], os.Args[3])
+		fmt.Println(time.Since(began).Seconds())
 		return
 	}
-	began := time.Now()
-	compact(os.Args[2], os.Args[3])
-	fmt.Println(time.Since(began).Seconds())
+	size, err := strconv.Atoi(os.Args[3])
+	must(err)
+	fill(os.Args[2], size, os.Args[1] == "little")
 }
 
-func grow(path string, size int) {
+func fill(path string, size int, empty bool) {
 	db, err := bolt.Open(path, 0600, nil)
 	must(err)
 	defer db.Close()
-	value := bytes.Repeat([]byte("v"), 1000)
-	must(db.Update(func(tx *bolt.Tx) error {
-		kept, err := tx.CreateBucket([]byte("kept"))
-		must(err)
-		for i := 0; i < 500; i++ {
-			must(kept.Put([]byte(fmt.Sprintf("key %08d", i)), value))
-		}
-		return nil
-	}))
-	for written := 0; written < size; written += 64 << 20 {
+	value := bytes.Repeat([]byte("v"), 200)
+	put := func(name string, from, to int) {
 		must(db.Update(func(tx *bolt.Tx) error {
-			gone, err := tx.CreateBucketIfNotExists([]byte("gone"))
+			bucket, err := tx.CreateBucketIfNotExists([]byte(name))
 			must(err)
-			gone.FillPercent = 1
-			for i := 0; i < 64<<20; i += len(value) {
-				must(gone.Put([]byte(fmt.Sprintf("key %012d", written+i)), value))
+			for ; from < to; from++ {
+				must(bucket.Put([]byte(fmt.Sprintf("key %012d", from)), value))
 			}
 			return nil
 		}))
 	}
-	must(db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("gone")) }))
+	put("kept", 0, 500)
+	// Pages that are filled in the order of the keys are half full.
+	keys := size / 2 / (len(value) + 32)
+	for from := 0; from < keys; from += batch / len(value) {
+		put("many", from, min(keys, from+batch/len(value)))
+	}
+	if empty {
+		must(db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("many")) }))
+	}
+}
+
+func min(a, b int) int {
+	if a < b {
+		return a
+	}
+	return b
 }
 
 func compact(from, to string) {

@@ -29,18 +29,24 @@ def why_missing() -> str:
     return ""
 
 
+def build(source: Path, directory: Path) -> Path:
+    """Builds a program, which `directory` gets, as well as Go's build cache."""
+    program = directory / source.stem
+    environment = os.environ | {
+        "GO111MODULE": "off",
+        "GOFLAGS": "",
+        "GOPATH": str(GOPATH),
+        "GOCACHE": str(directory / "cache"),
+    }
+    subprocess.run(["go", "build", "-o", program, source], env=environment, check=True)
+    return program
+
+
 class Judge:
     """One built judge; `directory` gets the program and Go's build cache."""
 
     def __init__(self, directory: Path) -> None:
-        self._program = directory / "judge"
-        environment = os.environ | {
-            "GO111MODULE": "off",
-            "GOFLAGS": "",
-            "GOPATH": str(GOPATH),
-            "GOCACHE": str(directory / "cache"),
-        }
-        subprocess.run(["go", "build", "-o", self._program, SOURCE], env=environment, check=True)
+        self._program = build(SOURCE, directory)
 
     def check(self, path: Path) -> list[str]:
         """What bbolt finds wrong with the file; empty if nothing."""

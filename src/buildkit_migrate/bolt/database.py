@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 from collections.abc import Callable
@@ -69,11 +68,6 @@ class Database:
         with storage_errors(self.path):
             check_not_replaced(self._lock.fd, self.path)
 
-    def read_ahead(self) -> None:
-        """Tells the kernel that the whole file will be read now."""
-        with contextlib.suppress(OSError):
-            os.posix_fadvise(self._lock.fd, 0, 0, os.POSIX_FADV_WILLNEED)
-
     def close(self) -> None:
         self._lock.close()
 
@@ -101,15 +95,17 @@ def write(
     owner_of: Path | None = None,
     after: Reader | None = None,
     free_list: bool = True,
+    read_next: bool = False,
 ) -> Database:
     """Writes a new database that ``fill`` builds. Returns it synced and exclusively locked.
 
     ``path`` and ``owner_of``: as for `new_file`. ``after``: the database that will be replaced, whose
     transaction number is continued, and the sequence of whose root bucket is kept. ``free_list``: store one.
-    If anything fails, the file is deleted. Raises StorageError and whatever ``fill`` raises.
+    ``read_next``: the file will be read at once, and should stay in the page cache. If anything fails, the
+    file is deleted. Raises StorageError and whatever ``fill`` raises.
     """
     with storage_errors(path), new_file(path, mode=mode, owner_of=owner_of) as held:
-        writer = Writer(held.fd)
+        writer = Writer(held.fd, direct=not read_next)
         try:
             builder = Builder(writer.put, page_size)
             fill(builder)

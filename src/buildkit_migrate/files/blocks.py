@@ -66,8 +66,10 @@ class Writer:
     the thread owns its descriptor and keeps the block alive.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, direct: bool = True) -> None:
+        """``direct``: bypass the page cache; not for a file that will be read at once."""
         self._fd = fd
+        self._direct = direct
         self._done: Event | None = None  # set when the writer thread is done
         self._error: BaseException | None = None
         self._written = self._begun = 0
@@ -79,7 +81,7 @@ class Writer:
         """
         self._wait()
         if len(block) >= _LARGE:
-            if self._written == 0:
+            if self._written == 0 and self._direct:
                 _set_direct(self._fd, True)
             with contextlib.suppress(RuntimeError):  # no thread can be started: write it here
                 self._write_beside(block)

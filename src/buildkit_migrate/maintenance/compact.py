@@ -318,9 +318,9 @@ def _applied(file: Compacted, database: Database, held: contextlib.ExitStack) ->
                 owner_of=path,
                 after=reader,
                 free_list=_wants_list(database),
+                read_next=True,
             )
         )
-        new.read_ahead()
         if not same_content(reader, new.reader):
             raise DifferencesError(
                 f"{aside.path} does not hold what {path} holds, and was deleted",
