@@ -60,6 +60,22 @@ def test_a_chain_without_snapshots(healthy: Healthy) -> None:
     assert {(it.rule, it.repair) for it in findings} == {("C23", None)}
 
 
+def test_a_chain_without_snapshots_and_with_a_layer_without_blob(healthy: Healthy) -> None:
+    layers = {it.name: it for it in (*healthy.last, *healthy.middle)}
+    views = {name for name, kind in healthy.kinds.items() if kind == VIEW}
+    chain = next(names for it in healthy.middle if set(names := healthy.above(it)) <= {*layers, *views})
+    for name in chain:
+        healthy.lose_snapshot(healthy.snapshot(name))
+    lowest = layers[chain[0]]
+    assert lowest.digest is not None
+    healthy.blob(lowest.digest, None)
+    healthy.blob_file(lowest.digest).unlink()
+    repairs = {it.subject: it.repair or "" for it in check(healthy.root) if it.rule == "C23"}
+    assert "no blob to extract" in repairs.pop(lowest.text)
+    assert repairs
+    assert all("stands on a layer that can't be extracted" in it for it in repairs.values())
+
+
 def test_a_merge_is_made_again_but_not_what_stands_on_it(healthy: Healthy) -> None:
     merge = next(it for it in healthy.merges if it.name)
     above = [healthy.snapshot(name) for name in healthy.children[merge.name]]

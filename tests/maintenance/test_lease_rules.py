@@ -195,3 +195,10 @@ def test_what_a_lease_holds_is_counted_by_kind(healthy: Healthy) -> None:
     healthy.lease(b"mine", lease({}, layer.digest))
     others = [it for it in check(healthy.root) if it.rule == "C36"]
     assert [it.message.rpartition("; ")[2] for it in others] == ["it alone holds no data"]
+
+
+def test_nobody_deletes_what_is_only_called_temporary_in_the_namespace_of_builds(healthy: Healthy) -> None:
+    history = healthy.namespace + b"_history"
+    healthy.lease(b"ref_" + b"n" * 25, lease({TEMPORARY: LONG_AGO}), history)
+    healthy.lease(b"mine", lease({TEMPORARY: LONG_AGO}), history)
+    assert found(healthy.root) == {("C34", "L", "ref_" + "n" * 25), ("C36", "L", "mine")}

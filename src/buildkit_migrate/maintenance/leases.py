@@ -94,9 +94,11 @@ def unowned(owners: Owners, namespace: Namespace) -> dict[Kind, list[int]]:
     ``namespace``: that of the owners, or of their history.
     """
     leases = namespace.leases
-    passing = leases.marks.temporary | expires(leases.marks.expire)
-    flat = leases.marks.flat
     history = namespace is not owners.namespace
+    passing = expires(leases.marks.expire)
+    if not history:  # a start looks for temporary ones in the main namespace alone
+        passing |= leases.marks.temporary
+    flat = leases.marks.flat
     found: dict[Kind, list[int]] = {kind: [] for kind in Kind}
     for row in range(len(leases)) if history else _without_record(owners, leases):
         id = leases.keys[row] or b""

@@ -8,7 +8,7 @@ from typing import Final
 
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
-from buildkit_migrate.maintenance.record_data import key_in, referred, there
+from buildkit_migrate.maintenance.record_data import RecordData, key_in, referred, there
 from buildkit_migrate.maintenance.rule import Part, WorkerRule, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, subject
 from buildkit_migrate.schema.columns import (
@@ -43,6 +43,10 @@ def lost_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
     standing = present(backend.parent) - between(backend.kind, VIEW, VIEW)
     parents = {key_in(backend.parent[row] or b"") for row in standing}
     blobs = there(data.blob)
+    # What can't be extracted again by itself; what stands on it can't be, either.
+    hopeless = Mask(
+        len(data.records), (row for row in data.lost if row not in blobs or data.keys[row] in parents)
+    )
     for row in data.lost:
         key = data.keys[row] or b""
         repair = None
@@ -53,6 +57,11 @@ def lost_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
             )
         elif row not in blobs:
             repair = "`repair --drop` drops the record and its descendants, as it has no blob to extract."
+        elif any(below in hopeless for below in _lost_below(data, row)):
+            repair = (
+                "`repair --drop` drops the record and its descendants, as it stands on a layer that can't be "
+                "extracted."
+            )
         yield Finding(
             "C23",
             Severity.BUILD,
@@ -61,6 +70,12 @@ def lost_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
             f"its snapshot {cut(key)} does not exist",
             repair=repair,
         )
+
+
+def _lost_below(data: RecordData, row: int) -> Iterator[int]:
+    """The layers right below one that are lost, too."""
+    while (row := data.loading.parent[row]) >= 0 and row in data.lost:
+        yield row
 
 
 @worker_rule("C24", needs=(Part.RECORDS, Part.CONTAINERD))
