@@ -44,6 +44,7 @@ MODULES = {  # what takes longest comes first
     "cells": ["cells.pyx", "columns/cells.c", "columns/decode.c", "json/value.c", *BOLT, *SPANS],
     "columns": ["columns.pyx", "columns/compare.c", "columns/lookup.c", *SPANS],
     "numbers": ["numbers.pyx", "columns/numbers.c", *SPANS],
+    "solver": ["solver.pyx", "columns/solver.c", *SPANS],
     "graph": ["graph.pyx", "columns/graph.c", "core/column.c"],
     "bolt": ["bolt.pyx", *BOLT, *SCAN, "bolt/entries.c", "bolt/check.c", "core/spans.c"],
     "packing": ["packing.pyx", *folder("lmdb"), *BOLT, "bolt/builder.c"],

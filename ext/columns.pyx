@@ -84,8 +84,15 @@ cdef class Mask(Guarded):
         if self.flags == NULL:
             raise MemoryError
         self.rows = size
-        for row in rows:
-            self.put(row)
+        cdef c_array.array numbers
+        cdef Py_ssize_t at
+        if isinstance(rows, _array) and rows.typecode == "i":
+            numbers = rows
+            for at in range(len(numbers)):
+                self.put(numbers.data.as_ints[at])
+        else:
+            for row in rows:
+                self.put(row)
         self.leave()
 
     def __dealloc__(self):

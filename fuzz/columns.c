@@ -6,6 +6,7 @@
 #include "columns/graph.h"
 #include "columns/lookup.h"
 #include "columns/numbers.h"
+#include "columns/solver.h"
 #include "common.h"
 
 static const bkm_cell_key keys[] = {
@@ -90,6 +91,9 @@ static void read_numbers(const bkm_spans *column)
     bkm_read_numbers(column, false, values, flags);
     bkm_read_times(column, values, flags, flags + column->count);
     bkm_read_links(column, values, values + column->count, flags);
+    bkm_read_counters(column, values);
+    bkm_plain_results(column, column, flags);
+    bkm_plain_links(column, flags);
     BKM_DEMAND(bkm_find_repeated(values, column->count, flags));
     free(values);
     free(flags);

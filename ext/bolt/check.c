@@ -1,11 +1,18 @@
+#define _DEFAULT_SOURCE /* madvise */
 #include "bolt/check.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "core/bits.h"
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
 /* A few damaged bytes can break a rule on every page of a large file. */
 enum { MOST_FINDINGS = 10000 };
+enum { AHEAD = 4 };
 
 typedef struct {
     bkm_bolt *bolt;
@@ -77,11 +84,34 @@ static uint64_t content_of(const bkm_page *page)
     return size;
 }
 
+/* Most time is spent waiting for the beginnings of pages, which are all over the file. */
+static void prefetch_page(const checker *c, uint64_t id)
+{
+    enum { LINE = 64, LINES = 4 };
+    if (id >= c->bolt->high_water)
+        return;
+    const uint8_t *page = c->bolt->data + id * c->bolt->page_size;
+    for (int line = 0; line < LINES; line++)
+        __builtin_prefetch(page + line * LINE);
+}
+
+static void prefetch_bucket(const checker *c, const bkm_page *page, uint32_t index)
+{
+    if (index >= page->count)
+        return;
+    bkm_item item = bkm_leaf_item(page, index);
+    if (item.bucket && item.value.size == BKM_BUCKET_HEADER)
+        prefetch_page(c, bkm_load64(item.value.data));
+}
+
 static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting);
 
 static void check_nested(checker *c, const bkm_page *page, int nesting)
 {
+    for (uint32_t i = 0; i < AHEAD; i++)
+        prefetch_bucket(c, page, i);
     for (uint32_t i = 0; i < page->count && !c->stopped; i++) {
+        prefetch_bucket(c, page, i + AHEAD);
         bkm_item item = bkm_leaf_item(page, i);
         if (!item.bucket)
             continue;
@@ -137,9 +167,14 @@ static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key
     }
     if (page.count < 2)
         found(c, BKM_IN_TREE, id, "branch page with a single child");
-    for (uint32_t i = 0; i < page.count && !c->stopped; i++)
+    for (uint32_t i = 0; i < page.count && i < AHEAD; i++)
+        prefetch_page(c, bkm_branch_child(&page, i));
+    for (uint32_t i = 0; i < page.count && !c->stopped; i++) {
+        if (page.count - i > AHEAD)
+            prefetch_page(c, bkm_branch_child(&page, i + AHEAD));
         check_tree(c, t, bkm_branch_child(&page, i), depth + 1, bkm_branch_key(&page, i),
                    i + 1 < page.count ? bkm_branch_key(&page, i + 1) : bound);
+    }
 }
 
 static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting)
@@ -209,6 +244,22 @@ static void check_accounts(checker *c)
     }
 }
 
+/* Maps the file's pages many at once: nearly all are looked at, and one by one that takes most of the time.
+ * Where the system can't do it, they are mapped when they are read. False if interrupted. */
+static bool map_pages(bkm_bolt *bolt)
+{
+    enum { WINDOW = 64 << 20 };
+    uint64_t size = bolt->high_water * bolt->page_size;
+    for (uint64_t at = 0; at < size; at += WINDOW) {
+        if (madvise((void *)(uintptr_t)(bolt->data + at), size - at < WINDOW ? size - at : WINDOW,
+                    MADV_POPULATE_READ))
+            return true;
+        if (bolt->go_on && !bolt->go_on(bolt->context))
+            return bkm_bolt_fail(bolt, BKM_INTERRUPTED, BKM_NO_PAGE);
+    }
+    return true;
+}
+
 bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context, bkm_counts *counts)
 {
     checker c = {.bolt = bolt, .report = report, .context = context, .counts = counts};
@@ -216,7 +267,9 @@ bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context, bkm_counts *cou
     c.used = bkm_bolt_bitmap(bolt);
     c.free = bkm_bolt_bitmap(bolt);
     bool ok = c.used && c.free;
-    if (ok) {
+    if (ok && !map_pages(bolt)) {
+        found_by_reader(&c, BKM_NO_PAGE);
+    } else if (ok) {
         bkm_bucket root = bkm_root_bucket(bolt);
         check_metas(&c);
         if (bolt->freelist != BKM_NO_FREELIST)

@@ -100,3 +100,25 @@ void bkm_read_links(const bkm_spans *column, int64_t *parents, int64_t *children
         broken[row] = !read_link(bkm_spans_get(column, row), &parents[row], &children[row]);
     }
 }
+
+static int64_t counter_in(bkm_span name)
+{
+    const uint8_t *end = name.data + name.size;
+    const uint8_t *at = name.size ? memchr(name.data, '/', name.size) : NULL;
+    if (!at || ++at == end || *at == '/')
+        return 0;
+    int64_t number = 0;
+    for (; at < end && *at >= '0' && *at <= '9'; at++) {
+        int digit = *at - '0';
+        number = number > (INT64_MAX - digit) / 10 ? INT64_MAX : number * 10 + digit;
+    }
+    return at < end && *at == '/' ? number : 0;
+}
+
+void bkm_read_counters(const bkm_spans *column, int64_t *values)
+{
+    for (size_t row = 0; row < column->count; row++) {
+        bkm_spans_prefetch(column, row + AHEAD);
+        values[row] = counter_in(bkm_spans_get(column, row));
+    }
+}

@@ -14,4 +14,7 @@ void bkm_read_bytes(const bkm_spans *column, uint8_t last, int8_t *values);
 /* Keys of the snapshotter's bucket `parents`: ids of parent and child, 0 if a key is broken. */
 void bkm_read_links(const bkm_spans *column, int64_t *parents, int64_t *children, uint8_t *broken);
 
+/* Numbers in names of snapshots, `<namespace>/<number>/<key>`: 0 if there is none, INT64_MAX if it is larger. */
+void bkm_read_counters(const bkm_spans *column, int64_t *values);
+
 #endif

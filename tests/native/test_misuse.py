@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import pytest
 
 from buildkit_migrate import _native
-from buildkit_migrate._native import chain, columns, guard, numbers
+from buildkit_migrate._native import chain, columns, guard, numbers, solver
 from buildkit_migrate._native.bolt import Bucket, Column, Reader, below, check, items, scan
 from buildkit_migrate._native.building import Builder, rewrite
 from buildkit_migrate._native.cells import Cells
@@ -104,6 +104,9 @@ USES: dict[type, list[Callable[[Any], object]]] = {
         lambda it: columns.paired(it, it, it, it),
         lambda it: numbers.integers(it, True),
         lambda it: numbers.small(it, 3),
+        numbers.counters,
+        lambda it: solver.plain_results(it, it),
+        solver.plain_links,
     ],
     Builder: [
         lambda it: it.put(b"k", b""),
@@ -139,6 +142,7 @@ USES: dict[type, list[Callable[[Any], object]]] = {
         lambda it: it & columns.Mask(0),
         lambda it: columns.Mask(0) | it,
         lambda it: it == columns.Mask(0),
+        lambda it: numbers.chosen(array("i"), it),
         lambda it: it.take([0]),
         lambda it: Graph(0).reached(it),
         lambda it: chain.following(it, [], [], [], [], []),

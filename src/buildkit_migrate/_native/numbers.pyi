@@ -1,5 +1,5 @@
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from buildkit_migrate._native.columns import Mask
@@ -30,3 +30,26 @@ def links(column: _Texts) -> tuple[array[int], array[int], Mask]:
 
     Ids: arrays of type code "q", 0 where the key is `broken`.
     """
+
+def counters(column: _Texts) -> array[int]:
+    """The numbers in names of snapshots, `<namespace>/<number>/<key>`: an array of type code "q".
+
+    0 where there is none, 2^63 - 1 where it is larger.
+    """
+
+# Arrays of type code "i" (row numbers) or "q":
+
+def gather(numbers: array[int], rows: Sequence[int]) -> array[int]:
+    """The numbers at `rows`, in that order and of the same type; NOT_FOUND and ABSENT stay what they are.
+
+    Raises IndexError for a row that there is not.
+    """
+
+def chosen(numbers: array[int], mask: Mask) -> array[int]:
+    """The numbers at the rows of the mask, ascending by row, of the same type.
+
+    Raises ValueError if there are more or fewer numbers than rows.
+    """
+
+def same(left: array[int], right: array[int]) -> Mask:
+    """Rows with the same number in both. Raises ValueError for arrays of different lengths or types."""

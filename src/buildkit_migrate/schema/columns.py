@@ -28,6 +28,7 @@ from buildkit_migrate._native.columns import (
     starting_with,
     take,
 )
+from buildkit_migrate._native.numbers import chosen, gather, same
 
 __all__ = [
     "ABSENT",
@@ -37,14 +38,17 @@ __all__ = [
     "Mask",
     "Texts",
     "between",
+    "chosen",
     "column",
     "count_rows",
     "equal",
     "equal_to",
+    "gather",
     "lengths",
     "paired",
     "present",
     "repeated",
+    "same",
     "split_last",
     "starting_with",
     "take",

@@ -7,12 +7,12 @@ from functools import cached_property
 from typing import Final
 
 from buildkit_migrate._native.bolt import items
-from buildkit_migrate._native.numbers import links, small
+from buildkit_migrate._native.numbers import counters, links, small
 from buildkit_migrate.bolt import Bucket, scan
 from buildkit_migrate.schema.columns import Index, Integers, Texts, column
 from buildkit_migrate.schema.tables import Times, integers, read_times
 
-__all__ = ["ACTIVE", "COMMITTED", "UNKNOWN", "VIEW", "Backend", "ParentLinks"]
+__all__ = ["ACTIVE", "COMMITTED", "UNKNOWN", "VIEW", "Backend", "ParentLinks", "counters"]
 
 UNKNOWN, VIEW, ACTIVE, COMMITTED = range(4)
 """Kinds of snapshots, as they are stored."""

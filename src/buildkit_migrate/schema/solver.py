@@ -5,15 +5,17 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Final
 
+from buildkit_migrate._native.solver import plain_links, plain_results
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.schema.columns import Texts, split_last
 from buildkit_migrate.schema.tables import Entries, below, names_in
 
-__all__ = ["BUCKETS", "SolverCache", "workers_and_records"]
+__all__ = ["BUCKETS", "SEPARATOR", "SolverCache", "plain_links", "plain_results", "workers_and_records"]
 
 RESULTS, BY_RESULT, LINKS, BACKLINKS = BUCKETS = (b"_result", b"_byresult", b"_links", b"_backlinks")
 
-_SEPARATOR: Final = b"::"
+SEPARATOR: Final = b"::"
+"""Between worker and record in the id of a result."""
 
 
 class SolverCache:
@@ -76,4 +78,4 @@ class SolverCache:
 
 def workers_and_records(result_ids: Texts) -> tuple[Texts, Texts]:
     """The two parts of result ids; both None where there are not two, or the id does not split."""
-    return split_last(result_ids, _SEPARATOR)
+    return split_last(result_ids, SEPARATOR)

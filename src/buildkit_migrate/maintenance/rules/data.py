@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 from typing import Final
 
@@ -16,7 +15,9 @@ from buildkit_migrate.schema.columns import (
     NOT_FOUND,
     Mask,
     between,
+    chosen,
     equal_to,
+    gather,
     paired,
     present,
     split_last,
@@ -160,17 +161,13 @@ def variants(facts: WorkerFacts) -> Iterator[Finding]:
     before, after = split_last(leases.keys, b"-")
     of_records = data.records.index.rows(before)
     # Of each lease for variants the blob of its record.
-    lists = array("i", (data.blob[row] if row >= 0 else ABSENT for row in of_records))
+    lists = gather(data.blob, of_records)
     for lease in ~equal_to(after, b"variants") | facts.passing:
         lists[lease] = ABSENT
     content = leases.content
-    held = paired(
-        sources, links.values, take(blobs.keys, [lists[lease] for lease in content.rows]), content.keys
-    )
+    held = paired(sources, links.values, take(blobs.keys, gather(lists, content.rows)), content.keys)
     lacking = mutual & linked - held
-    for row in owners & referred(array("i", (links.rows[place] for place in lacking)), len(blobs)).take(
-        data.blob
-    ):
+    for row in owners & referred(chosen(links.rows, lacking), len(blobs)).take(data.blob):
         lease_id = (data.records.ids[row] or b"") + b"-variants"
         digest = next(links.values[place] for place in links.of(data.blob[row]) if place in lacking)
         lease = leases.index.row(lease_id)

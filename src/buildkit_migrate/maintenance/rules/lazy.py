@@ -18,9 +18,10 @@ from typing import Final
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.loading import LAYER
+from buildkit_migrate.maintenance.record_data import referred
 from buildkit_migrate.maintenance.rule import Part, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, quoted, subject
-from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, equal_to, present
+from buildkit_migrate.schema.columns import NOT_FOUND, between, chosen, equal_to, present
 from buildkit_migrate.values import keys
 
 __all__ = ["RULES"]
@@ -41,7 +42,7 @@ def lazy_records_never_had_their_data(facts: WorkerFacts) -> Iterator[Finding]:
     described = present(descriptions) - equal_to(descriptions, b"")
     measured = between(records.integer(b"snapshot.size").values, 1, 2**63 - 1)
     layers = between(loading.kind, LAYER, LAYER) - records.flag(b"cache.blobonly")
-    below = Mask(len(records), (loading.parent[row] for row in layers if loading.parent[row] >= 0))
+    below = referred(chosen(loading.parent, layers), len(records))
     for row in waiting:
         id = records.ids[row] or b""
         signs = (

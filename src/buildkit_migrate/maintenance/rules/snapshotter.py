@@ -16,8 +16,19 @@ from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.record_data import key_in, there
 from buildkit_migrate.maintenance.rule import Part, WorkerRule, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, subject
-from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, equal, present, repeated, take
-from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW, Backend
+from buildkit_migrate.schema.columns import (
+    NOT_FOUND,
+    Mask,
+    between,
+    chosen,
+    equal,
+    gather,
+    present,
+    repeated,
+    same,
+    take,
+)
+from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW, Backend, counters
 from buildkit_migrate.text import cut
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
 
@@ -125,16 +136,9 @@ def _child_links(
     file = path_of(facts.stores.snapshots)
     ids, links = backend.id.values, backend.links
     children = backend.index.rows(links.names)
-    pairs = zip(children, links.parent, links.child, strict=True)
-    sound = Mask(
-        len(links),
-        (
-            place
-            for place, (row, parent, child) in enumerate(pairs)
-            if row >= 0 and ids[row] == child and parent_rows[row] >= 0 and ids[parent_rows[row]] == parent
-        ),
-    )
-    linked = Mask(len(backend), (children[place] for place in sound))
+    parent_ids = gather(ids, gather(parent_rows, children))
+    sound = same(gather(ids, children), links.child) & same(parent_ids, links.parent)
+    linked = Mask(len(backend), chosen(children, sound))
     unread = ~backend.id.known
     for row in facts.ours & there(parent_rows) - linked - told - unread - unread.take(parent_rows):
         told.add(row)
@@ -190,7 +194,7 @@ def sequences(facts: WorkerFacts) -> Iterator[Finding]:
             f"and there is a directory {in_the_way[0]} that belongs to no snapshot"
         )
         yield Finding("C43", Severity.BUILD, file, "v1/snapshots", message)
-    counted = max((_number_in(name) for name in snapshots.name if name is not None), default=0)
+    counted = max(counters(snapshots.name), default=0)
     if snapshots.sequence < counted:
         bucket = b"/".join((b"v1", facts.stores.namespace, b"snapshots", facts.stores.snapshotter))
         message = (
@@ -250,11 +254,6 @@ def _in_the_way(facts: WorkerFacts) -> list[int]:
     known = set(backend.id.values)
     near = range(backend.sequence + 1, backend.sequence + _NEAR)
     return sorted(number for number in directories.numbers if number in near and number not in known)
-
-
-def _number_in(name: bytes) -> int:
-    parts = name.split(b"/", 2)
-    return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() and len(parts[1]) < 20 else 0
 
 
 @worker_rule("C44", "C45", needs=(*_BOTH, Part.DIRECTORIES))

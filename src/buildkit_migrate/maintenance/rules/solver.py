@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from buildkit_migrate.schema.columns import (
     Mask,
     Texts,
     between,
+    chosen,
     equal_to,
     paired,
     present,
@@ -26,7 +26,13 @@ from buildkit_migrate.schema.columns import (
     starting_with,
     take,
 )
-from buildkit_migrate.schema.solver import SolverCache, workers_and_records
+from buildkit_migrate.schema.solver import (
+    SEPARATOR,
+    SolverCache,
+    plain_links,
+    plain_results,
+    workers_and_records,
+)
 from buildkit_migrate.text import cut
 from buildkit_migrate.workspace.stores import worker_ids
 
@@ -38,11 +44,6 @@ _UNCACHED: Final = b"random:"
 _POLICY: Final = b"cache.cachePolicy"
 _RETAINED: Final = 1
 _LINK: Final = {"Input": int, "Output": int, "Digest": str, "Selector": str}
-_PLAIN_LINK: Final = re.compile(
-    rb'\{(?:"Input":\d{1,9})?,?(?:"Output":\d{1,9})?,?(?:"Digest":"[\w:+.-]*")?,?(?:"Selector":"[\w:+.-]*")?\}'
-)
-_PLAIN_RESULT: Final = re.compile(rb'\{"CreatedAt":"[\w:+.-]*","ID":"([\w:+.-]*)"\}')
-"""The form of nearly all links and results. Others are decoded."""
 
 
 @root_rule("C51", needs=(Part.CACHE,))
@@ -75,11 +76,13 @@ def known_workers(facts: Facts) -> Iterator[Finding]:
     """Results name workers that exist. Those of other workers are released at the next start."""
     cache, file = _cache(facts)
     known = worker_ids(facts.stores)
-    counts = Counter(workers_and_records(cache.result_ids)[0])
-    unknown = {
-        id: count for id, count in counts.items() if id is not None and id not in known and b"::" not in id
-    }
-    only = len(unknown) == 1 and not any(id in counts for id in known)
+    named = workers_and_records(cache.result_ids)[0]
+    theirs = Mask(len(named))
+    for id in known:
+        theirs |= equal_to(named, id)
+    others = present(named) - theirs - present(split_last(named, SEPARATOR)[0])
+    unknown = Counter(named[row] or b"" for row in others)
+    only = len(unknown) == 1 and not theirs
     workers = facts.stores.workers
     if only and len(workers) == 1:
         file = workers[0].path / "workerid"
@@ -96,20 +99,19 @@ def results_of_records(facts: Facts) -> Iterator[Finding]:
     cache, file = _cache(facts)
     ids = cache.result_ids
     workers, records = workers_and_records(ids)
-    whole = present(workers) - Mask(len(ids), (row for row, id in enumerate(workers) if id and b"::" in id))
+    whole = present(workers) - present(split_last(workers, SEPARATOR)[0])
     for row in ~whole:
         message = "this is not the id of a worker and of a record"
         yield Finding("C53", Severity.HARMLESS, file, subject(ids[row]), message)
     cached = whole - _uncached(cache)
     for worker in facts.workers:
         if worker.stores.worker_id:
-            named = [record or None for record in records]
-            of_worker = cached & present(named) & equal_to(workers, worker.stores.worker_id)
-            for row, message in _records_missing(worker, named, of_worker):
+            of_worker = cached - equal_to(records, b"") & equal_to(workers, worker.stores.worker_id)
+            for row, message in _records_missing(worker, records, of_worker):
                 yield Finding("C53", Severity.HARMLESS, file, subject(ids[row]), message)
     results = cache.results
-    for place, stored in enumerate(results.values):
-        if not _is_result(stored or b"", results.keys[place] or b""):
+    for place in ~plain_results(results.values, results.keys):
+        if not _is_result(results.values[place] or b"", results.keys[place] or b""):
             message = (
                 f"its value below key {cut(cache.keys[results.rows[place]] or b'')} is not one of this result"
             )
@@ -120,7 +122,7 @@ def _uncached(cache: SolverCache) -> Mask:
     """Results that only steps without the cache have."""
     keyed = cache.by_result
     cached = ~starting_with(keyed.keys, _UNCACHED)
-    return ~Mask(len(cache.result_ids), (keyed.rows[place] for place in cached))
+    return ~Mask(len(cache.result_ids), chosen(keyed.rows, cached))
 
 
 def _records_missing(worker: WorkerFacts, named: Texts, wanted: Mask) -> Iterator[tuple[int, str]]:
@@ -146,8 +148,6 @@ def _records_missing(worker: WorkerFacts, named: Texts, wanted: Mask) -> Iterato
 
 def _is_result(stored: bytes, id: bytes) -> bool:
     """Whether this is the value of a result, with its id."""
-    if plain := _PLAIN_RESULT.fullmatch(stored):
-        return plain[1] == id
     found = _document(stored)
     return found is not None and isinstance(found.get("ID"), str) and found["ID"].encode() == id
 
@@ -170,9 +170,7 @@ def links(facts: Facts) -> Iterator[Finding]:
     entries, backlinks = cache.links, cache.backlinks
     sources = take(cache.linked, entries.rows)
     texts, targets = split_last(entries.keys, b"@")
-    broken = Mask(
-        len(entries.keys), (at for at, text in enumerate(texts) if text is None or not _is_link(text))
-    )
+    broken = Mask(len(texts), (at for at in ~plain_links(texts) if not _is_link(texts[at])))
     for place in broken:
         message = f"its link {cut(entries.keys[place] or b'')} does not decode"
         yield Finding("C54", Severity.HARMLESS, file, subject(sources[place]), message)
@@ -182,10 +180,8 @@ def links(facts: Facts) -> Iterator[Finding]:
         yield Finding("C54", Severity.HARMLESS, file, subject(sources[place]), message)
 
 
-def _is_link(text: bytes) -> bool:
-    if _PLAIN_LINK.fullmatch(text):
-        return True
-    found = _document(text)
+def _is_link(text: bytes | None) -> bool:
+    found = _document(text) if text is not None else None
     return found is not None and all(type(found.get(name, kind())) is kind for name, kind in _LINK.items())
 
 
