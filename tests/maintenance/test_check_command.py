@@ -256,6 +256,21 @@ def test_a_copy_of_a_worker_is_not_tested_and_that_is_said(plant: Planter) -> No
     assert "runc-overlayfs.bak: " in run("check", str(plant.root.root)).stdout
 
 
+def test_that_a_directory_has_no_worker_is_said(tmp_path: Path) -> None:
+    document = documents(str(tmp_path), status=0)
+    (one,) = document["not_tested"]
+    assert "no directory of a worker" in one["reason"]
+    assert "C8" in one["rules"]
+
+
+def test_one_reason_is_one_line(plant: Planter) -> None:
+    plant.root.records.write_bytes(b"\xa5" * 5000)
+    lines = [line for line in run("check", str(plant.root.root)).stdout.splitlines() if "not tested" in line]
+    reasons = [line.split(": ", 2)[2] for line in lines]
+    assert reasons
+    assert len(reasons) == len(set(reasons))
+
+
 def test_a_store_of_the_other_engine_is_not_damaged(plant: Planter) -> None:
     bolt = plant.root.records.rename(plant.root.worker / "bolt.db")
     assert run("convert", str(bolt), str(plant.root.records)).returncode == 0

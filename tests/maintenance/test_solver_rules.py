@@ -169,6 +169,26 @@ def test_link_without_target(cache: Cache) -> None:
     assert found(cache.root) == {("C54", "H", cache.key.decode())}
 
 
+@pytest.mark.parametrize(
+    "link", [b"{}@", b"{}@one@two", b"{}@nobody", b'{"Input":9223372036854775808}@nobody']
+)
+def test_of_a_faulty_link_nothing_else_is_told(cache: Cache, link: bytes) -> None:
+    cache.edit({LINKS: {cache.key: {link: b""}}})
+    assert found(cache.root) == {("C54", "H", cache.key.decode())}
+
+
+@pytest.mark.parametrize("created", [b"5", b"{}", b'"last year"'])
+def test_a_result_without_a_time_does_not_decode(cache: Cache, created: bytes) -> None:
+    key, id = cache.results[0]
+    cache.edit({b"_result": {key: {id: b'{"CreatedAt":%s,"ID":"%s"}' % (created, id)}}})
+    assert found(cache.root) == {("C53", "H", id.decode())}
+
+
+def test_values_among_the_buckets_of_the_solver_cache(cache: Cache) -> None:
+    cache.edit({b"_result": {b"plain": b"x"}})
+    assert found(cache.root) == {("C62", "H", "plain")}
+
+
 def test_link_with_an_odd_but_valid_text(cache: Cache) -> None:
     target = cache.results[0][0]
     text = b'{"Output":2,"Selector":"a b\\u00e9"}'

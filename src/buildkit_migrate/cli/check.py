@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -157,8 +157,12 @@ def _lines(checked: Checked, verbose: bool) -> Iterator[str]:
             lines.append(f"{finding.severity} {about}: {printable(finding.message)}{size}")
         yield from (f"    {line}" for line in shortened(lines, verbose))
         yield from (f"  repair: {printable(repair)}" for repair in sorted(repairs) if repair)
+    untested: dict[tuple[str, str], set[str]] = {}
     for one in checked.not_tested:
-        yield f"not tested: {_ranges(one.rules) or printable(str(one.place))}: {printable(one.reason)}"
+        place = "" if one.rules else printable(str(one.place))
+        untested.setdefault((place, one.reason), set()).update(one.rules)
+    for (place, reason), rules in untested.items():
+        yield f"not tested: {place or _ranges(rules)}: {printable(reason)}"
     if not checked.findings and not checked.finished:
         yield f"{root}: no findings, but something could not be read ({len(checked.tested)} rules tested)"
         return
@@ -178,10 +182,10 @@ def _short(file: Path, root: Path) -> str:
     return printable(str(file.relative_to(root) if inside else file))
 
 
-def _ranges(rules: tuple[str, ...]) -> str:
+def _ranges(rules: Iterable[str]) -> str:
     """Formats numbers of rules, such as "C8, C10 to C22"."""
     runs: list[list[int]] = []
-    for number in (int(rule[1:]) for rule in rules):
+    for number in sorted(int(rule[1:]) for rule in rules):
         if runs and runs[-1][-1] == number - 1:
             runs[-1].append(number)
         else:

@@ -66,6 +66,8 @@ ROOT_RULES: Final[tuple[RootRule, ...]] = (
     *leftovers.ROOT_RULES,
 )
 
+_NO_WORKER: Final = "there is no directory of a worker (runc-* or containerd-*)"
+
 MANY_FILES: Final = 200_000
 """Up to this many are looked at unasked; that takes a second or two."""
 MANY_BYTES: Final = 64 << 20
@@ -186,6 +188,9 @@ def check_stores(
     run = _Run(stores.root, rules)
     looked_at = files.look_at_files(stores, tell)
     run.test(files.NUMBERS, stores.root.state, looked_at.findings)
+    if not stores.workers:
+        for worker_rule in WORKER_RULES:
+            run.can(worker_rule.numbers, (Part.RECORDS,), {Part.RECORDS: _NO_WORKER}, stores.root.state)
     for worker in looked_at.facts.workers:
         missing = unavailable_in_worker(worker.stores, looked_at.unusable)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ _UNCACHED: Final = b"random:"
 _POLICY: Final = b"cache.cachePolicy"
 _RETAINED: Final = 1
 _LINK: Final = {"Input": int, "Output": int, "Digest": str, "Selector": str}
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")
 
 
 @root_rule("C51", needs=(Part.CACHE,))
@@ -149,7 +151,10 @@ def _records_missing(worker: WorkerFacts, named: Texts, wanted: Mask) -> Iterato
 def _is_result(stored: bytes, id: bytes) -> bool:
     """Whether this is the value of a result, with its id."""
     found = _document(stored)
-    return found is not None and isinstance(found.get("ID"), str) and found["ID"].encode() == id
+    if found is None or not isinstance(found.get("ID"), str) or found["ID"].encode() != id:
+        return False
+    created = found.get("CreatedAt")
+    return created is None or (isinstance(created, str) and _TIME.fullmatch(created) is not None)
 
 
 def _document(text: bytes) -> dict[str, Any] | None:
@@ -167,22 +172,38 @@ def links(facts: Facts) -> Iterator[Finding]:
     cache, file = _cache(facts)
     if cache.missing:
         return  # C51 says so
-    entries, backlinks = cache.links, cache.backlinks
-    sources = take(cache.linked, entries.rows)
-    texts, targets = split_last(entries.keys, b"@")
-    broken = Mask(len(texts), (at for at in ~plain_links(texts) if not _is_link(texts[at])))
+    sources = take(cache.linked, cache.links.rows)
+    targets = split_last(cache.links.keys, b"@")[1]
+    broken, one_way = _faulty_links(cache)
     for place in broken:
-        message = f"its link {cut(entries.keys[place] or b'')} does not decode"
+        message = f"its link {cut(cache.links.keys[place] or b'')} does not decode"
         yield Finding("C54", Severity.HARMLESS, file, subject(sources[place]), message)
-    back = paired(targets, sources, take(cache.targets, backlinks.rows), backlinks.keys)
-    for place in ~back - broken:
+    for place in one_way:
         message = f"its link to key {cut(targets[place] or b'')} has no way back"
         yield Finding("C54", Severity.HARMLESS, file, subject(sources[place]), message)
 
 
+def _faulty_links(cache: SolverCache) -> tuple[Mask, Mask]:
+    """Links that do not decode, and others that do not lead back."""
+    entries, backlinks = cache.links, cache.backlinks
+    texts, targets = split_last(entries.keys, b"@")
+    broken = Mask(len(texts), (at for at in ~plain_links(texts) if not _is_link(texts[at])))
+    broken |= equal_to(targets, b"")
+    sources = take(cache.linked, entries.rows)
+    back = paired(targets, sources, take(cache.targets, backlinks.rows), backlinks.keys)
+    return broken, ~back - broken
+
+
 def _is_link(text: bytes | None) -> bool:
     found = _document(text) if text is not None else None
-    return found is not None and all(type(found.get(name, kind())) is kind for name, kind in _LINK.items())
+    return found is not None and all(_is_of(kind, found.get(name)) for name, kind in _LINK.items())
+
+
+def _is_of(kind: type, value: object) -> bool:
+    """Whether Go decodes it into a field of this type."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return False
+    return value is None or type(value) is kind
 
 
 @root_rule("C55", needs=(Part.CACHE,))
@@ -196,6 +217,8 @@ def dead_ends(facts: Facts) -> Iterator[Finding]:
     with_results = Mask(len(cache.keys), cache.results.rows).take(Index(cache.keys).rows(targets))
     listed = Index(cache.by_result.keys).rows(targets)
     dead = present(targets) - linked - with_results - between(listed, 0, len(cache.by_result.keys))
+    broken, one_way = _faulty_links(cache)
+    dead -= broken | one_way  # C54 says so
     for target, count in sorted(Counter(targets[place] or b"" for place in dead).items()):
         message = f"{count} links lead to this key, which has no result and no link"
         yield Finding("C55", Severity.LEAK, file, subject(target), message)

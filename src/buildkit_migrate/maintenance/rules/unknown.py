@@ -43,11 +43,8 @@ def known_in_records(facts: WorkerFacts) -> Iterator[Finding]:
     yield from _others(store, root, frozenset({MAIN_BUCKET, INDEX_BUCKET, EXTERNAL_BUCKET}), "the store")
     for key in records.plain_keys:
         yield _unknown(store, key, f"{quoted(key)} in _main is a value among buckets")
-    for name, what in ((EXTERNAL_BUCKET, "a value among buckets"), (INDEX_BUCKET, "a bucket among values")):
-        names, values = _columns(root.bucket(name))
-        wrong = ~present(values) if name == INDEX_BUCKET else present(values)
-        for place in wrong:
-            yield _unknown(store, names[place] or b"", f"{quoted(names[place])} in {name.decode()} is {what}")
+    yield from _values_in(store, root, EXTERNAL_BUCKET)
+    yield from _buckets_in(store, root, INDEX_BUCKET)
     for row, key, _ in records.unknown:
         yield _unknown(store, records.ids[row] or b"", f"the record has {quoted(key)}, which nobody knows")
     for row, key, _ in records.nested:
@@ -61,6 +58,7 @@ def known_in_containerd(facts: WorkerFacts) -> Iterator[Finding]:
     if root is None:
         return
     yield from _others(store, root, frozenset({b"v1"}), "the store")
+    yield from _values_in(store, root, b"v1", frozenset({b"version"}))
     for namespace in (facts.stores.namespace, facts.stores.namespace + b"_history"):
         yield from _others(
             store, root.bucket(b"v1", namespace), _IN_NAMESPACE, f"namespace {quoted(namespace)}"
@@ -79,7 +77,10 @@ def known_in_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
 
 @root_rule("C62", needs=(Part.CACHE,))
 def known_in_cache(facts: Facts) -> Iterator[Finding]:
-    yield from _others(facts.stores.cache, facts.stores.cache.root, frozenset(BUCKETS), "the store")
+    store = facts.stores.cache
+    yield from _others(store, store.root, frozenset(BUCKETS), "the store")
+    for name in BUCKETS:
+        yield from _values_in(store, store.root, name)
 
 
 @root_rule("C62", needs=(Part.HISTORY,))
@@ -87,11 +88,32 @@ def known_in_history(facts: Facts) -> Iterator[Finding]:
     for store in facts.stores.histories:
         if store.root is not None:
             yield from _others(store, store.root, frozenset({b"_records", b"_version"}), "the store")
+            yield from _buckets_in(store, store.root, b"_records")
             yield from _others(store, store.root.bucket(b"_version"), frozenset({b"version"}), "_version")
 
 
-def _columns(bucket: Bucket | None) -> tuple[Texts, Texts]:
-    """Keys and values; the value of a bucket is None."""
+def _values_in(
+    store: Store, root: Bucket | None, name: bytes, known: frozenset[bytes] = frozenset()
+) -> Iterator[Finding]:
+    """Values in a bucket where all others are buckets."""
+    names, values = _columns(root, name)
+    for place in present(values):
+        if names[place] not in known:
+            message = f"{quoted(names[place])} in {name.decode()} is a value among buckets"
+            yield _unknown(store, names[place] or b"", message)
+
+
+def _buckets_in(store: Store, root: Bucket | None, name: bytes) -> Iterator[Finding]:
+    """Buckets in a bucket where all others are values."""
+    names, values = _columns(root, name)
+    for place in ~present(values):
+        message = f"{quoted(names[place])} in {name.decode()} is a bucket among values"
+        yield _unknown(store, names[place] or b"", message)
+
+
+def _columns(root: Bucket | None, name: bytes) -> tuple[Texts, Texts]:
+    """Keys and values in a bucket; the value of a bucket is None."""
+    bucket = root.bucket(name) if root is not None else None
     return items(bucket) if bucket is not None else (column(()), column(()))
 
 
