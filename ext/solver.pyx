@@ -13,7 +13,7 @@ cdef extern from "columns/solver.h" nogil:
 
 
 def plain_results(values, ids):
-    """Rows with `{"CreatedAt":"...","ID":"..."}` and the row's id, written as the daemon does.
+    """Rows with `{"CreatedAt":"...","ID":"..."}`, a time and the row's id, written as the daemon does.
 
     Raises ValueError if the columns differ in length.
     """

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "bolt/ahead.h"
 #include "core/bits.h"
 
 #ifndef MADV_POPULATE_READ
@@ -12,7 +13,6 @@
 
 /* A few damaged bytes can break a rule on every page of a large file. */
 enum { MOST_FINDINGS = 10000 };
-enum { AHEAD = 4 };
 
 typedef struct {
     bkm_bolt *bolt;
@@ -84,34 +84,14 @@ static uint64_t content_of(const bkm_page *page)
     return size;
 }
 
-/* Most time is spent waiting for the beginnings of pages, which are all over the file. */
-static void prefetch_page(const checker *c, uint64_t id)
-{
-    enum { LINE = 64, LINES = 4 };
-    if (id >= c->bolt->high_water)
-        return;
-    const uint8_t *page = c->bolt->data + id * c->bolt->page_size;
-    for (int line = 0; line < LINES; line++)
-        __builtin_prefetch(page + line * LINE);
-}
-
-static void prefetch_bucket(const checker *c, const bkm_page *page, uint32_t index)
-{
-    if (index >= page->count)
-        return;
-    bkm_item item = bkm_leaf_item(page, index);
-    if (item.bucket && item.value.size == BKM_BUCKET_HEADER)
-        prefetch_page(c, bkm_load64(item.value.data));
-}
-
 static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting);
 
 static void check_nested(checker *c, const bkm_page *page, int nesting)
 {
-    for (uint32_t i = 0; i < AHEAD; i++)
-        prefetch_bucket(c, page, i);
+    for (uint32_t i = 0; i < BKM_AHEAD; i++)
+        bkm_prefetch_bucket(c->bolt, page, i);
     for (uint32_t i = 0; i < page->count && !c->stopped; i++) {
-        prefetch_bucket(c, page, i + AHEAD);
+        bkm_prefetch_bucket(c->bolt, page, i + BKM_AHEAD);
         bkm_item item = bkm_leaf_item(page, i);
         if (!item.bucket)
             continue;
@@ -167,11 +147,11 @@ static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key
     }
     if (page.count < 2)
         found(c, BKM_IN_TREE, id, "branch page with a single child");
-    for (uint32_t i = 0; i < page.count && i < AHEAD; i++)
-        prefetch_page(c, bkm_branch_child(&page, i));
+    for (uint32_t i = 0; i < page.count && i < BKM_AHEAD; i++)
+        bkm_prefetch_page(c->bolt, bkm_branch_child(&page, i));
     for (uint32_t i = 0; i < page.count && !c->stopped; i++) {
-        if (page.count - i > AHEAD)
-            prefetch_page(c, bkm_branch_child(&page, i + AHEAD));
+        if (page.count - i > BKM_AHEAD)
+            bkm_prefetch_page(c->bolt, bkm_branch_child(&page, i + BKM_AHEAD));
         check_tree(c, t, bkm_branch_child(&page, i), depth + 1, bkm_branch_key(&page, i),
                    i + 1 < page.count ? bkm_branch_key(&page, i + 1) : bound);
     }

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "bolt/ahead.h"
 #include "core/bits.h"
 
 static const char *const rule_texts[BKM_RULES] = {
@@ -443,6 +444,7 @@ bool bkm_cursor_next(bkm_cursor *cursor)
 bkm_item bkm_cursor_item(const bkm_cursor *cursor)
 {
     const bkm_cursor_level *top = &cursor->levels[cursor->depth - 1];
+    bkm_prefetch_bucket(cursor->bolt, &top->page, top->index + BKM_AHEAD);
     return bkm_leaf_item(&top->page, top->index);
 }
 

@@ -38,6 +38,31 @@ static bool read_plain(text *t, bkm_span *string)
     return skip(t, "\"");
 }
 
+/* Digits and other characters, "0" standing for any digit. */
+static bool skip_form(text *t, const char *form)
+{
+    for (; *form; form++, t->at++)
+        if (t->at == t->end || (*form == '0' ? !is_digit(*t->at) : *t->at != (uint8_t)*form))
+            return false;
+    return true;
+}
+
+/* As Go writes a time. */
+static bool read_time(text *t)
+{
+    if (!skip_form(t, "0000-00-00T00:00:00"))
+        return false;
+    if (skip(t, ".")) {
+        if (!skip_form(t, "0"))
+            return false;
+        while (t->at < t->end && is_digit(*t->at))
+            t->at++;
+    }
+    if (skip(t, "Z"))
+        return true;
+    return (skip(t, "+") || skip(t, "-")) && skip_form(t, "00:00");
+}
+
 static bool read_number(text *t)
 {
     const uint8_t *first = t->at;
@@ -50,8 +75,8 @@ static bool read_number(text *t)
 static bool is_plain_result(bkm_span value, bkm_span id)
 {
     text t = {value.data, value.data + value.size};
-    bkm_span created, found;
-    return value.data && skip(&t, "{\"CreatedAt\":\"") && read_plain(&t, &created) && skip(&t, ",\"ID\":\"") &&
+    bkm_span found;
+    return value.data && skip(&t, "{\"CreatedAt\":\"") && read_time(&t) && skip(&t, "\",\"ID\":\"") &&
            read_plain(&t, &found) && skip(&t, "}") && t.at == t.end && found.size == id.size &&
            (id.size == 0 || memcmp(found.data, id.data, id.size) == 0);
 }

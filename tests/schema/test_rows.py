@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
 
 import pytest
@@ -83,7 +84,11 @@ def test_numbers_in_names(names: list[bytes | None]) -> None:
 
 
 TEXT = st.text(st.sampled_from('abz09_:+.-"\\,é\n'), max_size=6)
-RESULTS = st.fixed_dictionaries({}, optional={"CreatedAt": TEXT, "ID": TEXT, "More": st.integers()})
+TIMES = st.from_regex(r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d*)?(Z|[+-]\d\d:?\d\d|)\Z")
+RESULTS = st.fixed_dictionaries({}, optional={"CreatedAt": TIMES | TEXT, "ID": TEXT, "More": st.integers()})
+TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
 LINKS = st.fixed_dictionaries(
     {}, optional={"Input": st.integers(), "Output": st.integers(), "Digest": TEXT, "Selector": TEXT}
 )
@@ -106,6 +111,7 @@ def test_what_is_a_plain_result_decodes_to_one(rows: list[tuple[bytes, bytes]]) 
         found = json.loads(rows[row][0])
         assert list(found) == ["CreatedAt", "ID"]
         assert found["ID"].encode() == ids[row]
+        assert TIME.fullmatch(found["CreatedAt"])
 
 
 @given(stored=st.lists(written(LINKS)))
@@ -120,6 +126,10 @@ def test_what_daemons_write_is_plain() -> None:
     time, id = "2026-01-01T10:20:30.123456789Z", "pq2iddf8w8r8l8fp1kc5xhvgf::vmqfu6rdadm2sxe0y6hn33wbq"
     result = json.dumps({"CreatedAt": time, "ID": id}, separators=(",", ":")).encode()
     assert list(plain_results([result, result, None], [id.encode(), b"other", b""])) == [0]
+    for other in ("", time[:-1], "2026-01-01T10:20:30.Z", "2026-01-01 10:20:30Z"):
+        assert not plain_results([result.replace(time.encode(), other.encode())], [id.encode()])
+    for other in ("2026-01-01T10:20:30Z", "2026-01-01T10:20:30.5+02:00"):
+        assert plain_results([result.replace(time.encode(), other.encode())], [id.encode()])
     links = [
         b"{}",
         b'{"Input":1}',

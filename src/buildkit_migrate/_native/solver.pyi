@@ -9,7 +9,7 @@ class _Texts(Protocol):
     def __iter__(self) -> Iterator[bytes | None]: ...
 
 def plain_results(values: _Texts, ids: _Texts) -> Mask:
-    """Rows with `{"CreatedAt":"...","ID":"..."}` and the row's id, written as the daemon does.
+    """Rows with `{"CreatedAt":"...","ID":"..."}`, a time and the row's id, written as the daemon does.
 
     Raises ValueError if the columns differ in length.
     """
