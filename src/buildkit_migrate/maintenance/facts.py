@@ -100,8 +100,10 @@ class WorkerFacts:
         if self.records is None or self.namespace is None:
             return None
         blobs = self.namespace.blobs.index
-        found = Found.of(self.snapshots, None) if self.snapshots is not None else None
-        loading = self.loading or Loading(self.records, found, blobs)
+        loading = self.loading
+        if loading is None:
+            found = Found.of(self.snapshots, None) if self.snapshots is not None else None
+            loading = Loading(self.records, found, blobs)
         return RecordData(loading, blobs, self.snapshots, self.backend)
 
     @cached_property

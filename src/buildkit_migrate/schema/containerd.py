@@ -137,7 +137,11 @@ class Marks(NamedTuple):
     expire: Texts
 
 
-_MARKS: Final = (b"buildkit/lease.temporary", b"containerd.io/gc.flat", b"containerd.io/gc.expire")
+_MARKS: Final = (
+    (b"labels", b"buildkit/lease.temporary"),
+    (b"labels", b"containerd.io/gc.flat"),
+    (b"labels", b"containerd.io/gc.expire"),
+)
 _RESOURCES: Final = (b"content", b"snapshots", b"ingests", b"images")
 
 
@@ -148,15 +152,13 @@ def _holds(bucket: Bucket | None) -> bool:
 class Leases(_Table):
     """``keys``: ids. What they hold are the keys of the following entries, and may be missing."""
 
-    _columns = ((b"createdat",),)
+    _columns = ((b"createdat",), *_MARKS)  # in one walk, as each lease has pages of its own
 
     @cached_property
     def marks(self) -> Marks:
         """Labels about how long a lease stays and what it keeps."""
-        columns: list[Texts] = [[], [], []]
-        if self.bucket is not None:
-            columns = list(scan(self.bucket, [(b"labels", name) for name in _MARKS])[1])
-        return Marks(present(columns[0]), present(columns[1]), columns[2])
+        temporary, flat, expire = (self._values.pop(path) for path in _MARKS)
+        return Marks(present(temporary), present(flat), expire)
 
     @cached_property
     def content(self) -> Entries:
