@@ -263,6 +263,20 @@ def test_that_a_directory_has_no_worker_is_said(tmp_path: Path) -> None:
     assert "C8" in one["rules"]
 
 
+@pytest.mark.parametrize("choice", [("--severity", "L"), ("--rules", "C8"), ("--rules", "C51")])
+def test_a_damaged_root_is_never_ok(plant: Planter, choice: tuple[str, str]) -> None:
+    cut(plant.root.records, 100_000)
+    result = run("check", str(plant.root.root), *choice)
+    assert result.returncode == 5
+    assert "OK" not in result.stdout
+    assert "damaged: runc-overlayfs/metadata_v2.db" in result.stdout
+
+
+def test_nothing_that_was_asked_for_could_be_tested(plant: Planter) -> None:
+    assert "nothing was tested" in run("check", str(plant.root.records), "--rules", "C52").stdout
+    assert "OK (1 rule)" in run("check", str(plant.root.records), "--rules", "C8").stdout
+
+
 def test_one_reason_is_one_line(plant: Planter) -> None:
     plant.root.records.write_bytes(b"\xa5" * 5000)
     lines = [line for line in run("check", str(plant.root.root)).stdout.splitlines() if "not tested" in line]

@@ -166,8 +166,15 @@ def _lines(checked: Checked, verbose: bool) -> Iterator[str]:
     if not checked.findings and not checked.finished:
         yield f"{root}: no findings, but something could not be read ({len(checked.tested)} rules tested)"
         return
+    if not checked.findings and checked.unsound:
+        damaged = ", ".join(_short(path, checked.root) for path in checked.unsound)
+        yield f"{root}: no findings of those asked for, but damaged: {damaged}"
+        return
+    if not checked.findings and not checked.tested:
+        yield f"{root}: nothing was tested"
+        return
     if not checked.findings:
-        yield f"{root}: OK ({len(checked.tested)} rules)"
+        yield f"{root}: OK ({len(checked.tested)} rule{'s' if len(checked.tested) != 1 else ''})"
         return
     by_severity = Counter(finding.severity for finding in checked.findings)
     counts = ", ".join(f"{severity} {count}" for severity, count in sorted(by_severity.items()))
