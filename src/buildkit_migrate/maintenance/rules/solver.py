@@ -217,8 +217,9 @@ def dead_ends(facts: Facts) -> Iterator[Finding]:
     with_results = Mask(len(cache.keys), cache.results.rows).take(Index(cache.keys).rows(targets))
     listed = Index(cache.by_result.keys).rows(targets)
     dead = present(targets) - linked - with_results - between(listed, 0, len(cache.by_result.keys))
-    broken, one_way = _faulty_links(cache)
-    dead -= broken | one_way  # C54 says so
+    if dead:
+        broken, one_way = _faulty_links(cache)
+        dead -= broken | one_way  # C54 says so
     for target, count in sorted(Counter(targets[place] or b"" for place in dead).items()):
         message = f"{count} links lead to this key, which has no result and no link"
         yield Finding("C55", Severity.LEAK, file, subject(target), message)
