@@ -180,7 +180,7 @@ def test_store_made_by_upstream_is_recognised_as_exact(tmp_path: Path) -> None:
     assert "BuildKit v0.8 and later can't export" in result.stdout
     assert worker_of(root.verify("--format", "json"))["upstream_exact"] is True
     assert worker_of(status(root, "--format", "json"))["upstream_exact"] is None
-    assert "blob sizes: not known" in status(root).stdout
+    assert "blob sizes: unknown" in status(root).stdout
 
 
 @pytest.mark.parametrize("upstream_exact", [False, True])

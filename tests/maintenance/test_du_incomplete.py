@@ -129,6 +129,10 @@ def test_records_in_a_cycle_are_left_out_and_named(tmp_path: Path) -> None:
 )
 def test_what_no_daemon_has_measured_is_measured(value: bytes | None, known: bool, tmp_path: Path) -> None:
     root = v2_roots.healed(tmp_path)
+    if not root.directories.stat().st_blocks:
+        pytest.skip(
+            "directories take no blocks on this file system, so they measure less than the daemon stored"
+        )
     before = {record.id: record.size for _, record in usage_of(root)}
     with root.open() as stores:
         from buildkit_migrate.maintenance.facts import Facts
