@@ -220,7 +220,7 @@ class Plain:
                 sharing.setdefault(self.target(id), []).append(id)
         parents = {parent for id in self.records if self.alive(id) for parent in self.parents(id)}
         for mutable, ids in sharing.items():
-            told = sum(id not in odd for id in ids)
+            told = sum(id not in odd and id not in self.cyclic for id in ids)
             if len(ids) > 1:
                 # Which of them is surplus is told by a guess; how many are is not.
                 yield "C13", "P", f"{max(told - 1, 0)} of {mutable.decode()}"
