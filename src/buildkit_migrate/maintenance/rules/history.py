@@ -7,9 +7,9 @@ from typing import Final
 
 from buildkit_migrate.maintenance.facts import Facts
 from buildkit_migrate.maintenance.finding import Finding, Severity
+from buildkit_migrate.maintenance.record_data import there
 from buildkit_migrate.maintenance.rule import Part, RootRule, root_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, subject
-from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.schema.containerd import Namespace
 from buildkit_migrate.schema.history import Build, History
 from buildkit_migrate.text import cut
@@ -83,14 +83,11 @@ def migration_is_whole(facts: Facts) -> Iterator[Finding]:
             if worker.namespace is None or worker.history_namespace is None:
                 continue
             file = path_of(worker.stores.containerd)
-            both = _there(worker.namespace, ids) & _there(worker.history_namespace, ids)
+            both = there(worker.namespace.leases.index.rows(ids))
+            both &= there(worker.history_namespace.leases.index.rows(ids))
             for row in both:
                 message = "its lease is in both namespaces: a migration of the history was cut off here"
                 yield Finding("C58", Severity.START, file, subject(refs[row]), message)
-
-
-def _there(place: Namespace, ids: list[bytes]) -> Mask:
-    return Mask(len(ids), (at for at, row in enumerate(place.leases.index.rows(ids)) if row >= 0))
 
 
 RULES: Final[tuple[RootRule, ...]] = (builds_decode, builds_have_leases, migration_is_whole)
