@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, Union
 
-__all__ = ["DEFAULT", "DELETE", "ENTER", "LEAVE", "PUT", "Edits", "encode"]
+__all__ = ["DEFAULT", "DELETE", "ENTER", "LEAVE", "PUT", "Edits", "encode", "merged"]
 
 PUT: Final = 1
 DELETE: Final = 2  # a value or bucket, which may be missing
@@ -22,6 +22,20 @@ Edits = Mapping[bytes, Union[bytes, "Edits", None]]
 """What to do with each key of a bucket: put bytes, delete (None), or edit a nested bucket (mapping)."""
 
 _CHUNK: Final = 1 << 16
+
+
+def merged(one: Edits, other: Edits) -> Edits:
+    """Both edits in one. Where they disagree, a deletion wins, then ``other``."""
+    result = dict(one)
+    for key, edit in other.items():
+        before = result.get(key, edit)
+        if before is None or edit is None:
+            result[key] = None
+        elif isinstance(before, bytes) or isinstance(edit, bytes):
+            result[key] = edit
+        else:
+            result[key] = merged(before, edit)
+    return result
 
 
 def encode(edits: Edits) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from buildkit_migrate.errors import CorruptDatabaseError, StorageError
 from buildkit_migrate.maintenance import table
 from buildkit_migrate.maintenance.available import NOTHING_THERE, unavailable, unavailable_in_worker
-from buildkit_migrate.maintenance.facts import WorkerFacts
+from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, RootRule, WorkerRule, number_of
 from buildkit_migrate.maintenance.rules import (
@@ -39,9 +39,17 @@ from buildkit_migrate.maintenance.rules.wording import subject
 from buildkit_migrate.model import Progress
 from buildkit_migrate.text import named_text, printable
 from buildkit_migrate.workspace.layout import Root
-from buildkit_migrate.workspace.stores import Fault, Stores
+from buildkit_migrate.workspace.stores import Fault, Store, Stores
 
-__all__ = ["ROOT_RULES", "WORKER_RULES", "Checked", "NotTested", "check_stores"]
+__all__ = [
+    "ROOT_RULES",
+    "WORKER_RULES",
+    "Checked",
+    "Examination",
+    "NotTested",
+    "check_stores",
+    "examine_stores",
+]
 
 WORKER_RULES: Final[tuple[WorkerRule, ...]] = (
     *values.RULES,
@@ -164,6 +172,15 @@ def _as_dict(finding: Finding) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Examination:
+    """What a check found, and what it looked at. ``unusable``: stores that no rule may look into, and why."""
+
+    checked: Checked
+    facts: Facts
+    unusable: Mapping[Store, str]
+
+
 def check_stores(
     stores: Stores,
     *,
@@ -172,6 +189,20 @@ def check_stores(
     content: bool = False,
     progress: Progress | None = None,
 ) -> Checked:
+    """What `examine_stores` finds, with the same errors."""
+    return examine_stores(
+        stores, rules=rules, severities=severities, content=content, progress=progress
+    ).checked
+
+
+def examine_stores(
+    stores: Stores,
+    *,
+    rules: Collection[str] | None = None,
+    severities: Collection[Severity] | None = None,
+    content: bool = False,
+    progress: Progress | None = None,
+) -> Examination:
     """Checks the pages of all stores, then all rules that can be tested.
 
     ``rules``: only these, by number; ``severities``: only findings of these. Pages are looked at in any case,
@@ -208,7 +239,8 @@ def check_stores(
         if run.can(root_rule.numbers, root_rule.needs, missing, stores.root.state):
             tell(f"checking {stores.root.state}: {', '.join(root_rule.numbers)}")
             run.test(root_rule.numbers, stores.root.state, root_rule.find(looked_at.facts))
-    return run.result(looked_at.unsound, lambda finding: not severities or finding.severity in severities)
+    checked = run.result(looked_at.unsound, lambda finding: not severities or finding.severity in severities)
+    return Examination(checked, looked_at.facts, looked_at.unusable)
 
 
 _ON_DISK: Final = (Part.DIRECTORIES, Part.FILES, Part.CONTENT, Part.BLOBS)

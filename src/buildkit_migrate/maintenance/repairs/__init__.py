@@ -1,0 +1,1 @@
+"""Repairs, one module for each module of rules. See `maintenance.mend`."""
