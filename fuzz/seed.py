@@ -61,6 +61,8 @@ def bolt_seeds() -> Iterator[tuple[str, bytes]]:
     yield "levels", file_of(long_keys) + b"".join(encode({b"k": b"1"}))
     yield "nested", file_of(nested) + b"".join(encode({b"n": {b"n": {b"n": None}}}))
     yield "rows", file_of(rows) + b"".join(encode({b"row04": {b"name": b"other"}}))
+    numbers = {(b"row02",): 2**64 - 1, (b"row03", b"labels"): 1, (b"row04", b"new"): 0}
+    yield "sequences", file_of(rows) + b"".join(encode({b"row04": {b"name": b"other"}}, numbers))
     yield "overflow", file_of({b"a": b"v" * 3000, b"b": {b"c": b"w" * 2000}}) + b"".join(encode(put))
     yield "page-2048", file_of(many, 2048)
     yield "page-4096", file_of({b"a": {b"b": b"c"}}, 4096)

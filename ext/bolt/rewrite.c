@@ -66,10 +66,12 @@ static bool peek(rewriter *r, edit *next)
         return true;
     size_t at = edits->at;
     next->code = edits->data[at++];
-    bool has_value = next->code == BKM_EDIT_PUT || next->code == BKM_EDIT_DEFAULT;
-    if (next->code < BKM_EDIT_PUT || next->code > BKM_EDIT_DEFAULT ||
+    bool sets_sequence = next->code == BKM_EDIT_SEQUENCE;
+    bool has_value = next->code == BKM_EDIT_PUT || next->code == BKM_EDIT_DEFAULT || sets_sequence;
+    if (next->code < BKM_EDIT_PUT || next->code > BKM_EDIT_SEQUENCE ||
         (next->code != BKM_EDIT_LEAVE && !take_span(edits, &at, &next->key)) ||
-        (has_value && !take_span(edits, &at, &next->value)))
+        (has_value && !take_span(edits, &at, &next->value)) ||
+        (sets_sequence && next->value.size != sizeof(uint64_t)))
         return fail(r, BKM_REWRITE_MALFORMED);
     next->bytes = at - edits->at;
     return true;
@@ -143,7 +145,7 @@ static bool apply(rewriter *r, const bkm_cursor *cursor, const bkm_item *item, c
             return conflict(r, item->key);
         r->result.changes += !item || bkm_span_compare(item->value, next->value) != 0;
         return built(r, bkm_builder_put(r->builder, next->key, next->value));
-    default:  /* ENTER */
+    default:  /* ENTER, SEQUENCE */
         if (item && !item->bucket)
             return conflict(r, item->key);
         if (nesting == BKM_MAX_NESTING)
@@ -151,8 +153,9 @@ static bool apply(rewriter *r, const bkm_cursor *cursor, const bkm_item *item, c
         bkm_bucket bucket = {0};
         if (item && !decode(r, cursor, item->value, &bucket))
             return false;
-        r->result.changes += !item;
-        return built(r, bkm_builder_open(r->builder, next->key, bucket.sequence)) &&
+        uint64_t sequence = next->code == BKM_EDIT_SEQUENCE ? bkm_load64(next->value.data) : bucket.sequence;
+        r->result.changes += !item || sequence != bucket.sequence;
+        return built(r, bkm_builder_open(r->builder, next->key, sequence)) &&
                merge_bucket(r, item ? &bucket : NULL, nesting + 1) && built(r, bkm_builder_close(r->builder));
     }
 }

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildkit_migrate._native.bolt import Reader
-from buildkit_migrate.bolt import encode
-from buildkit_migrate.bolt.edits import Edits
-from dicts import edited, file_of
+from buildkit_migrate._native.bolt import Reader, check
+from buildkit_migrate.bolt import encode, rewrite
+from buildkit_migrate.bolt.edits import DELETE, ENTER, LEAVE, SEQUENCE, Edits, Sequences
+from buildkit_migrate.errors import EditConflictError
+from dicts import Image, edited, file_of
+from judge import Judge
 from plain_bbolt import BucketDict
+from trees import PlainBucket, Row, read, rows, rows_of, write
 
 # Values and buckets have different names: an edit of one as the other is an error.
 values = st.integers(0, 6).map(lambda n: b"v%d" % n)
@@ -74,3 +79,124 @@ def test_chunks_hold_whole_operations() -> None:
 def test_stream_has_the_documented_form() -> None:
     stream = b"".join(encode({b"b": {b"k": b"", b"a": b"v"}, b"a": None}))
     assert stream == (b"\x02\x01\0\0\0a\x03\x01\0\0\0b\x01\x01\0\0\0a\x01\0\0\0v\x01\x01\0\0\0k\0\0\0\0\x04")
+
+
+# --- Sequences
+
+LARGE = PlainBucket({b"%05d" % number: bytes(90) for number in range(500)}, sequence=7)
+TREE = PlainBucket({b"b": PlainBucket({b"in": PlainBucket({b"k": b"v"}, 3)}, 5), b"large": LARGE, b"v": b"v"})
+
+SEQUENCES: dict[str, tuple[Edits, Sequences, PlainBucket]] = {
+    "no edit enters": (
+        {},
+        {(b"large",): 2**64 - 1},
+        PlainBucket({**TREE.items, b"large": PlainBucket(LARGE.items, 2**64 - 1)}),
+    ),
+    "an inline one, lowered": (
+        {},
+        {(b"b", b"in"): 0},
+        PlainBucket({**TREE.items, b"b": PlainBucket({b"in": PlainBucket({b"k": b"v"}, 0)}, 5)}),
+    ),
+    "entered, and the one above": (
+        {b"b": {b"in": {b"k": b"new"}}},
+        {(b"b", b"in"): 9, (b"b",): 8},
+        PlainBucket({**TREE.items, b"b": PlainBucket({b"in": PlainBucket({b"k": b"new"}, 9)}, 8)}),
+    ),
+    "missing": (
+        {},
+        {(b"c", b"new"): 4},
+        PlainBucket({**TREE.items, b"c": PlainBucket({b"new": PlainBucket({}, 4)})}),
+    ),
+    "deleted": (
+        {b"b": None},
+        {(b"b", b"in"): 4},
+        PlainBucket({b"large": LARGE, b"v": b"v"}),
+    ),
+}
+
+
+def edited_rows(tree: PlainBucket, stream: list[bytes], path: Path) -> tuple[int, list[Row]]:
+    """How many edits changed something, and the rows of the file at ``path``, made by these."""
+    write(path.with_name("source"), tree)
+    image = Image()
+    changes = rewrite(read(path.with_name("source")).root, image.builder, stream)
+    path.write_bytes(image.finish())
+    assert check(read(path)) == []
+    return changes, list(rows_of(read(path).root))
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_sequence_is_set_and_nothing_else(name: str, tmp_path: Path) -> None:
+    edits, sequences, wanted = SEQUENCES[name]
+    _, found = edited_rows(TREE, list(encode(edits, sequences)), tmp_path / "db")
+    assert found == list(rows(wanted))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_go_reads_the_sequence(name: str, judge: Judge, tmp_path: Path) -> None:
+    edits, sequences, wanted = SEQUENCES[name]
+    edited_rows(TREE, list(encode(edits, sequences)), tmp_path / "db")
+    assert judge.check(tmp_path / "db") == []
+    assert judge.dump(tmp_path / "db") == list(rows(wanted))
+    assert judge.update(tmp_path / "db", 1, 50) == []
+
+
+def test_only_another_sequence_is_a_change(tmp_path: Path) -> None:
+    for number, changes in ((5, 0), (6, 1)):
+        assert edited_rows(TREE, list(encode({}, {(b"b",): number})), tmp_path / "db")[0] == changes
+
+
+def test_operations_may_be_in_chunks_of_their_own(tmp_path: Path) -> None:
+    """A key is in the chunk of its operation, which is gone when the next one is read."""
+    (stream,) = encode({b"b": {b"in": {b"k": b"new"}}}, {(b"b", b"in"): 9})
+    enter, rest = stream[:6], stream[6:]
+    sequence, rest = rest[: 1 + 4 + 2 + 4 + 8], rest[1 + 4 + 2 + 4 + 8 :]
+    put, leaves = rest[:-2], rest[-2:]
+    assert (enter[0], sequence[0], leaves) == (ENTER, SEQUENCE, bytes([LEAVE, LEAVE]))
+    chunks = [enter, sequence, put, bytes([LEAVE]), bytes([LEAVE])]
+    wanted = edited_rows(TREE, [stream], tmp_path / "db")
+    assert edited_rows(TREE, chunks, tmp_path / "other") == wanted
+
+
+@pytest.mark.parametrize(
+    ("edits", "sequences"),
+    [
+        ({}, {(): 1}),
+        ({}, {(b"b",): -1}),
+        ({}, {(b"b",): 2**64}),
+        ({b"v": b""}, {(b"v",): 1}),
+        ({b"v": b""}, {(b"v", b"in"): 1}),
+    ],
+)
+def test_sequences_that_can_not_be_are_refused(edits: Edits, sequences: Sequences) -> None:
+    with pytest.raises(ValueError, match="sequence"):
+        encode(edits, sequences)
+
+
+def operation(number: int, *fields: bytes) -> bytes:
+    return bytes([number]) + b"".join(len(field).to_bytes(4, "little") + field for field in fields)
+
+
+WHOLE = operation(SEQUENCE, b"b", bytes(8))
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        *(WHOLE[:size] for size in range(1, len(WHOLE))),
+        *(operation(SEQUENCE, b"b", bytes(size)) + bytes([LEAVE]) for size in (0, 7, 9, 16)),
+        WHOLE[:6] + b"\xff\xff\xff\xff" + bytes(8) + bytes([LEAVE]),
+        WHOLE,
+        WHOLE + operation(DELETE, b"c"),
+        operation(7, b"b", bytes(8)) + bytes([LEAVE]),
+    ],
+)
+def test_malformed_sequences_are_refused(stream: bytes) -> None:
+    with pytest.raises(ValueError, match="malformed"):
+        edited(Reader(file_of({b"b": {}})), [stream])
+
+
+def test_sequence_of_a_value_is_a_conflict() -> None:
+    with pytest.raises(EditConflictError):
+        edited(Reader(file_of({b"v": b"v"})), encode({}, {(b"v",): 1}))
