@@ -7,10 +7,22 @@ SEQUENCE continue with the size and bytes of the value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Union
 
-__all__ = ["DEFAULT", "DELETE", "ENTER", "LEAVE", "PUT", "SEQUENCE", "Edits", "Sequences", "encode", "merged"]
+__all__ = [
+    "DEFAULT",
+    "DELETE",
+    "ENTER",
+    "LEAVE",
+    "PUT",
+    "SEQUENCE",
+    "Edits",
+    "Sequences",
+    "below",
+    "encode",
+    "merged",
+]
 
 PUT: Final = 1
 DELETE: Final = 2  # a value or bucket, which may be missing
@@ -26,6 +38,13 @@ Sequences = Mapping[tuple[bytes, ...], int]
 """What the sequence of the bucket at each path becomes. The path has at least one name."""
 
 _CHUNK: Final = 1 << 16
+
+
+def below(path: Sequence[bytes], edits: Edits) -> Edits:
+    """The same edits, of the bucket at ``path``."""
+    for name in reversed(path):
+        edits = {name: edits}
+    return edits
 
 
 def merged(one: Edits, other: Edits) -> Edits:

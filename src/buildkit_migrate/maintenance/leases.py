@@ -24,7 +24,17 @@ from buildkit_migrate.schema.columns import Mask, between, count_rows, equal_to,
 from buildkit_migrate.schema.containerd import Leases, Namespace, namespaces
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
 
-__all__ = ["VARIANTS", "Kind", "Lease", "Owners", "of_builds", "owners_of", "unowned", "weighed"]
+__all__ = [
+    "VARIANTS",
+    "Kind",
+    "Lease",
+    "Owners",
+    "is_of_record",
+    "of_builds",
+    "owners_of",
+    "unowned",
+    "weighed",
+]
 
 VARIANTS: Final = b"-variants"
 _RECORD: Final = re.compile(rb"[0-9a-z]{25}|sha256:[0-9a-f]{64}")
@@ -119,6 +129,14 @@ def of_builds(namespace: Namespace, known: Set[bytes]) -> list[int]:
         for row in starting_with(keys, _BUILD)
         if row not in ends and (keys[row] or b"").removeprefix(_BUILD) not in known
     ]
+
+
+def is_of_record(leases: Leases, id: bytes) -> bool:
+    """Whether there is a lease of this id in the form of a record's."""
+    row = leases.index.row(id)
+    marks = leases.marks
+    passing = row in marks.temporary or row in expires(marks.expire)
+    return row >= 0 and _kind_of(id, flat=row in marks.flat, passing=passing, history=False) is Kind.RECORD
 
 
 def weighed(owners: Owners, namespace: Namespace, rows: list[int], now: int) -> list[Lease]:

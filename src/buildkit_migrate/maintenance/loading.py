@@ -168,19 +168,19 @@ class Loading:
         # A record whose mutable one is not found goes on alone, if it can.
         helpless = by_itself | self._without_snapshot
         missing = self._missing_parent | (alone & by_itself) | (lonely & helpless)
-        failed = self._failing(missing, paired & (helpless | self.lazy))
+        failed = self.failing(missing, paired & (helpless | self.lazy))
         gone = failed
         lazy = (self.lazy & (alone | lonely)) - failed
         # One that fails for a lazy ancestor fails its partner, too, unless that has its turn when the record
         # is cleared already. Zombies are found all the same.
-        worst = failed | self._failing(lazy, paired)
+        worst = failed | self.failing(lazy, paired)
         cleared = Mask(count, (row for row in paired & worst if self.target[row] < row))
         alone_then = cleared - self._zombies(lazy, worst).take(self.target) - helpless - self.lazy
-        failed |= self._failing(lazy, paired - alone_then)
+        failed |= self.failing(lazy, paired - alone_then)
         self.circular = self._family(self.target).cyclic()
         self.cyclic = self._cycles(failed)
-        self.dropped = failed | self._failing(self.cyclic, paired)
-        self.waiting = self.dropped - gone - self._failing(self.cyclic, paired)
+        self.dropped = failed | self.failing(self.cyclic, paired)
+        self.waiting = self.dropped - gone - self.failing(self.cyclic, paired)
         self.alive = ~self.dropped
         self.zombie = self._zombies(lazy - self.cyclic, self.dropped)
         self.paired = self.alive & self.alive.take(self.target)
@@ -191,7 +191,7 @@ class Loading:
         rows = (row for row in lazy if not any(parent in dropped for parent in self.parents_of(row)))
         return Mask(lazy.size, rows)
 
-    def _failing(self, causes: Mask, partners: Mask) -> Mask:
+    def failing(self, causes: Mask, partners: Mask) -> Mask:
         """``causes``, what descends from them, and ``partners`` of mutable ones among these."""
         if not causes:
             return causes

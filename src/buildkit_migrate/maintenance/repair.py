@@ -80,7 +80,7 @@ def plan_repair(
     open_mends = list(_mends_for(found))
     wanted = [mend for mend in open_mends if mend.kind in classes]
     drops = [change for mend in wanted for change in mend.changes if isinstance(change, DropRecord)]
-    changes, dropped = _dropping(drops)
+    changes, dropped = _dropping(drops, found.facts)
     chosen = []
     for mend in wanted:
         if any(isinstance(change, DropRecord) for change in mend.changes) or mend.record not in dropped:
@@ -118,19 +118,20 @@ def _collect(mends: Iterable[Mend], into: dict[tuple[str, str, str], list[Mend]]
         into.setdefault((mend.rule, str(mend.file), mend.subject), []).append(mend)
 
 
-def _dropping(drops: Sequence[DropRecord]) -> tuple[list[Change], set[bytes]]:
+def _dropping(drops: Sequence[DropRecord], facts: Facts) -> tuple[list[Change], set[bytes]]:
     """The changes that drop these records and what is built on them, and the ids of all that go."""
     by_worker: dict[WorkerFacts, list[int]] = {}
     for drop in drops:
         by_worker.setdefault(drop.worker, []).append(drop.row)
-    changes: list[Change] = []
-    dropped: set[bytes] = set()
-    for worker, rows in by_worker.items():
-        assert worker.records is not None
-        result = drop_records(worker, Mask(len(worker.records), rows))
-        changes += result.changes
-        dropped.update(worker.records.ids[row] or b"" for row in result.rows)
-    return changes, dropped
+    masks = {it: Mask(len(it.records), rows) for it, rows in by_worker.items() if it.records is not None}
+    result = drop_records(masks, facts.workers)
+    dropped = {
+        worker.records.ids[row] or b""
+        for worker, rows in result.rows.items()
+        if worker.records is not None
+        for row in rows
+    }
+    return list(result.changes), dropped
 
 
 def _in_order(changes: Iterable[Change], stores: Stores) -> Iterator[Change]:
