@@ -33,6 +33,7 @@ def folder(name: str) -> list[str]:
 SHA256 = folder("sha256")
 CHAIN = [*folder("chain"), *SHA256]
 BOLT = ["bolt/reader.c"]
+BUILD = ["bolt/builder.c", "bolt/stream.c", "bolt/rewrite.c"]
 SCAN = ["bolt/scan.c", "core/column.c"]
 FACTS = ["plan/records.c", "plan/survey.c"]
 PLAN = [source for source in folder("plan") if source not in FACTS]
@@ -40,7 +41,7 @@ SPANS = ["core/spans.c", "core/column.c"]
 MODULES = {  # what takes longest comes first
     "plan": ["plan.pyx", *PLAN, "json/value.c", *BOLT, "core/column.c", *CHAIN],
     "facts": ["facts.pyx", *FACTS, "json/value.c", *BOLT, *SCAN],
-    "building": ["building.pyx", *BOLT, "bolt/builder.c", "bolt/rewrite.c", "bolt/compare.c"],
+    "building": ["building.pyx", *BOLT, *BUILD, "bolt/compare.c"],
     "cells": ["cells.pyx", "columns/cells.c", "columns/decode.c", "json/value.c", *BOLT, *SPANS],
     "columns": ["columns.pyx", "columns/compare.c", "columns/lookup.c", *SPANS],
     "numbers": ["numbers.pyx", "columns/numbers.c", *SPANS],

@@ -60,7 +60,8 @@ cdef extern from "bolt/compare.h" nogil:
         BKM_DIFFERENT
         BKM_LEFT_UNREADABLE
         BKM_RIGHT_UNREADABLE
-    bkm_comparison bkm_compare(bkm_bolt *left, bkm_bolt *right)
+        BKM_MALFORMED_EDITS
+    bkm_comparison bkm_compare(bkm_bolt *left, bkm_bolt *right, bkm_span edits)
 
 
 cdef enum:
@@ -293,19 +294,21 @@ def rewrite(Bucket source, Builder builder not None, edits):
     return result.changes
 
 
-def same_content(Reader left not None, Reader right not None):
+def same_content(Reader left not None, Reader right not None, bytes edits not None=b""):
     """Whether two databases hold the same: all buckets, keys, values and sequences.
 
-    The readers must be two. Raises `errors.CorruptDatabaseError` at a damaged page of either. Releases the
-    GIL.
+    `edits`: a whole stream (see `buildkit_migrate.bolt.edits`); what it makes of `left` is compared with
+    `right`. The readers must be two. Raises `errors.CorruptDatabaseError` at a damaged page of either,
+    ValueError if the edits can't be made. Releases the GIL.
     """
     cdef bkm_comparison found
+    cdef bkm_span stream = to_span(edits)
     left.enter()
     try:
         right.enter()
         try:
             with nogil:
-                found = bkm_compare(&left.bolt, &right.bolt)
+                found = bkm_compare(&left.bolt, &right.bolt, stream)
             if found == BKM_LEFT_UNREADABLE:
                 raise left.failure()
             if found == BKM_RIGHT_UNREADABLE:
@@ -314,4 +317,6 @@ def same_content(Reader left not None, Reader right not None):
             right.leave()
     finally:
         left.leave()
+    if found == BKM_MALFORMED_EDITS:
+        raise ValueError("malformed edit stream, or a value where a bucket is, or vice versa")
     return found == BKM_SAME

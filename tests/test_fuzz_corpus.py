@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from buildkit_migrate._native.bolt import Reader, check, scan
-from buildkit_migrate._native.building import rewrite
+from buildkit_migrate._native.building import rewrite, same_content
 from buildkit_migrate._native.facts import Survey
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.errors import CorruptDatabaseError, EditConflictError, Error
@@ -57,7 +57,10 @@ def rewrite_or_refuse(reader: Reader, edits: list[bytes]) -> None:
     except ValueError:
         assert edits  # the edits may be malformed; without edits it never happens
         return
-    assert check(Reader(image.finish())) == []
+    made = Reader(image.finish())
+    assert check(made) == []
+    if reader.root.sequence == 0:  # which the image has
+        assert same_content(reader, made, b"".join(edits))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")

@@ -1,9 +1,9 @@
-/* Writes edit operations (see bolt/rewrite.h) to memory. */
+/* Writes edit operations (see bolt/stream.h) to memory. */
 #ifndef BKM_OPERATIONS_H
 #define BKM_OPERATIONS_H
 
 #include "bolt/format.h"
-#include "bolt/rewrite.h"
+#include "bolt/stream.h"
 #include "core/array.h"
 
 #define BKM_EMPTY BKM_NAME("")

@@ -3,13 +3,6 @@
 #include <stdlib.h>
 
 typedef struct {
-    int code;              /* 0 = end of the stream */
-    bkm_span key;
-    bkm_span value;
-    size_t bytes;
-} edit;
-
-typedef struct {
     bkm_bolt *bolt;
     bkm_builder *builder;
     bkm_edits *edits;
@@ -34,52 +27,13 @@ static bool built(rewriter *r, bool ok)
     return ok || fail(r, BKM_REWRITE_BUILD);
 }
 
-/* ---- the stream ---- */
-
-static bool take_span(const bkm_edits *edits, size_t *at, bkm_span *span)
-{
-    if (edits->size - *at < 4)
-        return false;
-    span->size = bkm_load32(edits->data + *at);
-    *at += 4;
-    if (edits->size - *at < span->size)
-        return false;
-    span->data = edits->data + *at;
-    *at += span->size;
-    return true;
-}
-
 /* Decodes the next operation without consuming it. */
-static bool peek(rewriter *r, edit *next)
+static bool peek(rewriter *r, bkm_edit *next)
 {
-    bkm_edits *edits = r->edits;
-    while (edits->data && edits->at == edits->size) {
-        edits->at = 0;
-        edits->size = 0;
-        if (!edits->refill(edits))
-            return fail(r, BKM_REWRITE_REFILL);
-        if (edits->size == 0)
-            edits->data = NULL;
-    }
-    *next = (edit){0};
-    if (!edits->data)
-        return true;
-    size_t at = edits->at;
-    next->code = edits->data[at++];
-    bool sets_sequence = next->code == BKM_EDIT_SEQUENCE;
-    bool has_value = next->code == BKM_EDIT_PUT || next->code == BKM_EDIT_DEFAULT || sets_sequence;
-    if (next->code < BKM_EDIT_PUT || next->code > BKM_EDIT_SEQUENCE ||
-        (next->code != BKM_EDIT_LEAVE && !take_span(edits, &at, &next->key)) ||
-        (has_value && !take_span(edits, &at, &next->value)) ||
-        (sets_sequence && next->value.size != sizeof(uint64_t)))
-        return fail(r, BKM_REWRITE_MALFORMED);
-    next->bytes = at - edits->at;
-    return true;
-}
-
-static void take(rewriter *r, const edit *next)
-{
-    r->edits->at += next->bytes;
+    bkm_stream_status status = bkm_edits_peek(r->edits, next);
+    if (status == BKM_STREAM_REFILL)
+        return fail(r, BKM_REWRITE_REFILL);
+    return status == BKM_STREAM_OK || fail(r, BKM_REWRITE_MALFORMED);
 }
 
 /* ---- copying ---- */
@@ -129,9 +83,9 @@ static bool copy_item(rewriter *r, const bkm_cursor *cursor, const bkm_item *ite
 static bool merge_bucket(rewriter *r, const bkm_bucket *source, int nesting);
 
 /* Applies an operation. `item` is the source's item with its key, NULL if there is none. */
-static bool apply(rewriter *r, const bkm_cursor *cursor, const bkm_item *item, const edit *next, int nesting)
+static bool apply(rewriter *r, const bkm_cursor *cursor, const bkm_item *item, const bkm_edit *next, int nesting)
 {
-    take(r, next);
+    bkm_edits_take(r->edits, next);
     switch (next->code) {
     case BKM_EDIT_DELETE:
         r->result.changes += item != NULL;
@@ -153,7 +107,7 @@ static bool apply(rewriter *r, const bkm_cursor *cursor, const bkm_item *item, c
         bkm_bucket bucket = {0};
         if (item && !decode(r, cursor, item->value, &bucket))
             return false;
-        uint64_t sequence = next->code == BKM_EDIT_SEQUENCE ? bkm_load64(next->value.data) : bucket.sequence;
+        uint64_t sequence = bkm_edit_sequence(next, bucket.sequence);
         r->result.changes += !item || sequence != bucket.sequence;
         return built(r, bkm_builder_open(r->builder, next->key, sequence)) &&
                merge_bucket(r, item ? &bucket : NULL, nesting + 1) && built(r, bkm_builder_close(r->builder));
@@ -166,15 +120,15 @@ static bool merge_bucket(rewriter *r, const bkm_bucket *source, int nesting)
     if (source && !enter_source(r, &cursor, source))
         return false;
     for (;;) {
-        edit next;
+        bkm_edit next;
         if (!peek(r, &next))
             return false;
-        bool edits_done = next.code == 0 || next.code == BKM_EDIT_LEAVE;
+        bool edits_done = bkm_edit_ends(&next);
         if (bkm_cursor_end(&cursor)) {
             if (edits_done) {
-                if ((next.code == 0) != (nesting == 0))
+                if ((next.code == BKM_EDIT_END) != (nesting == 0))
                     return fail(r, BKM_REWRITE_MALFORMED);
-                take(r, &next);
+                bkm_edits_take(r->edits, &next);
                 return true;
             }
             if (!apply(r, &cursor, NULL, &next, nesting))

@@ -4,27 +4,7 @@
 
 #include "bolt/builder.h"
 #include "bolt/reader.h"
-
-/* Operations of an edit stream. Each is its code (one byte), then, except for LEAVE, the key (its size as
- * u32, its bytes); for all that have a value also the value in the same form. Keys ascend within a bucket. */
-enum {
-    BKM_EDIT_PUT = 1,      /* set the key */
-    BKM_EDIT_DELETE = 2,   /* remove the key or bucket if it exists */
-    BKM_EDIT_ENTER = 3,    /* enter the bucket, creating it if missing */
-    BKM_EDIT_LEAVE = 4,    /* return to the bucket above */
-    BKM_EDIT_DEFAULT = 5,  /* set the key if it is missing */
-    BKM_EDIT_SEQUENCE = 6, /* like ENTER; the value is the bucket's new sequence (u64) */
-};
-
-typedef struct bkm_edits bkm_edits;
-struct bkm_edits {
-    const uint8_t *data;
-    size_t size;
-    size_t at;
-    /* Replaces data and size with the next chunk of whole operations; size 0 at the end. False on failure. */
-    bool (*refill)(bkm_edits *edits);
-    void *context;
-};
+#include "bolt/stream.h"
 
 typedef enum {
     BKM_REWRITE_OK = 0,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildkit_migrate._native.bolt import Reader, check
-from buildkit_migrate.bolt import encode, rewrite
+from buildkit_migrate.bolt import encode, rewrite, same_content
 from buildkit_migrate.bolt.edits import DELETE, ENTER, LEAVE, SEQUENCE, Edits, Sequences
 from buildkit_migrate.errors import EditConflictError
 from dicts import Image, edited, file_of
@@ -61,6 +61,21 @@ def apply_to_dict(tree: BucketDict, edits: Edits) -> BucketDict:
 @given(trees, changes)
 def test_edits_change_a_tree_like_a_dict(tree: BucketDict, edits: Edits) -> None:
     assert edited(Reader(file_of(tree)), encode(edits)) == apply_to_dict(copy.deepcopy(tree), edits)
+
+
+@given(trees, changes)
+def test_comparison_with_edits_sees_what_they_make(tree: BucketDict, edits: Edits) -> None:
+    """And whether anything else was made."""
+    stream = b"".join(encode(edits))
+    wanted = apply_to_dict(copy.deepcopy(tree), edits)
+    source = Reader(file_of(tree))
+    assert same_content(source, Reader(file_of(wanted)), stream)
+    for other in ({**wanted, b"z": b""}, {**wanted, b"a": {}}):
+        assert not same_content(source, Reader(file_of(other)), stream)
+    for key in wanted:
+        less = {k: v for k, v in wanted.items() if k != key}
+        assert not same_content(source, Reader(file_of(less)), stream)
+    assert same_content(source, Reader(file_of(tree)), stream) == (wanted == tree)
 
 
 def test_no_edits_give_an_empty_stream() -> None:
@@ -128,8 +143,12 @@ def edited_rows(tree: PlainBucket, stream: list[bytes], path: Path) -> tuple[int
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_sequence_is_set_and_nothing_else(name: str, tmp_path: Path) -> None:
     edits, sequences, wanted = SEQUENCES[name]
-    _, found = edited_rows(TREE, list(encode(edits, sequences)), tmp_path / "db")
+    stream = b"".join(encode(edits, sequences))
+    _, found = edited_rows(TREE, [stream], tmp_path / "db")
     assert found == list(rows(wanted))
+    source, made = read(tmp_path / "source"), read(tmp_path / "db")
+    assert same_content(source, made, stream)
+    assert same_content(source, made, b"".join(encode(edits))) == (name == "deleted")
 
 
 @pytest.mark.real
@@ -193,10 +212,17 @@ WHOLE = operation(SEQUENCE, b"b", bytes(8))
     ],
 )
 def test_malformed_sequences_are_refused(stream: bytes) -> None:
+    file = file_of({b"b": {}})
     with pytest.raises(ValueError, match="malformed"):
-        edited(Reader(file_of({b"b": {}})), [stream])
+        edited(Reader(file), [stream])
+    with pytest.raises(ValueError, match="malformed"):
+        same_content(Reader(file), Reader(file), stream)
 
 
 def test_sequence_of_a_value_is_a_conflict() -> None:
+    file = file_of({b"v": b"v"})
+    stream = b"".join(encode({}, {(b"v",): 1}))
     with pytest.raises(EditConflictError):
-        edited(Reader(file_of({b"v": b"v"})), encode({}, {(b"v",): 1}))
+        edited(Reader(file), [stream])
+    with pytest.raises(ValueError, match="where a bucket is"):
+        same_content(Reader(file), Reader(file), stream)

@@ -40,9 +40,10 @@ def rewrite(source: Bucket | None, builder: Builder, edits: Iterable[bytes]) -> 
     (RuntimeError).
     """
 
-def same_content(left: Reader, right: Reader) -> bool:
+def same_content(left: Reader, right: Reader, edits: bytes = b"") -> bool:
     """Whether two databases hold the same: all buckets, keys, values and sequences.
 
-    The readers must be two. Raises `errors.CorruptDatabaseError` at a damaged page of either. Releases the
-    GIL.
+    `edits`: a whole stream (see `buildkit_migrate.bolt.edits`); what it makes of `left` is compared with
+    `right`. The readers must be two. Raises `errors.CorruptDatabaseError` at a damaged page of either,
+    ValueError if the edits can't be made. Releases the GIL.
     """
