@@ -71,7 +71,12 @@ def migrated(metadata: BucketDict, plan: PlainPlan) -> BucketDict:
 def dump(root: str, moment: str, database: str) -> BucketDict:
     """A dump of a real root: ``moment`` is "before" or "after-migratev2"; bucket sequences are left out."""
     path = directory() / root / moment / f"{database}.json.gz"
-    return _tree(json.loads(gzip.decompress(path.read_bytes())))
+    return tree_of_dump(path.read_bytes())
+
+
+def tree_of_dump(packed: bytes) -> BucketDict:
+    """A dump in the form of those of real roots, compressed."""
+    return _tree(json.loads(gzip.decompress(packed)))
 
 
 def _tree(bucket: dict[str, Any]) -> BucketDict:

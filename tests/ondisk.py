@@ -29,6 +29,8 @@ from plain_bbolt import BucketDict
 __all__ = [
     "OnDisk",
     "copy_of",
+    "docker",
+    "docker_sample",
     "edit",
     "empty_database",
     "listing",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 SAMPLE = Path(__file__).parent / "data" / "sample-root.tar.gz"
+DOCKER_SAMPLE = SAMPLE.with_name("docker-root.tar.gz")
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,19 @@ def sample_of_containerd(into: Path) -> OnDisk:
         source.rename(target)
     shutil.rmtree(oci.worker)
     return found
+
+
+def docker_sample(into: Path) -> OnDisk:
+    """A small real data root of Docker Engine 18.09 in the repository: its builder and its layer store."""
+    with tarfile.open(DOCKER_SAMPLE) as archive:
+        archive.extractall(into, filter="data")
+    return docker(into / "root")
+
+
+def docker(data: Path) -> OnDisk:
+    """Docker's builder in a data root."""
+    builder = data / "buildkit"
+    return OnDisk(builder, builder, builder / "containerdmeta.db", builder / "snapshots.db", "default")
 
 
 def real(name: str, into: Path) -> OnDisk:

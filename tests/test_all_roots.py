@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     found = places.more_places({})
-    if found.docker or any(path.exists() for path in (*found.roots, places.SYSTEM_ROOT)):
+    if any(path.exists() for path in (*found.docker, *found.roots, places.SYSTEM_ROOT)):
         pytest.skip("this machine has roots of its own")
     return Host(tmp_path / "home")
 
@@ -97,14 +98,24 @@ def test_status_lists_all_roots(host: Host) -> None:
     assert [root["workers"][0]["stage"] for root in found] == ["not-migrated", "migrated"]
 
 
-def test_status_names_dockers_own_builder(host: Host) -> None:
-    host.volume("a")
-    builder = host.home / ".local/share/docker/buildkit"
-    builder.mkdir()
-    for name in ("cache.db", "metadata.db", "snapshots.db"):
-        (builder / name).touch()
-    assert f"{builder} is the builder inside Docker Engine" in host.run("status").stdout
-    assert document(host.run("status", "--format", "json"))["docker"] == [str(builder)]
+def test_dockers_own_builder_is_a_root_like_others(host: Host) -> None:
+    """Without ROOT, BuildKit's own roots come first."""
+    volume = host.volume("a")
+    data = host.home / ".local/share/docker"
+    builder = ondisk.docker_sample(host.home)
+    for part in (builder.root, builder.root.parent / "image"):
+        part.rename(data / part.name)
+    builder = ondisk.docker(data)
+    assert host.run("status").stdout.splitlines() == [
+        f"{volume.root}: runc-overlayfs not-migrated",
+        f"{builder.root}: buildkit not-migrated",
+    ]
+    assert f"using {volume.root}, the only one" in host.run("migrate").stderr
+    result = host.run("migrate", "--all")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert builder.v2.exists()
+    shutil.rmtree(volume.root)
+    assert f"using {builder.root}, the only one" in host.run("verify").stderr
 
 
 def test_all_option_migrates_and_verifies_every_root(host: Host) -> None:

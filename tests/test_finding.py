@@ -78,15 +78,15 @@ def test_docker_settings_that_are_not_a_file_are_ignored(tmp_path: Path) -> None
     assert more_places({}, tmp_path, all_users=False) == places.Places()
 
 
-def test_dockers_own_builder_is_named(tmp_path: Path) -> None:
+def test_dockers_own_builder_is_found(tmp_path: Path) -> None:
     builder = directory(tmp_path / "var/lib/docker/buildkit")
     for name in ("cache.db", "metadata.db", "snapshots.db"):
         (builder / name).touch()
     assert more_places({}, tmp_path, all_users=False).docker == [builder]
     for path in (builder, builder.parent):
-        with pytest.raises(errors.RootNotFoundError) as caught:
-            find_root(path)
-        assert "inside Docker Engine" in caught.value.message + caught.value.hint
+        root = find_root(path)
+        assert (root.path, root.state) == (builder, builder)
+        assert [(worker.path, worker.kind) for worker in root.workers] == [(builder, "docker")]
 
 
 # --- Roots

@@ -200,12 +200,12 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[OnDisk]:
         (tmp_path / name).mkdir()
         made.append(ondisk.sample(tmp_path / name))
     found = [finding.find_root(one.root) for one in made]
-    monkeypatch.setattr(api, "find_roots", lambda: finding.Host(tuple(found), (Path("/docker"),), ("odd",)))
+    monkeypatch.setattr(api, "find_roots", lambda: finding.Host(tuple(found), ("odd",)))
     return made
 
 
 def names(document: dict[str, Any]) -> list[str]:
-    assert list(document) == ["docker", "unreadable", "roots", "error"]
+    assert list(document) == ["unreadable", "roots", "error"]
     return [root["root"] for root in document["roots"]]
 
 
@@ -231,7 +231,7 @@ def test_finished_roots_are_named_after_an_interrupt(
     document = json.loads(capfd.readouterr().out)
     assert names(document) == [str(roots[0].root)]
     assert document["error"]["message"] == "interrupted"
-    assert document["docker"] == ["/docker"]
+    assert document["unreadable"] == ["odd"]
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,7 @@ def test_other_names_are_not_workers(tmp_path: Path, name: str) -> None:
 def test_docker_layout_is_not_an_empty_root(tmp_path: Path) -> None:
     for name in ("cache.db", "metadata.db", "snapshots.db"):
         (tmp_path / name).touch()
-    with pytest.raises(errors.RootNotFoundError):
-        api.find_root(tmp_path)
+    assert [worker.kind for worker in api.find_root(tmp_path).workers] == ["docker"]
 
 
 def test_snapshotter_may_contain_a_dash(tmp_path: Path) -> None:

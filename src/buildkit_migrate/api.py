@@ -78,6 +78,7 @@ def migrate_root(
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
     snapshotter_root: StrPath | Setting | None = None,
+    storage_driver: str | Setting | None = None,
     on_broken: OnBroken = "fail",
     dry_run: bool = False,
     verify: bool = False,
@@ -95,7 +96,8 @@ def migrate_root(
     either running and reached through ``containerd``, or stopped, with its ``containerd_root``.
     ``namespace``: BuildKit's, in that containerd. ``snapshotter``: by default the one in the directory's
     name. ``snapshotter_root``: the directory with the snapshotter's ``metadata.db`` if not at its usual
-    place; only for a single worker processed offline. A `Setting` also names its origin.
+    place; only for a single worker processed offline. ``storage_driver``: of Docker Engine when its builder
+    wrote the records; by default the one with their layers. A `Setting` also names its origin.
     ``skip_unreachable``: leave workers whose containerd can't be reached unchanged, and report them.
 
     All workers are locked and planned before anything is written, so broken records in one leave all
@@ -104,7 +106,9 @@ def migrate_root(
     """
     check_options(on_broken=on_broken, engine=engine, verify=verify)
     root = path if isinstance(path, Root) else find_root(path, missing_ok=missing_ok)
-    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(
+        containerd, containerd_root, namespace, snapshotter, snapshotter_root, storage_driver
+    )
     reports = {worker: report_settled(worker.v1, worker.v2, engine) for worker in root.workers}
     waiting = [worker for worker in root.workers if reports[worker] is None]
     if waiting:
@@ -180,6 +184,7 @@ def undo_root(
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
     snapshotter_root: StrPath | Setting | None = None,
+    storage_driver: str | Setting | None = None,
     force: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -194,7 +199,9 @@ def undo_root(
     workers that are back already.
     """
     root = find_root(path)
-    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(
+        containerd, containerd_root, namespace, snapshotter, snapshotter_root, storage_driver
+    )
     if place.root is None and any(
         worker.kind == CONTAINERD_WORKER and exists(worker.v2) for worker in root.workers
     ):
@@ -261,6 +268,7 @@ def clean_root(
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
     snapshotter_root: StrPath | Setting | None = None,
+    storage_driver: str | Setting | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Cleaned]:
@@ -277,7 +285,7 @@ def clean_root(
     ContainerdStateError.
     """
     root = find_root(path)
-    place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root, storage_driver)
     results: dict[Worker, Cleaned] = {}
     with reporting_finished(root.path, results), contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=dry_run)
@@ -346,6 +354,7 @@ def verify_root(
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
     snapshotter_root: StrPath | Setting | None = None,
+    storage_driver: str | Setting | None = None,
     content: bool = False,
     missing_ok: bool = False,
     skip_unreachable: bool = False,
@@ -359,7 +368,9 @@ def verify_root(
     `migrate_root`. Writes nothing.
     """
     root = find_root(path, missing_ok=missing_ok)
-    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(
+        containerd, containerd_root, namespace, snapshotter, snapshotter_root, storage_driver
+    )
     with contextlib.ExitStack() as held:
         lock_state(root, held, dry_run=True)
         opener = Opener(held, root, place, exclusive=False, progress=progress)
@@ -393,7 +404,8 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
         if isinstance(containerd, OfflineContainerd):
             kept = held.enter_context(open_kept(state, containerd.database, containerd.kept))
             stopped = Stopped(
-                *containerd.databases,
+                containerd.databases,
+                *(containerd.root, containerd.backend),
                 *(containerd.identity["namespace"], containerd.identity["snapshotter"]),
                 kept,
                 blobs,

@@ -2,7 +2,7 @@
 
 from buildkit_migrate._native.bolt import Bucket, Column, Reader, check, scan
 from buildkit_migrate._native.building import Builder, rewrite, same_content
-from buildkit_migrate.bolt.database import Database, compacted_size, write
+from buildkit_migrate.bolt.database import Database, compacted_size, nothing_at, write
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.bolt.tree import BucketView, Tree
 
@@ -17,6 +17,7 @@ __all__ = [
     "check",
     "compacted_size",
     "encode",
+    "nothing_at",
     "rewrite",
     "same_content",
     "scan",

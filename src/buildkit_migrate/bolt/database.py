@@ -15,7 +15,7 @@ from buildkit_migrate.files.durable import new_file, rename
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.locks import Lock, check_not_replaced, lock
 
-__all__ = ["Database", "compacted_size", "write"]
+__all__ = ["Database", "compacted_size", "nothing_at", "write"]
 
 DEFAULT_PAGE_SIZE: Final = 4096
 
@@ -76,6 +76,11 @@ class Database:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def nothing_at(path: Path) -> Reader:
+    """What a database that does not exist yet contains: nothing."""
+    return Reader(_nothing(), str(path))
 
 
 def _nothing() -> bytes:

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         )
 
     if options.all:
-        return targets.on_all(options, work, docker=True)
+        return targets.on_all(options, work)
     return targets.on_one(options, work, find_checked)
 
 

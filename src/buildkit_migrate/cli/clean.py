@@ -35,6 +35,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     shared.add_root(parser)
     parser.add_argument("--dry-run", action="store_true", help="print what would be deleted; delete nothing")
     shared.add_containerd(parser)
+    shared.add_storage_driver(parser)
     shared.add_output(parser)
 
 
@@ -47,7 +48,13 @@ def run(options: argparse.Namespace) -> int:
     del place["containerd"]  # a running containerd is not needed
 
     def work(root: Root, progress: Progress | None) -> targets.Result:
-        results = clean_root(root.path, **place, dry_run=options.dry_run, progress=progress)
+        results = clean_root(
+            root.path,
+            **place,
+            storage_driver=shared.storage_driver(options),
+            dry_run=options.dry_run,
+            progress=progress,
+        )
         return targets.Result(
             lambda: render.results_as_dict(root.path, results),
             lambda: render.cleaned_lines(root.path, results),

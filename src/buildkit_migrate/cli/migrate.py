@@ -71,6 +71,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         help="for a v1 store whose newest transaction is torn: migrate the state before it",
     )
     common.add_containerd(parser)
+    common.add_storage_driver(parser)
     common.add_skip_unreachable(parser)
     common.add_output(parser)
 
@@ -87,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
         reports = migrate_root(
             root,
             **common.containerd_arguments(options),
+            storage_driver=common.storage_driver(options),
             on_broken=options.on_broken,
             dry_run=options.dry_run,
             verify=options.verify,

@@ -20,15 +20,19 @@ __all__ = [
     "add_output",
     "add_root",
     "add_skip_unreachable",
+    "add_storage_driver",
     "containerd_arguments",
     "containerd_root",
     "not_empty",
+    "storage_driver",
     "whole_number",
 ]
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 """Valid namespaces of containerd, with at most 76 characters (spec containerd-services, section 1)."""
 
+
+_DRIVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _CONTAINERD_ROOT: Final = "/var/lib/containerd"
 
@@ -77,6 +81,12 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def _driver(name: str) -> str:
+    if not _DRIVER.fullmatch(not_empty(name)):
+        raise argparse.ArgumentTypeError(f"{name!r} can't be the name of a storage driver, such as overlay2")
+    return name
+
+
 def _namespace(name: str) -> str:
     if len(not_empty(name)) > 76 or not _NAMESPACE.fullmatch(name):
         raise argparse.ArgumentTypeError(
@@ -93,9 +103,9 @@ def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:
         metavar="ROOT",
         nargs="?",
         type=not_empty,
-        help="BuildKit's state directory, or one worker directory in it (default: /var/lib/buildkit, then "
-        "$XDG_DATA_HOME/buildkit or ~/.local/share/buildkit, else the only one elsewhere, such as a volume "
-        f"of docker buildx){more}",
+        help="BuildKit's state directory, one worker directory in it, or Docker's data root (default: "
+        "/var/lib/buildkit, then $XDG_DATA_HOME/buildkit or ~/.local/share/buildkit, else the only one "
+        f"elsewhere, such as a volume of docker buildx){more}",
     )
     root.complete = _FILES if more else _DIRECTORIES  # type: ignore[attr-defined]
 
@@ -177,6 +187,16 @@ def add_containerd(
     root.complete = _DIRECTORIES  # type: ignore[attr-defined]
 
 
+def add_storage_driver(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument_group("Docker Engine's builder").add_argument(
+        "--storage-driver",
+        metavar="NAME",
+        type=_driver,
+        help="storage driver that Docker used when the builder's records were written (default: the one that "
+        "has their layers)",
+    )
+
+
 def add_engine(parser: argparse.ArgumentParser, meaning: str) -> None:
     parser.add_argument("--to-engine", choices=ENGINES, default="bolt", help=meaning)
 
@@ -209,6 +229,12 @@ def containerd_arguments(options: argparse.Namespace) -> dict[str, Any]:
         "snapshotter_root": options.snapshotter_root
         and Setting(options.snapshotter_root, "--snapshotter-root"),
     }
+
+
+def storage_driver(options: argparse.Namespace) -> Setting | None:
+    """The value of the option of `add_storage_driver`."""
+    given = options.storage_driver
+    return None if given is None else Setting(given, "--storage-driver")
 
 
 def containerd_root(options: argparse.Namespace) -> Setting | None:

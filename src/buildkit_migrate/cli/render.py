@@ -157,6 +157,7 @@ def undone_lines(root: Path, results: Sequence[Undone]) -> Iterator[str]:
 _DATABASE: Final = {
     "nothing": "containerd's database is as it was before the migration",
     "put-back": "the old database of containerd would take its place again",
+    "remove": "containerd's database would be deleted, as there was none before the migration",
     "edit": "containerd would get back labels, and lose leases; what others did in it stays",
 }
 

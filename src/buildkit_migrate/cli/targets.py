@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,13 +14,12 @@ from buildkit_migrate.cli.failures import UsageError
 from buildkit_migrate.text import named_text, printable
 
 if TYPE_CHECKING:
-    from buildkit_migrate.workspace.finding import Host
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "Result", "Work", "add_all", "is_for_all", "on_all", "on_one"]
 
 
-DOCUMENT: Final[Mapping[str, Any]] = {"docker": [], "unreadable": [], "roots": []}
+DOCUMENT: Final[Mapping[str, Any]] = {"unreadable": [], "roots": []}
 """What the JSON document of an error has beside it if a command is for all roots."""
 
 
@@ -90,11 +89,10 @@ def _chosen(options: Namespace, find: Find | None) -> Root:
     return root
 
 
-def on_all(options: Namespace, work: Work, *, summary: bool = True, docker: bool = False) -> int:
+def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
     """Processes all roots of the host, even if some fail. Returns the worst exit status.
 
-    ``summary``: print a line about each at the end. ``docker``: the builders inside Docker Engine, too. Sets
-    ``options.so_far`` to what the document has so far.
+    ``summary``: print a line about each at the end. Sets ``options.so_far`` to what the document has so far.
     """
     from buildkit_migrate.api import find_root, find_roots
 
@@ -102,14 +100,10 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True, docker: bool
         raise UsageError("--all takes no ROOT")
     host = find_roots()
     documents: list[dict[str, Any]] = []
-    options.so_far = {**_named(host), "roots": documents}
-    roots = host.roots
-    if docker:
-        from buildkit_migrate.workspace.stores import find_state
-
-        roots += tuple(map(find_state, host.docker))
+    unreadable = [printable(message) for message in host.unreadable]
+    options.so_far = {"unreadable": unreadable, "roots": documents}
     # If there are none, the error tells where was searched.
-    roots = roots or (find_root(missing_ok=getattr(options, "missing_ok", False)),)
+    roots = host.roots or (find_root(missing_ok=getattr(options, "missing_ok", False)),)
     lines: list[str] = []
     statuses: list[int] = []
     try:
@@ -127,12 +121,7 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True, docker: bool
         lines += map(_summary, roots, statuses)
     for message in host.unreadable:
         _note(f"could not search everywhere: {message}")
-    output.answer(
-        options,
-        lambda: options.so_far,
-        lambda: (*lines, *(() if docker else _docker_lines(host))),
-        done="the work is done",
-    )
+    output.answer(options, lambda: options.so_far, lambda: lines, done="the work is done")
     return worst(statuses)
 
 
@@ -167,19 +156,6 @@ def _one_of_all(
 
 def _summary(root: Root, status: int) -> str:
     return f"{printable(str(root.path))}: " + ("done" if status == 0 else f"exit status {status}")
-
-
-def _named(host: Host) -> dict[str, Any]:
-    return {
-        "docker": [printable(str(path)) for path in host.docker],
-        "unreadable": [printable(message) for message in host.unreadable],
-    }
-
-
-def _docker_lines(host: Host) -> Iterator[str]:
-    from buildkit_migrate.workspace.finding import OF_DOCKER
-
-    return (f"{printable(str(path))} {OF_DOCKER}" for path in host.docker)
 
 
 def _note(text: str) -> None:

@@ -43,6 +43,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         help="print what would be done, what would be lost, and why it would be refused; change nothing",
     )
     shared.add_containerd(parser)
+    shared.add_storage_driver(parser)
     shared.add_output(parser)
 
 
@@ -55,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         results = undo_root(
             root.path,
             **shared.containerd_arguments(options),
+            storage_driver=shared.storage_driver(options),
             force=options.force,
             dry_run=options.dry_run,
             progress=progress,

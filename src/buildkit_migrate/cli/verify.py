@@ -48,6 +48,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         help="print the v1 records that were rightly left out or repaired",
     )
     shared.add_containerd(parser)
+    shared.add_storage_driver(parser)
     shared.add_skip_unreachable(parser)
     shared.add_output(parser)
 
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         verifications = verify_root(
             root.path,
             **shared.containerd_arguments(options),
+            storage_driver=shared.storage_driver(options),
             content=options.content,
             missing_ok=options.missing_ok,
             skip_unreachable=options.skip_unreachable,

@@ -255,7 +255,7 @@ class LiveContainerd(Services):
         for_each("restoring labels of blobs", len(blobs), blobs, self._label_blob)
         self.leases.restore(ids, before)
 
-    def put_back(self, kept: Database) -> None:
+    def put_back(self, kept: Database | None) -> None:
         raise ValueError("a running containerd keeps its database itself")
 
     async def _label_snapshot(self, label: tuple[bytes, bytes]) -> None:

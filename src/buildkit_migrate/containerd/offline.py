@@ -16,34 +16,55 @@ from typing import Final
 
 from buildkit_migrate._native.facts import Records, Survey
 from buildkit_migrate._native.plan import Plan
-from buildkit_migrate.bolt import Bucket, Database, encode, rewrite, write
+from buildkit_migrate.bolt import Bucket, Database, Reader, encode, nothing_at, rewrite, write
 from buildkit_migrate.containerd.plain import edits_to_restore, holdings, read_state
 from buildkit_migrate.containerd.services import Holding, Services
-from buildkit_migrate.errors import ContainerdStateError, StorageError
-from buildkit_migrate.files.durable import Aside
-from buildkit_migrate.files.errors import is_link
+from buildkit_migrate.errors import BusyError, ContainerdStateError, StorageError
+from buildkit_migrate.files.durable import Aside, remove, sync_directory
+from buildkit_migrate.files.errors import exists, is_link
 from buildkit_migrate.files.ownership import usable_mode
 from buildkit_migrate.model import Before, PlainState
 from buildkit_migrate.values.times import stored_time, text_time
 
-__all__ = ["KEPT_SUFFIX", "MetadataDatabase", "OfflineContainerd", "open_database"]
+__all__ = ["KEPT_SUFFIX", "NEW_MODE", "MetadataDatabase", "OfflineContainerd", "open_database"]
 
 KEPT_SUFFIX: Final = ".before-v2"
 """Suffix of the second name that keeps containerd's database before it is replaced, for undo."""
 
+NEW_MODE: Final = 0o644
+"""Mode of a database that did not exist, as daemons create it."""
+
 
 class MetadataDatabase:
-    """containerd's metadata database, locked. It is shared by all namespaces and snapshotters."""
+    """containerd's metadata database, locked. It is shared by all namespaces and snapshotters.
 
-    def __init__(self, path: Path, *, exclusive: bool) -> None:
-        """Raises the errors of `open_database`; ContainerdStateError for a link, as a rename replaces it."""
+    ``database``: None if the file does not exist yet.
+    """
+
+    def __init__(self, path: Path, *, exclusive: bool, like: Path | None = None) -> None:
+        """``like``: the file may be missing; then `rewrite` creates it for the owner of this one.
+
+        Raises the errors of `open_database`; ContainerdStateError for a link, as a rename replaces it.
+        """
         if is_link(path):
             raise ContainerdStateError(
                 f"containerd's database {path} is a symbolic link",
                 hint="replace the link with the file itself",
             )
         self.path = path
-        self.database = open_database(path, exclusive=exclusive)
+        self._like = like
+        self.database: Database | None = None
+        if like is None or exists(path):
+            self.database = open_database(path, exclusive=exclusive)
+
+    @property
+    def reader(self) -> Reader:
+        """An empty database stands in for a missing file."""
+        return nothing_at(self.path) if self.database is None else self.database.reader
+
+    @property
+    def root(self) -> Bucket:
+        return self.reader.root
 
     def rewrite(
         self,
@@ -54,43 +75,55 @@ class MetadataDatabase:
         """Applies edits of the root bucket at once: a new file replaces the old one by a rename.
 
         The old file is kept under the name ``kept``. Without edits nothing is written. The new file takes
-        over the lock. ``switching`` is called with its path right before the rename.
+        over the lock. ``switching`` is called with its path right before the rename. Raises BusyError if a
+        file that was missing has been created by another process.
         """
         rest = iter(edits)
         first = next(rest, None)
         if first is None:
             return
-        source = self.database.root
-        with Aside[Database](self.path) as aside:
+        reader, source, is_new = self.reader, self.root, self.database is None
+        model = self._like if is_new and self._like is not None else self.path
+        mode = NEW_MODE if is_new else usable_mode(self.path)
+        with Aside[Database](self.path, exists=not is_new) as aside:
             new = aside.write(
                 lambda path: write(
                     path,
-                    mode=usable_mode(self.path),
-                    page_size=source.reader.page_size,
+                    mode=mode,
+                    page_size=reader.page_size,
                     fill=lambda builder: rewrite(source, builder, itertools.chain([first], rest)),
-                    owner_of=self.path,
-                    after=source.reader,
+                    owner_of=model,
+                    after=None if is_new else reader,
                 )
             )
             if switching is not None:
                 switching(aside.path)
-            aside.switch(kept)
+            try:
+                aside.switch(None if is_new else kept)
+            except FileExistsError as error:
+                raise BusyError(f"{self.path} was created by another process just now") from error
         self._go_over_to(new)
 
-    def put_back(self, kept: Database) -> None:
+    def put_back(self, kept: Database | None) -> None:
         """Replaces the file by a kept one, which must be exclusively locked, by a rename.
 
-        The lock is taken over.
+        The lock is taken over. None: there was no file, so it is deleted.
         """
-        kept.rename(self.path)
+        if kept is None:
+            remove(self.path)
+            sync_directory(self.path.parent)
+        else:
+            kept.rename(self.path)
         self._go_over_to(kept)
 
-    def _go_over_to(self, new: Database) -> None:
+    def _go_over_to(self, new: Database | None) -> None:
         replaced, self.database = self.database, new
-        replaced.close()
+        if replaced is not None:
+            replaced.close()
 
     def close(self) -> None:
-        self.database.close()
+        if self.database is not None:
+            self.database.close()
 
 
 def open_database(path: Path, *, exclusive: bool) -> Database:
@@ -150,9 +183,15 @@ class OfflineContainerd(Services):
             yield cls(metadata, snapshots, namespace, snapshotter)
 
     @property
-    def databases(self) -> tuple[Database, Database]:
-        """containerd's database and the snapshotter's."""
-        return self._metadata.database, self._snapshots
+    def databases(self) -> tuple[Database, ...]:
+        """containerd's database, if it exists, and the snapshotter's."""
+        metadata = self._metadata.database
+        return (self._snapshots,) if metadata is None else (metadata, self._snapshots)
+
+    @property
+    def backend(self) -> Bucket | None:
+        """Root bucket of the snapshotter's database; None if it is not one of containerd's snapshotters."""
+        return self._snapshots.root
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -173,22 +212,22 @@ class OfflineContainerd(Services):
 
     @property
     def root(self) -> Bucket:
-        return self._metadata.database.root
+        return self._metadata.root
 
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
-        metadata, snapshots = self.databases
-        return Survey.offline(metadata.reader, snapshots.reader, self._namespace, self._snapshotter)
+        return Survey.offline(
+            self._metadata.reader, self._snapshots.reader, self._namespace, self._snapshotter
+        )
 
     def holdings(self, ids: Collection[bytes]) -> list[Holding]:
-        return holdings(self.databases[0].root, ids)
+        return holdings(self.root, ids)
 
     def state(self, ids: Collection[bytes]) -> PlainState:
         self.check_is_known(len(ids))
-        metadata, snapshots = self.databases
-        return read_state(metadata.root, snapshots.root, self._namespace, self._snapshotter)
+        return read_state(self.root, self._snapshots.root, self._namespace, self._snapshotter)
 
     def check_is_known(self, records: int) -> None:
-        metadata = self._metadata.database
+        metadata = self._metadata
         if records and metadata.root.bucket(*self._snapshots_bucket()) is None:
             raise ContainerdStateError(
                 f"{metadata.path} has no snapshots of {self._snapshotter} in namespace {self._namespace}",
@@ -219,5 +258,5 @@ class OfflineContainerd(Services):
         edits = edits_to_restore(self.root, self._namespace, self._snapshotter, ids, before)
         self._metadata.rewrite(encode(edits))
 
-    def put_back(self, kept: Database) -> None:
+    def put_back(self, kept: Database | None) -> None:
         self._metadata.put_back(kept)

@@ -103,15 +103,22 @@ class Containerd(Protocol):
         """
 
     @property
+    def has_root_labels(self) -> bool:
+        """Whether the snapshots of v1's records have the gc.root label until they are migrated."""
+
+    @property
     def database(self) -> Path | None:
-        """The file that `apply` replaces, keeping the old one at `kept`; None if it doesn't work on files."""
+        """The file that `apply` replaces, keeping the old one at `kept`; None if it doesn't work on files.
+
+        It may not exist yet; then there is nothing to keep.
+        """
 
     @property
     def kept(self) -> Path | None: ...
 
     @property
     def root(self) -> Bucket | None:
-        """Current root bucket of `database`, None if there is no such file."""
+        """Current root bucket of `database`, empty if it does not exist yet; None if that is None."""
 
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
         """The current state; of leases, at least those named like a record.
@@ -126,7 +133,8 @@ class Containerd(Protocol):
     def state(self, ids: Collection[bytes]) -> PlainState:
         """The current state as plain Python objects, read independently of the code behind `Survey`.
 
-        All snapshots of the snapshotter and all blobs; of leases, at least those named like one of ``ids``,
+        All snapshots of the snapshotter, or at least those named like one of ``ids`` and their ancestors; all
+        blobs; of leases, at least those named like one of ``ids``,
         each with all its resources. A label is present if its key is, whatever its value. Raises
         ContainerdStateError if there are ids and the containerd does not know their snapshotter.
         """
@@ -167,10 +175,10 @@ class Containerd(Protocol):
         that would have expired will do so again.
         """
 
-    def put_back(self, kept: Database) -> None:
+    def put_back(self, kept: Database | None) -> None:
         """Puts a replaced database back in place, durably, and takes over its exclusive lock.
 
-        Only if `database` is not None.
+        None: there was none, so the new one is deleted. Only if `database` is not None.
         """
 
 
@@ -183,6 +191,8 @@ class Service:
 
 class Services:
     """The services of a containerd as properties."""
+
+    has_root_labels: bool = True
 
     @property
     def content_store(self: Containerd) -> Service:

@@ -22,6 +22,7 @@ __all__ = [
     "count_lost",
     "counted",
     "database_changes",
+    "records_with_snapshot",
     "store_changes",
     "were",
 ]
@@ -99,6 +100,11 @@ def count_lost(
         if mapping is not None:
             needed_blobs.add(mapping[0])
     return len(lost & needed), len(lost_blobs & needed_blobs)
+
+
+def records_with_snapshot(v1: ReadableStore) -> set[bytes]:
+    """Ids of the records that need a snapshot of their own: those without an equal-mutable target."""
+    return {id for id in v1.ids() if not gojson.string(v1.view(id).get(keys.EQUAL_MUTABLE))}
 
 
 @dataclass

@@ -36,10 +36,12 @@ __all__ = [
     "EDIT",
     "NOTHING",
     "PUT_BACK",
+    "REMOVE",
     "UNDOING",
     "Journal",
     "State",
     "discard",
+    "had_no_database",
     "is_untouched",
     "journal_path",
     "kept_path",
@@ -56,9 +58,11 @@ NOTHING: Final = "nothing"
 """A way back: containerd's database is unchanged."""
 PUT_BACK: Final = "put-back"
 """A way back: put the kept database back in place."""
+REMOVE: Final = "remove"
+"""A way back: delete containerd's database, as there was none."""
 EDIT: Final = "edit"
 """A way back: restore labels and remove leases in the current database."""
-_WITHOUT_KEPT: Final = (NOTHING, PUT_BACK)
+_WITHOUT_KEPT: Final = (NOTHING, PUT_BACK, REMOVE)
 """Ways back after which the kept database may be missing."""
 
 _FORMAT: Final = 2
@@ -94,13 +98,15 @@ class State:
 
     ``v1``: fingerprint of the v1 store. ``plan``: digest of the edits that make the new store.
     ``containerd``: which one, see `Containerd.identity`. ``kept_path``: second name of its database, given
-    before it is replaced; ``kept``: its fingerprint; ``kept_digest``: digest of all of it, "" if the run did
-    not get that far. ``containerd_after``: fingerprint of the database that replaces it, noted right before
-    that; "" until then. All of these are "" if containerd runs. ``v2``: fingerprint of the new store, ""
-    until it is complete. ``used``: others may have used the replaced database before a run continued.
+    before it is replaced; ``kept``: its fingerprint, "" if it did not exist; ``kept_digest``: digest of all
+    of it, "" if the run did not get that far. ``containerd_after``: fingerprint of the database that replaces
+    it, noted right before that; "" until then. All of these are "" if containerd runs. ``v2``: fingerprint of
+    the new store, "" until it is complete. ``used``: others may have used the replaced database before a run
+    continued.
     ``upstream_exact``: the new store has no sizes of blobs; before format 2 no store had them. ``previous``:
     it was made from the state of v1 before its newest transaction. ``way_back``: how an undo that has begun
-    goes back; "" before that.
+    goes back; "" before that. ``lacking``: how many records lacked their snapshot then; None if labels tell
+    which snapshots there were.
     """
 
     v1: str
@@ -116,6 +122,7 @@ class State:
     upstream_exact: bool = True
     previous: bool = False
     way_back: str = ""
+    lacking: int | None = None
 
 
 def journal_path(v2: Path) -> Path:
@@ -128,11 +135,16 @@ def kept_path(state: State, database: Path | None) -> Path:
     return kept if database is None else database.with_name(kept.name)
 
 
+def had_no_database(state: State) -> bool:
+    """Whether containerd's database did not exist before the migration, which created it."""
+    return bool(state.kept_path) and not state.kept
+
+
 def is_untouched(state: State, database: Path | None) -> bool:
     """Whether the database is still the one from before the migration, even if it was used since.
 
     It gets its second name right before it is replaced. Until then both names belong to one file; or they are
-    equal, if they were copied since.
+    equal, if they were copied since. If there was none, there still is none, or others have created one.
     """
     if not state.kept_path:
         return False
@@ -140,7 +152,9 @@ def is_untouched(state: State, database: Path | None) -> bool:
     database = database or Path(state.containerd["place"])
     now = fingerprint(database)
     if now in ("", state.kept, state.containerd_after):
-        return now == state.kept != ""
+        return now == state.kept
+    if had_no_database(state):
+        return not state.containerd_after  # others may have created one
     with storage_errors(database), contextlib.suppress(FileNotFoundError):
         return os.path.samestat(kept.stat(), database.stat()) or fingerprint(kept) == now
     return state.phase == APPLYING or (state.phase == UNDOING and state.way_back in _WITHOUT_KEPT)
@@ -419,7 +433,10 @@ def _errors(path: Path) -> Iterator[None]:
 
 
 def _encode(state: State) -> bytes:
-    return json.dumps({"format": _FORMAT, **asdict(state)}, sort_keys=True).encode()
+    fields = asdict(state)
+    if state.lacking is None:
+        del fields["lacking"]  # older versions don't know it, and don't need it
+    return json.dumps({"format": _FORMAT, **fields}, sort_keys=True).encode()
 
 
 def _decode(stored: bytes, path: Path) -> State:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildkit_migrate.bolt import Database, check
+from buildkit_migrate.bolt import Bucket, Database, check, nothing_at
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration import journal
@@ -20,12 +20,14 @@ __all__ = ["Kept", "open_kept"]
 
 @dataclass(frozen=True)
 class Kept:
-    """``original``: from before this worker's migration; None if missing or unreliable, see ``why_not``.
+    """``original``: root bucket of the one from before this worker's migration, empty if there was none.
+
+    None if it is missing or unreliable, see ``why_not``.
 
     ``others``: from before the migrations of other workers of the same containerd.
     """
 
-    original: Database | None
+    original: Bucket | None
     others: tuple[Database, ...]
     why_not: str = ""
 
@@ -36,6 +38,9 @@ def open_kept(state: State | None, database: Path, usual: Path) -> Iterator[Kept
 
     ``usual``: the usual second name of ``database``. Raises StorageError if the directory can't be read.
     """
+    if state is not None and journal.had_no_database(state) and not state.used:
+        yield Kept(nothing_at(database).root, ())
+        return
     path, why_not = _place(state, database, usual)
     with contextlib.ExitStack() as held:
         original = None
@@ -49,7 +54,8 @@ def open_kept(state: State | None, database: Path, usual: Path) -> Iterator[Kept
             name for name in names if name != path and not name.name.endswith("~")
         ]  # see `files.durable.keep`
         others = [_sound(name, held) for name in names] if original is not None else []
-        yield Kept(original, tuple(other for other in others if other is not None), why_not)
+        root = None if original is None else original.root
+        yield Kept(root, tuple(other for other in others if other is not None), why_not)
 
 
 def _place(state: State | None, database: Path, usual: Path) -> tuple[Path | None, str]:

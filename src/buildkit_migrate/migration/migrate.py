@@ -336,18 +336,25 @@ class Migration:
                 kept=self._database_now(),
                 upstream_exact=self._upstream_exact,
                 previous=self._previous,
+                lacking=self._count_lacking(),
             )
             self._journal = Journal.create(
                 journal.journal_path(self._to_path), state, before, like=self._from_path
             )
         return self._journal
 
+    def _count_lacking(self) -> int | None:
+        """How many records lack their snapshot, where no labels tell undo which snapshots there were."""
+        if self._containerd.has_root_labels:
+            return None
+        return self.plan.counts["snapshots_needed"] - self.plan.counts["snapshots_found"]
+
     @contextlib.contextmanager
     def _digesting_old_database(self, state: State, goes_on: bool) -> Iterator[Callable[[], str]]:
         old = self._containerd.database
         if goes_on and old is not None:
             old = journal.kept_path(state, old)
-        if old is None or state.kept_digest or fingerprint(old) != state.kept:
+        if old is None or not state.kept or state.kept_digest or fingerprint(old) != state.kept:
             yield lambda: state.kept_digest
         else:
             # Its pages are read for the new file anyway.

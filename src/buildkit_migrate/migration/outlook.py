@@ -53,19 +53,28 @@ def _present_place(state: State, to_path: Path, doubts: list[str]) -> Path:
     beside = to_path.with_name(database.name)
     if not exists(beside):
         return database
-    # An OCI worker's own, which may have been moved with it.
-    _look_at_snapshotter(to_path.with_name("snapshots") / "metadata.db", doubts)
+    # The worker's own, which may have been moved with it. Docker's snapshotter is another.
+    own = to_path.with_name("snapshots.db")
+    _look_at_snapshotter(own if exists(own) else to_path.with_name("snapshots") / "metadata.db", doubts)
     return beside
 
 
 def _look_at_containerd(state: State, database: Path, obstacles: list[str], doubts: list[str]) -> None:
     now = fingerprint(database)
+    if journal.is_untouched(state, database):
+        return
     if not now:
         doubts.append(f"{database} is not there")
         return
-    if journal.is_untouched(state, database) or state.kept == state.containerd_after:
+    if state.kept == state.containerd_after:
         return
-    kept = journal.kept_path(state, database)
+    if not journal.had_no_database(state):
+        _look_at_kept(state, journal.kept_path(state, database), obstacles, doubts)
+    if now != state.containerd_after or state.used:
+        doubts.append(f"{database} was used since")
+
+
+def _look_at_kept(state: State, kept: Path, obstacles: list[str], doubts: list[str]) -> None:
     try:
         old = fingerprint(kept)
         whole = digest(kept) if old and state.kept_digest else ""
@@ -80,12 +89,10 @@ def _look_at_containerd(state: State, database: Path, obstacles: list[str], doub
         obstacles.append(f"{kept} is missing")
     elif old != state.kept or whole != state.kept_digest:
         doubts.append(f"{kept} has changed")
-    if now != state.containerd_after or state.used:
-        doubts.append(f"{database} was used since")
 
 
 def _look_at_snapshotter(database: Path, doubts: list[str]) -> None:
-    """Checks the usual place of an OCI worker; an undo may be given another place."""
+    """Checks the usual place of a worker with its own database; an undo may be given another place."""
     try:
         if not fingerprint(database):
             doubts.append(f"{database}, the snapshotter's database, is not there")

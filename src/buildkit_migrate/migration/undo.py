@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from buildkit_migrate.bolt import Bucket, BucketView, Database, check
+from buildkit_migrate.bolt import Bucket, BucketView, Database, check, nothing_at
 from buildkit_migrate.containerd.plain import existing, read_before
 from buildkit_migrate.containerd.services import Containerd
 from buildkit_migrate.errors import (
@@ -33,11 +33,12 @@ from buildkit_migrate.migration.changes import (
     count_lost,
     counted,
     database_changes,
+    records_with_snapshot,
     store_changes,
     were,
 )
 from buildkit_migrate.migration.fingerprint import digest, fingerprint
-from buildkit_migrate.migration.journal import EDIT, NOTHING, PUT_BACK, Journal
+from buildkit_migrate.migration.journal import EDIT, NOTHING, PUT_BACK, REMOVE, Journal
 from buildkit_migrate.migration.plan import read_records
 from buildkit_migrate.model import Before
 from buildkit_migrate.store.bolt_store import BoltStore
@@ -65,10 +66,10 @@ class UndoneOutcome(enum.StrEnum):
 class Undone:
     """Result for one store. ``moved``: where the new store is now, or would be; None if there is none.
 
-    ``database``: what happens to containerd's database (``nothing``, ``put-back`` or ``edit``); "" if there
-    is nothing to undo. ``changes``: changes since the migration that are not lost. ``losses``: what going
-    back loses. ``obstacle``: why there is no way back at all. ``counts``: in a dry run, leases to delete and
-    labels to restore. ``reason``: why it was skipped, otherwise "".
+    ``database``: what happens to containerd's database (``nothing``, ``put-back``, ``remove`` or ``edit``);
+    "" if there is nothing to undo. ``changes``: changes since the migration that are not lost. ``losses``:
+    what going back loses. ``obstacle``: why there is no way back at all. ``counts``: in a dry run, leases to
+    delete and labels to restore. ``reason``: why it was skipped, otherwise "".
     """
 
     from_path: Path
@@ -180,6 +181,7 @@ class Undo:
             if fingerprint(from_path) != self._state.v1:
                 self._changes.append(f"{from_path} was changed, and stays as it is")
             self._look_at_containerd(held, coming, exclusive)
+            self._look_for_snapshots()
             self.changes = tuple(self._changes)
             # An undo that has moved the new store is decided: finishing it loses nothing more.
             begun = self._state.phase == journal.UNDOING and not exists(to_path)
@@ -271,22 +273,32 @@ class Undo:
         place = database if coming is None else coming.path
         if state.kept == state.containerd_after or journal.is_untouched(state, place):
             return  # nothing was written, or it was put back already
-        old, is_same = self._open_kept(held, exclusive)
-        self._kept = old
+        old, is_same = self._old_root(held, exclusive)
+        back = PUT_BACK if self._kept is not None else REMOVE
         root = containerd.root if coming is None else coming.root
         is_used = place is None or fingerprint(place) != state.containerd_after or state.used
         if root is not None and (is_used or not is_same):
-            found = database_changes(BucketView(old.root), BucketView(root), *self._names(), self._ids)
+            found = database_changes(BucketView(old), BucketView(root), *self._names(), self._ids)
             self._changes += [f"{database}: {line}" for line in found.lines()]
-            self._way = PUT_BACK if found.are_harmless else EDIT
+            self._way = back if found.are_harmless else EDIT
         else:
-            self._way = EDIT if root is None else PUT_BACK
-        self._before = read_before(old.root, *self._names(), self._ids)
+            self._way = EDIT if root is None else back
+        self._before = read_before(old, *self._names(), self._ids)
         if self._way == EDIT or not is_same:
             snapshots, blobs = self._existing(root)
             if not is_same:
-                self._refuse_another_database(snapshots - self._existing(old.root)[0])
+                self._refuse_another_database(snapshots - self._existing(old)[0])
             self._count_what_is_gone(snapshots, blobs)
+
+    def _look_for_snapshots(self) -> None:
+        """Notes snapshots of v1's records that are gone since, where no label tells that they existed."""
+        then = self._state.lacking
+        if then is None or self._force:
+            return
+        needed = records_with_snapshot(BoltStore(self._source.root))
+        lacking = len(needed - self._containerd.state(needed).snapshots.keys()) - then
+        if lacking > 0:
+            self._note_what_is_gone(lacking, "snapshot")
 
     def _names(self) -> tuple[str, str]:
         return self._state.containerd["namespace"], self._state.containerd["snapshotter"]
@@ -297,6 +309,13 @@ class Undo:
             return existing(root, *self._names())
         state = self._containerd.state(())
         return set(state.snapshots), set(state.blobs)
+
+    def _old_root(self, held: contextlib.ExitStack, exclusive: bool) -> tuple[Bucket, bool]:
+        """Root bucket of the old database, and whether that is unchanged."""
+        if journal.had_no_database(self._state):
+            return nothing_at(journal.kept_path(self._state, self._containerd.database)).root, True
+        self._kept, is_same = self._open_kept(held, exclusive)
+        return self._kept.root, is_same
 
     def _open_kept(self, held: contextlib.ExitStack, exclusive: bool) -> tuple[Database, bool]:
         """The old database, and whether it is unchanged.
@@ -343,10 +362,13 @@ class Undo:
         lost = count_lost(self._before, snapshots, blobs, BoltStore(self._source.root))
         for number, what in zip(lost, ("snapshot", "blob"), strict=True):
             if number:
-                self._losses.append(
-                    f"{self._from_path}: {counted(number, what)} of its records "
-                    f"{'is' if number == 1 else 'are'} gone from containerd"
-                )
+                self._note_what_is_gone(number, what)
+
+    def _note_what_is_gone(self, number: int, what: str) -> None:
+        are = "is" if number == 1 else "are"
+        self._losses.append(
+            f"{self._from_path}: {counted(number, what)} of its records {are} gone from containerd"
+        )
 
     @property
     def coming(self) -> Database | None:
@@ -386,7 +408,9 @@ class Undo:
         self._journal.update(phase=journal.UNDOING, way_back=self._way)
         moved = self._move_aside()
         self._progress("restoring labels, then deleting leases")
-        if self._way == PUT_BACK and self._kept is not None:
+        if self._way == REMOVE:
+            self._containerd.put_back(None)
+        elif self._way == PUT_BACK and self._kept is not None:
             self._containerd.put_back(self._kept)
         elif self._way == EDIT:
             self._containerd.restore(self._ids, self._before)

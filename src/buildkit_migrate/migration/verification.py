@@ -127,7 +127,7 @@ def verify_files(
     involved. If any is damaged, its content is not compared. Raises ContainerdStateError, StorageError.
     """
     if stopped is not None:
-        databases = (*databases, stopped.metadata, stopped.snapshots)
+        databases = (*databases, *stopped.databases)
     damages = tuple(_damages(databases, progress))
     if damages:
         return Findings(0, (), damages)
@@ -152,9 +152,11 @@ def verify_files(
         unchecked.append(f"containerd's database as a whole: {stopped.kept.why_not}")
     if stopped.content is not None:
         differences += blob_differences(stopped.content, state.blobs, progress)
-        if stopped.snapshotter in DIRECTORIES:
-            numbers = _directories(files, after, state)
-            place = stopped.snapshots.path.parent
+        if files.snapshots is None:
+            unchecked.append("data of snapshots: only Docker's storage driver knows where it is")
+        elif stopped.snapshotter in DIRECTORIES:
+            numbers = _directories(files, files.snapshots, after, state)
+            place = stopped.databases[-1].path.parent
             active = {name for name in numbers if state.snapshots[name].kind is Kind.ACTIVE}
             differences += directory_differences(place, stopped.snapshotter, numbers, active, progress)
         else:
@@ -166,11 +168,14 @@ def verify_files(
 class Stopped:
     """The files of a stopped containerd.
 
-    ``content``: directory of the content store; None to skip blob files and snapshot directories.
+    ``databases``: its own, if it exists, and the snapshotter's. ``metadata``, ``snapshots``: root buckets of
+    these; see `OfflineContainerd.backend`. ``content``: directory of the content store; None to skip blob
+    files and snapshot directories.
     """
 
-    metadata: Database
-    snapshots: Database
+    databases: tuple[Database, ...]
+    metadata: Bucket
+    snapshots: Bucket | None
     namespace: str
     snapshotter: str
     kept: Kept
@@ -181,14 +186,14 @@ class Stopped:
         return Files(
             self.namespace.encode(),
             self.snapshotter.encode(),
-            BucketView(self.metadata.root),
-            BucketView(self.snapshots.root),
-            None if original is None else BucketView(original.root),
+            BucketView(self.metadata),
+            None if self.snapshots is None else BucketView(self.snapshots),
+            None if original is None else BucketView(original),
             tuple(BucketView(other.root) for other in self.kept.others),
         )
 
 
-def _directories(files: Files, v2: Tree, state: PlainState) -> dict[bytes, int]:
+def _directories(files: Files, snapshots: Tree, v2: Tree, state: PlainState) -> dict[bytes, int]:
     """Numbers of the snapshots that must have a directory.
 
     With native, views share their parent's directory.
@@ -196,7 +201,7 @@ def _directories(files: Files, v2: Tree, state: PlainState) -> dict[bytes, int]:
     names = needed_snapshots(v2, state)
     if files.snapshotter == b"native":
         names = [name for name in names if state.snapshots[name].kind is not Kind.VIEW]
-    return snapshot_numbers(files.metadata, files.snapshots, files.namespace, files.snapshotter, names)
+    return snapshot_numbers(files.metadata, snapshots, files.namespace, files.snapshotter, names)
 
 
 def verify_new_store(

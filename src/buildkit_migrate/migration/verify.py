@@ -53,6 +53,7 @@ _COMMITTED_VALUE: Final = gojson.encode_value(True)
 class Files:
     """The root buckets of a stopped containerd's databases: its own and the snapshotter's.
 
+    ``snapshots``: None if the snapshotter is not one of containerd's, so that their rules don't apply.
     ``before``: of its own before the migration, None if unknown. ``later``: of those kept when it was
     replaced again, in any order.
     """
@@ -60,7 +61,7 @@ class Files:
     namespace: bytes
     snapshotter: bytes
     metadata: Tree
-    snapshots: Tree
+    snapshots: Tree | None
     before: Tree | None = None
     later: tuple[Tree, ...] = ()
 
@@ -98,7 +99,10 @@ def verify(
         *_labels_left(plan, state),
     ]
     if files is not None:
-        differences += rule_differences(files.metadata, files.snapshots, files.namespace, files.snapshotter)
+        if files.snapshots is not None:
+            differences += rule_differences(
+                files.metadata, files.snapshots, files.namespace, files.snapshotter
+            )
         if files.before is not None:
             migrated = Migrated(files.namespace, files.snapshotter, plan, survey.snapshots)
             differences += best_explained(files.before, files.metadata, files.later, migrated, differences)

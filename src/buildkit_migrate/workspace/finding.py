@@ -12,35 +12,29 @@ from typing import Final
 from buildkit_migrate.errors import RootNotFoundError, StorageError
 from buildkit_migrate.files.errors import exists, storage_errors
 from buildkit_migrate.settings import DEFAULT, FOUND
-from buildkit_migrate.workspace.layout import Root, root_at
+from buildkit_migrate.workspace.layout import DOCKER_BUILDER, Root, root_at
 from buildkit_migrate.workspace.places import (
     Places,
     default_places,
-    docker_builder,
     more_places,
     rootless_place,
     volumes,
 )
 
-__all__ = ["OF_DOCKER", "Host", "find_root", "find_roots"]
+__all__ = ["Host", "find_root", "find_roots"]
 
-OF_DOCKER: Final = (
-    "is the builder inside Docker Engine, which stores its snapshots differently; it can't be migrated yet"
-)
 _LEVELS_UP: Final = 5
 _MOST_BELOW: Final = 4096
 
 
 @dataclass(frozen=True)
 class Host:
-    """All roots found on this host, in order of preference.
+    """All roots found on this host, in order of preference; those of Docker's builders are the last.
 
-    ``docker``: builders inside Docker Engine, which use another layout. ``unreadable``: messages about what
-    could not be searched.
+    ``unreadable``: messages about what could not be searched.
     """
 
     roots: tuple[Root, ...]
-    docker: tuple[Path, ...] = ()
     unreadable: tuple[str, ...] = ()
 
 
@@ -49,7 +43,7 @@ def find_roots() -> Host:
     more = more_places()
     roots: dict[str, Root] = {}
     unreadable = []
-    for place in (*default_places(), *more.roots):
+    for place in (*default_places(), *more.roots, *more.docker):
         try:
             root = root_at(place)
         except (StorageError, RootNotFoundError) as error:
@@ -58,15 +52,16 @@ def find_roots() -> Host:
         if root is not None and (root.workers or root.skipped):
             # The same place may have two names.
             roots.setdefault(os.path.realpath(place), replace(root, origin=FOUND))
-    return Host(tuple(roots.values()), tuple(more.docker), (*unreadable, *more.unreadable))
+    return Host(tuple(roots.values()), (*unreadable, *more.unreadable))
 
 
 def find_root(path: str | os.PathLike[str] | None = None, *, missing_ok: bool = False) -> Root:
     """The state or worker directory at ``path``, or at the first default place that has one.
 
-    If neither exists, the only root of `find_roots`. ``missing_ok``: treat a directory that does not exist as
-    a root without workers. Raises RootNotFoundError, which tells where was searched and lists the roots near
-    ``path`` or all that were found; StorageError; ValueError for an empty path.
+    If neither exists, the only root of `find_roots`, or the only one that is not of Docker's builder.
+    ``missing_ok``: treat a directory that does not exist as a root without workers. Raises RootNotFoundError,
+    which tells where was searched and lists the roots near ``path`` or all that were found; StorageError;
+    ValueError for an empty path.
     """
     if path is None:
         return _at_known_places(missing_ok)
@@ -78,15 +73,11 @@ def find_root(path: str | os.PathLike[str] | None = None, *, missing_ok: bool = 
         return root
     if missing_ok and _is_missing(place):
         return Root(place, place, ())
-    if docker_builder(place):
-        raise RootNotFoundError(f"{path} {OF_DOCKER}")
     near = [str(root.path) for root in _near(place)]
     hint = f"did you mean {' or '.join(near)}?" if near else ""
-    if not near and docker_builder(place / "buildkit"):
-        hint = f"{place / 'buildkit'} {OF_DOCKER}"
     raise RootNotFoundError(
-        f"{path} is not a BuildKit state directory (with runc-* or containerd-* directories in it) "
-        "or such a worker directory",
+        f"{path} is not a BuildKit state directory (with runc-* or containerd-* directories in it), "
+        "such a worker directory, or a data root of Docker Engine",
         hint=hint,
         candidates=near,
     )
@@ -111,6 +102,8 @@ def _at_known_places(missing_ok: bool) -> Root:
             without_workers = without_workers or root
     host = find_roots()
     elsewhere = [root for root in host.roots if root.path not in places]
+    # Most hosts with a builder of buildx have Docker's own, too.
+    elsewhere = [root for root in elsewhere if not _is_docker(root)] or elsewhere
     if len(elsewhere) == 1:
         return elsewhere[0]
     if elsewhere:
@@ -129,10 +122,13 @@ def _at_known_places(missing_ok: bool) -> Root:
     if missing_ok and all(map(_is_missing, places)):
         return Root(places[0], places[0], ())
     tried += [message for message in host.unreadable if message not in tried]
-    tried += [f"{path} {OF_DOCKER}" for path in host.docker]
     raise RootNotFoundError(
         f"found no BuildKit state directory ({'; '.join(tried)})", hint="give the directory as an argument"
     )
+
+
+def _is_docker(root: Root) -> bool:
+    return any(worker.kind == DOCKER_BUILDER for worker in root.workers)
 
 
 def _near(path: Path) -> list[Root]:

@@ -8,28 +8,34 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from buildkit_migrate.containerd.docker import DOCKER_SNAPSHOTTER
 from buildkit_migrate.errors import RootNotFoundError
 from buildkit_migrate.files.errors import is_directory, storage_errors
 from buildkit_migrate.settings import ARGUMENT
 from buildkit_migrate.workspace.copies import original_of
 from buildkit_migrate.workspace.names import is_identifier
+from buildkit_migrate.workspace.places import docker_builder
 
 __all__ = [
     "CONTAINERD_WORKER",
+    "DOCKER_BUILDER",
     "LOCK_FILE",
     "OCI_WORKER",
     "Root",
     "Skipped",
     "Worker",
     "root_at",
+    "with_image_store",
 ]
 
 OCI_WORKER: Final = "runc"
 CONTAINERD_WORKER: Final = "containerd"
+DOCKER_BUILDER: Final = "docker"
+"""The builder of Docker Engine for graph drivers, located directly in its state directory."""
 
 LOCK_FILE: Final = "buildkitd.lock"
 _STATE_FILES: Final = {LOCK_FILE, "cache.db", "history.db"}
@@ -52,7 +58,7 @@ class _Directory:
 
 @dataclass(frozen=True)
 class Worker(_Directory):
-    """A worker directory. ``kind``: OCI_WORKER or CONTAINERD_WORKER."""
+    """A worker directory. ``kind``: OCI_WORKER, CONTAINERD_WORKER or DOCKER_BUILDER."""
 
     kind: str
     snapshotter: str
@@ -82,6 +88,8 @@ class Root:
 def root_at(path: Path) -> Root | None:
     """The state or worker directory at ``path``, None if it is neither. Raises StorageError.
 
+    If ``path`` is Docker's data root, its ``buildkit/``.
+
     Raises RootNotFoundError if all directories that look like workers have impossible snapshotter names.
     """
     with storage_errors(path):
@@ -89,13 +97,40 @@ def root_at(path: Path) -> Root | None:
             names = sorted(entry.name for entry in os.scandir(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
-    found = [directory for name in names if _names_a_worker(directory := path / name)]
+    real = path.resolve()
+    if docker_builder(path) and not _names_a_worker(real):
+        return _docker_root(path, names)
+    found = _workers_in(path, names)
     if found:
         return _sorted_out(path, found)
+    if docker_builder(path / "buildkit"):
+        return root_at(path / "buildkit")
     if _is_state_without_workers(set(names)):
         return Root(path, path, ())
-    real = path.resolve()
     return Root(path, real.parent, (_named_worker(real),)) if _names_a_worker(real) else None
+
+
+def _docker_root(path: Path, names: Sequence[str]) -> Root:
+    """The root of Docker's builder. Its image store never had v1 records."""
+    reason = "of Docker's containerd image store, which never had v1 records"
+    skipped = tuple(Skipped(directory, reason) for directory in _workers_in(path, names))
+    return Root(path, path, (Worker(path, DOCKER_BUILDER, DOCKER_SNAPSHOTTER),), skipped)
+
+
+def with_image_store(root: Root) -> Root:
+    """The root of Docker's builder with the workers of its containerd image store; others as they are.
+
+    Raises RootNotFoundError as `root_at` does.
+    """
+    builder = [worker for worker in root.workers if worker.kind == DOCKER_BUILDER]
+    if not builder or not root.skipped:
+        return root
+    inside = _sorted_out(root.path, [skipped.path for skipped in root.skipped])
+    return replace(root, workers=(*builder, *inside.workers), skipped=inside.skipped)
+
+
+def _workers_in(path: Path, names: Sequence[str]) -> list[Path]:
+    return [directory for name in names if _names_a_worker(directory := path / name)]
 
 
 def _sorted_out(path: Path, directories: Sequence[Path]) -> Root:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from buildkit_migrate.bolt import Database
+from buildkit_migrate.containerd.docker import DOCKER_NAMESPACE, DockerBuilder, chain_ids
+from buildkit_migrate.containerd.layers import LayerStore
 from buildkit_migrate.containerd.offline import (
     KEPT_SUFFIX,
     MetadataDatabase,
@@ -29,7 +31,15 @@ from buildkit_migrate.files.locks import lock
 from buildkit_migrate.files.ownership import model_for, predict_access
 from buildkit_migrate.model import Progress
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
-from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, LOCK_FILE, OCI_WORKER, Root, Worker
+from buildkit_migrate.workspace.docker import data_root, layers_of, storage_driver
+from buildkit_migrate.workspace.layout import (
+    CONTAINERD_WORKER,
+    DOCKER_BUILDER,
+    LOCK_FILE,
+    OCI_WORKER,
+    Root,
+    Worker,
+)
 from buildkit_migrate.workspace.new_files import foresee_migration
 from buildkit_migrate.workspace.place import Place
 from buildkit_migrate.workspace.places import docker_builder
@@ -46,6 +56,7 @@ __all__ = [
     "ContainerdPlace",
     "Opener",
     "about",
+    "about_docker",
     "containerd_place",
     "foresee_files",
     "lock_out_daemon",
@@ -62,6 +73,12 @@ _STOP_CONTAINERD: Final = (
     "stop containerd (and any other buildkit-migrate) and run the command again; or omit --offline and "
     "--containerd-root: a running containerd is used through its socket"
 )
+_STOP_DOCKER: Final = (
+    "stop Docker Engine, and its socket, which would start it again (systemctl stop docker.socket docker), "
+    "and run the command again"
+)
+_DOCKER_STATE: Final = ("cache.db", "history.db", "history_c8d.db")
+"""Files that the engine holds open and a migration does not, in the directory of its builder."""
 _SNAPSHOTS: Final = "snapshots/metadata.db"
 _METADATA: Final = "io.containerd.metadata.v1.bolt/meta.db"
 
@@ -74,7 +91,11 @@ def metadata_database(containerd_root: str | os.PathLike[str]) -> Path:
 def lock_state(root: Root, held: contextlib.ExitStack, *, dry_run: bool) -> None:
     """Keeps daemons from starting. Of the files in the state directory, only the lock file may be created."""
     lock_out_daemon(root, held, exclusive=not dry_run)
-    _lock_if_there(root.state / "cache.db", held, exclusive=not dry_run)
+    # Docker has no lock file, and not each of its versions has each of these.
+    names = _DOCKER_STATE if docker_builder(root.state) else ("cache.db",)
+    for name in names:
+        with about_docker(root):
+            _lock_if_there(root.state / name, held, exclusive=not dry_run)
 
 
 def lock_out_daemon(root: Root, held: contextlib.ExitStack, *, exclusive: bool) -> None:
@@ -103,6 +124,17 @@ def _lock_if_there(
 
 
 @contextlib.contextmanager
+def about_docker(root: Root) -> Iterator[None]:
+    """What to do if files of Docker's builder are in use."""
+    try:
+        yield
+    except BusyError as error:
+        if docker_builder(root.state) and error.hint == BusyError.hint:
+            error.hint = _STOP_DOCKER
+        raise
+
+
+@contextlib.contextmanager
 def about(
     worker: Worker, root: Root, skip_unreachable: bool, without_it: str = SKIP_UNREACHABLE
 ) -> Iterator[list[str]]:
@@ -114,7 +146,8 @@ def about(
     """
     reasons: list[str] = []
     try:
-        yield reasons
+        with about_docker(root):
+            yield reasons
     except Error as error:
         unreachable = worker.kind == CONTAINERD_WORKER and _is_unreachable(error)
         if unreachable and skip_unreachable:
@@ -148,14 +181,16 @@ def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None
     Raises EventLoopError if a running containerd can't be called here.
     """
     path = root.state / LOCK_FILE
-    if root.path == root.state and not exists(path, follow_symlinks=False):
+    creates = root.path == root.state and not docker_builder(root.state)
+    if creates and not exists(path, follow_symlinks=False):
         predict_access(path, *model_for(path, _any_store(root)))
     for worker in workers:
         place = opener.place(worker)
         if not place.backend:
             refuse_event_loop()
         database = Path(place.containerd.value) if place.backend else None
-        there = database is not None and exists(database)  # if not, opening it will say so
+        # A missing one is created for Docker; otherwise opening it will say so.
+        there = database is not None and (worker.kind == DOCKER_BUILDER or exists(database))
         foresee_migration(worker.v1, worker.v2, database if there else None)
 
 
@@ -171,7 +206,8 @@ class ContainerdPlace:
 
     ``root``: of a stopped containerd; None if it runs and is reached through ``connection``. ``snapshotter``:
     None for the one in the directory's name. ``snapshotter_root``: directory of the snapshotter's database,
-    for the one worker that is processed offline; None if it is at its usual place.
+    for the one worker that is processed offline; None if it is at its usual place. ``storage_driver``: of
+    Docker Engine; None to find out.
     """
 
     connection: ConnectionOptions
@@ -179,6 +215,7 @@ class ContainerdPlace:
     namespace: Setting
     snapshotter: Setting | None
     snapshotter_root: Setting | None = None
+    storage_driver: Setting | None = None
 
 
 def containerd_place(
@@ -187,6 +224,7 @@ def containerd_place(
     namespace: str | Setting,
     snapshotter: str | Setting | None,
     snapshotter_root: str | os.PathLike[str] | Setting | None,
+    storage_driver: str | Setting | None = None,
 ) -> ContainerdPlace:
     """Of the options that all functions for whole roots take.
 
@@ -198,6 +236,7 @@ def containerd_place(
         _setting("namespace", namespace) or DEFAULT_NAMESPACE,
         _setting("snapshotter", snapshotter),
         _setting("snapshotter_root", snapshotter_root),
+        _setting("storage_driver", storage_driver),
     )
 
 
@@ -232,7 +271,11 @@ class Opener:
                 f"{place.snapshotter.value}",
                 hint="omit --snapshotter and $CONTAINERD_SNAPSHOTTER, or give one worker directory",
             )
-        on_files = [worker for worker in root.workers if worker.kind == OCI_WORKER or place.root is not None]
+        on_files = [
+            worker
+            for worker in root.workers
+            if worker.kind == OCI_WORKER or (worker.kind == CONTAINERD_WORKER and place.root is not None)
+        ]
         if place.snapshotter_root is not None and root.workers and len(on_files) != 1:
             raise ContainerdStateError(
                 f"{root.path} has {len(on_files)} workers that are processed offline, but "
@@ -247,10 +290,11 @@ class Opener:
         self._progress = progress
         self._stopped: MetadataDatabase | None = None
         self._running: Connection | None = None
+        self._driver: Setting | None = None
 
     def content(self, worker: Worker) -> Path:
         """The directory of the content store."""
-        if worker.kind == OCI_WORKER:
+        if worker.kind != CONTAINERD_WORKER:
             return worker.path / "content"
         if self._place.root is None:
             raise ContainerdStateError(
@@ -260,8 +304,21 @@ class Opener:
         return Path(self._place.root.value, "io.containerd.content.v1.content")
 
     def place(self, worker: Worker) -> Place:
-        """Where the worker's containerd is, and the origin of each setting."""
+        """Where the worker's containerd is, and the origin of each setting.
+
+        Docker's storage driver is known when the services are open.
+        """
         root = Setting(str(self._root.path), self._root.origin)
+        if worker.kind == DOCKER_BUILDER:
+            return Place(
+                "Docker",
+                root,
+                Setting(str(worker.path / "containerdmeta.db"), "of the builder"),
+                Setting(DOCKER_NAMESPACE, "fixed"),
+                Setting(worker.snapshotter, "fixed"),
+                str(worker.path / "snapshots.db"),
+                self._driver,
+            )
         named = Setting(worker.snapshotter, "name of the directory")
         if worker.kind == OCI_WORKER:
             database = Setting(str(worker.path / "containerdmeta.db"), "of the worker")
@@ -292,6 +349,8 @@ class Opener:
             return self._live(snapshotter)
         metadata, backend = Path(place.containerd.value), Path(place.backend)
         try:
+            if worker.kind == DOCKER_BUILDER:
+                return self._docker(worker, metadata, self._database(backend))
             if worker.kind == OCI_WORKER:
                 return OfflineContainerd(
                     self._metadata(metadata), self._database(backend), namespace, snapshotter
@@ -311,6 +370,13 @@ class Opener:
                 error.hint = _STOP_CONTAINERD
             raise
 
+    def _docker(self, worker: Worker, metadata: Path, snapshots: Database) -> DockerBuilder:
+        data, mentioned = data_root(worker.path), chain_ids(snapshots.root)
+        self._driver = storage_driver(data, self._place.storage_driver, mentioned)
+        database = MetadataDatabase(metadata, exclusive=self._exclusive, like=worker.v1)
+        self._held.enter_context(contextlib.closing(database))
+        return DockerBuilder(database, snapshots, LayerStore(layers_of(data, self._driver)))
+
     def _live(self, snapshotter: str) -> LiveContainerd:
         # gRPC is only loaded when needed.
         from buildkit_migrate.containerd.connection import Connection
@@ -329,6 +395,11 @@ class Opener:
 
 
 def _hint_for_missing(worker: Worker, place: Place) -> str:
+    if worker.kind == DOCKER_BUILDER:
+        return (
+            f"restore all of {worker.path} from one backup; without the file the cache is lost, and moving "
+            f"{worker.v1.name} away starts an empty one"
+        )
     if worker.kind == OCI_WORKER:
         # The other database has one place only.
         elsewhere = ", or see --snapshotter-root" if exists(Path(place.containerd.value)) else ""

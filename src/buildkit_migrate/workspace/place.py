@@ -17,10 +17,11 @@ __all__ = ["Place"]
 
 @dataclass(frozen=True)
 class Place:
-    """Settings of one worker. ``kind``: "OCI" or "containerd"; "" if the caller passed services.
+    """Settings of one worker. ``kind``: "OCI", "containerd" or "Docker"; "" if the caller passed services.
 
     ``root``: BuildKit's, None if unknown. ``containerd``: socket or database. ``backend``: the snapshotter's
-    own database, "" if only the running daemon knows it.
+    own database, "" if only the running daemon knows it. ``storage_driver``: of Docker, None if it makes no
+    difference or is not known yet.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Place:
     namespace: Setting
     snapshotter: Setting
     backend: str = ""
+    storage_driver: Setting | None = None
 
     @classmethod
     def of_services(cls, identity: Mapping[str, str]) -> Self:
@@ -45,10 +47,12 @@ class Place:
         yield "containerd", self.containerd
         yield "namespace", self.namespace
         yield "snapshotter", self.snapshotter
+        if self.storage_driver is not None:
+            yield "storage_driver", self.storage_driver
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
-        document: dict[str, Any] = {"kind": self.kind, "root": None}
+        document: dict[str, Any] = {"kind": self.kind, "root": None, "storage_driver": None}
         for name, setting in self.settings():
             document[name] = {**named_text("value", setting.value), "origin": setting.origin}
         return document

@@ -15,6 +15,7 @@ from typing import Final
 __all__ = [
     "SYSTEM_ROOT",
     "Places",
+    "daemon_settings",
     "default_places",
     "docker_builder",
     "more_places",
@@ -104,17 +105,18 @@ def volumes(directory: Path, found: Places) -> Iterator[Path]:
 
 def docker_builder(path: Path) -> bool:
     """Whether this is the directory of the builder inside Docker Engine: its records are directly in it."""
-    return any(
-        _exists(path / name) for name in ("snapshots.db", "metadata.db", "metadata_v2.db")
-    ) and _exists(path / "cache.db")
+    if _exists(path / "snapshots.db"):
+        return True
+    has_records = any(_exists(path / name) for name in ("metadata.db", "metadata_v2.db"))
+    return has_records and (_exists(path / "cache.db") or _is_dir(path.absolute().parent / "image"))
 
 
 def _docker_data(environ: Mapping[str, str], top: Path, homes: list[Path], found: Places) -> Iterator[Path]:
     """Docker's data roots, each also for remapped users, without duplicates."""
-    config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", ""), ".config"))
     roots = [_below(top, path) for path in _DOCKER] + [home / "docker" for home in homes]
-    for settings in (Path("/etc/docker/daemon.json"), Path(config, "docker/daemon.json")):
-        roots += [_below(top, path) for path in _configured(_below(top, settings))]
+    for _, settings in daemon_settings(environ, top):
+        values = (settings.get(key) for key in ("data-root", "graph"))
+        roots += [_below(top, Path(one)) for one in values if isinstance(one, str) and one.startswith("/")]
     for root in dict.fromkeys(roots):
         yield root
         for entry in _entries(root, found):
@@ -123,13 +125,19 @@ def _docker_data(environ: Mapping[str, str], top: Path, homes: list[Path], found
                 yield entry
 
 
-def _configured(settings: Path) -> list[Path]:
-    try:
-        content = json.loads(settings.read_bytes()) if settings.is_file() else {}
-    except (OSError, ValueError, RecursionError):
-        return []
-    values = (content.get(key) for key in ("data-root", "graph")) if isinstance(content, dict) else ()
-    return [Path(value) for value in values if isinstance(value, str) and value.startswith("/")]
+def daemon_settings(
+    environ: Mapping[str, str], top: Path = Path("/")
+) -> Iterator[tuple[Path, dict[str, object]]]:
+    """Docker's ``daemon.json`` of the host and of the user, as far as they exist and can be read."""
+    config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", ""), ".config"))
+    for settings in (Path("/etc/docker/daemon.json"), Path(config, "docker/daemon.json")):
+        path = _below(top, settings)
+        try:
+            content = json.loads(path.read_bytes()) if path.is_file() else {}
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(content, dict):
+            yield settings, content
 
 
 def _entries(directory: Path, found: Places) -> list[Path]:

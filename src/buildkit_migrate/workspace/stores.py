@@ -17,13 +17,21 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.bolt import Bucket, Database
+from buildkit_migrate.containerd.docker import DOCKER_NAMESPACE
 from buildkit_migrate.errors import CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.files.errors import exists, storage_errors
 from buildkit_migrate.files.locks import readable
 from buildkit_migrate.settings import DEFAULT, Setting
 from buildkit_migrate.workspace.finding import find_root
-from buildkit_migrate.workspace.layout import OCI_WORKER, Root, Worker, root_at
-from buildkit_migrate.workspace.opening import ContainerdPlace, Opener, lock_out_daemon
+from buildkit_migrate.workspace.layout import (
+    DOCKER_BUILDER,
+    OCI_WORKER,
+    Root,
+    Worker,
+    root_at,
+    with_image_store,
+)
+from buildkit_migrate.workspace.opening import ContainerdPlace, Opener, about_docker, lock_out_daemon
 from buildkit_migrate.workspace.places import docker_builder
 
 __all__ = [
@@ -37,11 +45,6 @@ __all__ = [
     "worker_ids",
 ]
 
-DOCKER_BUILDER: Final = "docker"
-"""Kind of the worker of Docker Engine's builder for graph drivers, located directly in its state directory.
-"""
-
-_DOCKER_SNAPSHOTTER: Final = "default"
 _DOCKER_NAMESPACE: Final = "moby"
 """Namespace of Docker's containerd workers; the builder for graph drivers uses ``buildkit``."""
 _DOCKER_WORKER_ID: Final = b"moby"
@@ -133,15 +136,8 @@ class Stores:
 
 
 def find_state(path: str | os.PathLike[str] | None = None) -> Root:
-    """Like `find_root`, with the same errors, but also accepts the directory of Docker's builder."""
-    if path is None or not docker_builder(Path(path)):
-        return find_root(path)
-    place = Path(path)
-    inside = root_at(place)
-    builder = Worker(place, DOCKER_BUILDER, _DOCKER_SNAPSHOTTER)
-    if inside is None or inside.state != place:
-        return Root(place, place, (builder,))
-    return Root(place, place, (builder, *inside.workers), inside.skipped)
+    """Like `find_root`, with the same errors; of Docker's builder also the workers of the image store."""
+    return with_image_store(find_root(path))
 
 
 @contextlib.contextmanager
@@ -154,7 +150,7 @@ def open_stores(root: Root, place: ContainerdPlace, *, exclusive: bool = False) 
     the directory can't be read. Damage in a store raises nothing. That the snapshotter's database can be
     locked does not mean that no daemon runs: daemons open it only when they first need it.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held, about_docker(root):
         lock_out_daemon(root, held, exclusive=exclusive)
         opened = _Opened(held, exclusive)
         opener = Opener(held, root, place, exclusive=exclusive, progress=None)
@@ -239,7 +235,7 @@ def _docker_builder(worker: Worker, opened: _Opened) -> WorkerStores:
     return WorkerStores(
         worker.path,
         worker.kind,
-        b"buildkit",
+        DOCKER_NAMESPACE.encode(),
         worker.snapshotter.encode(),
         _DOCKER_WORKER_ID if id is None else id.strip(),
         opened.store(worker.v2),

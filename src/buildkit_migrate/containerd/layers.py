@@ -1,0 +1,113 @@
+"""The layer store of Docker Engine, read as the engine reads it at its start (spec docker-builder-layout, 3).
+
+A layer is a directory of small text files, named by its chain id.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from buildkit_migrate.errors import StorageError
+
+__all__ = ["LayerStore", "is_chain_id"]
+
+_ALGORITHM: Final = b"sha256:"
+_CHAIN_ID: Final = re.compile(rb"sha256:[0-9a-f]{64}")
+_DIGEST: Final = re.compile(rb"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
+_NUMBER: Final = re.compile(rb"[+-]?[0-9]+")
+_SPACE: Final = b" \t\n\v\f\r"
+_LONGEST: Final = 4096
+"""Bytes; all files that are read here are much shorter."""
+
+_NOT_A_FILE: Final = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENXIO,
+    errno.EAGAIN,
+    errno.ELOOP,
+    errno.EINVAL,
+)
+"""What reading something else than a regular file may say. A FIFO is opened without waiting."""
+
+
+def is_chain_id(text: bytes) -> bool:
+    """Whether the engine takes the id of a snapshot for the chain id of a layer."""
+    return _CHAIN_ID.fullmatch(text) is not None
+
+
+class LayerStore:
+    """The layers of one storage driver. Each is read once."""
+
+    def __init__(self, directory: Path | None) -> None:
+        """``directory``: ``image/<driver>/layerdb``; None if there is none, and so no layers."""
+        self._directory = None if directory is None else os.fsencode(directory / "sha256") + b"/"
+        self._parents: dict[bytes, bytes | None] = {}
+
+    def parent(self, chain_id: bytes) -> bytes | None:
+        """Chain id of the layer's parent, b"" if it has none; None if there is no such layer.
+
+        There is none, either, if it or one of its ancestors is incomplete. Raises StorageError for a file
+        that is there and can't be read.
+        """
+        if chain_id not in self._parents:
+            self._load(chain_id)
+        return self._parents[chain_id]
+
+    def _load(self, chain_id: bytes) -> None:
+        """Reads a layer and its ancestors. Not recursive: nobody limits how many there are."""
+        line: dict[bytes, bytes] = {}
+        at = chain_id
+        while at and at not in line and at not in self._parents:
+            parent = self._read(at)
+            if parent is None:
+                self._parents[at] = None
+            else:
+                line[at] = parent
+                at = parent
+        # Layers on a circle don't exist either.
+        complete = not at or (at not in line and self._parents[at] is not None)
+        for layer, parent in line.items():
+            self._parents[layer] = parent if complete else None
+
+    def _read(self, chain_id: bytes) -> bytes | None:
+        """The parent of a layer, b"" if it has none; None if the layer is not complete."""
+        if self._directory is None or not is_chain_id(chain_id):
+            return None
+        place = self._directory + chain_id[len(_ALGORITHM) :] + b"/"
+        diff, size, cache_id = (_text(place, name) for name in (b"diff", b"size", b"cache-id"))
+        if (
+            diff is None
+            or not _DIGEST.fullmatch(diff.strip(_SPACE))
+            or size is None
+            or not _is_number(size)
+            or not (cache_id or b"").strip(_SPACE)
+        ):
+            return None
+        parent = _text(place, b"parent")
+        if parent is None:
+            return None if os.path.lexists(place + b"parent") else b""
+        parent = parent.strip(_SPACE)
+        return parent if is_chain_id(parent) else None
+
+
+def _is_number(text: bytes) -> bool:
+    return _NUMBER.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63
+
+
+def _text(place: bytes, name: bytes) -> bytes | None:
+    """Content of a small file; None if there is no regular file."""
+    try:
+        fd = os.open(place + name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return os.read(fd, _LONGEST)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _NOT_A_FILE:
+            return None
+        raise StorageError(f"{os.fsdecode(place + name)}: {error.strerror or error}") from error
