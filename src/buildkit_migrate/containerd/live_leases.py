@@ -1,4 +1,4 @@
-"""The leases of a running containerd (spec containerd-services, sections 6 and 7)."""
+"""The leases of a running containerd (spec containerd-services, sections 3 and 7)."""
 
 from __future__ import annotations
 
