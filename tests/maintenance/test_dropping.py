@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,45 @@ import pytest
 from faults import FLAT, TIME, Healthy, found
 from hypothesis import given
 from hypothesis import strategies as st
-from mending import Tree, apply, sequences
 from plain_rules import Plain
 from record_faults import Planter, value
 from test_record_properties import World, as_edits, edits
 
 import ondisk
 import v2_roots
+from buildkit_migrate.bolt import Bucket, Database
 from buildkit_migrate.maintenance.dropping import drop_records, with_descendants
 from buildkit_migrate.maintenance.facts import Facts
+from buildkit_migrate.maintenance.mend import EditStore
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.schema.snapshots import COMMITTED
 from planting import below, edit
 from v2_roots import V2Root
+
+
+Tree = dict[bytes, Any]
+
+
+def sequences(path: Path) -> dict[tuple[bytes, ...], int]:
+    """The sequence of each bucket that has one."""
+    found: dict[tuple[bytes, ...], int] = {}
+
+    def walk(bucket: Bucket, place: tuple[bytes, ...]) -> None:
+        for key, value in bucket.items():
+            if not isinstance(value, bytes):
+                if value.sequence:
+                    found[(*place, key)] = value.sequence
+                walk(value, (*place, key))
+
+    with Database.open(path) as database:
+        walk(database.root, ())
+    return found
+
+
+def apply(changes: Iterable[EditStore]) -> None:
+    for change in changes:
+        assert change.store.path is not None
+        edit(change.store.path, change.edits)
 
 
 def drop(root: V2Root, *ids: bytes) -> set[bytes]:
