@@ -26,7 +26,6 @@ from buildkit_migrate.schema.snapshots import COMMITTED
 from planting import below, edit
 from v2_roots import V2Root
 
-
 Tree = dict[bytes, Any]
 
 
@@ -35,11 +34,11 @@ def sequences(path: Path) -> dict[tuple[bytes, ...], int]:
     found: dict[tuple[bytes, ...], int] = {}
 
     def walk(bucket: Bucket, place: tuple[bytes, ...]) -> None:
-        for key, value in bucket.items():
-            if not isinstance(value, bytes):
-                if value.sequence:
-                    found[(*place, key)] = value.sequence
-                walk(value, (*place, key))
+        for key, inner in bucket.items():
+            if not isinstance(inner, bytes):
+                if inner.sequence:
+                    found[(*place, key)] = inner.sequence
+                walk(inner, (*place, key))
 
     with Database.open(path) as database:
         walk(database.root, ())
