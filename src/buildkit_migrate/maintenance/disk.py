@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from buildkit_migrate.files.errors import is_directory, is_link, storage_errors
-from buildkit_migrate.schema.columns import Index, Mask, Texts
+from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts, between, gather, same
 
 __all__ = ["Content", "SnapshotDirectories", "Usage", "ingest_name", "usage"]
 
@@ -183,6 +183,11 @@ class Content:
     @cached_property
     def ingest_names(self) -> list[str]:
         return [entry.name for entry in _listed(self.ingests)]
+
+    def whole(self, digests: Texts, sizes: Integers) -> Mask:
+        """Rows of blobs whose files are there and have these sizes."""
+        numbers = sizes.known & between(sizes.values, 0, 2**63 - 1)
+        return numbers & same(gather(self.sizes, self.index.rows(digests)), sizes.values)
 
     def taken(self, place: int) -> int:
         """Bytes that are freed with this path: those of the file, or of everything in the directory."""

@@ -172,6 +172,13 @@ class WorkerFacts:
         """Files of blobs; None if unknown."""
         return None if self.stores.content is None else Content(self.stores.content)
 
+    @cached_property
+    def whole_blobs(self) -> Mask:
+        """Blobs of the namespace whose files have the sizes that containerd noted; none if unknown."""
+        if self.namespace is None or self.content is None:
+            return Mask(0 if self.namespace is None else len(self.namespace.blobs))
+        return self.content.whole(self.namespace.blobs.keys, self.namespace.blobs.size)
+
     def root_of(self, store: Store) -> Bucket | None:
         """The root bucket; None if the store is not open or not sound."""
         return None if store in self._unsound else store.root

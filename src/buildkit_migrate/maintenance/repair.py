@@ -35,13 +35,19 @@ from buildkit_migrate.maintenance.mend import (
     RewriteStore,
     WriteFile,
 )
+from buildkit_migrate.maintenance.repairs import chains, indexes, records, values
 from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.workspace.stores import Store, Stores
 
 __all__ = ["ROOT_REPAIRS", "WORKER_REPAIRS", "RepairPlan", "plan_repair"]
 
-WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = ()
+WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (
+    *values.REPAIRS,
+    *records.REPAIRS,
+    *indexes.REPAIRS,
+    *chains.REPAIRS,
+)
 ROOT_REPAIRS: Final[tuple[Repair[Facts], ...]] = ()
 
 

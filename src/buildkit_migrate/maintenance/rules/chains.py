@@ -10,7 +10,7 @@ ids are wrong, the record's own may be right.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from buildkit_migrate._native.chain import following
@@ -23,11 +23,12 @@ from buildkit_migrate.schema.columns import NOT_FOUND, Mask, Texts, between, equ
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.values import keys
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "to_be_cleared"]
 
 Ids = tuple[bytes, bytes]
 """Chain id and blob chain id, or diff id and blob of a layer; b"" where there is none."""
 
+_IDS: Final = (keys.CHAIN_ID, keys.BLOB_CHAIN_ID)
 _NONE: Final[Ids] = (b"", b"")
 _MOST_WAYS: Final = 8
 """Ids that one record can rightly have, as there may be several merges below it."""
@@ -37,25 +38,66 @@ _MOST_WAYS: Final = 8
 def chain_ids_recompute(facts: WorkerFacts) -> Iterator[Finding]:
     records, loading = facts.records, facts.references
     assert records is not None and loading is not None
-    chains = _Chains(records, loading)
+    chains = _Chains(records, loading, Mask(len(records)))
     for row in chains.wrong(facts.odd):
         names = [
             f"{key.decode()} is {quoted(is_there)}, its layers give {quoted(right) or 'none'}"
-            for key, is_there, right in zip(
-                (keys.CHAIN_ID, keys.BLOB_CHAIN_ID), chains.stored(row), chains.anew(row)[0], strict=True
-            )
+            for key, is_there, right in zip(_IDS, chains.stored(row), chains.anew(row)[0], strict=True)
             if is_there not in (b"", right)
         ]
         path = path_of(facts.stores.records)
         yield Finding("C22", Severity.CONTENT, path, subject(records.ids[row]), "; ".join(names))
 
 
-class _Chains:
-    """The ids of records as they are stored, and as they should be. Rows are those of the records."""
+def to_be_cleared(facts: WorkerFacts) -> dict[int, list[int]]:
+    """For each record that the rule reports the rows whose ids have to be cleared, its own first.
 
-    def __init__(self, records: Records, loading: Loading) -> None:
+    These are the layers on it, and whatever else has ids that follow from cleared ones. What is above several
+    of those records is in the list of one of them.
+    """
+    records, loading = facts.records, facts.references
+    assert records is not None and loading is not None
+    found: dict[int, list[int]] = {}
+    owner: dict[int, int] = {}
+    layers: dict[int, list[int]] = {}
+    while wrong := list(_Chains(records, loading, Mask(len(records), owner)).wrong(facts.odd)):
+        if not owner:
+            found = {row: [row] for row in wrong}
+            for row in between(loading.parent, 0, len(records)):
+                layers.setdefault(loading.parent[row], []).append(row)
+        for row in wrong:
+            root = row if row in found else _owner(loading, row, owner)
+            waiting = [row]
+            for built in waiting:
+                if built not in owner:
+                    owner[built] = root
+                    if built != root:
+                        found[root].append(built)
+                    waiting += layers.get(built, ())
+    return found
+
+
+def _owner(loading: Loading, row: int, owner: Mapping[int, int]) -> int:
+    """That of the nearest ancestor which has one."""
+    near, seen = [row], {row}
+    for ancestor in near:
+        if ancestor in owner:
+            break
+        above = [it for it in loading.parents_of(ancestor) if it >= 0 and it not in seen]
+        near += above
+        seen.update(above)
+    return owner[ancestor]
+
+
+class _Chains:
+    """The ids of records as they are stored, and as they should be. Rows are those of the records.
+
+    ``cleared``: taken to have none.
+    """
+
+    def __init__(self, records: Records, loading: Loading, cleared: Mask) -> None:
         self._loading = loading
-        self._columns = tuple(map(records.text, (keys.CHAIN_ID, keys.BLOB_CHAIN_ID)))
+        self._columns = tuple(_without(records.text(key), cleared) for key in _IDS)
         self._layers = tuple(map(records.text, (keys.DIFF_ID, keys.BLOB)))
         self._anew: dict[int, list[Ids]] = {}
 
@@ -178,6 +220,12 @@ class _Chains:
             return False
         kind = self._loading.kind[upper]
         return kind == BASE if lower < 0 else kind == LAYER and self._loading.parent[upper] == lower
+
+
+def _without(column: Texts, cleared: Mask) -> Texts:
+    if not cleared:
+        return column
+    return [None if row in cleared else id for row, id in enumerate(column)]
 
 
 def _named(column: Texts) -> Mask:

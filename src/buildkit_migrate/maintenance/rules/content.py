@@ -50,21 +50,19 @@ def blob_files(facts: WorkerFacts) -> Iterator[Finding]:
             message = f"none of the files of {len(blobs)} blobs is there"
             yield Finding("C25", Severity.BUILD, content.path, content.blobs.name, message)
             return
-        rows = content.index.rows(blobs.keys)
-        for row, place in enumerate(rows):
+        for row in ~content.whole(blobs.keys, blobs.size):
             digest = blobs.keys[row] or b""
             if digest in told:
                 continue
+            place = content.index.row(digest)
             if place < 0 or content.sizes[place] < 0:
                 message = "its file is missing, or is not a file"
             elif row not in blobs.size.known:
                 message = "containerd's size of it can't be read"
-            elif content.sizes[place] != blobs.size.values[row]:
+            else:
                 message = (
                     f"its file has {content.sizes[place]} bytes, and should have {blobs.size.values[row]}"
                 )
-            else:
-                continue
             told.add(digest)
             yield Finding("C25", _severity(facts, digest), content.path, subject(digest), message)
 

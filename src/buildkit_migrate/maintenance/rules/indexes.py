@@ -8,12 +8,13 @@ from typing import Final
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, worker_rule
+from buildkit_migrate.maintenance.rules.values import CLEARABLE
 from buildkit_migrate.maintenance.rules.wording import path_of, quoted, subject
 from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, present
-from buildkit_migrate.schema.records import index_differences
+from buildkit_migrate.schema.records import IndexDifferences, index_differences
 from buildkit_migrate.values.keys import index_key
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "differing", "unowned_data", "unowned_entries", "unsplit"]
 
 _DEAD: Final = b"blobmap::"
 """Indexes that no version with a v2 store searches."""
@@ -35,21 +36,32 @@ def indexes_match(facts: WorkerFacts) -> Iterator[Finding]:
     records, entries = facts.records, facts.entries
     assert records is not None and entries is not None
     path = path_of(facts.stores.records)
-    differences = index_differences(records, entries)
+    differences = differing(facts)
     for row, key, index in differences.missing:
         message = f"{quoted(key)} has the index {quoted(index)}, which has no entry for the record"
         yield Finding("C17", Severity.HARMLESS, path, subject(records.ids[row]), message)
-    # What a value that does not decode, or was replaced by one of another type, is found by is not known.
-    lost = [cell.row for cell in records.undecodable]
-    lost += [cell.row for cell in records.mistyped if cell.key.startswith(_SEARCHED)]
-    unknown = Mask(len(records), lost)
     for place in differences.stray:
         id, text = entries.record[place] or b"", entries.text[place] or b""
-        if records.index.row(id) in unknown:
-            continue
         severity = Severity.HARMLESS if text.startswith(_DEAD) else Severity.CONTENT
         message = f"no value of the record {quoted(id)} has this index"
         yield Finding("C19", severity, path, subject(entries.keys[place]), message)
+
+
+def differing(facts: WorkerFacts) -> IndexDifferences:
+    """Where indexes and their entries differ, but for entries that may be those of a value that is lost."""
+    records, entries = facts.records, facts.entries
+    assert records is not None and entries is not None
+    differences = index_differences(records, entries)
+    # What a value that does not decode, or was replaced by one of another type, is found by is not known.
+    lost = [cell.row for cell in records.undecodable if cell.key not in CLEARABLE]
+    lost += [cell.row for cell in records.mistyped if cell.key.startswith(_SEARCHED)]
+    unknown = Mask(len(records), lost)
+    stray = [
+        place
+        for place in differences.stray
+        if not lost or records.index.row(entries.record[place] or b"") not in unknown
+    ]
+    return IndexDifferences(differences.missing, stray)
 
 
 @worker_rule("C18", "C20", needs=(Part.RECORDS,))
@@ -58,38 +70,63 @@ def entries_name_records(facts: WorkerFacts) -> Iterator[Finding]:
     records, entries = facts.records, facts.entries
     assert records is not None and entries is not None
     path = path_of(facts.stores.records)
-    for place in ~present(entries.record):
+    for place in unsplit(facts):
         message = "it is an index entry without ::, so a search that meets it never ends"
         yield Finding("C20", Severity.PRUNE, path, subject(entries.keys[place]), message)
-    theirs: set[bytes] = set()  # entries that are cut in the wrong place
-    for row in facts.odd:
-        id = records.ids[row] or b""
-        if b"::" in id:
-            message = "the id of the record has :: in it, so no index entry can name it"
-            yield Finding("C20", Severity.HARMLESS, path, subject(id), message)
-            theirs.update(index_key(index, id) for _, index in records.indexes(row))
+    for row in _unnameable(facts):
+        message = "the id of the record has :: in it, so no index entry can name it"
+        yield Finding("C20", Severity.HARMLESS, path, subject(records.ids[row]), message)
+    for place in unowned_entries(facts):
+        named = quoted(entries.record[place]) or "with an empty id"
+        message = f"it is an index entry of the record {named}, which does not exist"
+        yield Finding("C18", Severity.HARMLESS, path, subject(entries.keys[place]), message)
+
+
+def unsplit(facts: WorkerFacts) -> Mask:
+    """Index entries without ``::``."""
+    assert facts.entries is not None
+    return ~present(facts.entries.record)
+
+
+def _unnameable(facts: WorkerFacts) -> Iterator[int]:
+    """Records with ``::`` in their ids."""
+    assert facts.records is not None
+    return (row for row in facts.odd if b"::" in (facts.records.ids[row] or b""))
+
+
+def unowned_entries(facts: WorkerFacts) -> Iterator[int]:
+    """Index entries whose record does not exist."""
+    records, entries = facts.records, facts.entries
+    assert records is not None and entries is not None
     if _is_reset(facts):
         return
+    cut_wrongly = {
+        index_key(index, records.ids[row] or b"")
+        for row in _unnameable(facts)
+        for _, index in records.indexes(row)
+    }
     for place in between(records.index.rows(entries.record), NOT_FOUND, NOT_FOUND):
-        key = entries.keys[place] or b""
-        if key not in theirs:
-            named = quoted(entries.record[place]) or "with an empty id"
-            message = f"it is an index entry of the record {named}, which does not exist"
-            yield Finding("C18", Severity.HARMLESS, path, subject(key), message)
+        if entries.keys[place] not in cut_wrongly:
+            yield place
 
 
 @worker_rule("C21", needs=(Part.RECORDS,))
 def external_data_has_a_record(facts: WorkerFacts) -> Iterator[Finding]:
     """External data belongs to a record that exists."""
-    records, external = facts.records, facts.external
-    assert records is not None and external is not None
-    if _is_reset(facts):
-        return
-    path = path_of(facts.stores.records)
-    for place in between(records.index.rows(external.ids), NOT_FOUND, NOT_FOUND):
+    external, path = facts.external, path_of(facts.stores.records)
+    assert external is not None
+    for place in unowned_data(facts):
         message = "it is the external data of a record that does not exist"
         size = external.sizes[place]
         yield Finding("C21", Severity.LEAK, path, subject(external.ids[place]), message, size)
+
+
+def unowned_data(facts: WorkerFacts) -> Mask:
+    """External data whose record does not exist."""
+    assert facts.records is not None and facts.external is not None
+    if _is_reset(facts):
+        return Mask(len(facts.external))
+    return between(facts.records.index.rows(facts.external.ids), NOT_FOUND, NOT_FOUND)
 
 
 def _is_reset(facts: WorkerFacts) -> bool:

@@ -15,7 +15,7 @@ from buildkit_migrate.schema.records import Records
 from buildkit_migrate.schema.snapshots import COMMITTED, VIEW
 from buildkit_migrate.values import keys
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "finished_alone"]
 
 _MOST: Final = 2**31 - 1
 _DIFF_PARENTS: Final = (b"cache.lowerDiffParent", b"cache.upperDiffParent")
@@ -108,15 +108,26 @@ def mutable_halves_exist(facts: WorkerFacts) -> Iterator[Finding]:
     if not wrong:
         return
     named = of.records.text(keys.EQUAL_MUTABLE)
-    own = of.records.text(keys.SNAPSHOT)
+    alone = finished_alone(facts)
     for row in wrong:
         what, repair = "is not mutable", None
-        if row in lonely:
+        if row in alone:
+            what, repair = "does not exist; it has a committed snapshot of its own", _CLEARED
+        elif row in lonely:
             what = "does not exist, nor does a committed snapshot of its own"
-            if of.kind_of_snapshot(own[row] or of.records.ids[row] or b"") == COMMITTED:
-                what, repair = "does not exist; it has a committed snapshot of its own", _CLEARED
         message = f"cache.equalMutable names {quoted(named[row])}, which {what}"
         yield of.finding("C12", Severity.HARMLESS, row, message, repair)
+
+
+def finished_alone(facts: WorkerFacts) -> Mask:
+    """Records whose mutable half does not exist, and that have a committed snapshot of their own."""
+    of = _Rows(facts)
+    lonely = between(of.loading.target, NOT_FOUND, NOT_FOUND)
+    own = of.records.text(keys.SNAPSHOT) if lonely else []
+    return Mask(
+        len(of.records),
+        (row for row in lonely if of.kind_of_snapshot(own[row] or of.records.ids[row] or b"") == COMMITTED),
+    )
 
 
 @worker_rule("C13", needs=(Part.RECORDS,))
