@@ -111,7 +111,7 @@ def test_commands_that_are_not_run_can_at_least_be_parsed(page: Path) -> None:
         for line in block.text.replace("\\\n", " ").splitlines():
             if not re.match(r"(sudo )?buildkit-migrate ", line):
                 continue
-            command = re.split(r" [|&]", line)[0].removeprefix("sudo ")
+            command = re.split(r" [|&>]", line)[0].removeprefix("sudo ")
             _, *arguments = shlex.split(command, comments=True)
             if arguments[0].startswith("--"):
                 continue
