@@ -45,7 +45,7 @@ def yaml(path: Path) -> Any:
 
 
 def run_in_container(root: Path, arguments: list[str], writable: bool) -> subprocess.CompletedProcess[str]:
-    """Runs the command with the root where the manifests have it, and without rights that it need not have."""
+    """Runs the command with the root where the manifests have it, and without rights that it need not."""
     if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "--net", "true"], check=False).returncode:
         pytest.skip("needs root and namespaces of mounts and networks")
     return subprocess.run(
