@@ -1,9 +1,8 @@
 """Which leases nobody will ever release, and what they cost (spec buildkit-v2-stores, section 4).
 
 for owners in owners_of(facts):
-    rows = unowned(owners, owners.namespace)[Kind.RECORD]
-    for lease in weighed(owners, owners.namespace, rows, now):
-        print(lease.id, lease.bytes)
+    for orphan in orphans_of_records(owners, unowned(owners, owners.namespace)):
+        print(orphan.leases[0].id, orphan.bytes)
 """
 
 from __future__ import annotations
@@ -22,15 +21,18 @@ from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.schema.columns import Mask, between, count_rows, equal_to, split_last, starting_with
 from buildkit_migrate.schema.containerd import Leases, Namespace, namespaces
-from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
+from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, DOCKER_BUILDER
 
 __all__ = [
     "VARIANTS",
     "Kind",
     "Lease",
+    "Orphan",
     "Owners",
     "is_of_record",
     "of_builds",
+    "orphans_of_builds",
+    "orphans_of_records",
     "owners_of",
     "unowned",
     "weighed",
@@ -81,9 +83,39 @@ class Owners:
         return next((it for it in self.workers if it.records is not None and not len(it.records)), None)
 
     @property
+    def now(self) -> int:
+        """When the root was looked at, in nanoseconds since 1970."""
+        return self.workers[0].now
+
+    @property
+    def history(self) -> Namespace | None:
+        """Where builds have their leases since v0.12."""
+        return self.workers[0].history_namespace
+
+    @property
     def shared(self) -> bool:
         """Whether others, of whom nothing is known here, may have leases there."""
         return any(it.stores.kind == CONTAINERD_WORKER for it in self.workers)
+
+    @property
+    def of_docker(self) -> bool:
+        """Whether leases hold layers of Docker's, which go when Docker itself deletes the lease."""
+        return any(it.stores.kind == DOCKER_BUILDER for it in self.workers)
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """Leases of a record or build that is gone; a record has up to two. ``rule``: which tells of them."""
+
+    rule: str
+    owners: Owners
+    namespace: Namespace
+    leases: tuple[Lease, ...]
+
+    @property
+    def bytes(self) -> int:
+        """What the next collection frees once they are deleted."""
+        return sum(lease.bytes for lease in self.leases)
 
 
 def owners_of(facts: Facts) -> Iterator[Owners]:
@@ -120,6 +152,35 @@ def unowned(owners: Owners, namespace: Namespace) -> dict[Kind, list[int]]:
     return found
 
 
+def orphans_of_records(owners: Owners, rows: Mapping[Kind, list[int]]) -> Iterator[Orphan]:
+    """Those among the unowned leases of the namespace (``rows``); of a record both of its leases at once."""
+    orphaned = sorted(rows[Kind.RECORD] + rows[Kind.VARIANTS])
+    by_id = {lease.id: lease for lease in weighed(owners, owners.namespace, orphaned)}
+    for id in tuple(by_id):
+        if id in by_id:
+            leases = [by_id.pop(id)]
+            if second := by_id.pop(id + VARIANTS, None):
+                leases.append(second)
+            rule = "C33" if id.endswith(VARIANTS) else "C32"
+            yield Orphan(rule, owners, owners.namespace, tuple(leases))
+
+
+def orphans_of_builds(facts: Facts) -> Iterator[Orphan]:
+    """Leases of builds that are in no history, and those in a namespace where nobody looks for them."""
+    known: set[bytes] = set()
+    for history in facts.histories.values():
+        known.update(build.key for build in history.builds)
+        known.update(history.undecodable)
+    settled = any(history.version == b"2" for history in facts.histories.values())
+    for owners in owners_of(facts):
+        namespaces = [("C35", owners.namespace, frozenset() if settled else known)]
+        if owners.history is not None:
+            namespaces.append(("C34", owners.history, known))
+        for rule, namespace, of_others in namespaces:
+            for lease in weighed(owners, namespace, of_builds(namespace, of_others)):
+                yield Orphan(rule, owners, namespace, (lease,))
+
+
 def of_builds(namespace: Namespace, known: Set[bytes]) -> list[int]:
     """Rows of the leases of builds that are not ``known``, except leases that end by themselves."""
     leases = namespace.leases
@@ -139,12 +200,12 @@ def is_of_record(leases: Leases, id: bytes) -> bool:
     return row >= 0 and _kind_of(id, flat=row in marks.flat, passing=passing, history=False) is Kind.RECORD
 
 
-def weighed(owners: Owners, namespace: Namespace, rows: list[int], now: int) -> list[Lease]:
-    """These leases with their costs. ``now``: nanoseconds since 1970."""
+def weighed(owners: Owners, namespace: Namespace, rows: list[int]) -> list[Lease]:
+    """These leases with their costs."""
     if not rows:
         return []
     keys = namespace.leases.keys
-    held = Collection(namespace, now).held_only_by(Mask(len(keys), rows))
+    held = Collection(namespace, owners.now).held_only_by(Mask(len(keys), rows))
     costs = _Costs(owners, namespace)
     return [
         Lease(

@@ -35,7 +35,7 @@ from buildkit_migrate.maintenance.mend import (
     RewriteStore,
     WriteFile,
 )
-from buildkit_migrate.maintenance.repairs import chains, indexes, records, values
+from buildkit_migrate.maintenance.repairs import chains, indexes, leases, records, values
 from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.workspace.stores import Store, Stores

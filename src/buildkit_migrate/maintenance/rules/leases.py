@@ -12,11 +12,11 @@ from buildkit_migrate.maintenance.collection import GC_ROOT, Collection
 from buildkit_migrate.maintenance.facts import Facts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.leases import (
-    VARIANTS,
     Kind,
     Lease,
     Owners,
-    of_builds,
+    orphans_of_builds,
+    orphans_of_records,
     owners_of,
     unowned,
     weighed,
@@ -37,51 +37,44 @@ def orphans(facts: Facts) -> Iterator[Finding]:
     for owners in owners_of(facts):
         for namespace in _namespaces(owners):
             rows = unowned(owners, namespace)
-            yield from _of_records(owners, namespace, rows)
+            if namespace is owners.namespace:
+                yield from _of_records(owners, rows)
             if namespace.name == _DOCKER:
                 continue
-            now = owners.workers[0].now
-            for lease in weighed(owners, namespace, rows[Kind.PASSING], now):
+            for lease in weighed(owners, namespace, rows[Kind.PASSING]):
                 message = f"it goes at the next start or when it expires; it alone holds {_count(lease)}"
                 yield _finding("C31", Severity.HARMLESS, owners, [lease], message)
-            for lease in weighed(owners, namespace, rows[Kind.OTHER], now):
+            for lease in weighed(owners, namespace, rows[Kind.OTHER]):
                 message = f"it belongs to no record and no build; it alone holds {_count(lease)}"
                 yield _finding("C36", Severity.LEAK, owners, [lease], message)
 
 
 def _namespaces(owners: Owners) -> Iterator[Namespace]:
     yield owners.namespace
-    if (history := owners.workers[0].history_namespace) is not None:
-        yield history
+    if owners.history is not None:
+        yield owners.history
 
 
-def _of_records(owners: Owners, namespace: Namespace, rows: Mapping[Kind, list[int]]) -> Iterator[Finding]:
+def _of_records(owners: Owners, rows: Mapping[Kind, list[int]]) -> Iterator[Finding]:
     """A record's second lease belongs to the finding about its first one."""
-    orphaned = sorted(rows[Kind.RECORD] + rows[Kind.VARIANTS])
-    leases = weighed(owners, namespace, orphaned, owners.workers[0].now)
     if owners.reset is not None:
         if rows[Kind.RECORD]:
+            leases = weighed(owners, owners.namespace, sorted(rows[Kind.RECORD] + rows[Kind.VARIANTS]))
             message = f"there are no records, and {len(leases)} leases of records"
             file = path_of(owners.reset.stores.records)
             yield Finding("C39", Severity.LEAK, file, "", message, sum(lease.bytes for lease in leases))
         return
-    repair = None
-    if owners.shared:
-        repair = (
-            "`repair` does nothing by itself, as other state directories may use this containerd: "
-            "`repair --release-leaks` deletes the lease."
-        )
-    by_id = {lease.id: lease for lease in leases}
-    for row in orphaned:
-        id = namespace.leases.keys[row] or b""
-        if id not in by_id:
-            continue
-        both = [by_id.pop(id)]
-        rule = "C33" if id.endswith(VARIANTS) else "C32"
-        if second := by_id.pop(id + VARIANTS, None):
-            both.append(second)
-        message = f"there is no such record; the lease alone holds {_count(*both)}"
-        yield _finding(rule, Severity.LEAK, owners, both, message, repair)
+    for orphan in orphans_of_records(owners, rows):
+        repair = None
+        if owners.of_docker and orphan.rule == "C32":
+            repair = "`repair` does nothing, as only Docker itself removes the layers that the lease holds."
+        elif owners.shared:
+            repair = (
+                "`repair` does nothing by itself, as other state directories may use this containerd: "
+                "`repair --release-leaks` deletes the lease."
+            )
+        message = f"there is no such record; the lease alone holds {_count(*orphan.leases)}"
+        yield _finding(orphan.rule, Severity.LEAK, owners, orphan.leases, message, repair)
 
 
 def _count(*leases: Lease) -> str:
@@ -110,23 +103,12 @@ def _finding(
 @root_rule("C34", "C35", needs=(Part.CONTAINERD, Part.HISTORY))
 def builds(facts: Facts) -> Iterator[Finding]:
     """A lease of a build is in the history's own namespace, and the build is in the history."""
-    known: set[bytes] = set()
-    for history in facts.histories.values():
-        known.update(build.key for build in history.builds)
-        known.update(history.undecodable)
-    settled = any(history.version == b"2" for history in facts.histories.values())
-    for owners in owners_of(facts):
-        now = owners.workers[0].now
-        for namespace in _namespaces(owners):
-            if namespace is owners.namespace:
-                rule, state = "C35", "it is not where builds have their leases"
-                rows = of_builds(namespace, frozenset() if settled else known)
-            else:
-                rule, state = "C34", "there is no such build in the history"
-                rows = of_builds(namespace, known)
-            for lease in weighed(owners, namespace, rows, now):
-                message = f"{state}; it alone holds {_count(lease)}"
-                yield _finding(rule, Severity.LEAK, owners, [lease], message)
+    for orphan in orphans_of_builds(facts):
+        state = "there is no such build in the history"
+        if orphan.rule == "C35":
+            state = "it is not where builds have their leases"
+        message = f"{state}; it alone holds {_count(*orphan.leases)}"
+        yield _finding(orphan.rule, Severity.LEAK, orphan.owners, orphan.leases, message)
 
 
 @root_rule("C38", needs=(Part.RECORDS, Part.CONTAINERD))
@@ -139,7 +121,7 @@ def rooted(facts: Facts) -> Iterator[Finding]:
         labels = {name: table.below(b"labels", prefix=GC_ROOT) for name, table in tables.items()}
         if owners.reset is not None or namespace.name == _DOCKER or not any(labels.values()):
             continue
-        kept = Collection(namespace, owners.workers[0].now).kept_without_roots()
+        kept = Collection(namespace, owners.now).kept_without_roots()
         used: set[bytes | None] = set()
         for worker in owners.workers:
             if worker.data is not None:

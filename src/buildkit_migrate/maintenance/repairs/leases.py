@@ -1,0 +1,67 @@
+"""Repairs of leases that nobody owns (C32 to C35): they are deleted, and the next collection does the rest.
+
+Only what is beyond doubt (spec buildkit-v2-stores, section 4): the lease has the form of one of a record or
+of a build, and every store that could know its owner has been looked at and was not reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from buildkit_migrate.bolt.edits import below
+from buildkit_migrate.maintenance.facts import Facts
+from buildkit_migrate.maintenance.leases import (
+    Orphan,
+    Owners,
+    orphans_of_builds,
+    orphans_of_records,
+    owners_of,
+    unowned,
+)
+from buildkit_migrate.maintenance.mend import EditStore, Mend, Repair, RepairClass, root_repair
+from buildkit_migrate.maintenance.rule import Part
+from buildkit_migrate.maintenance.rules.wording import subject
+
+__all__ = ["REPAIRS"]
+
+
+@root_repair("C32", "C33", needs=(Part.RECORDS, Part.CONTAINERD))
+def leases_of_records(facts: Facts) -> Iterator[Mend]:
+    for owners in owners_of(facts):
+        if _are_known(owners, facts):
+            for orphan in orphans_of_records(owners, unowned(owners, owners.namespace)):
+                if orphan.rule == "C33" or not owners.of_docker:
+                    yield _released(orphan)
+
+
+@root_repair("C34", "C35", needs=(Part.RECORDS, Part.CONTAINERD, Part.HISTORY))
+def leases_of_builds(facts: Facts) -> Iterator[Mend]:
+    for orphan in orphans_of_builds(facts):
+        if _are_known(orphan.owners, facts):
+            yield _released(orphan)
+
+
+def _are_known(owners: Owners, facts: Facts) -> bool:
+    """Whether all is known of the root that could own a lease. Of other roots nobody here can know."""
+    root = facts.stores.root
+    whole = root.path == root.state and not root.skipped
+    return owners.reset is None and (whole or not owners.shared)
+
+
+def _released(orphan: Orphan) -> Mend:
+    store = orphan.owners.workers[0].stores.containerd
+    ids = [lease.id for lease in orphan.leases]
+    edits = below((b"v1", orphan.namespace.name, b"leases"), dict.fromkeys(ids))
+    return Mend(
+        orphan.rule,
+        RepairClass.RELEASE_LEAKS,
+        orphan.owners.file,
+        subject(ids[0]),
+        "deletes the lease" + (", and the one for variants" if len(ids) > 1 else ""),
+        (EditStore(store, edits, last=True),),
+        freed=orphan.bytes,
+    )
+
+
+REPAIRS: Final[tuple[Repair[Facts], ...]] = (leases_of_records, leases_of_builds)
