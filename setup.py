@@ -6,7 +6,9 @@ CONTRIBUTING.md).
 """
 
 import os
+import shutil
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,6 +76,7 @@ class BuildOnce(build_ext):
     """Compiles each C source once, whichever modules share it, on all CPUs; then links the modules."""
 
     def build_extensions(self) -> None:
+        require_compiler(self.compiler.compiler_so[0])
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             objects = {}
             for extension in self.extensions:  # while the next one is translated, this one is compiled
@@ -95,6 +98,19 @@ class BuildOnce(build_ext):
             directories = ["ext", *self.compiler.include_dirs]
             self.compiler.compile([source], OUTPUT, None, directories, extra_postargs=compile_args)
         return made
+
+
+def require_compiler(program: str) -> None:
+    """Ends with what to install, instead of pages of output, if nothing can be compiled here."""
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    missing = [] if shutil.which(program) else [f"the C compiler {program}"]
+    missing += [] if header.exists() else [f"Python's headers ({header})"]
+    if missing:
+        sys.exit(
+            "buildkit-migrate: no wheel fits this Python, and it can't be built without "
+            f"{' and '.join(missing)}. Install them (Debian: gcc python3-dev; Fedora: gcc python3-devel; "
+            "Alpine: gcc musl-dev python3-dev), or use a Python for which there is a wheel."
+        )
 
 
 def translated(extension: Extension) -> list[str]:

@@ -71,12 +71,22 @@ def test_manifest_is_valid(manifest: Path) -> None:
     validate.validate(yaml(manifest), "1.31", strict=True)
 
 
-def test_compose_file_is_valid() -> None:
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ("compose-spec", "deploy/compose.yaml"),
+        ("dependabot", ".github/dependabot.yml"),
+        ("github-workflows", ".github/workflows/ci.yml"),
+        ("github-workflows", ".github/workflows/release.yml"),
+    ],
+)
+def test_file_is_valid_by_the_schema_of_its_reader(schema: str, path: str) -> None:
     command = Path(sys.executable).with_name("check-jsonschema")
     if not command.exists():
         pytest.skip("check-jsonschema is not installed (extra deploy)")
-    schema = ("--builtin-schema", "vendor.compose-spec")
-    subprocess.run([command, *schema, DEPLOY / "compose.yaml"], check=True, capture_output=True)
+    arguments = ("--builtin-schema", f"vendor.{schema}", pages.REPOSITORY / path)
+    done = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def containers(found: object) -> Iterator[dict[str, Any]]:

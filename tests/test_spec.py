@@ -76,3 +76,8 @@ def test_references_find_their_sections() -> None:
             ]
     assert not dangling
     assert len(used) >= 6  # else the form of references has changed
+
+
+def test_a_reference_names_its_page() -> None:
+    nameless = [pages.name(path) for path in SOURCES if re.search(r"\bspec,? sections? \d", path.read_text())]
+    assert not nameless

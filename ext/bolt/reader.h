@@ -11,7 +11,7 @@
 
 #define BKM_NO_PAGE UINT64_MAX
 
-/* Broken rules (spec section 14). Their texts are in bkm_rule_text. */
+/* Broken rules (spec bbolt-format, section 14). Their texts are in bkm_rule_text. */
 typedef enum {
     BKM_OK = 0,
     BKM_NO_MEMORY,
