@@ -73,7 +73,7 @@ def test_a_chain_without_snapshots_and_with_a_layer_without_blob(healthy: Health
     repairs = {it.subject: it.repair or "" for it in check(healthy.root) if it.rule == "C23"}
     assert "no blob to extract" in repairs.pop(lowest.text)
     assert repairs
-    assert all("stands on a layer that can't be extracted" in it for it in repairs.values())
+    assert all("stands on a layer that can't be used or extracted" in it for it in repairs.values())
 
 
 def test_a_merge_is_made_again_but_not_what_stands_on_it(healthy: Healthy) -> None:

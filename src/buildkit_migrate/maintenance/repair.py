@@ -35,7 +35,7 @@ from buildkit_migrate.maintenance.mend import (
     RewriteStore,
     WriteFile,
 )
-from buildkit_migrate.maintenance.repairs import chains, indexes, records, released, values
+from buildkit_migrate.maintenance.repairs import chains, data, indexes, records, released, values
 from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.workspace.stores import Store, Stores
@@ -47,6 +47,7 @@ WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (
     *records.REPAIRS,
     *indexes.REPAIRS,
     *chains.REPAIRS,
+    *data.REPAIRS,
 )
 ROOT_REPAIRS: Final[tuple[Repair[Facts], ...]] = (*released.REPAIRS,)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
@@ -19,14 +19,15 @@ from buildkit_migrate.schema.columns import (
     equal_to,
     gather,
     paired,
-    present,
     split_last,
+    starting_with,
     take,
 )
+from buildkit_migrate.schema.containerd import Namespace
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, UNKNOWN, VIEW
 from buildkit_migrate.text import cut
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "Protection", "lost_for_good", "protection"]
 
 _STORES: Final = (Part.RECORDS, Part.CONTAINERD, Part.SNAPSHOTS)
 _KINDS: Final = {VIEW: "a view", ACTIVE: "active", COMMITTED: "committed", UNKNOWN: "of no known kind"}
@@ -39,43 +40,49 @@ def lost_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
     data, backend = facts.data, facts.backend
     if data is None or backend is None:
         return
-    if not data.lost:
-        return
-    standing = present(backend.parent) - between(backend.kind, VIEW, VIEW)
-    parents = {key_in(backend.parent[row] or b"") for row in standing}
-    blobs = there(data.blob)
-    # What can't be extracted again by itself; what stands on it can't be, either.
-    hopeless = Mask(
-        len(data.records), (row for row in data.lost if row not in blobs or data.keys[row] in parents)
-    )
+    reasons = lost_for_good(facts) if data.lost else {}
     for row in data.lost:
-        key = data.keys[row] or b""
-        repair = None
-        if key in parents:
-            repair = (
-                "`repair --drop` drops the record and its descendants, so that builds run these steps again; "
-                "other snapshots stand on the lost one, and nothing will free their space."
-            )
-        elif row not in blobs:
-            repair = "`repair --drop` drops the record and its descendants, as it has no blob to extract."
-        elif any(below in hopeless for below in _lost_below(data, row)):
-            repair = (
-                "`repair --drop` drops the record and its descendants, as it stands on a layer that can't be "
-                "extracted."
-            )
         yield Finding(
             "C23",
             Severity.BUILD,
             path_of(facts.stores.containerd),
             subject(data.records.ids[row]),
-            f"its snapshot {cut(key)} does not exist",
-            repair=repair,
+            f"its snapshot {cut(data.keys[row] or b'')} does not exist",
+            repair=f"`repair --drop` drops the record and its descendants{why}"
+            if (why := reasons.get(row))
+            else None,
         )
 
 
-def _lost_below(data: RecordData, row: int) -> Iterator[int]:
-    """The layers right below one that are lost, too."""
-    while (row := data.loading.parent[row]) >= 0 and row in data.lost:
+def lost_for_good(facts: WorkerFacts) -> dict[int, str]:
+    """Layers without their snapshot that can't be extracted again, and why not, as the end of a sentence."""
+    data, backend = facts.data, facts.backend
+    assert data is not None and backend is not None
+    standing = starting_with(backend.parent, facts.stores.namespace + b"/")
+    parents = {key_in(backend.parent[row] or b"") for row in standing - between(backend.kind, VIEW, VIEW)}
+    found = {}
+    for row in data.lost:
+        if data.keys[row] in parents:
+            found[row] = (
+                ", so that builds run these steps again; "
+                "other snapshots stand on the lost one, and nothing will free their space."
+            )
+        elif data.blob[row] < 0:
+            found[row] = ", as it has no blob to extract."
+        elif data.blob[row] not in facts.whole_blobs and not facts.databases_only:
+            found[row] = ", as the file of its blob is missing or has another size."
+    unextracted = data.lost | (data.blob_only & data.layered - there(data.snapshot))
+    unusable = (there(data.snapshot) - there(data.stat)) | data.uncommitted
+    hopeless = unusable | Mask(len(data.records), found)
+    for row in data.lost - hopeless:
+        if any(below in hopeless for below in _below(data, row, unextracted)):
+            found[row] = ", as it stands on a layer that can't be used or extracted."
+    return found
+
+
+def _below(data: RecordData, row: int, unextracted: Mask) -> Iterator[int]:
+    """The layers right below one, down to the first that is extracted."""
+    while row in unextracted and (row := data.loading.parent[row]) >= 0:
         yield row
 
 
@@ -103,14 +110,11 @@ def unprotected(facts: WorkerFacts) -> Iterator[Finding]:
     if data is None or namespace is None:
         return
     file = path_of(facts.stores.containerd)
-    leases = namespace.leases
-    rows = leases.index.rows(data.records.ids)
+    found = protection(data, namespace, facts)
     snapshot, blob = there(data.snapshot), there(data.blob)
-    passing = data.owners & facts.passing.take(rows)
-    bare = ((data.owners & between(rows, NOT_FOUND, NOT_FOUND)) | passing) - data.lost
-    for row in bare:
+    for row in found.bare:
         held = [what for what, mask in (("snapshot", snapshot), ("blob", blob)) if row in mask]
-        state = "its lease is temporary" if row in passing else "it has no lease"
+        state = "its lease is temporary" if row in found.passing else "it has no lease"
         if held:
             severity, what = Severity.BUILD, f"the next collection removes its {' and '.join(held)}"
         elif row in data.layered:
@@ -118,23 +122,43 @@ def unprotected(facts: WorkerFacts) -> Iterator[Finding]:
         else:
             severity, what = Severity.HARMLESS, "a collection removes the snapshot that is made for it"
         yield Finding("C26", severity, file, subject(data.records.ids[row]), f"{state}: {what}")
-    leased = data.owners - bare - data.lost
-    listed = leases.snapshots(facts.stores.snapshotter)
-    snapshot_open = (leased & snapshot) - paired(
-        data.records.ids, data.keys, take(leases.keys, listed.rows), listed.keys
-    )
-    content = leases.content
-    blob_open = (leased & blob) - paired(
-        data.records.ids, data.digests, take(leases.keys, content.rows), content.keys
-    )
-    for row in snapshot_open | blob_open:
+    for row in found.snapshot_open | found.blob_open:
         names = []
-        if row in snapshot_open:
+        if row in found.snapshot_open:
             names.append(f"snapshot {cut(data.keys[row] or b'')}")
-        if row in blob_open:
+        if row in found.blob_open:
             names.append(f"blob {cut(data.digests[row] or b'')}")
         message = f"its lease does not list its {' and '.join(names)}"
         yield Finding("C27", Severity.BUILD, file, subject(data.records.ids[row]), message)
+
+
+class Protection(NamedTuple):
+    """Records whose data a collection would remove. ``bare``: without a lease, or with a ``passing`` one;
+    ``snapshot_open``, ``blob_open``: with a lease that does not list the snapshot or blob, which exists.
+    """
+
+    bare: Mask
+    passing: Mask
+    snapshot_open: Mask
+    blob_open: Mask
+
+
+def protection(data: RecordData, namespace: Namespace, facts: WorkerFacts) -> Protection:
+    """What has lost its protection. What is lost itself needs none."""
+    leases = namespace.leases
+    rows = leases.index.rows(data.records.ids)
+    passing = data.owners & facts.passing.take(rows)
+    bare = ((data.owners & between(rows, NOT_FOUND, NOT_FOUND)) | passing) - data.lost
+    leased = data.owners - bare - data.lost
+    listed, content = leases.snapshots(facts.stores.snapshotter), leases.content
+    return Protection(
+        bare,
+        passing,
+        (leased & there(data.snapshot))
+        - paired(data.records.ids, data.keys, take(leases.keys, listed.rows), listed.keys),
+        (leased & there(data.blob))
+        - paired(data.records.ids, data.digests, take(leases.keys, content.rows), content.keys),
+    )
 
 
 @worker_rule("C28", needs=(Part.RECORDS, Part.CONTAINERD))
