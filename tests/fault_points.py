@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,10 +47,10 @@ def run(index: int, fault: str, command: str, root: OnDisk) -> subprocess.Comple
 
 
 @functools.cache
-def calls(command: str) -> tuple[str, ...]:
-    """The system calls of an undisturbed run on the sample root, in order."""
+def calls(command: str, make: Callable[[Path], OnDisk] = ondisk.sample) -> tuple[str, ...]:
+    """The system calls of an undisturbed run on the root that ``make`` makes in a directory, in order."""
     with tempfile.TemporaryDirectory() as directory:
-        root = ondisk.sample(Path(directory))
+        root = make(Path(directory))
         if command == "undo":
             root.migrate_here()
         elif command.startswith("compact"):
@@ -80,10 +80,12 @@ def points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:
             yield index, "EWOULDBLOCK"
 
 
-def parametrize(metafunc: pytest.Metafunc, command: str) -> None:
+def parametrize(
+    metafunc: pytest.Metafunc, command: str, make: Callable[[Path], OnDisk] = ondisk.sample
+) -> None:
     """Parametrizes a test that takes ``call`` and ``fault`` with all of them."""
     if "call" in metafunc.fixturenames:
-        names = calls(command)
+        names = calls(command, make)
         ids = [f"call-{index}-{names[index]}-{fault}" for index, fault in points(names)]
         metafunc.parametrize(("call", "fault"), list(points(names)), ids=ids)
 

@@ -81,6 +81,7 @@ class MetadataDatabase:
         rest = iter(edits)
         first = next(rest, None)
         if first is None:
+            self._forget_temporary_name()
             return
         reader, source, is_new = self.reader, self.root, self.database is None
         model = self._like if is_new and self._like is not None else self.path
@@ -110,11 +111,17 @@ class MetadataDatabase:
         The lock is taken over. None: there was no file, so it is deleted.
         """
         if kept is None:
+            self._forget_temporary_name()
             remove(self.path)
             sync_directory(self.path.parent)
         else:
             kept.rename(self.path)
         self._go_over_to(kept)
+
+    def _forget_temporary_name(self) -> None:
+        """A run that was killed while it put a new file in place leaves it with both names."""
+        if self._like is not None:
+            Aside[Database](self.path).clear()
 
     def _go_over_to(self, new: Database | None) -> None:
         replaced, self.database = self.database, new

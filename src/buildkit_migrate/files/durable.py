@@ -79,7 +79,7 @@ class Aside(Generic[New]):
 
         Raises StorageError and whatever ``make`` raises; BusyError if another process is writing there.
         """
-        self._clear()
+        self.clear()
         self._is_begun = True
         self._new = make(self.path)
         return self._new
@@ -104,14 +104,18 @@ class Aside(Generic[New]):
         try:
             if self._new is None:
                 with contextlib.suppress(BusyError):  # it belongs to another process
-                    self._clear()
+                    self.clear()
             else:
                 remove(self.path)
         finally:
             if self._new is not None:
                 self._new.close()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Deletes what a killed run left at ``path``; that may be a second name of the target.
+
+        Raises StorageError, and BusyError if another process is writing there.
+        """
         if self._exists:
             remove(self.path)
             return
