@@ -35,7 +35,7 @@ from buildkit_migrate.maintenance.mend import (
     RewriteStore,
     WriteFile,
 )
-from buildkit_migrate.maintenance.repairs import chains, data, indexes, records, released, values
+from buildkit_migrate.maintenance.repairs import chains, data, indexes, records, released, snapshotter, values
 from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.workspace.stores import Store, Stores
@@ -48,6 +48,7 @@ WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (
     *indexes.REPAIRS,
     *chains.REPAIRS,
     *data.REPAIRS,
+    *snapshotter.REPAIRS,
 )
 ROOT_REPAIRS: Final[tuple[Repair[Facts], ...]] = (*released.REPAIRS,)
 

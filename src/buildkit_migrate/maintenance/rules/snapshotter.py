@@ -28,11 +28,20 @@ from buildkit_migrate.schema.columns import (
     same,
     take,
 )
+from buildkit_migrate.schema.containerd import Snapshots
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW, Backend, counters
 from buildkit_migrate.text import cut
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
 
-__all__ = ["RULES"]
+__all__ = [
+    "INODES_LABEL",
+    "RULES",
+    "SIZE_LABEL",
+    "counters_wanted",
+    "links_by_name",
+    "without_work",
+    "wrong_usage_labels",
+]
 
 _BOTH: Final = (Part.CONTAINERD, Part.SNAPSHOTS)
 _NEAR: Final = 1000
@@ -188,7 +197,7 @@ def sequences(facts: WorkerFacts) -> Iterator[Finding]:
     if backend.sequence < highest:
         message = f"the counter stands at {backend.sequence}, and there are snapshots up to number {highest}"
         yield Finding("C43", Severity.CONTENT, file, "v1/snapshots", message)
-    elif in_the_way := _in_the_way(facts):
+    elif in_the_way := _in_the_way(facts, backend.sequence):
         message = (
             f"the counter stands at {backend.sequence}, "
             f"and there is a directory {in_the_way[0]} that belongs to no snapshot"
@@ -232,10 +241,7 @@ def _intruders(facts: WorkerFacts) -> list[tuple[int, int]]:
 
 def _unlisted(backend: Backend, rows: AbstractSet[int]) -> set[int]:
     """Those of these snapshots whose number differs from that in the table of children."""
-    ids, links = backend.id.values, backend.links
-    listed: dict[bytes | None, set[tuple[int, int]]] = {}
-    for parent, child, name in zip(links.parent, links.child, links.names, strict=True):
-        listed.setdefault(name, set()).add((parent, child))
+    ids, listed = backend.id.values, links_by_name(backend)
     found = set()
     for child, parent in enumerate(backend.index.rows(backend.parent)):
         pairs = listed.get(backend.names[child], set())
@@ -246,13 +252,32 @@ def _unlisted(backend: Backend, rows: AbstractSet[int]) -> set[int]:
     return found
 
 
-def _in_the_way(facts: WorkerFacts) -> list[int]:
-    """Directories that are in the way of new snapshots."""
+def links_by_name(backend: Backend) -> dict[bytes | None, set[tuple[int, int]]]:
+    """The table of children: for each name of a child the numbers of parent and child."""
+    links = backend.links
+    listed: dict[bytes | None, set[tuple[int, int]]] = {}
+    for parent, child, name in zip(links.parent, links.child, links.names, strict=True):
+        listed.setdefault(name, set()).add((parent, child))
+    return listed
+
+
+def counters_wanted(facts: WorkerFacts) -> tuple[int, int]:
+    """What the counters of the snapshotter and of containerd have to be at least."""
+    snapshots, backend = facts.snapshots, facts.backend
+    assert snapshots is not None and backend is not None
+    own = max(backend.sequence, *backend.id.values, 0)
+    while in_the_way := _in_the_way(facts, own):
+        own = in_the_way[-1]
+    return own, max(snapshots.sequence, *counters(snapshots.name), 0)
+
+
+def _in_the_way(facts: WorkerFacts, counter: int) -> list[int]:
+    """Numbers of directories that are in the way of new snapshots, ascending."""
     backend, directories = facts.backend, facts.directories
     if backend is None or directories is None:
         return []
     known = set(backend.id.values)
-    near = range(backend.sequence + 1, backend.sequence + _NEAR)
+    near = range(counter + 1, counter + _NEAR)
     return sorted(number for number in directories.numbers if number in near and number not in known)
 
 
@@ -269,8 +294,7 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
         yield Finding("C44", Severity.PRUNE, found.path, found.path.name, message)
         return
     views, active = between(backend.kind, VIEW, VIEW), between(backend.kind, ACTIVE, ACTIVE)
-    parents = present(backend.parent)
-    wanted = named - (views & parents) if found.plain else named
+    wanted = named - (views & present(backend.parent)) if found.plain else named
     gone = wanted & found.without(ids.values, None if found.plain else "fs")
     used = Mask(len(backend), (row for row in facts.data.stat if row >= 0) if facts.data is not None else ())
     for row in gone:
@@ -280,17 +304,12 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
             severity = Severity.PRUNE if row in active & used else Severity.HARMLESS
         message = f"its directory {cut(bytes(place))} is missing"
         yield Finding("C44", severity, found.path, subject(key_in(backend.names[row] or b"")), message)
-    if not found.plain:
-        above = list(active & parents & named - gone)
-        for place_in in found.without([ids.values[row] for row in above], "work"):
-            row = above[place_in]
-            message = f"its directory {found.path / str(ids.values[row]) / 'work'} is missing"
-            yield Finding(
-                "C44", Severity.BUILD, found.path, subject(key_in(backend.names[row] or b"")), message
-            )
+    for row in without_work(facts):
+        message = f"its directory {found.path / str(ids.values[row]) / 'work'} is missing"
+        yield Finding("C44", Severity.BUILD, found.path, subject(key_in(backend.names[row] or b"")), message)
     if ~ids.known or repeated(ids.values):
         return  # it can't be told whose a directory is
-    numbers = {*ids.values, *_in_the_way(facts)}
+    numbers = {*ids.values, *_in_the_way(facts, backend.sequence)}
     known = {str(number) for number in (*numbers, *_left_by_lost_ones(facts, found.numbers - numbers))}
     for name in found.names:
         if name not in known:
@@ -305,6 +324,18 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
                 + (", and this snapshotter never removes it" if found.plain else ""),
                 bytes=measured.bytes if measured is not None else None,
             )
+
+
+def without_work(facts: WorkerFacts) -> list[int]:
+    """Active snapshots on others that have ``fs``, but not ``work``."""
+    backend, found = facts.backend, facts.directories
+    assert backend is not None and found is not None
+    if found.plain:
+        return []
+    active = between(backend.kind, ACTIVE, ACTIVE) & backend.id.known & facts.ours
+    rows = list(active & present(backend.parent))
+    numbers = [backend.id.values[row] for row in rows]
+    return [rows[place] for place in found.without(numbers, "work") - found.without(numbers, "fs")]
 
 
 def _left_by_lost_ones(facts: WorkerFacts, numbers: frozenset[int]) -> frozenset[int]:
@@ -342,7 +373,8 @@ def inodes(facts: WorkerFacts) -> Iterator[Finding]:
 
 _NUMBER: Final = re.compile(rb"[+-]?[0-9]+")
 _MERGE: Final = b"buildkit.mergeUsage"
-_MERGE_LABELS: Final = (_MERGE + b"Size", _MERGE + b"Inodes")
+SIZE_LABEL: Final = _MERGE + b"Size"
+INODES_LABEL: Final = _MERGE + b"Inodes"
 
 
 @worker_rule("C50", needs=_BOTH)
@@ -351,19 +383,25 @@ def merge_usage(facts: WorkerFacts) -> Iterator[Finding]:
     snapshots, data = facts.snapshots, facts.data
     if snapshots is None:
         return
-    labels = snapshots.below(b"labels", prefix=_MERGE)
     file = path_of(facts.stores.containerd)
-    wrong: dict[int, list[str]] = {}
-    for row, key, value in zip(labels.rows, labels.keys, labels.values, strict=True):
-        if key in _MERGE_LABELS and not _is_integer(value or b""):
-            wrong.setdefault(row, []).append(f"{cut(key or b'')} is {cut(value or b'')!r}")
-    for row, said in wrong.items():
+    for row, labels in wrong_usage_labels(snapshots).items():
+        said = [f"{cut(key)} is {cut(value)!r}" for key, value in labels.items()]
         users = data.users(Mask(len(snapshots), [row])) if data is not None else []
         severity, effect = Severity.PRUNE, ""
         if data is None or not any(user in data.unknown_size for user in users):
             severity, effect = Severity.HARMLESS, "; nobody reads it while the record's size is known"
         message = f"its label {' and '.join(said)}{effect}"
         yield Finding("C50", severity, file, subject(snapshots.keys[row]), message)
+
+
+def wrong_usage_labels(snapshots: Snapshots) -> dict[int, dict[bytes, bytes]]:
+    """For each snapshot that has any the labels with the usage of a merge that are no numbers."""
+    labels = snapshots.below(b"labels", prefix=_MERGE)
+    wrong: dict[int, dict[bytes, bytes]] = {}
+    for row, key, value in zip(labels.rows, labels.keys, labels.values, strict=True):
+        if key in (SIZE_LABEL, INODES_LABEL) and not _is_integer(value or b""):
+            wrong.setdefault(row, {})[key] = value or b""
+    return wrong
 
 
 def _is_integer(text: bytes) -> bool:
