@@ -37,6 +37,7 @@ CHAIN = [*folder("chain"), *SHA256]
 BOLT = ["bolt/reader.c"]
 BUILD = ["bolt/builder.c", "bolt/stream.c", "bolt/rewrite.c"]
 SCAN = ["bolt/scan.c", "core/column.c"]
+SALVAGE = ["bolt/salvage.c", "bolt/salvage_open.c", "bolt/ascending.c"]
 FACTS = ["plan/records.c", "plan/survey.c"]
 PLAN = [source for source in folder("plan") if source not in FACTS]
 SPANS = ["core/spans.c", "core/column.c"]
@@ -44,6 +45,7 @@ MODULES = {  # what takes longest comes first
     "plan": ["plan.pyx", *PLAN, "json/value.c", *BOLT, "core/column.c", *CHAIN],
     "facts": ["facts.pyx", *FACTS, "json/value.c", *BOLT, *SCAN],
     "building": ["building.pyx", *BOLT, *BUILD, "bolt/compare.c"],
+    "salvaging": ["salvaging.pyx", *BOLT, "bolt/builder.c", *SALVAGE],
     "cells": ["cells.pyx", "columns/cells.c", "columns/decode.c", "json/value.c", *BOLT, *SPANS],
     "columns": ["columns.pyx", "columns/compare.c", "columns/lookup.c", *SPANS],
     "numbers": ["numbers.pyx", "columns/numbers.c", *SPANS],

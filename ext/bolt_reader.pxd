@@ -23,6 +23,7 @@ cdef extern from "bolt/reader.h" nogil:
         const uint8_t *data
         uint32_t page_size
         uint64_t high_water
+        uint64_t root_sequence
         uint64_t freelist
         uint64_t transaction
         bkm_rule other_meta

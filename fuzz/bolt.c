@@ -1,5 +1,6 @@
-/* Reader, check, scan, rewrite and builder. The input is a bbolt file; what follows its pages in use, which
+/* Reader, check, scan, rewrite, builder and salvage. The input is a bbolt file; what follows its pages in use, which
  * mean nothing to a reader, is a stream of edits. */
+#include "bolt/salvage.h"
 #include "bolt/scan.h"
 #include "common.h"
 
@@ -88,10 +89,42 @@ static void rewrite(bkm_bolt *bolt, bool walkable)
     free(image.data);
 }
 
+static bool count_loss(void *context, const bkm_loss *loss)
+{
+    BKM_DEMAND(loss->rule > BKM_NO_MEMORY && bkm_rule_text(loss->rule)[0]);
+    BKM_DEMAND(loss->depth <= BKM_MAX_NESTING + 1);
+    for (size_t i = 0; i < loss->depth; i++)
+        BKM_DEMAND(loss->path[i].data && loss->path[i].size);
+    BKM_DEMAND(!loss->from.data || !loss->to.data || bkm_span_compare(loss->from, loss->to) < 0);
+    ++*(uint64_t *)context;
+    return true;
+}
+
+/* What is left of any file is a sound one of about its size; of a walkable file all is left. */
+static void salvage(const uint8_t *file, size_t size, bool walkable)
+{
+    bkm_damaged damaged;
+    if (!bkm_damaged_open(&damaged, file, size)) {
+        BKM_DEMAND(!walkable);
+        bkm_fuzz_demand_error(&damaged.bolt);
+    } else {
+        bkm_image image;
+        bkm_kept kept;
+        uint64_t losses = 0;
+        bkm_builder *builder = bkm_fuzz_builder(damaged.bolt.page_size, &image);
+        BKM_DEMAND(bkm_salvage(&damaged, builder, count_loss, &losses, &kept));
+        bkm_fuzz_finish(builder, damaged.bolt.page_size, &image);
+        BKM_DEMAND(image.size <= 8 * size + (2u << 20) + 8 * (uint64_t)damaged.bolt.page_size);
+        free(image.data);
+    }
+    bkm_bolt_close(&damaged.bolt);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t *file = bkm_fuzz_copy(data, size);
     bkm_bolt bolt;
+    bool walkable = false;
     if (!bkm_bolt_open(&bolt, file, size)) {
         bkm_fuzz_demand_error(&bolt);
     } else {
@@ -101,7 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         bkm_bucket root = bkm_root_bucket(&bolt);
         uint8_t *visited = bkm_bolt_bitmap(&bolt);
         BKM_DEMAND(visited && bkm_check(&bolt, count_finding, &findings, &counts));
-        bool walkable = walk(&bolt, &root, visited, 0, &walked);
+        walkable = walk(&bolt, &root, visited, 0, &walked);
         free(visited);
         BKM_DEMAND(walked <= 2 * (uint64_t)size); /* what is in an inline bucket is a value, too */
         BKM_DEMAND(walkable || findings > 0);
@@ -109,6 +142,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         rewrite(&bolt, walkable);
     }
     bkm_bolt_close(&bolt);
+    salvage(file, size, walkable);
     free(file);
     return 0;
 }

@@ -40,22 +40,32 @@ uint8_t *bkm_fuzz_copy(const uint8_t *data, size_t size)
     return copy;
 }
 
+bkm_builder *bkm_fuzz_builder(uint32_t page_size, bkm_image *image)
+{
+    *image = (bkm_image){0};
+    bkm_builder *builder = bkm_builder_new(page_size, page_size / 10 * 9, keep, image);
+    BKM_DEMAND(builder);
+    return builder;
+}
+
+static void finish(bkm_builder *builder, uint32_t page_size, bkm_image *image)
+{
+    uint8_t *metas = malloc(2 * (size_t)page_size);
+    BKM_DEMAND(metas && bkm_builder_finish(builder, metas, (bkm_ending){.transaction = 2, .freelist = true}));
+    BKM_DEMAND(image->size >= 4 * (size_t)page_size);
+    memcpy(image->data, metas, 2 * (size_t)page_size);
+    free(metas);
+}
+
 static bool write_image(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_rewrite_result *result,
                         bkm_build_status *built)
 {
-    *image = (bkm_image){0};
-    bkm_builder *builder = bkm_builder_new(bolt->page_size, bolt->page_size / 10 * 9, keep, image);
-    BKM_DEMAND(builder);
+    bkm_builder *builder = bkm_fuzz_builder(bolt->page_size, image);
     bkm_bucket root = bkm_root_bucket(bolt);
     *result = bkm_rewrite(bolt, &root, builder, edits);
     bool ok = result->status == BKM_REWRITE_OK;
-    if (ok) {
-        uint8_t *metas = malloc(2 * (size_t)bolt->page_size);
-        BKM_DEMAND(metas && bkm_builder_finish(builder, metas, (bkm_ending){.transaction = 2, .freelist = true}));
-        BKM_DEMAND(image->size >= 4 * (size_t)bolt->page_size);
-        memcpy(image->data, metas, 2 * (size_t)bolt->page_size);
-        free(metas);
-    }
+    if (ok)
+        finish(builder, bolt->page_size, image);
     if (result->status == BKM_REWRITE_READ)
         bkm_fuzz_demand_error(bolt);
     *built = bkm_builder_status(builder);
@@ -71,12 +81,8 @@ static bool no_finding(void *context, bkm_part part, uint64_t page, const char *
     abort();
 }
 
-bool bkm_fuzz_rewrite(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_rewrite_result *result,
-                      bkm_build_status *built)
+static void demand_sound(const bkm_image *image)
 {
-    if (!write_image(bolt, edits, image, result, built))
-        return false;
-
     bkm_bolt again;
     bkm_image copy;
     bkm_counts counts;
@@ -91,5 +97,20 @@ bool bkm_fuzz_rewrite(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_re
     BKM_DEMAND(copy.size == image->size && memcmp(copy.data, image->data, copy.size) == 0);
     bkm_bolt_close(&again);
     free(copy.data);
+}
+
+void bkm_fuzz_finish(bkm_builder *builder, uint32_t page_size, bkm_image *image)
+{
+    finish(builder, page_size, image);
+    bkm_builder_free(builder);
+    demand_sound(image);
+}
+
+bool bkm_fuzz_rewrite(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_rewrite_result *result,
+                      bkm_build_status *built)
+{
+    if (!write_image(bolt, edits, image, result, built))
+        return false;
+    demand_sound(image);
     return true;
 }

@@ -30,6 +30,12 @@ typedef struct {
 bool bkm_fuzz_rewrite(bkm_bolt *bolt, bkm_edits *edits, bkm_image *image, bkm_rewrite_result *result,
                       bkm_build_status *built);
 
+/* A builder that writes to `image`; bkm_fuzz_finish frees it. */
+bkm_builder *bkm_fuzz_builder(uint32_t page_size, bkm_image *image);
+/* Completes the image, which then is sound: it opens, check has no findings, and rewriting it gives the same
+ * bytes. */
+void bkm_fuzz_finish(bkm_builder *builder, uint32_t page_size, bkm_image *image);
+
 /* A stream of one chunk. */
 bkm_edits bkm_fuzz_one_chunk(const uint8_t *data, size_t size);
 

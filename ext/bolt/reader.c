@@ -83,7 +83,7 @@ static bool is_power_of_two(uint64_t value)
     return value && (value & (value - 1)) == 0;
 }
 
-static bkm_rule check_meta(const bkm_bolt *bolt, uint64_t offset)
+bkm_rule bkm_meta_rule(const bkm_bolt *bolt, uint64_t offset)
 {
     if (offset > bolt->size || bolt->size - offset < BKM_META_END)
         return BKM_TOO_SHORT;
@@ -103,11 +103,10 @@ static bkm_rule check_meta(const bkm_bolt *bolt, uint64_t offset)
     return BKM_OK;
 }
 
-/* Searches for the second meta page when the first one does not give its offset. */
-static uint64_t find_second_meta(const bkm_bolt *bolt)
+uint64_t bkm_second_meta(const bkm_bolt *bolt)
 {
     for (uint64_t offset = BKM_MIN_PAGE_SIZE; offset <= BKM_MAX_PAGE_SIZE; offset <<= 1)
-        if (check_meta(bolt, offset) == BKM_OK && bkm_load32(bolt->data + offset + 24) == offset)
+        if (bkm_meta_rule(bolt, offset) == BKM_OK && bkm_load32(bolt->data + offset + 24) == offset)
             return offset;
     return 0;
 }
@@ -121,9 +120,9 @@ static bool open_transaction(bkm_bolt *bolt, const uint8_t *data, uint64_t size,
     if (size < 2 * BKM_MIN_PAGE_SIZE)
         return bkm_bolt_fail(bolt, BKM_TOO_SHORT, BKM_NO_PAGE);
 
-    bkm_rule first = check_meta(bolt, 0);
-    uint64_t second_offset = first == BKM_OK ? bkm_load32(data + 24) : find_second_meta(bolt);
-    bkm_rule second = second_offset ? check_meta(bolt, second_offset) : BKM_BAD_MAGIC;
+    bkm_rule first = bkm_meta_rule(bolt, 0);
+    uint64_t second_offset = first == BKM_OK ? bkm_load32(data + 24) : bkm_second_meta(bolt);
+    bkm_rule second = second_offset ? bkm_meta_rule(bolt, second_offset) : BKM_BAD_MAGIC;
     if (first != BKM_OK && second != BKM_OK)
         return bkm_bolt_fail(bolt, first, 0);
     if (second == BKM_OK && bkm_load32(data + second_offset + 24) != second_offset)
@@ -197,9 +196,38 @@ uint64_t bkm_branch_child(const bkm_page *page, uint32_t index)
     return bkm_load64(page->data + BKM_PAGE_HEADER + (size_t)index * BKM_BRANCH_ELEMENT + 8);
 }
 
-static bkm_span page_key(const bkm_page *page, uint32_t index)
+bkm_span bkm_page_key(const bkm_page *page, uint32_t index)
 {
     return page->leaf ? bkm_leaf_item(page, index).key : bkm_branch_key(page, index);
+}
+
+bkm_rule bkm_element_rule(const bkm_page *page, uint32_t index, uint64_t bytes, bool is_inline)
+{
+    uint64_t table_end = BKM_PAGE_HEADER + (uint64_t)page->count * BKM_LEAF_ELEMENT;
+    uint64_t at = BKM_PAGE_HEADER + (uint64_t)index * BKM_LEAF_ELEMENT;
+    const uint8_t *element = page->data + at;
+    uint64_t position, key_size, value_size = 0;
+    if (page->leaf) {
+        uint32_t flags = bkm_load32(element);
+        if (flags > BKM_ELEMENT_BUCKET || (is_inline && flags))
+            return BKM_BAD_ELEMENT_FLAGS;
+        position = bkm_load32(element + 4);
+        key_size = bkm_load32(element + 8);
+        value_size = bkm_load32(element + 12);
+        if (value_size > BKM_MAX_VALUE)
+            return BKM_BAD_VALUE_SIZE;
+    } else {
+        position = bkm_load32(element);
+        key_size = bkm_load32(element + 4);
+        uint64_t child = bkm_load64(element + 8);
+        if (child < 2 || child == page->id)
+            return BKM_BAD_CHILD_ID;
+    }
+    if (key_size == 0 || key_size > BKM_MAX_KEY)
+        return BKM_BAD_KEY_SIZE;
+    if (at + position < table_end || at + position + key_size + value_size > bytes)
+        return BKM_DATA_OUT_OF_PAGE;
+    return BKM_OK;
 }
 
 /* Checks the elements of a page against its size. Their data must fit into the page without overlap:
@@ -211,33 +239,15 @@ static bkm_rule check_elements(const bkm_page *page, uint64_t bytes, bool is_inl
         return BKM_ELEMENTS_OUT_OF_PAGE;
     uint64_t room = bytes - table_end;
     for (uint32_t i = 0; i < page->count; i++) {
-        uint64_t at = BKM_PAGE_HEADER + (uint64_t)i * BKM_LEAF_ELEMENT;
-        const uint8_t *element = page->data + at;
-        uint64_t position, key_size, value_size = 0;
-        if (page->leaf) {
-            uint32_t flags = bkm_load32(element);
-            if (flags > BKM_ELEMENT_BUCKET || (is_inline && flags))
-                return BKM_BAD_ELEMENT_FLAGS;
-            position = bkm_load32(element + 4);
-            key_size = bkm_load32(element + 8);
-            value_size = bkm_load32(element + 12);
-            if (value_size > BKM_MAX_VALUE)
-                return BKM_BAD_VALUE_SIZE;
-        } else {
-            position = bkm_load32(element);
-            key_size = bkm_load32(element + 4);
-            uint64_t child = bkm_load64(element + 8);
-            if (child < 2 || child == page->id)
-                return BKM_BAD_CHILD_ID;
-        }
-        if (key_size == 0 || key_size > BKM_MAX_KEY)
-            return BKM_BAD_KEY_SIZE;
-        if (at + position < table_end || at + position + key_size + value_size > bytes)
-            return BKM_DATA_OUT_OF_PAGE;
-        if (key_size + value_size > room)
+        bkm_rule rule = bkm_element_rule(page, i, bytes, is_inline);
+        if (rule != BKM_OK)
+            return rule;
+        uint64_t size = bkm_page_key(page, i).size;
+        size += page->leaf ? bkm_leaf_item(page, i).value.size : 0;
+        if (size > room)
             return BKM_DATA_OVERLAPS;
-        room -= key_size + value_size;
-        if (i > 0 && bkm_span_compare(page_key(page, i - 1), page_key(page, i)) >= 0)
+        room -= size;
+        if (i > 0 && bkm_span_compare(bkm_page_key(page, i - 1), bkm_page_key(page, i)) >= 0)
             return BKM_KEY_ORDER;
     }
     return BKM_OK;
@@ -341,12 +351,12 @@ static bool push(bkm_cursor *cursor, const bkm_page *page, uint32_t index)
         const bkm_cursor_level *above = &cursor->levels[cursor->depth - 1];
         if (page->count == 0)
             return bkm_bolt_fail(bolt, BKM_EMPTY_LEAF, page->id);
-        if (bkm_span_compare(page_key(page, 0), bkm_branch_key(&above->page, above->index)) < 0)
+        if (bkm_span_compare(bkm_page_key(page, 0), bkm_branch_key(&above->page, above->index)) < 0)
             return bkm_bolt_fail(bolt, BKM_KEY_ORDER, page->id);
         for (int level = cursor->depth - 1; level >= 0; level--) {
             const bkm_cursor_level *bound = &cursor->levels[level];
             if (bound->index + 1 < bound->page.count) {
-                if (bkm_span_compare(page_key(page, page->count - 1),
+                if (bkm_span_compare(bkm_page_key(page, page->count - 1),
                                      bkm_branch_key(&bound->page, bound->index + 1)) >= 0)
                     return bkm_bolt_fail(bolt, BKM_KEY_ORDER, page->id);
                 break;
@@ -410,7 +420,7 @@ static uint32_t lower_bound(const bkm_page *page, bkm_span key)
     uint32_t low = 0, high = page->count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (bkm_span_compare(page_key(page, middle), key) < 0)
+        if (bkm_span_compare(bkm_page_key(page, middle), key) < 0)
             low = middle + 1;
         else
             high = middle;

@@ -112,6 +112,11 @@ typedef struct {
     bkm_cursor_level levels[BKM_MAX_TREE_DEPTH];
 } bkm_cursor;
 
+/* What is wrong with the meta page at this offset. */
+bkm_rule bkm_meta_rule(const bkm_bolt *bolt, uint64_t offset);
+/* Searches for the second meta page when the first one does not give its offset; 0 if there is none. */
+uint64_t bkm_second_meta(const bkm_bolt *bolt);
+
 /* Opens a file image. Returns false with bolt->rule set on failure. */
 bool bkm_bolt_open(bkm_bolt *bolt, const uint8_t *data, uint64_t size);
 /* Opens the state before the newest transaction. Pages freed by that one still exist: bbolt does not reuse
@@ -137,6 +142,9 @@ bool bkm_bucket_decode(bkm_bolt *bolt, bkm_span value, uint64_t page, bkm_bucket
 bkm_item bkm_leaf_item(const bkm_page *page, uint32_t index);
 bkm_span bkm_branch_key(const bkm_page *page, uint32_t index);
 uint64_t bkm_branch_child(const bkm_page *page, uint32_t index);
+bkm_span bkm_page_key(const bkm_page *page, uint32_t index);
+/* What is wrong with one element of a page of `bytes` bytes; its table must lie within these. */
+bkm_rule bkm_element_rule(const bkm_page *page, uint32_t index, uint64_t bytes, bool is_inline);
 /* Returns a leaf or branch page by number; checks it on first use. */
 bool bkm_page_at(bkm_bolt *bolt, uint64_t id, bkm_page *page);
 bool bkm_bucket_root_page(bkm_bolt *bolt, const bkm_bucket *bucket, bkm_page *page);

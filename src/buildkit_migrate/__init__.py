@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         undo_root,
         verify_root,
     )
+    from buildkit_migrate.bolt.salvage import Salvaged
     from buildkit_migrate.chain import ChainIds, chain_ids
     from buildkit_migrate.embed import ensure_migrated
     from buildkit_migrate.maintenance.check import Checked
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.maintenance.du import DiskUsage, UsageRecord
     from buildkit_migrate.maintenance.finding import Finding, Severity
     from buildkit_migrate.maintenance.kept_files import KeptFiles
+    from buildkit_migrate.maintenance.salvage_file import salvage_file
     from buildkit_migrate.migration.clean import Cleaned
     from buildkit_migrate.migration.migrate import migrate_v2
     from buildkit_migrate.migration.report import Report
@@ -53,6 +55,7 @@ __all__ = [
     "Finding",
     "KeptFiles",
     "Report",
+    "Salvaged",
     "Severity",
     "Status",
     "Undone",
@@ -73,6 +76,7 @@ __all__ = [
     "open_store",
     "open_usage",
     "root_status",
+    "salvage_file",
     "undo_compaction",
     "undo_root",
     "verify_root",
@@ -87,6 +91,7 @@ _HOMES = {
     "Finding": "buildkit_migrate.maintenance.finding",
     "KeptFiles": "buildkit_migrate.maintenance.kept_files",
     "Report": "buildkit_migrate.migration.report",
+    "Salvaged": "buildkit_migrate.bolt.salvage",
     "Severity": "buildkit_migrate.maintenance.finding",
     "Status": "buildkit_migrate.migration.status",
     "Undone": "buildkit_migrate.migration.undo",
@@ -105,6 +110,7 @@ _HOMES = {
     "open_store": "buildkit_migrate.store.engines",
     "open_usage": "buildkit_migrate.api",
     "root_status": "buildkit_migrate.api",
+    "salvage_file": "buildkit_migrate.maintenance.salvage_file",
     "undo_compaction": "buildkit_migrate.maintenance.compact_root",
     "undo_root": "buildkit_migrate.api",
     "verify_root": "buildkit_migrate.api",

@@ -29,6 +29,7 @@ from buildkit_migrate._native.facts import Records, Survey
 from buildkit_migrate._native.graph import Graph
 from buildkit_migrate._native.packing import Packer, push, push_all
 from buildkit_migrate._native.plan import Plan
+from buildkit_migrate._native.salvaging import Damaged
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.errors import CorruptDatabaseError
 from dicts import Image, file_of, tree_of
@@ -54,6 +55,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "items": lambda: Reader(FILE).root.items(),
     "Column": lambda: scan(Reader(FILE).root, [])[0],
     "Builder": lambda: Builder(bytearray().extend),
+    "Damaged": lambda: Damaged(FILE),
     "Packer": lambda: Packer(Reader(FILE)),
     "batches": lambda: Packer(reader := Reader(FILE)).batches(reader.root, b"t"),
     "Records": lambda: Records(Reader(FILE), never),
@@ -77,6 +79,7 @@ USES: dict[type, list[Callable[[Any], object]]] = {
         Packer,
         lambda it: Survey.offline(it, None, "n", "s"),
     ],
+    Damaged: [lambda it: it.salvage(Image().builder, 1)],
     Bucket: [
         lambda it: it.get(b"k"),
         lambda it: it.bucket(b"k"),

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from buildkit_migrate._native.bolt import Bucket, Reader
 from buildkit_migrate._native.building import Builder, rewrite
+from buildkit_migrate._native.salvaging import Damaged
 from buildkit_migrate.files.blocks import Writer, write_all
 from buildkit_migrate.files.durable import new_file, rename
 from buildkit_migrate.files.errors import storage_errors
@@ -98,7 +99,7 @@ def write(
     page_size: int,
     fill: Callable[[Builder], object],
     owner_of: Path | None = None,
-    after: Reader | None = None,
+    after: Reader | Damaged | None = None,
     free_list: bool = True,
     read_next: bool = False,
 ) -> Database:
@@ -117,7 +118,7 @@ def write(
             # The last blocks are written here, before the meta pages.
             metas = builder.finish(
                 _transaction_after(after),
-                sequence=0 if after is None else after.root.sequence,
+                sequence=_sequence_of(after),
                 free_list=free_list,
             )
             writer.finish()
@@ -129,7 +130,14 @@ def write(
         return Database(held)
 
 
-def _transaction_after(before: Reader | None) -> int:
+def _sequence_of(database: Reader | Damaged | None) -> int:
+    """Sequence of the root bucket."""
+    if isinstance(database, Damaged):
+        return database.sequence
+    return 0 if database is None else database.root.sequence
+
+
+def _transaction_after(before: Reader | Damaged | None) -> int:
     """The next transaction number. Numbers start at 2, and start over after the largest possible one."""
     return 2 if before is None or not 1 <= before.transaction < 2**64 - 2 else before.transaction + 1
 

@@ -16,7 +16,7 @@ from buildkit_migrate.workspace.layout import OCI_WORKER, Root, root_at
 from buildkit_migrate.workspace.opening import lock_out_daemon
 from buildkit_migrate.workspace.stores import Fault, Store, Stores, WorkerStores
 
-__all__ = ["open_file"]
+__all__ = ["lock_out_daemons", "open_file"]
 
 _NAMES: Final = {
     "metadata_v2.db": "records",
@@ -54,17 +54,22 @@ def open_file(path: Path, *, exclusive: bool = False) -> Iterator[Stores]:
     checked. Raises BusyError, and StorageError if the file can't be read. Damage in the file raises nothing.
     """
     with contextlib.ExitStack() as held:
-        for directory in path.absolute().parents[:_LEVELS]:
-            root = Root(path, directory, ())  # of a file alone no lock file is created
-            if exclusive and (found := _state_at(directory)) is not None:
-                root = found
-            lock_out_daemon(root, held, exclusive=exclusive)
+        lock_out_daemons(path, held, exclusive=exclusive)
         try:
             database = held.enter_context(Database.open(path, exclusive=exclusive))
             store = Store(path, database, None if database.size else Fault.EMPTY)
         except CorruptDatabaseError as error:
             store = Store(path, fault=Fault.CORRUPT, error=error)
         yield _alone(path, store)
+
+
+def lock_out_daemons(path: Path, held: contextlib.ExitStack, *, exclusive: bool = False) -> None:
+    """Locks ``buildkitd.lock`` of the root in which a database file is, as `open_file` does."""
+    for directory in path.absolute().parents[:_LEVELS]:
+        root = Root(path, directory, ())  # of a file alone no lock file is created
+        if exclusive and (found := _state_at(directory)) is not None:
+            root = found
+        lock_out_daemon(root, held, exclusive=exclusive)
 
 
 def _state_at(directory: Path) -> Root | None:
