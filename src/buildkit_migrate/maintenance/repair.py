@@ -35,7 +35,19 @@ from buildkit_migrate.maintenance.mend import (
     RewriteStore,
     WriteFile,
 )
-from buildkit_migrate.maintenance.repairs import chains, data, indexes, records, released, snapshotter, values
+from buildkit_migrate.maintenance.repairs import (
+    chains,
+    data,
+    history,
+    indexes,
+    leftovers,
+    pages,
+    records,
+    released,
+    snapshotter,
+    solver,
+    values,
+)
 from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.workspace.stores import Store, Stores
@@ -49,8 +61,14 @@ WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (
     *chains.REPAIRS,
     *data.REPAIRS,
     *snapshotter.REPAIRS,
+    *leftovers.REPAIRS,
 )
-ROOT_REPAIRS: Final[tuple[Repair[Facts], ...]] = (*released.REPAIRS,)
+ROOT_REPAIRS: Final[tuple[Repair[Facts], ...]] = (
+    *pages.REPAIRS,
+    *released.REPAIRS,
+    *solver.REPAIRS,
+    *history.REPAIRS,
+)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.maintenance.facts import Facts
+from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.record_data import there
 from buildkit_migrate.maintenance.rule import Part, RootRule, root_rule
@@ -14,7 +15,7 @@ from buildkit_migrate.schema.containerd import Namespace
 from buildkit_migrate.schema.history import Build, History
 from buildkit_migrate.text import cut
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "cut_migrations"]
 
 _MIGRATED: Final = b"2"
 """Version of the history whose leases are in a namespace of their own."""
@@ -74,6 +75,15 @@ def _fault(build: Build, places: list[Namespace]) -> tuple[Severity, str] | None
 @root_rule("C58", needs=(Part.HISTORY, Part.CONTAINERD))
 def migration_is_whole(facts: Facts) -> Iterator[Finding]:
     """No lease of a build is in both namespaces while the history has not been migrated."""
+    for worker, ref in cut_migrations(facts):
+        file = path_of(worker.stores.containerd)
+        message = "its lease is in both namespaces: a migration of the history was cut off here"
+        yield Finding("C58", Severity.START, file, subject(ref), message)
+
+
+def cut_migrations(facts: Facts) -> Iterator[tuple[WorkerFacts, bytes]]:
+    """Builds with a lease in both namespaces of a worker, while the history has not been migrated."""
+    told: set[tuple[Path, bytes, bytes]] = set()
     for history in facts.histories.values():
         if history.version == _MIGRATED:
             continue
@@ -82,12 +92,13 @@ def migration_is_whole(facts: Facts) -> Iterator[Finding]:
         for worker in facts.workers:
             if worker.namespace is None or worker.history_namespace is None:
                 continue
-            file = path_of(worker.stores.containerd)
             both = there(worker.namespace.leases.index.rows(ids))
             both &= there(worker.history_namespace.leases.index.rows(ids))
             for row in both:
-                message = "its lease is in both namespaces: a migration of the history was cut off here"
-                yield Finding("C58", Severity.START, file, subject(refs[row]), message)
+                place = path_of(worker.stores.containerd), worker.stores.namespace, refs[row]
+                if place not in told:
+                    told.add(place)
+                    yield worker, refs[row]
 
 
 RULES: Final[tuple[RootRule, ...]] = (builds_decode, builds_have_leases, migration_is_whole)

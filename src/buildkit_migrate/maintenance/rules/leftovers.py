@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from buildkit_migrate.files.errors import look
 from buildkit_migrate.maintenance.disk import directories_in, mount_points, usage
@@ -13,39 +14,45 @@ from buildkit_migrate.maintenance.rule import Part, RootRule, WorkerRule, root_r
 from buildkit_migrate.schema.solver import workers_and_records
 from buildkit_migrate.workspace.stores import WorkerStores
 
-__all__ = ["ROOT_RULES", "WORKER_RULES"]
+__all__ = ["ROOT_RULES", "WORKER_RULES", "left_by_containers"]
 
 
 @worker_rule("C60", needs=(Part.RECORDS,))
 def run_state(facts: WorkerFacts) -> Iterator[Finding]:
     """Nothing is left of containers that ran: no bundle, and no mount point of a cache mount."""
-    worker = facts.stores.path
-    mounted = mount_points()
+    for left in left_by_containers(facts.stores):
+        if left.mounted:
+            message = "a container that is gone left it, and something is still mounted there"
+            repair = "`repair` does nothing: unmount it first."
+            yield Finding("C60", left.severity, left.place, left.name, message, repair=repair)
+            continue
+        measured = usage(left.place / left.name)
+        size = measured.bytes if measured is not None else None
+        message = f"a container that is gone left it; {left.fate}"
+        yield Finding("C60", left.severity, left.place, left.name, message, bytes=size)
+
+
+class Left(NamedTuple):
+    """The directory ``name`` in ``place``. ``mounted``: whether something is, in it or below."""
+
+    place: Path
+    name: str
+    mounted: bool
+    severity: Severity
+    fate: str
+
+
+def left_by_containers(worker: WorkerStores) -> Iterator[Left]:
+    """Run bundles, and mount points of cache mounts."""
+    points = mount_points()
     for name, severity, fate in (
         ("executor", Severity.LEAK, "no daemon removes it"),
         ("cachemounts", Severity.HARMLESS, "the next start removes it"),
     ):
-        for directory in directories_in(worker / name):
-            place = worker.resolve() / name / directory
-            if any(point == place or place in point.parents for point in mounted):
-                yield Finding(
-                    "C60",
-                    severity,
-                    worker / name,
-                    directory,
-                    "a container that is gone left it, and something is still mounted there",
-                    repair="`repair` does nothing: unmount it first.",
-                )
-                continue
-            measured = usage(worker / name / directory)
-            yield Finding(
-                "C60",
-                severity,
-                worker / name,
-                directory,
-                f"a container that is gone left it; {fate}",
-                bytes=measured.bytes if measured is not None else None,
-            )
+        for directory in directories_in(worker.path / name):
+            place = worker.path.resolve() / name / directory
+            mounted = any(point == place or place in point.parents for point in points)
+            yield Left(worker.path / name, directory, mounted, severity, fate)
 
 
 @root_rule("C61", needs=())

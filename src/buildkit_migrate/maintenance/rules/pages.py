@@ -29,7 +29,7 @@ from buildkit_migrate.files.locks import readable
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.workspace.stores import Fault, Store
 
-__all__ = ["NUMBERS", "Role", "StorePages", "check_pages"]
+__all__ = ["NUMBERS", "Role", "StorePages", "check_pages", "has_broken_trees", "whole_before"]
 
 NUMBERS: Final = ("C1", "C3", "C4", "C5")
 
@@ -39,7 +39,7 @@ _MOST_FREE: Final = 256 << 20
 _SHOWN: Final = 3
 """How many broken rules a message names."""
 
-_BY_COMPACTION: Final = "`compact` copies the trees, which are whole, into a new file."
+_BY_COMPACTION: Final = "`repair` and `compact` copy the trees, which are whole, into a new file."
 _BY_GOING_BACK: Final = (
     "`repair` goes back to the transaction before, which is whole; what the newest one changed is lost."
 )
@@ -145,9 +145,14 @@ def _of_open(path: Path, database: Database, role: Role) -> StorePages:
     return StorePages(tuple(findings), damage)
 
 
+def has_broken_trees(database: Database) -> bool:
+    """Whether a page that a bucket needs is damaged."""
+    return count_check(database.reader)[1][IN_TREE] > 0
+
+
 def _broken_trees(path: Path, role: Role, texts: Sequence[str], number: int) -> Finding:
     message, repair = _listed(texts, number), None
-    if transaction := _if_previous_is_whole(path):
+    if transaction := whole_before(path):
         message += f"; the transaction before it ({transaction}) is whole"
         repair = _BY_GOING_BACK
     return Finding("C1", _BROKEN[role], path, "", message, repair=repair)
@@ -166,7 +171,7 @@ def _with_page(page: int, text: str) -> str:
     return f"page {page}: {text}" if page >= 0 else text
 
 
-def _if_previous_is_whole(path: Path) -> int | None:
+def whole_before(path: Path) -> int | None:
     """Number of the transaction before the newest one if no rule of the format is broken in it, else None."""
     with suppress(CorruptDatabaseError), readable(path) as fd, storage_errors(path):
         data = mmap.mmap(fd, os.fstat(fd).st_size, access=mmap.ACCESS_READ)

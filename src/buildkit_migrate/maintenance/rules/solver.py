@@ -35,12 +35,16 @@ from buildkit_migrate.schema.solver import (
     workers_and_records,
 )
 from buildkit_migrate.text import cut
+from buildkit_migrate.workspace.layout import DOCKER_BUILDER
 from buildkit_migrate.workspace.stores import worker_ids
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "former_id"]
 
 _UNCACHED: Final = b"random:"
 """Prefix of the keys of steps run without the cache. Their results are never found again."""
+
+_ID: Final = re.compile(rb"[0-9a-z]{25}")
+"""Of a worker, as daemons make them up."""
 
 _POLICY: Final = b"cache.cachePolicy"
 _RETAINED: Final = 1
@@ -77,22 +81,43 @@ def mirrored(facts: Facts) -> Iterator[Finding]:
 def known_workers(facts: Facts) -> Iterator[Finding]:
     """Results name workers that exist. Those of other workers are released at the next start."""
     cache, file = _cache(facts)
-    known = worker_ids(facts.stores)
+    unknown, theirs = _unknown_workers(facts, cache)
+    workers = facts.stores.workers
+    if len(unknown) == 1 and not theirs and len(workers) == 1:
+        file = workers[0].path / "workerid"
+    repair = None
+    if former_id(facts) is None:
+        repair = "`repair` does nothing: it can't be told whether this was the id of the worker."
+    has = ", ".join(sorted(cut(id) for id in worker_ids(facts.stores))) or "nothing"
+    for id, count in sorted(unknown.items()):
+        message = f"{count} results name this worker; the file has {has}"
+        yield Finding("C52", Severity.HARMLESS, file, subject(id), message, repair=repair)
+
+
+def former_id(facts: Facts) -> bytes | None:
+    """The id that the one worker of a root had before, by its results: all of them name that, and records
+    that exist. None if it can't be told.
+    """
+    cache, stores = facts.solver, facts.stores
+    if cache is None or len(facts.workers) != 1 or stores.root.path != stores.root.state:
+        return None
+    unknown, theirs = _unknown_workers(facts, cache)
+    records, kind = facts.workers[0].records, facts.workers[0].stores.kind
+    if theirs or len(unknown) != 1 or records is None or kind == DOCKER_BUILDER:
+        return None
+    (id,) = unknown
+    named = records.index.rows(workers_and_records(cache.result_ids)[1])
+    return id if _ID.fullmatch(id) and between(named, 0, len(records)) else None
+
+
+def _unknown_workers(facts: Facts, cache: SolverCache) -> tuple[Counter[bytes], Mask]:
+    """How many results name each worker that there is not, and the results of those that there are."""
     named = workers_and_records(cache.result_ids)[0]
     theirs = Mask(len(named))
-    for id in known:
+    for id in worker_ids(facts.stores):
         theirs |= equal_to(named, id)
     others = present(named) - theirs - present(split_last(named, SEPARATOR)[0])
-    unknown = Counter(named[row] or b"" for row in others)
-    only = len(unknown) == 1 and not theirs
-    workers = facts.stores.workers
-    if only and len(workers) == 1:
-        file = workers[0].path / "workerid"
-    for id, count in sorted(unknown.items()):
-        has = ", ".join(sorted(cut(id) for id in known)) or "nothing"
-        message = f"{count} results name this worker; the file has {has}"
-        repair = None if only else "`repair` does nothing: results name several workers."
-        yield Finding("C52", Severity.HARMLESS, file, subject(id), message, repair=repair)
+    return Counter(named[row] or b"" for row in others), theirs
 
 
 @root_rule("C53", needs=(Part.CACHE, Part.RECORDS, Part.CONTAINERD))
@@ -107,7 +132,7 @@ def results_of_records(facts: Facts) -> Iterator[Finding]:
         yield Finding("C53", Severity.HARMLESS, file, subject(ids[row]), message)
     cached = whole - _uncached(cache)
     for worker in facts.workers:
-        if worker.stores.worker_id:
+        if worker.stores.worker_id and worker.data is not None:
             of_worker = cached - equal_to(records, b"") & equal_to(workers, worker.stores.worker_id)
             for row, message in _records_missing(worker, records, of_worker):
                 yield Finding("C53", Severity.HARMLESS, file, subject(ids[row]), message)
