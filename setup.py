@@ -35,6 +35,7 @@ def folder(name: str) -> list[str]:
 SHA256 = folder("sha256")
 CHAIN = [*folder("chain"), *SHA256]
 BOLT = ["bolt/reader.c"]
+WHOLE = [*BOLT, "bolt/mapping.c"]  # reads whole files
 BUILD = ["bolt/builder.c", "bolt/stream.c", "bolt/rewrite.c"]
 SCAN = ["bolt/scan.c", "core/column.c"]
 SALVAGE = ["bolt/salvage.c", "bolt/salvage_open.c", "bolt/ascending.c"]
@@ -44,14 +45,14 @@ SPANS = ["core/spans.c", "core/column.c"]
 MODULES = {  # what takes longest comes first
     "plan": ["plan.pyx", *PLAN, "json/value.c", *BOLT, "core/column.c", *CHAIN],
     "facts": ["facts.pyx", *FACTS, "json/value.c", *BOLT, *SCAN],
-    "building": ["building.pyx", *BOLT, *BUILD, "bolt/compare.c"],
+    "building": ["building.pyx", *WHOLE, *BUILD, "bolt/compare.c"],
     "salvaging": ["salvaging.pyx", *BOLT, "bolt/builder.c", *SALVAGE],
     "cells": ["cells.pyx", "columns/cells.c", "columns/decode.c", "json/value.c", *BOLT, *SPANS],
     "columns": ["columns.pyx", "columns/compare.c", "columns/lookup.c", *SPANS],
     "numbers": ["numbers.pyx", "columns/numbers.c", *SPANS],
     "solver": ["solver.pyx", "columns/solver.c", *SPANS],
     "graph": ["graph.pyx", "columns/graph.c", "core/column.c"],
-    "bolt": ["bolt.pyx", *BOLT, *SCAN, "bolt/entries.c", "bolt/check.c", "core/spans.c"],
+    "bolt": ["bolt.pyx", *WHOLE, *SCAN, "bolt/entries.c", "bolt/check.c", "core/spans.c"],
     "packing": ["packing.pyx", *folder("lmdb"), *BOLT, "bolt/builder.c"],
     "chain": ["chain.pyx", *CHAIN, *SPANS],
     "sha256": ["sha256.pyx", *SHA256],

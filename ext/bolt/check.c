@@ -1,15 +1,10 @@
-#define _DEFAULT_SOURCE /* madvise */
 #include "bolt/check.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "bolt/ahead.h"
+#include "bolt/mapping.h"
 #include "core/bits.h"
-
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
 
 /* A few damaged bytes can break a rule on every page of a large file. */
 enum { MOST_FINDINGS = 10000 };
@@ -224,22 +219,6 @@ static void check_accounts(checker *c)
     }
 }
 
-/* Maps the file's pages many at once: nearly all are looked at, and one by one that takes most of the time.
- * Where the system can't do it, they are mapped when they are read. False if interrupted. */
-static bool map_pages(bkm_bolt *bolt)
-{
-    enum { WINDOW = 64 << 20 };
-    uint64_t size = bolt->high_water * bolt->page_size;
-    for (uint64_t at = 0; at < size; at += WINDOW) {
-        if (madvise((void *)(uintptr_t)(bolt->data + at), size - at < WINDOW ? size - at : WINDOW,
-                    MADV_POPULATE_READ))
-            return true;
-        if (bolt->go_on && !bolt->go_on(bolt->context))
-            return bkm_bolt_fail(bolt, BKM_INTERRUPTED, BKM_NO_PAGE);
-    }
-    return true;
-}
-
 bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context, bkm_counts *counts)
 {
     checker c = {.bolt = bolt, .report = report, .context = context, .counts = counts};
@@ -247,7 +226,7 @@ bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context, bkm_counts *cou
     c.used = bkm_bolt_bitmap(bolt);
     c.free = bkm_bolt_bitmap(bolt);
     bool ok = c.used && c.free;
-    if (ok && !map_pages(bolt)) {
+    if (ok && !bkm_map_pages(bolt)) {
         found_by_reader(&c, BKM_NO_PAGE);
     } else if (ok) {
         bkm_bucket root = bkm_root_bucket(bolt);

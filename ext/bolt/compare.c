@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "bolt/mapping.h"
+
 /* One of the two files. */
 typedef struct {
     bkm_bolt *bolt;
@@ -42,10 +44,16 @@ static bool compare_buckets(comparison *c, const bkm_bucket *left, const bkm_buc
 static bool compare_items(comparison *c, const bkm_cursor *at_left, const bkm_cursor *at_right, int nesting)
 {
     bkm_item left = bkm_cursor_item(at_left), right = bkm_cursor_item(at_right);
-    if (left.bucket != right.bucket || bkm_span_compare(left.key, right.key) != 0)
+    if (left.bucket != right.bucket || left.key.size != right.key.size)
         return stop(c, BKM_DIFFERENT);
-    if (!left.bucket)
-        return bkm_span_compare(left.value, right.value) == 0 || stop(c, BKM_DIFFERENT);
+    if (!left.bucket) {
+        /* A value follows its key, so both are compared at once. */
+        size_t size = (size_t)left.key.size + left.value.size;
+        bool same = left.value.size == right.value.size && memcmp(left.key.data, right.key.data, size) == 0;
+        return same || stop(c, BKM_DIFFERENT);
+    }
+    if (bkm_span_compare(left.key, right.key) != 0)
+        return stop(c, BKM_DIFFERENT);
     /* An inline bucket is usually packed alike. Of others the headers alone prove nothing. */
     if (left.value.size > BKM_BUCKET_HEADER && bkm_span_compare(left.value, right.value) == 0)
         return true;
@@ -180,7 +188,8 @@ bkm_comparison bkm_compare(bkm_bolt *left, bkm_bolt *right, bkm_span edits)
         .right = {right, bkm_bolt_bitmap(right), BKM_RIGHT_UNREADABLE},
         .edits = {.data = edits.data, .size = edits.size, .refill = no_more},
     };
-    if (read(&c, &c.left, c.left.visited) && read(&c, &c.right, c.right.visited)) {
+    if (read(&c, &c.left, c.left.visited && bkm_map_pages(left)) &&
+        read(&c, &c.right, c.right.visited && bkm_map_pages(right))) {
         bkm_bucket top_left = bkm_root_bucket(left), top_right = bkm_root_bucket(right);
         if (top_left.sequence != top_right.sequence)
             stop(&c, BKM_DIFFERENT);

@@ -378,6 +378,7 @@ static bool descend_first(bkm_cursor *cursor)
     bkm_cursor_level *top = &cursor->levels[cursor->depth - 1];
     while (!top->page.leaf) {
         bkm_page child;
+        cursor->ahead = bkm_next_child(cursor->bolt, &top->page, top->index);
         if (!bkm_page_at(cursor->bolt, bkm_branch_child(&top->page, top->index), &child) || !push(cursor, &child, 0))
             return false;
         top = &cursor->levels[cursor->depth - 1];
@@ -405,6 +406,7 @@ static bool start(bkm_cursor *cursor, bkm_bolt *bolt, const bkm_bucket *bucket, 
     cursor->visited = visited;
     cursor->depth = 0;
     cursor->leaf_depth = 0;
+    cursor->ahead = NULL;
     return bkm_bucket_root_page(bolt, bucket, root);
 }
 
@@ -455,7 +457,9 @@ bkm_item bkm_cursor_item(const bkm_cursor *cursor)
 {
     const bkm_cursor_level *top = &cursor->levels[cursor->depth - 1];
     bkm_prefetch_bucket(cursor->bolt, &top->page, top->index + BKM_AHEAD);
-    return bkm_leaf_item(&top->page, top->index);
+    bkm_item item = bkm_leaf_item(&top->page, top->index);
+    bkm_prefetch_part(cursor->bolt, cursor->ahead, &top->page, top->index, item);
+    return item;
 }
 
 uint64_t bkm_cursor_page(const bkm_cursor *cursor)

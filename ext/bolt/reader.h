@@ -66,6 +66,7 @@ typedef struct {
     uint64_t transaction;
     bkm_rule other_meta;  /* why the other meta page is invalid; BKM_OK if it is valid */
     uint8_t *checked;     /* bitmap by page: the page was checked */
+    bool mapped;          /* see mapping.h */
 
     bkm_rule rule;        /* last error */
     uint64_t rule_page;   /* BKM_NO_PAGE if the rule concerns the whole file */
@@ -109,6 +110,7 @@ typedef struct {
     uint8_t *visited;     /* NULL, or a bitmap by page in which a second visit is an error */
     int depth;            /* levels in use; 0 = at the end */
     int leaf_depth;       /* depth of the leaves of this tree, 0 = not known yet */
+    const uint8_t *ahead; /* the page that is read after this leaf; NULL = not known */
     bkm_cursor_level levels[BKM_MAX_TREE_DEPTH];
 } bkm_cursor;
 

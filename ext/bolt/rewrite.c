@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "bolt/mapping.h"
+
 typedef struct {
     bkm_bolt *bolt;
     bkm_builder *builder;
@@ -151,7 +153,7 @@ static bool merge_bucket(rewriter *r, const bkm_bucket *source, int nesting)
 bkm_rewrite_result bkm_rewrite(bkm_bolt *bolt, const bkm_bucket *source, bkm_builder *builder, bkm_edits *edits)
 {
     rewriter r = {.bolt = bolt, .builder = builder, .edits = edits};
-    if (source && !(r.visited = bkm_bolt_bitmap(bolt)))
+    if (source && !(bkm_map_pages(bolt) && (r.visited = bkm_bolt_bitmap(bolt))))
         fail(&r, BKM_REWRITE_READ);
     else
         merge_bucket(&r, source, 0);

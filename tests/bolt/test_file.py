@@ -149,6 +149,54 @@ def test_written_file_is_locked_readable_and_complete(tmp_path: Path) -> None:
         assert database.root.get(b"k") == b"new"
 
 
+@pytest.mark.parametrize("thread", [True, False])
+def test_file_is_read_back_and_synced_before_it_counts(
+    tmp_path: Path, thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, synced, read = os.fsync, [], []
+
+    def sync(fd: int) -> None:
+        synced.append(current_thread() is main_thread())
+        real(fd)
+
+    def refuse(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    if not thread:
+        monkeypatch.setattr(Thread, "start", refuse)
+
+    def verify(new: Database) -> None:
+        read.append(new.root.get(b"k"))
+
+    with write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put, verify=verify):
+        assert read == [b"new"]
+        assert synced == [not thread]
+
+
+@pytest.mark.parametrize("failing", ["sync", "verify"])
+def test_file_that_is_not_synced_or_not_verified_is_removed(
+    tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_descriptors()
+
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    if failing == "sync":
+        monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match="Input/output error"):
+        write(
+            tmp_path / "new.db",
+            mode=0o600,
+            page_size=4096,
+            fill=put,
+            verify=fail if failing == "verify" else lambda new: None,
+        )
+    assert list(tmp_path.iterdir()) == []
+    assert open_descriptors() == before
+
+
 @pytest.mark.parametrize("umask", [0o077, 0])
 def test_mode_does_not_depend_on_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)

@@ -11,7 +11,7 @@ from typing import Final, Self
 from buildkit_migrate._native.bolt import Bucket, Reader
 from buildkit_migrate._native.building import Builder, rewrite
 from buildkit_migrate._native.salvaging import Damaged
-from buildkit_migrate.files.blocks import Writer, write_all
+from buildkit_migrate.files.blocks import Writer, synced_meanwhile, write_all
 from buildkit_migrate.files.durable import new_file, rename
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.locks import Lock, check_not_replaced, lock
@@ -101,17 +101,17 @@ def write(
     owner_of: Path | None = None,
     after: Reader | Damaged | None = None,
     free_list: bool = True,
-    read_next: bool = False,
+    verify: Callable[[Database], object] | None = None,
 ) -> Database:
     """Writes a new database that ``fill`` builds. Returns it synced and exclusively locked.
 
     ``path`` and ``owner_of``: as for `new_file`. ``after``: the database that will be replaced, whose
     transaction number is continued, and the sequence of whose root bucket is kept. ``free_list``: store one.
-    ``read_next``: the file will be read at once, and should stay in the page cache. If anything fails, the
-    file is deleted. Raises StorageError and whatever ``fill`` raises.
+    ``verify``: reads the file back, from the page cache, while the disk is still writing. If anything fails,
+    the file is deleted. Raises StorageError and whatever ``fill`` or ``verify`` raises.
     """
     with storage_errors(path), new_file(path, mode=mode, owner_of=owner_of) as held:
-        writer = Writer(held.fd, direct=not read_next)
+        writer = Writer(held.fd, direct=verify is None)
         try:
             builder = Builder(writer.put, page_size)
             fill(builder)
@@ -126,8 +126,13 @@ def write(
             writer.stop()
         os.lseek(held.fd, 0, os.SEEK_SET)
         write_all(held.fd, memoryview(metas))
-        os.fsync(held.fd)
-        return Database(held)
+        if verify is None:
+            os.fsync(held.fd)
+            return Database(held)
+        new = Database(held)
+        with synced_meanwhile(held.fd):
+            verify(new)
+        return new
 
 
 def _sequence_of(database: Reader | Damaged | None) -> int:

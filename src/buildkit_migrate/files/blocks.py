@@ -7,10 +7,12 @@ import errno
 import fcntl
 import io
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
 from typing import Final
 
-__all__ = ["Writer", "copy", "write_all"]
+__all__ = ["Writer", "copy", "synced_meanwhile", "write_all"]
 
 _LARGE: Final = 1 << 20
 """Size in bytes from which a block is written by a thread."""
@@ -132,6 +134,20 @@ class Writer:
                 self._begun = self._written
         except BaseException as error:
             self._error = error
+
+
+@contextlib.contextmanager
+def synced_meanwhile(fd: int) -> Iterator[None]:
+    """Syncs a file while the block, which does not change it, runs. Raises OSError when both are done."""
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            synced = beside.submit(os.fsync, fd)
+        except RuntimeError:  # no thread can be started
+            os.fsync(fd)
+            yield
+        else:
+            yield
+            synced.result()
 
 
 def _set_direct(fd: int, direct: bool) -> bool:

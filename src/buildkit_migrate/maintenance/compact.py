@@ -308,6 +308,15 @@ def _no_room(found: Compaction) -> StorageError | None:
 def _applied(file: Compacted, database: Database, held: contextlib.ExitStack) -> Compacted:
     """Replaces the file by a compacted one. ``held``: gets its lock."""
     path, reader = database.path, database.reader
+
+    def compare(new: Database) -> None:
+        if not same_content(reader, new.reader):
+            raise DifferencesError(
+                f"{new.path} does not hold what {path} holds, and was deleted",
+                (),
+                hint=f"{path} is unchanged; check the disk and the memory of this machine",
+            )
+
     with Aside[Database](path) as aside:
         new = aside.write(
             lambda to: write(
@@ -318,15 +327,9 @@ def _applied(file: Compacted, database: Database, held: contextlib.ExitStack) ->
                 owner_of=path,
                 after=reader,
                 free_list=_wants_list(database),
-                read_next=True,
+                verify=compare,
             )
         )
-        if not same_content(reader, new.reader):
-            raise DifferencesError(
-                f"{aside.path} does not hold what {path} holds, and was deleted",
-                (),
-                hint=f"{path} is unchanged; check the disk and the memory of this machine",
-            )
         database.check_not_replaced()
         aside.switch(kept_name(path))
         held.callback(new.close)
