@@ -130,16 +130,8 @@ def salvage(source: Lock, new_path: Path) -> tuple[Salvaged, Database]:
             error.rule, path=error.path, page=error.page, hint=_NOTHING_LEFT
         ) from error
     found: list[tuple[int, int, list[tuple[Any, ...]], int, int | None]] = []
-    new = write(
-        new_path,
-        mode=access_of(path).mode,
-        page_size=damaged.page_size,
-        fill=lambda builder: found.append(damaged.salvage(builder, _MOST_NAMED)),
-        owner_of=path,
-        after=damaged,
-        read_next=True,
-    )
-    try:
+
+    def check(new: Database) -> None:
         findings = count_check(new.reader)[0]
         if findings:
             page, rule = next(
@@ -150,9 +142,16 @@ def salvage(source: Lock, new_path: Path) -> tuple[Salvaged, Database]:
                 (),
                 hint=f"{path} is unchanged; check the disk and the memory of this machine",
             )
-    except BaseException:
-        new.close()
-        raise
+
+    new = write(
+        new_path,
+        mode=access_of(path).mode,
+        page_size=damaged.page_size,
+        fill=lambda builder: found.append(damaged.salvage(builder, _MOST_NAMED)),
+        owner_of=path,
+        after=damaged,
+        verify=check,
+    )
     buckets, keys, losses, count, unreached = found[0]
     result = Salvaged(
         path=path,
