@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from buildkit_migrate._native.bolt import Reader, check
 from buildkit_migrate.bolt import encode, rewrite, same_content
-from buildkit_migrate.bolt.edits import DELETE, ENTER, LEAVE, SEQUENCE, Edits, Sequences
+from buildkit_migrate.bolt.edits import DELETE, ENTER, LEAVE, SEQUENCE, Edits, Sequences, merged
 from buildkit_migrate.errors import EditConflictError
 from dicts import Image, edited, file_of
 from judge import Judge
@@ -226,3 +226,14 @@ def test_sequence_of_a_value_is_a_conflict() -> None:
         edited(Reader(file), [stream])
     with pytest.raises(ValueError, match="where a bucket is"):
         same_content(Reader(file), Reader(file), stream)
+
+
+def test_merged_edits() -> None:
+    one: Edits = {b"a": b"1", b"b": {b"x": b"1", b"y": None}, b"c": None, b"d": b"1", b"e": {b"x": b"1"}}
+    other: Edits = {b"a": b"2", b"b": {b"y": b"1", b"z": {}}, b"c": {b"x": b"1"}, b"d": {}, b"e": None}
+    result = {b"a": b"2", b"b": {b"x": b"1", b"y": None, b"z": {}}, b"c": None, b"d": {}, b"e": None}
+    assert merged(one, other) == result
+    assert merged(one, other, one) == {**result, b"a": b"1", b"d": b"1"}
+    assert merged(one) == one
+    assert one[b"b"] == {b"x": b"1", b"y": None}
+    assert merged() == {}

@@ -47,18 +47,29 @@ def below(path: Sequence[bytes], edits: Edits) -> Edits:
     return edits
 
 
-def merged(one: Edits, other: Edits) -> Edits:
-    """Both edits in one. Where they disagree, a deletion wins, then ``other``."""
-    result = dict(one)
-    for key, edit in other.items():
-        before = result.get(key, edit)
-        if before is None or edit is None:
+def merged(*every: Edits) -> Edits:
+    """All of these edits in one. Where they disagree, a deletion wins, then the later ones."""
+    result: _Mutable = {}
+    for edits in every:
+        _merge(result, edits)
+    return result
+
+
+_Mutable = dict[bytes, Union[bytes, "_Mutable", None]]
+
+
+def _merge(result: _Mutable, edits: Edits) -> None:
+    """Changes ``result``, which shares nothing with what was merged before."""
+    for key, edit in edits.items():
+        before = result.get(key, b"")
+        if edit is None or before is None:
             result[key] = None
-        elif isinstance(before, bytes) or isinstance(edit, bytes):
+        elif isinstance(edit, bytes):
             result[key] = edit
         else:
-            result[key] = merged(before, edit)
-    return result
+            inner = before if isinstance(before, dict) else {}
+            _merge(inner, edit)
+            result[key] = inner
 
 
 def encode(edits: Edits, sequences: Sequences | None = None) -> Iterator[bytes]:

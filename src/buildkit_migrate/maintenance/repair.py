@@ -162,39 +162,40 @@ def _dropping(drops: Sequence[DropRecord], facts: Facts) -> tuple[list[Change], 
 
 def _in_order(changes: Iterable[Change], stores: Stores) -> Iterator[Change]:
     """Merges the edits of each store, and sorts: what protects, then what describes, then what gives up."""
-    first: dict[Store, EditStore] = {}
-    last: dict[Store, EditStore] = {}
+    first: dict[Store, list[EditStore]] = {}
+    last: dict[Store, list[EditStore]] = {}
     rewritten: dict[Store, RewriteStore] = {}
-    others: list[Change] = []
+    others: dict[Change, None] = {}
     for change in changes:
         if isinstance(change, EditStore):
-            edits = last if change.last else first
-            before = edits.get(change.store)
-            edits[change.store] = change if before is None else _merged(before, change)
+            (last if change.last else first).setdefault(change.store, []).append(change)
         elif isinstance(change, RewriteStore):
             if change.previous or change.store not in rewritten:
                 rewritten[change.store] = change
-        elif change not in others:
-            others.append(change)
+        else:
+            others[change] = None
     yield from (change for change in others if isinstance(change, MoveAside))
     yield from (change for change in others if isinstance(change, MakeDirectory | WriteFile))
     order = tuple(dict.fromkeys(_protecting_first(stores)))
     for store in order:
         if store in first:  # which writes the whole file anew
-            yield first[store]
+            yield _merged(first[store])
         elif store in rewritten:
             yield rewritten[store]
     for store in order:
         if store in last:
-            yield last[store]
+            yield _merged(last[store])
     yield from (change for change in others if isinstance(change, RemoveDirectory))
 
 
-def _merged(one: EditStore, other: EditStore) -> EditStore:
-    sequences = dict(one.sequences)
-    for path, number in other.sequences.items():
-        sequences[path] = max(number, sequences.get(path, 0))
-    return EditStore(one.store, merged(one.edits, other.edits), one.last, sequences)
+def _merged(changes: Sequence[EditStore]) -> EditStore:
+    """Of one store."""
+    sequences: dict[tuple[bytes, ...], int] = {}
+    for change in changes:
+        for path, number in change.sequences.items():
+            sequences[path] = max(number, sequences.get(path, 0))
+    edits = merged(*(change.edits for change in changes))
+    return EditStore(changes[0].store, edits, changes[0].last, sequences)
 
 
 def _protecting_first(stores: Stores) -> Iterator[Store]:

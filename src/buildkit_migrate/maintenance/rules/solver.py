@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
@@ -38,7 +38,7 @@ from buildkit_migrate.text import cut
 from buildkit_migrate.workspace.layout import DOCKER_BUILDER
 from buildkit_migrate.workspace.stores import worker_ids
 
-__all__ = ["RULES", "former_id"]
+__all__ = ["RULES", "Unmirrored", "former_id", "unmirrored"]
 
 _UNCACHED: Final = b"random:"
 """Prefix of the keys of steps run without the cache. Their results are never found again."""
@@ -64,17 +64,40 @@ def mirrored(facts: Facts) -> Iterator[Finding]:
     if lost:
         return  # All that would be found further is that.
     results, by_result = cache.results, cache.by_result
-    keys, ids = take(cache.keys, results.rows), take(cache.result_ids, by_result.rows)
-    for place in ~paired(keys, results.keys, by_result.keys, ids):
-        message = f"key {cut(keys[place] or b'')} has this result, which does not list the key"
+    found = unmirrored(cache)
+    for place in found.unlisted:
+        key = cache.keys[results.rows[place]] or b""
+        message = f"key {cut(key)} has this result, which does not list the key"
         yield Finding("C51", Severity.HARMLESS, file, subject(results.keys[place]), message)
-    for place in ~paired(by_result.keys, ids, keys, results.keys):
+    for place in found.without_result:
+        id = cache.result_ids[by_result.rows[place]]
         message = f"it lists key {cut(by_result.keys[place] or b'')}, which does not have this result"
-        yield Finding("C51", Severity.HARMLESS, file, subject(ids[place]), message)
-    linked = Index(cache.linked).rows(cache.keys)
-    for row in Mask(len(cache.keys), results.rows) & between(linked, NOT_FOUND, NOT_FOUND):
+        yield Finding("C51", Severity.HARMLESS, file, subject(id), message)
+    for row in found.without_links:
         message = "this key has results and no bucket of links, so that no search starts there"
         yield Finding("C51", Severity.HARMLESS, file, subject(cache.keys[row]), message)
+
+
+class Unmirrored(NamedTuple):
+    """``unlisted``: rows of the cache's `results` whose key is not listed by the result; ``without_result``:
+    those of `by_result` whose key does not have the result; ``without_links``: of `keys` with results.
+    """
+
+    unlisted: Mask
+    without_result: Mask
+    without_links: Mask
+
+
+def unmirrored(cache: SolverCache) -> Unmirrored:
+    """Where results by key and keys by result differ; a bucket that is missing is as an empty one."""
+    results, by_result = cache.results, cache.by_result
+    keys, ids = take(cache.keys, results.rows), take(cache.result_ids, by_result.rows)
+    linked = Index(cache.linked).rows(cache.keys)
+    return Unmirrored(
+        ~paired(keys, results.keys, by_result.keys, ids),
+        ~paired(by_result.keys, ids, keys, results.keys),
+        Mask(len(cache.keys), results.rows) & between(linked, NOT_FOUND, NOT_FOUND),
+    )
 
 
 @root_rule("C52", needs=(Part.CACHE, Part.RECORDS))
