@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from buildkit_migrate.bolt.salvage import Salvaged
     from buildkit_migrate.chain import ChainIds, chain_ids
-    from buildkit_migrate.embed import ensure_migrated
+    from buildkit_migrate.embed import Doubt, Soundness, ensure_migrated, ensure_sound
     from buildkit_migrate.maintenance.check import Checked
     from buildkit_migrate.maintenance.compact import Compaction
     from buildkit_migrate.maintenance.compact_root import (
@@ -52,11 +52,13 @@ __all__ = [
     "Cleaned",
     "Compaction",
     "DiskUsage",
+    "Doubt",
     "Finding",
     "KeptFiles",
     "Report",
     "Salvaged",
     "Severity",
+    "Soundness",
     "Status",
     "Undone",
     "UsageRecord",
@@ -69,6 +71,7 @@ __all__ = [
     "discard_kept",
     "du_root",
     "ensure_migrated",
+    "ensure_sound",
     "errors",
     "files_kept",
     "migrate_root",
@@ -88,11 +91,13 @@ _HOMES = {
     "Cleaned": "buildkit_migrate.migration.clean",
     "Compaction": "buildkit_migrate.maintenance.compact",
     "DiskUsage": "buildkit_migrate.maintenance.du",
+    "Doubt": "buildkit_migrate.embed",
     "Finding": "buildkit_migrate.maintenance.finding",
     "KeptFiles": "buildkit_migrate.maintenance.kept_files",
     "Report": "buildkit_migrate.migration.report",
     "Salvaged": "buildkit_migrate.bolt.salvage",
     "Severity": "buildkit_migrate.maintenance.finding",
+    "Soundness": "buildkit_migrate.embed",
     "Status": "buildkit_migrate.migration.status",
     "Undone": "buildkit_migrate.migration.undo",
     "UsageRecord": "buildkit_migrate.maintenance.du",
@@ -104,6 +109,7 @@ _HOMES = {
     "discard_kept": "buildkit_migrate.maintenance.compact_root",
     "du_root": "buildkit_migrate.api",
     "ensure_migrated": "buildkit_migrate.embed",
+    "ensure_sound": "buildkit_migrate.embed",
     "files_kept": "buildkit_migrate.maintenance.compact_root",
     "migrate_root": "buildkit_migrate.api",
     "migrate_v2": "buildkit_migrate.migration.migrate",
