@@ -38,6 +38,7 @@ from buildkit_migrate.maintenance.mend import (
 from buildkit_migrate.maintenance.repairs import (
     chains,
     data,
+    dropped,
     history,
     indexes,
     leftovers,
@@ -62,6 +63,7 @@ WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (
     *data.REPAIRS,
     *snapshotter.REPAIRS,
     *leftovers.REPAIRS,
+    *dropped.REPAIRS,
 )
 ROOT_REPAIRS: Final[tuple[Repair[Facts], ...]] = (
     *pages.REPAIRS,

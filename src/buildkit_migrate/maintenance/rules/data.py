@@ -233,6 +233,7 @@ def broken_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
         message = f"its snapshot {cut(data.keys[row] or b'')} is {kind}, not committed"
         yield Finding("C30", Severity.BUILD, file, subject(data.records.ids[row]), message)
     ours = facts.ours
+    used = referred(data.stat, len(backend))
     for what, unread in (
         ("number", ~backend.id.known),
         ("kind", between(backend.kind, UNKNOWN, UNKNOWN)),
@@ -242,8 +243,11 @@ def broken_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
             told.add(row)
             key = key_in(backend.names[row] or b"")
             message = f"the snapshotter's {what} of this snapshot can't be read"
-            yield Finding("C30", Severity.BUILD, file, subject(key), message)
+            severity = Severity.BUILD if row in used else Severity.LEAK
+            yield Finding("C30", severity, file, subject(key), message)
     for row in snapshots.times(b"createdat").broken | snapshots.times(b"updatedat").broken:
+        if facts.leaving is not None and row in facts.leaving.snapshots:
+            continue
         message = "containerd's times of this snapshot can't be read"
         containerd = path_of(facts.stores.containerd)
         yield Finding("C30", Severity.BUILD, containerd, subject(snapshots.keys[row]), message)
