@@ -36,6 +36,7 @@ from buildkit_migrate.maintenance.mend import (
     WriteFile,
 )
 from buildkit_migrate.maintenance.repairs import (
+    builds,
     chains,
     data,
     dropped,
@@ -45,6 +46,7 @@ from buildkit_migrate.maintenance.repairs import (
     pages,
     records,
     released,
+    set_aside,
     snapshotter,
     solver,
     values,
@@ -64,10 +66,13 @@ WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (
     *snapshotter.REPAIRS,
     *leftovers.REPAIRS,
     *dropped.REPAIRS,
+    *released.WORKER_REPAIRS,
 )
 ROOT_REPAIRS: Final[tuple[Repair[Facts], ...]] = (
     *pages.REPAIRS,
-    *released.REPAIRS,
+    *released.ROOT_REPAIRS,
+    *builds.REPAIRS,
+    *set_aside.REPAIRS,
     *solver.REPAIRS,
     *history.REPAIRS,
 )

@@ -5,7 +5,7 @@ What a finding is about goes: its record, or the records that have its snapshot 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from buildkit_migrate.maintenance.drop_costs import DropCosts
@@ -13,10 +13,12 @@ from buildkit_migrate.maintenance.dropping import with_descendants
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding
 from buildkit_migrate.maintenance.mend import DropRecord, Mend, Repair, RepairClass, worker_repair
-from buildkit_migrate.maintenance.repairs import snapshotter as restoring
+from buildkit_migrate.maintenance.repairs import data as keeping_data
+from buildkit_migrate.maintenance.repairs import records as keeping_records
+from buildkit_migrate.maintenance.repairs import snapshotter as keeping_snapshots
 from buildkit_migrate.maintenance.rule import Part, WorkerRule
 from buildkit_migrate.maintenance.rules import content, data, indexes, lazy, records, snapshotter, values
-from buildkit_migrate.maintenance.rules.data import lost_for_good
+from buildkit_migrate.maintenance.rules.data import stood_on
 from buildkit_migrate.maintenance.rules.values import CLEARABLE, is_unknown
 from buildkit_migrate.maintenance.rules.wording import subject
 from buildkit_migrate.schema.columns import Mask, equal_to
@@ -29,13 +31,19 @@ About = Callable[[WorkerFacts, Finding], Iterable[int]]
 """The records that a finding is about, as far as they have to go."""
 
 
-def _drops(facts: WorkerFacts, findings: Iterable[Finding], about: About) -> Iterator[Mend]:
-    """A mend for each of these findings that is about any record."""
+_LEFT: Final = "; snapshots that stand on a lost one stay on disk, as nothing can remove them"
+
+
+def _drops(
+    facts: WorkerFacts, findings: Iterable[Finding], about: About, leaking: Collection[str] = ()
+) -> Iterator[Mend]:
+    """A mend for each of these findings that is about any record. ``leaking``: subjects whose space stays."""
     rows = {finding: tuple(about(facts, finding)) for finding in findings}
     costs = DropCosts(facts, (row for those in rows.values() for row in those))
     for finding, those in rows.items():
         if those:
-            yield _drop(facts, finding, those, costs.of(those))
+            left = _LEFT if finding.subject in leaking else ""
+            yield _drop(facts, finding, those, costs.of(those) + left)
 
 
 def _drop(facts: WorkerFacts, finding: Finding, rows: tuple[int, ...], loses: str) -> Mend:
@@ -57,11 +65,25 @@ def _drop(facts: WorkerFacts, finding: Finding, rows: tuple[int, ...], loses: st
     )
 
 
-def _dropping(rule: WorkerRule, about: About, *more: Part) -> Repair[WorkerFacts]:
-    """Drops what the findings of a rule are about. ``more``: what it takes beside what the rule needs."""
-    return worker_repair(*rule.numbers, needs=(*rule.needs, *more))(
-        lambda facts: _drops(facts, rule.find(facts), about)
-    )
+def _dropping(
+    rule: WorkerRule,
+    about: About,
+    *more: Part,
+    unless: Repair[WorkerFacts] | None = None,
+    leaking: Callable[[WorkerFacts], Collection[str]] = lambda facts: (),
+) -> Repair[WorkerFacts]:
+    """Drops what the findings of a rule are about. ``more``: what it takes beside what the rule needs.
+
+    ``unless``: a repair without any loss; what that mends stays. ``leaking``: gives the subjects whose
+    snapshots stay on disk all the same.
+    """
+
+    def mends(facts: WorkerFacts) -> Iterator[Mend]:
+        mended = {(it.rule, it.subject) for it in unless.mends(facts)} if unless is not None else set()
+        findings = (it for it in rule.find(facts) if (it.rule, it.subject) not in mended)
+        return _drops(facts, findings, about, leaking(facts))
+
+    return worker_repair(*rule.numbers, needs=(*rule.needs, *more))(mends)
 
 
 def _name(finding: Finding) -> bytes:
@@ -88,12 +110,6 @@ def _with_no_name(facts: WorkerFacts, finding: Finding) -> Iterator[int]:
     """Records with an id that no index entry can name."""
     if b"::" in _name(finding):
         yield from _the_record(facts, finding)
-
-
-def _without_snapshot(facts: WorkerFacts, finding: Finding) -> Iterator[int]:
-    """Records that have no committed snapshot of their own, either."""
-    alone = records.finished_alone(facts)
-    yield from (row for row in _in_daemons(facts, finding) if row not in alone)
 
 
 def _is_lone_copy(facts: WorkerFacts, row: int, right: int) -> bool:
@@ -166,12 +182,6 @@ def _users(facts: WorkerFacts, finding: Finding) -> list[int]:
     return facts.data.users(Mask(len(facts.snapshots), [row])) if row >= 0 else []
 
 
-def _not_extracted(facts: WorkerFacts, finding: Finding) -> Iterator[int]:
-    """Layers that can't be extracted again."""
-    for_good = lost_for_good(facts)
-    yield from (row for row in _the_record(facts, finding) if row in for_good)
-
-
 def _of_lost(facts: WorkerFacts, finding: Finding) -> list[int]:
     return _users(facts, finding) if finding.rule == "C40" else []
 
@@ -192,10 +202,17 @@ def _without_directory(facts: WorkerFacts, finding: Finding) -> list[int]:
     return users if facts.directories.without([number], None if facts.directories.plain else "fs") else []
 
 
-def _of_parents(facts: WorkerFacts, finding: Finding) -> list[int]:
-    """Where it can't be told which parent is right."""
-    restored = {mend.subject for mend in restoring.parents.mends(facts)}
-    return _users(facts, finding) if finding.subject not in restored else []
+def _stood_on(facts: WorkerFacts) -> set[str]:
+    """Records whose lost snapshots others stand on."""
+    assert facts.data is not None
+    parents = stood_on(facts)
+    return {
+        subject(facts.data.records.ids[row]) for row in facts.data.lost if facts.data.keys[row] in parents
+    }
+
+
+def _every(facts: WorkerFacts) -> set[str]:
+    return set(map(subject, facts.snapshots.keys)) if facts.snapshots is not None else set()
 
 
 # --- By the blob
@@ -217,19 +234,19 @@ REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (
     odd_values,
     _dropping(records.parents_exist, _in_daemons),
     _dropping(records.parents_end, _the_record),
-    _dropping(records.mutable_halves_exist, _without_snapshot, *_SNAPSHOTS),
+    _dropping(records.mutable_halves_exist, _in_daemons, *_SNAPSHOTS, unless=keeping_records.finished),
     surplus,
     _dropping(records.mutable_records_have_their_snapshot, _the_record),
     _dropping(records.nothing_is_deleted, _in_daemons),
     _dropping(lazy.lazy_records_never_had_their_data, _the_record),
     _dropping(indexes.entries_name_records, _with_no_name),
-    _dropping(data.lost_snapshots, _not_extracted),
+    _dropping(data.lost_snapshots, _the_record, unless=keeping_data.extracted_again, leaking=_stood_on),
     _dropping(data.lost_blobs, _the_record),
     _dropping(content.blob_files, _using, Part.RECORDS),
     _dropping(content.blob_digests, _using, Part.RECORDS),
     _dropping(data.broken_snapshots, _of_broken),
     _dropping(snapshotter.known_to_both, _of_lost, Part.RECORDS),
-    _dropping(snapshotter.parents, _of_parents, Part.RECORDS),
+    _dropping(snapshotter.parents, _users, Part.RECORDS, unless=keeping_snapshots.parents, leaking=_every),
     _dropping(snapshotter.directories, _without_directory, Part.RECORDS),
     _dropping(values.blobs_have_a_size, _without_size, Part.CONTAINERD),
 )

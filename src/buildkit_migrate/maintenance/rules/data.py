@@ -27,7 +27,7 @@ from buildkit_migrate.schema.containerd import Namespace
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, UNKNOWN, VIEW
 from buildkit_migrate.text import cut
 
-__all__ = ["RULES", "Protection", "lost_for_good", "protection"]
+__all__ = ["RULES", "Protection", "lost_for_good", "protection", "stood_on"]
 
 _STORES: Final = (Part.RECORDS, Part.CONTAINERD, Part.SNAPSHOTS)
 _KINDS: Final = {VIEW: "a view", ACTIVE: "active", COMMITTED: "committed", UNKNOWN: "of no known kind"}
@@ -58,8 +58,7 @@ def lost_for_good(facts: WorkerFacts) -> dict[int, str]:
     """Layers without their snapshot that can't be extracted again, and why not, as the end of a sentence."""
     data, backend = facts.data, facts.backend
     assert data is not None and backend is not None
-    standing = starting_with(backend.parent, facts.stores.namespace + b"/")
-    parents = {key_in(backend.parent[row] or b"") for row in standing - between(backend.kind, VIEW, VIEW)}
+    parents = stood_on(facts)
     found = {}
     for row in data.lost:
         if data.keys[row] in parents:
@@ -78,6 +77,14 @@ def lost_for_good(facts: WorkerFacts) -> dict[int, str]:
         if any(below in hopeless for below in _below(data, row, unextracted)):
             found[row] = ", as it stands on a layer that can't be used or extracted."
     return found
+
+
+def stood_on(facts: WorkerFacts) -> set[bytes]:
+    """Keys of the snapshots that others, but for views, have as a parent in the snapshotter's database."""
+    backend = facts.backend
+    assert backend is not None
+    standing = starting_with(backend.parent, facts.stores.namespace + b"/")
+    return {key_in(backend.parent[row] or b"") for row in standing - between(backend.kind, VIEW, VIEW)}
 
 
 def _below(data: RecordData, row: int, unextracted: Mask) -> Iterator[int]:
