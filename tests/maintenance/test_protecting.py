@@ -1,0 +1,124 @@
+"""Properties of repairs that protect: with any faults together, nothing is lost, and one repair is enough."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from faults import Healthy, check
+from hypothesis import given
+from hypothesis import strategies as st
+from mending import Place, apply, changed, everything, plan
+from mixed_faults import CATALOGUE, plant
+
+import v2_roots
+from buildkit_migrate.maintenance.mend import EditStore, MoveAside
+from buildkit_migrate.maintenance.rules.values import CLEARABLE
+
+FOLLOWING = {"C41", "C42", "C45"}
+"""Rules that tell what no repair protects from, once the fault is gone that it followed from."""
+
+CLEARED = CLEARABLE | {b"cache.equalMutable", b"cache.chainID", b"cache.blobChainID", b"cache.blobsize"}
+SET = {b"cache.blobonly": b'{"value":true}', b"snapshot.size": b'{"value":-1}'}
+LABELS = {
+    b"buildkit/lease.temporary",
+    b"containerd.io/gc.expire",
+    b"buildkit.mergeUsageSize",
+    b"buildkit.mergeUsageInodes",
+}
+
+
+def is_safe(place: Place, before: object, after: object, namespace: bytes) -> bool:
+    """Whether a change keeps all that a daemon could not find out by itself."""
+    file, *path = place
+    name = Path(str(file)).name
+    if not path:
+        return _is_safe_file(Path(str(file)), after)
+    if name == "metadata_v2.db":
+        return _is_safe_record(path, after)
+    if name in ("containerdmeta.db", "meta.db"):
+        return _is_safe_lease(path, before, after, namespace)
+    if name == "metadata.db":
+        return path[1] == b"parents" or (path[1] == b"snapshots" and (len(path) == 2 or path[3] == b"parent"))
+    return name == "cache.db" and (path[0] == b"_byresult" or (before is None and path[0] == b"_links"))
+
+
+def _is_safe_file(path: Path, after: object) -> bool:
+    if after is None:
+        return bool({"executor", "cachemounts"} & set(path.parts))
+    return path.name in ("workerid", "work") or isinstance(after, tuple)
+
+
+def _is_safe_record(path: list[bytes | str], after: object) -> bool:
+    if path[0] == b"_index":
+        return True
+    if path[0] == b"_external":
+        return after is None
+    key = path[2] if len(path) == 3 else None
+    if after == b"":
+        return key in CLEARED
+    return key == b"cache.blobsize" or (key in SET and after == SET[key])  # type: ignore[index]
+
+
+def _is_safe_lease(path: list[bytes | str], before: object, after: object, namespace: bytes) -> bool:
+    if path[2] == b"leases" and after is None:
+        if path[1] == namespace and path[3][:4] == b"ref_":
+            return True
+        return len(path) == 6 and path[4] == b"labels" and path[5] in LABELS
+    if path[2] == b"leases":
+        return before is None
+    if path[2] == b"snapshots":
+        return len(path) == 4 or (path[5] == b"labels" and path[6] in LABELS and after is None)
+    return path[1] == namespace + b"_history" and before is None
+
+
+def findings(root: v2_roots.V2Root) -> set[tuple[str, str]]:
+    return {(finding.rule, finding.subject) for finding in check(root)}
+
+
+def check_a_repair(healthy: Healthy) -> None:
+    root = healthy.root
+    told, before = findings(root), everything(root)
+    planned = plan(root)
+    assert not any(isinstance(change, MoveAside) for change in planned.changes)
+    assert planned.dropped == ()
+    stores = [change.store for change in planned.changes if isinstance(change, EditStore) and not change.last]
+    assert len(stores) == len(set(stores))
+    mended = {(it.rule, it.subject) for it in planned.mends}
+    apply(planned)
+    left, after = findings(root), everything(root)
+    for place, value in changed(before, after).items():
+        assert is_safe(place, before.get(place), value, healthy.namespace), (place, value)
+    assert left.isdisjoint(mended)
+    assert {rule for rule, _ in left - told} <= FOLLOWING
+    assert plan(root).mends == ()
+
+
+@given(names=st.sets(st.sampled_from(list(CATALOGUE)), min_size=1, max_size=9), seed=st.integers(0, 999))
+def test_one_repair_is_enough_and_loses_nothing(names: set[str], seed: int) -> None:
+    into = Path(tempfile.mkdtemp())
+    try:
+        healthy = Healthy(v2_roots.healed(into))
+        plant(healthy, [name for name in CATALOGUE if name in names], seed)
+        check_a_repair(healthy)
+    finally:
+        shutil.rmtree(into)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_each_fault_alone(tmp_path: Path, name: str) -> None:
+    healthy = Healthy(v2_roots.healed(tmp_path))
+    plant(healthy, [name], 1)
+    assert findings(healthy.root)
+    check_a_repair(healthy)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_faults_in_a_containerd(tmp_path: Path, seed: int) -> None:
+    healthy = Healthy(v2_roots.v2_root("containerd", tmp_path))
+    names = [name for name in CATALOGUE if name not in ("no_work", "free_list")]
+    plant(healthy, random.Random(seed).sample(names, 12), seed)
+    check_a_repair(healthy)
