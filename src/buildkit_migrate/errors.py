@@ -339,7 +339,7 @@ class JournalError(Error):
 
 
 class UndoRefusedError(Error):
-    """Going back, to v1 or to before a compaction, would lose what was done since.
+    """Going back, to v1 or to before a repair or compaction, would lose what was done since.
 
     ``reasons`` (tuple of str): all of them, for people; also in the message.
     """

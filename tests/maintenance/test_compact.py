@@ -27,7 +27,6 @@ from buildkit_migrate.errors import (
     UndoRefusedError,
 )
 from buildkit_migrate.files import durable
-from buildkit_migrate.maintenance import compact
 from buildkit_migrate.maintenance.compact import Compacted, Compaction, CompactionOutcome
 from buildkit_migrate.maintenance.kept_files import KeptOutcome
 from judge import Judge
@@ -329,7 +328,7 @@ def test_full_disk_is_foreseen(root: V2Root, monkeypatch: pytest.MonkeyPatch) ->
         found[4] = 10  # f_bavail
         return os.statvfs_result(found)
 
-    monkeypatch.setattr(compact.os, "statvfs", full)  # type: ignore[attr-defined]
+    monkeypatch.setattr(os, "statvfs", full)
     found = compact_root(root.root, dry_run=True)
     assert found.exit_code == 8
     assert found.saved > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -58,6 +58,10 @@ class Database:
     def another_reader(self) -> Reader:
         """A reader for another thread."""
         return Reader(self._data, str(self.path), self._previous)
+
+    def previous_reader(self) -> Reader:
+        """A reader of the state before the newest transaction. Raises CorruptDatabaseError."""
+        return Reader(self._data, str(self.path), True)
 
     def rename(self, target: Path) -> None:
         """Renames the file to ``target``, durably. It stays locked. Raises StorageError."""
@@ -147,10 +151,10 @@ def _transaction_after(before: Reader | Damaged | None) -> int:
     return 2 if before is None or not 1 <= before.transaction < 2**64 - 2 else before.transaction + 1
 
 
-def compacted_size(source: Bucket, *, free_list: bool = True) -> int:
-    """Size in bytes of the file that `rewrite` without edits makes of ``source``. Writes nothing.
+def compacted_size(source: Bucket, edits: Iterable[bytes] = (), *, free_list: bool = True) -> int:
+    """Size in bytes of the file that `rewrite` makes of ``source``. Writes nothing.
 
-    Raises CorruptDatabaseError.
+    Raises CorruptDatabaseError, EditConflictError.
     """
     size = 0
 
@@ -159,6 +163,6 @@ def compacted_size(source: Bucket, *, free_list: bool = True) -> int:
         size += len(block)
 
     builder = Builder(count, source.reader.page_size)
-    rewrite(source, builder, ())
+    rewrite(source, builder, edits)
     builder.finish(free_list=free_list)
     return size

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.model import Progress
     from buildkit_migrate.workspace.layout import Root
 
-__all__ = ["DOCUMENT", "add_parser", "run"]
+__all__ = ["DOCUMENT", "add_parser", "run", "verdict_lines"]
 
 DOCUMENT: Final[Mapping[str, Any]] = {
     "root": None,
@@ -62,7 +62,9 @@ def add_parser(commands: Any, epilog: str) -> None:
         "check",
         help="tell what is wrong with the stores of a root",
         description="Test the stores of a stopped BuildKit: the pages of each database first, then all\n"
-        "rules that hold in and between healthy stores. Nothing is written.",
+        "rules that hold in and between healthy stores. Each finding has a severity: S the daemon\n"
+        "does not start or crashes, P du, prune or garbage collection fails, B builds or exports\n"
+        "fail, W builds may get wrong content, L space is leaked, H harmless. Nothing is written.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -75,9 +77,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "--severity",
         metavar="LIST",
         type=_severities,
-        help="only findings of these severities, such as S,P; the exit status goes by them, too. S: the "
-        "daemon does not start or crashes, P: du, prune or garbage collection fails, B: builds or exports "
-        "fail, W: builds may get wrong content, L: space is leaked, H: harmless",
+        help="only findings of these severities, such as S,P; the exit status goes by them, too",
     )
     add(
         "--content",
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         )
         return targets.Result(
             lambda: {**DOCUMENT, **checked.as_dict()},
-            lambda: _lines(checked, options.verbose),
+            lambda: verdict_lines(checked, options.verbose),
             checked.exit_code,
         )
 
@@ -138,7 +138,8 @@ def _explained(entry: Any) -> Iterator[str]:
     yield from (f"  {sentence}" for sentence in sentences if sentence)
 
 
-def _lines(checked: Checked, verbose: bool) -> Iterator[str]:
+def verdict_lines(checked: Checked, verbose: bool) -> Iterator[str]:
+    """The findings of a check, and what it comes to, for people."""
     from buildkit_migrate.maintenance import table
     from buildkit_migrate.text import printable, shortened
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.model import Progress
     from buildkit_migrate.workspace.layout import Root
 
-__all__ = ["DOCUMENT", "add_parser", "run"]
+__all__ = ["DOCUMENT", "add_parser", "kept_lines", "run"]
 
 DOCUMENT: Final[Mapping[str, Any]] = {
     "root": None,
@@ -47,8 +47,9 @@ def add_parser(commands: Any, epilog: str) -> None:
         "compact",
         help="make the databases of a root small again",
         description="Write every database of a stopped BuildKit anew, without the pages that hold nothing:\n"
-        "databases never shrink otherwise. What they hold stays the same: each new file is compared with\n"
-        "the old one, which is kept as <name>.before-compact.",
+        "databases never shrink otherwise. Nothing that they hold is changed. Free lists that are broken\n"
+        "are made anew; a database with damaged trees is refused. Each new file is read back and compared\n"
+        "before it is put in use. The old file is kept as <name>.before-compact.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -97,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
             done = "" if options.dry_run else "the old files are " + ("back" if options.undo else "deleted")
             return targets.Result(
                 lambda: {**DOCUMENT, **kept.as_dict()},
-                lambda: _kept_lines(kept, options.undo),
+                lambda: kept_lines(kept, options.undo),
                 kept.exit_code,
                 done=done,
             )
@@ -159,7 +160,8 @@ def _file_lines(file: Compacted, root: Path) -> Iterator[str]:
         yield f"{name}: skipped: {printable(file.reason)}"
 
 
-def _kept_lines(kept: KeptFiles, undo: bool) -> Iterator[str]:
+def kept_lines(kept: KeptFiles, undo: bool) -> Iterator[str]:
+    """What becomes of kept files, for people."""
     from buildkit_migrate.text import printable
 
     if not kept.files:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["EXIT_STATUSES", "STATUSES_OF", "epilog", "worst"]
+__all__ = ["EXIT_STATUSES", "epilog", "worst"]
 
 EXIT_STATUSES: Final = {
     0: "done, or nothing to do",
@@ -17,7 +17,7 @@ EXIT_STATUSES: Final = {
     12: "containerd rejected a call",
     8: "the system refused to read or write (disk full, no permission, I/O error)",
     # Conditions that need a decision.
-    14: "going back, to v1 or to before a compaction, would lose what was done since",
+    14: "going back, to v1 or to before a repair or compaction, would lose what was done since",
     6: "broken records with --on-broken fail, or nothing but broken records",
     9: "what is at metadata_v2.db is not a metadata store, or not of the engine asked for; DST of convert "
     "exists, or SRC has that engine already",
@@ -27,7 +27,7 @@ EXIT_STATUSES: Final = {
     # Damage.
     10: "a verification found differences, or a worker that is not migrated; clean found damage, or a worker "
     "without a store",
-    15: "check has findings",
+    15: "check has findings, or repair leaves some",
     5: "a database file is damaged, has an unexpected layout, or was truncated while it was being read",
     1: "unexpected failure",
     # Reasons that end the whole command.
@@ -44,30 +44,10 @@ def worst(statuses: Iterable[int]) -> int:
     return max(statuses, key=list(EXIT_STATUSES).index, default=0)
 
 
-_OF_ALL: Final = frozenset({0, 1, 2, 8, 129, 130, 143})
-
-STATUSES_OF: Final = {
-    "migrate": _OF_ALL | {3, 4, 5, 6, 7, 9, 10, 11, 12, 13},
-    "verify": _OF_ALL | {3, 4, 5, 7, 9, 10, 11, 12, 13},
-    "status": _OF_ALL | {3, 5, 9, 13},
-    "undo": _OF_ALL | {3, 4, 5, 7, 11, 12, 13, 14},
-    "clean": _OF_ALL | {3, 4, 5, 7, 10, 13},
-    "du": _OF_ALL | {3, 4, 5, 7},
-    "check": _OF_ALL | {3, 4, 5, 15},
-    "compact": _OF_ALL | {3, 4, 5, 10, 14},
-    "convert": _OF_ALL | {4, 5, 9},
-    "bench": _OF_ALL,
-}
-"""Which of them a command can have."""
-
-
-def epilog(command: str = "") -> str:
-    """The table as shown by ``--help``: the statuses of a command, or all of them."""
+def epilog() -> str:
+    """The table as shown by ``--help``."""
     lines = ["exit codes:"]
-    possible = STATUSES_OF.get(command, EXIT_STATUSES.keys())
     for status, meaning in sorted(EXIT_STATUSES.items()):
-        if status not in possible:
-            continue
         lines += textwrap.wrap(
             meaning, 90, initial_indent=f"  {status:<5}", subsequent_indent=" " * 7, break_on_hyphens=False
         )

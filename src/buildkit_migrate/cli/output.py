@@ -12,26 +12,12 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, TextIO, cast
+from typing import Any, TextIO, cast
 
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.text import printable
 
-__all__ = [
-    "SCHEMA",
-    "Lazily",
-    "answer",
-    "emit",
-    "emit_json",
-    "json_text",
-    "progress",
-    "tell",
-    "traceback_lines",
-]
-
-
-SCHEMA: Final = 1
-"""Number of the form of JSON documents. It changes if a field goes, or gets another type or meaning."""
+__all__ = ["Lazily", "answer", "emit", "emit_json", "json_text", "progress", "tell", "traceback_lines"]
 
 
 def answer(
@@ -48,7 +34,7 @@ def answer(
     """
     try:
         if options.format == "json":
-            result = {"schema": SCHEMA, **document(), "error": None}
+            result = {**document(), "error": None}
             options.answered = True
             emit_json(result)
         else:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
-DOCUMENT: Final[Mapping[str, Any]] = {"root": None, "workers": [], "kept": [], "kept_bytes": None}
+DOCUMENT: Final[Mapping[str, Any]] = {
+    "root": None,
+    "workers": [],
+    "kept": [],
+    "kept_bytes": None,
+    "repairs": [],
+}
 """Fields of the JSON document of an error: the same names as in a result."""
 
 
@@ -51,8 +57,9 @@ def add_parser(commands: Any, epilog: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Returns 0, or the exit status with which `migrate` would refuse what is at the v2 path of a worker."""
     from buildkit_migrate.api import root_status
-    from buildkit_migrate.cli import render
+    from buildkit_migrate.cli import render, repair
     from buildkit_migrate.maintenance.compact_root import files_kept
+    from buildkit_migrate.maintenance.repair_root import repairs_kept
 
     list_all = targets.is_for_all(options)
     in_full = not list_all or options.verbose
@@ -67,12 +74,18 @@ def run(options: argparse.Namespace) -> int:
         kept = files_kept(
             root.path, containerd_root=shared.containerd_root(options), missing_ok=options.missing_ok
         )
+        repairs = repairs_kept(root.path, missing_ok=options.missing_ok)
         unusable = any(status.target is not None and status.target.fault for status in statuses)
         return targets.Result(
-            lambda: {**render.results_as_dict(root.path, statuses), **render.kept_as_dict(kept)},
+            lambda: {
+                **render.results_as_dict(root.path, statuses),
+                **render.kept_as_dict(kept),
+                "repairs": repairs.as_dict()["repairs"],
+            },
             lambda: (
                 *(render.status_lines if in_full else render.short_status_lines)(root.path, statuses),
                 *render.kept_lines(kept, in_full),
+                *repair.status_lines(repairs, in_full),
             ),
             UnusableTargetError.exit_code if unusable else 0,
         )

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Final, Generic, Protocol, Self, TypeVar
 
 from buildkit_migrate.errors import BusyError, StorageError
-from buildkit_migrate.files.blocks import copy
+from buildkit_migrate.files.blocks import copy, write_all
 from buildkit_migrate.files.errors import exists, is_directory, is_file, look, storage_errors
 from buildkit_migrate.files.locks import Lock, lock, readable, take_lock
 from buildkit_migrate.files.ownership import copy_access, model_for
 
 __all__ = [
     "Aside",
+    "aside_of",
     "discard_directory",
     "keep",
     "make_directory",
@@ -31,9 +32,11 @@ __all__ = [
     "make_like",
     "new_file",
     "remove",
+    "remove_aside",
     "rename",
     "reserve",
     "sync_directory",
+    "write_content",
 ]
 
 _TMP_SUFFIX: Final = ".tmp"
@@ -69,7 +72,7 @@ class Aside(Generic[New]):
         Otherwise nothing is replaced, and another process may be writing under the same temporary name.
         """
         self.target = target
-        self.path = target.with_name(target.name + _TMP_SUFFIX)
+        self.path = aside_of(target)
         self._exists = exists
         self._is_begun = False  # set before `_new`: an interrupt may come when the file has just been made
         self._new: New | None = None
@@ -264,10 +267,37 @@ def _copy(path: Path, name: Path) -> None:
         aside.switch()
 
 
+def write_content(path: Path, content: bytes, *, like: Path, mode: int, kept: Path | None = None) -> None:
+    """Makes or replaces a small file, durably; at any moment it has its old or its new content.
+
+    ``like``: a file or directory whose owner and group it gets. ``kept``: second name for the old file, see
+    `keep`. Raises StorageError, also if the owner of ``like`` could not use it.
+    """
+
+    def make(aside: Path) -> Lock:
+        with new_file(aside, mode=mode, owner_of=like) as new, storage_errors(aside):
+            write_all(new.fd, memoryview(content))
+            os.fsync(new.fd)
+        return new
+
+    with Aside[Lock](path) as aside, aside.write(make):
+        aside.switch(kept)
+
+
 def remove(path: Path) -> None:
     """Deletes a file if it exists. Raises StorageError."""
     with storage_errors(path):
         path.unlink(missing_ok=True)
+
+
+def aside_of(path: Path) -> Path:
+    """The name of a new file until it replaces the one at ``path``."""
+    return path.with_name(path.name + _TMP_SUFFIX)
+
+
+def remove_aside(path: Path) -> None:
+    """Deletes what a killed run left that was writing `Aside` of this file. Raises StorageError."""
+    remove(aside_of(path))
 
 
 def make_like(path: Path, like: Path | None) -> None:

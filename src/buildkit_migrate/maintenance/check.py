@@ -42,6 +42,7 @@ from buildkit_migrate.workspace.layout import Root
 from buildkit_migrate.workspace.stores import Fault, Store, Stores
 
 __all__ = [
+    "FINDINGS",
     "ROOT_RULES",
     "WORKER_RULES",
     "Checked",
@@ -49,6 +50,7 @@ __all__ = [
     "NotTested",
     "check_stores",
     "examine_stores",
+    "finding_as_dict",
 ]
 
 WORKER_RULES: Final[tuple[WorkerRule, ...]] = (
@@ -144,7 +146,7 @@ class Checked:
         """For JSON."""
         return {
             **named_text("root", self.root),
-            "findings": [_as_dict(finding) for finding in self.findings],
+            "findings": [finding_as_dict(finding) for finding in self.findings],
             "counts": dict(self.counts),
             "worst": self.worst,
             "bytes": self.bytes,
@@ -158,7 +160,8 @@ FINDINGS: Final = 15
 """Exit status of a check that has findings, all databases being sound."""
 
 
-def _as_dict(finding: Finding) -> dict[str, Any]:
+def finding_as_dict(finding: Finding) -> dict[str, Any]:
+    """The JSON form of a finding."""
     entry = table.entries()[finding.rule]
     return {
         "rule": finding.rule,

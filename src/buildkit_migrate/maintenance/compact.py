@@ -9,30 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from buildkit_migrate._native.bolt import IN_TREE, count_check
-from buildkit_migrate.bolt import Database, compacted_size, rewrite, same_content, write
-from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError, Error, StorageError
+from buildkit_migrate.bolt import Database, compacted_size
+from buildkit_migrate.errors import CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.files.durable import Aside
-from buildkit_migrate.files.errors import is_link, storage_errors
-from buildkit_migrate.files.ownership import access_of, predict_replaced_access
+from buildkit_migrate.files.ownership import predict_replaced_access
 from buildkit_migrate.maintenance.kept_files import kept_name, telling_done
+from buildkit_migrate.maintenance.rewriting import (
+    lacking_room,
+    refuse_link,
+    wants_free_list,
+    whole_trees,
+    write_like,
+)
 from buildkit_migrate.model import Progress
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.stores import Fault, Store, Stores
 
 __all__ = ["Compacted", "Compaction", "CompactionOutcome", "compact_stores"]
-
-_CONTAINERDS: Final = "meta.db"
-"""containerd's own database, the only one that a daemon writes without a free list."""
 
 _REASONS: Final = {
     Fault.EMPTY: "it has 0 bytes",
@@ -202,11 +202,7 @@ def _planned(store: Store, min_free: float, tell: Progress) -> Compacted | None:
     tell(f"checking the pages of {path}")
     try:
         file = _measured(path, store.database)
-        if is_link(path):
-            raise StorageError(
-                f"{path} is a symbolic link, which a rename would replace",
-                hint=f"replace the link with the file itself, or compact {os.path.realpath(path)}",
-            )
+        refuse_link(path, "compact")
         file = _decided(file, min_free)
         if file.outcome is CompactionOutcome.PLANNED:
             predict_replaced_access(path)
@@ -227,15 +223,7 @@ def _measured(path: Path, database: Database) -> Compacted:
     reader = database.reader
     with ThreadPoolExecutor(1) as thread:
         size = thread.submit(_new_size, database)
-        findings, counts, used, content = count_check(reader)
-    if counts[IN_TREE]:
-        page, rule = next((page, text) for part, page, text in findings if part == IN_TREE)
-        raise CorruptDatabaseError(
-            rule,
-            path=str(path),
-            page=page,
-            hint="compaction needs whole trees: restore the file from a backup; `check` tells more",
-        )
+        findings, used, content = whole_trees(reader)
     live = (used + 2) * reader.page_size
     cured = [text if page < 0 else f"page {page}: {text}" for _, page, text in findings]
     if reader.other_meta:
@@ -255,16 +243,8 @@ def _measured(path: Path, database: Database) -> Compacted:
 
 
 def _new_size(database: Database) -> int:
-    return compacted_size(database.another_reader().root, free_list=_wants_list(database))
-
-
-def _wants_list(database: Database) -> bool:
-    """Whether the new file needs a free list.
-
-    containerd's own database has none if its containerd works without. All others get one, whatever they
-    have: a BuildKit that has to derive the list can't move a damaged file aside.
-    """
-    return database.reader.freelist is not None or database.path.name != _CONTAINERDS
+    reader = database.another_reader()
+    return compacted_size(reader.root, free_list=wants_free_list(database.path, reader))
 
 
 def _decided(file: Compacted, min_free: float) -> Compacted:
@@ -280,26 +260,17 @@ def _decided(file: Compacted, min_free: float) -> Compacted:
 
 def _no_room(found: Compaction) -> StorageError | None:
     """An error if the new files do not fit beside the old ones, which stay."""
-    needed: dict[int, int] = defaultdict(int)
-    places = {}
-    for file in found.files:
-        if file.outcome is CompactionOutcome.PLANNED and file.path is not None and file.obstacle is None:
-            with storage_errors(file.path.parent):
-                device = file.path.parent.stat().st_dev
-            needed[device] += file.new_bytes
-            places[device] = file.path.parent
-    for device, size in needed.items():
-        with storage_errors(places[device]):
-            space = os.statvfs(places[device])
-        free = space.f_bavail * space.f_frsize
-        if size > free:
-            return StorageError(
-                f"{places[device]}: no space left for compaction: {size} bytes are needed for the new files, "
-                f"{free} are free",
-                hint="make room on this file system, or compact one file at a time (compact FILE), the "
-                "smallest first; compact --discard-kept deletes the old files",
-            )
-    return None
+    planned = [
+        (file.path.parent, file.new_bytes)
+        for file in found.files
+        if file.outcome is CompactionOutcome.PLANNED and file.path is not None and file.obstacle is None
+    ]
+    return lacking_room(
+        planned,
+        "compaction",
+        "make room on this file system, or compact one file at a time (compact FILE), the smallest first; "
+        "compact --discard-kept deletes the old files",
+    )
 
 
 # --- Applying
@@ -307,29 +278,9 @@ def _no_room(found: Compaction) -> StorageError | None:
 
 def _applied(file: Compacted, database: Database, held: contextlib.ExitStack) -> Compacted:
     """Replaces the file by a compacted one. ``held``: gets its lock."""
-    path, reader = database.path, database.reader
-
-    def compare(new: Database) -> None:
-        if not same_content(reader, new.reader):
-            raise DifferencesError(
-                f"{new.path} does not hold what {path} holds, and was deleted",
-                (),
-                hint=f"{path} is unchanged; check the disk and the memory of this machine",
-            )
-
+    path = database.path
     with Aside[Database](path) as aside:
-        new = aside.write(
-            lambda to: write(
-                to,
-                mode=access_of(path).mode,
-                page_size=reader.page_size,
-                fill=lambda builder: rewrite(reader.root, builder, ()),
-                owner_of=path,
-                after=reader,
-                free_list=_wants_list(database),
-                verify=compare,
-            )
-        )
+        new = aside.write(lambda to: write_like(to, path, database.reader))
         database.check_not_replaced()
         aside.switch(kept_name(path))
         held.callback(new.close)

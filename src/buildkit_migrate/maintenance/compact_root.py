@@ -18,7 +18,7 @@ from buildkit_migrate.workspace.one_file import open_file
 from buildkit_migrate.workspace.opening import Opener, containerd_place
 from buildkit_migrate.workspace.stores import Stores, find_state, open_stores
 
-__all__ = ["compact_root", "discard_kept", "files_kept", "undo_compaction"]
+__all__ = ["compact_root", "discard_kept", "files_kept", "opened_stores", "undo_compaction"]
 
 StrPath = str | os.PathLike[str]
 
@@ -50,7 +50,7 @@ def compact_root(
     if not 0 <= min_free <= 1:
         raise ValueError("min_free must be from 0 to 1")
     place = containerd_root, namespace, snapshotter, snapshotter_root
-    with contextlib.ExitStack() as held, _opened(path, *place, exclusive=not dry_run) as stores:
+    with contextlib.ExitStack() as held, opened_stores(path, *place, exclusive=not dry_run) as stores:
         return compact_stores(stores, held, min_free=min_free, dry_run=dry_run, progress=progress)
 
 
@@ -71,7 +71,7 @@ def undo_compaction(
     `compact_root`.
     """
     place = containerd_root, namespace, snapshotter, snapshotter_root
-    with contextlib.ExitStack() as held, _opened(path, *place, exclusive=not dry_run) as stores:
+    with contextlib.ExitStack() as held, opened_stores(path, *place, exclusive=not dry_run) as stores:
         return kept_files.put_back_kept(stores, held, dry_run=dry_run, progress=progress)
 
 
@@ -91,7 +91,7 @@ def discard_kept(
     CorruptDatabaseError, StorageError, and the errors of `compact_root`.
     """
     place = containerd_root, namespace, snapshotter, snapshotter_root
-    with _opened(path, *place, exclusive=not dry_run) as stores:
+    with opened_stores(path, *place, exclusive=not dry_run) as stores:
         return kept_files.discard_kept(stores, dry_run=dry_run, progress=progress)
 
 
@@ -120,7 +120,7 @@ def files_kept(
 
 
 @contextlib.contextmanager
-def _opened(
+def opened_stores(
     path: StrPath | None,
     containerd_root: StrPath | Setting | None,
     namespace: str | Setting,
@@ -129,6 +129,10 @@ def _opened(
     *,
     exclusive: bool,
 ) -> Iterator[Stores]:
+    """All stores of a root, or one database file as a store, locked without waiting.
+
+    Raises the errors of `find_root` and `open_stores`.
+    """
     if path is not None and is_file(Path(path)):
         with open_file(Path(path), exclusive=exclusive) as stores:
             yield stores

@@ -7,7 +7,7 @@ import enum
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +28,7 @@ __all__ = [
     "KeptFiles",
     "KeptOutcome",
     "discard_kept",
+    "fault_of",
     "kept_in",
     "kept_name",
     "put_back_kept",
@@ -140,11 +141,17 @@ def _kept_beside(path: Path) -> tuple[KeptFile, ...]:
 
 
 def put_back_kept(
-    stores: Stores, held: contextlib.ExitStack, *, dry_run: bool = False, progress: Progress | None = None
+    stores: Stores,
+    held: contextlib.ExitStack,
+    *,
+    only: Collection[Path] | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
 ) -> KeptFiles:
     """Puts the old file of each compacted store back, byte for byte; the compacted one is deleted.
 
     The stores must be locked exclusively unless ``dry_run``. ``held``: gets the locks of the old files.
+    ``only``: these old files (absolute paths), and no others.
     Raises UndoRefusedError before anything is changed if any compacted file does not hold exactly what the
     old one holds, or can't be read; CorruptDatabaseError, StorageError.
     """
@@ -154,7 +161,7 @@ def put_back_kept(
     for store in _present(stores):
         assert store.path is not None
         for file in _kept_beside(store.path):
-            if file.path == kept_name(store.path):
+            if file.path == kept_name(store.path) and (only is None or file.path.absolute() in only):
                 tell(f"comparing {file.path}")
                 obstacle = None
                 if file.bytes:
@@ -201,7 +208,7 @@ def discard_kept(stores: Stores, *, dry_run: bool = False, progress: Progress | 
         files = _kept_beside(store.path)
         if files:
             tell(f"checking the pages of {store.path}")
-            fault = _fault(store)
+            fault = fault_of(store, _KEEP_OLD)
             planned += (replace(file, outcome=KeptOutcome.PLANNED, obstacle=fault) for file in files)
     if not dry_run:
         _refuse(planned)
@@ -212,18 +219,18 @@ def discard_kept(stores: Stores, *, dry_run: bool = False, progress: Progress | 
     return KeptFiles(stores.root.path, tuple(planned), dry_run)
 
 
-def _fault(store: Store) -> Error | None:
-    """Why the file in use is not sound."""
+def fault_of(store: Store, hint: str) -> Error | None:
+    """Why the file in use is not sound, with this hint."""
     if store.database is None:
         error = store.error
         assert error is not None
-        error.hint = _KEEP_OLD
+        error.hint = hint
         return error
     found = check(store.database.reader)
     if not found:
         return None
     page, rule = found[0]
-    return CorruptDatabaseError(rule, path=str(store.path), page=page, hint=_KEEP_OLD)
+    return CorruptDatabaseError(rule, path=str(store.path), page=page, hint=hint)
 
 
 def _present(stores: Stores) -> Iterator[Store]:

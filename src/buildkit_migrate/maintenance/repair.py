@@ -36,17 +36,14 @@ from buildkit_migrate.maintenance.mend import (
     WriteFile,
 )
 from buildkit_migrate.maintenance.repairs import (
-    builds,
     chains,
     data,
-    dropped,
     history,
     indexes,
     leftovers,
     pages,
     records,
     released,
-    set_aside,
     snapshotter,
     solver,
     values,
@@ -55,7 +52,7 @@ from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.workspace.stores import Store, Stores
 
-__all__ = ["ROOT_REPAIRS", "WORKER_REPAIRS", "RepairPlan", "plan_repair"]
+__all__ = ["ROOT_REPAIRS", "WORKER_REPAIRS", "RepairPlan", "plan_repair", "protecting_first"]
 
 WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (
     *values.REPAIRS,
@@ -65,14 +62,10 @@ WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (
     *data.REPAIRS,
     *snapshotter.REPAIRS,
     *leftovers.REPAIRS,
-    *dropped.REPAIRS,
-    *released.WORKER_REPAIRS,
 )
 ROOT_REPAIRS: Final[tuple[Repair[Facts], ...]] = (
     *pages.REPAIRS,
-    *released.ROOT_REPAIRS,
-    *builds.REPAIRS,
-    *set_aside.REPAIRS,
+    *released.REPAIRS,
     *solver.REPAIRS,
     *history.REPAIRS,
 )
@@ -183,7 +176,7 @@ def _in_order(changes: Iterable[Change], stores: Stores) -> Iterator[Change]:
             others[change] = None
     yield from (change for change in others if isinstance(change, MoveAside))
     yield from (change for change in others if isinstance(change, MakeDirectory | WriteFile))
-    order = tuple(dict.fromkeys(_protecting_first(stores)))
+    order = tuple(dict.fromkeys(protecting_first(stores)))
     for store in order:
         if store in first:  # which writes the whole file anew
             yield _merged(first[store])
@@ -205,7 +198,7 @@ def _merged(changes: Sequence[EditStore]) -> EditStore:
     return EditStore(changes[0].store, edits, changes[0].last, sequences)
 
 
-def _protecting_first(stores: Stores) -> Iterator[Store]:
+def protecting_first(stores: Stores) -> Iterator[Store]:
     """Stores of snapshotters, containerd's, records, and what is shared; some of them twice."""
     for worker in stores.workers:
         yield worker.snapshots

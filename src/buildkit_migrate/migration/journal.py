@@ -24,7 +24,7 @@ from buildkit_migrate.files.durable import (
     sync_directory,
 )
 from buildkit_migrate.files.errors import is_directory, is_link, look, storage_errors
-from buildkit_migrate.migration.fingerprint import fingerprint
+from buildkit_migrate.files.fingerprint import fingerprint
 from buildkit_migrate.model import Before, Resource
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 from buildkit_migrate.bolt import Bucket, Database, check, nothing_at
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
 from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.files.fingerprint import fingerprint
 from buildkit_migrate.migration import journal
-from buildkit_migrate.migration.fingerprint import fingerprint
 from buildkit_migrate.migration.journal import State
 
 __all__ = ["Kept", "open_kept"]

@@ -22,13 +22,13 @@ from buildkit_migrate.containerd.services import Containerd, Service
 from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.fingerprint import digesting, fingerprint
 from buildkit_migrate.files.ownership import (
     changed_access,
     is_read_only,
 )
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.belonging import check_belonging
-from buildkit_migrate.migration.fingerprint import digesting, fingerprint
 from buildkit_migrate.migration.journal import Journal, State
 from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.plan import cautions_of, problems_of, read_records

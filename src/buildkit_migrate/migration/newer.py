@@ -10,8 +10,8 @@ from pathlib import Path
 from buildkit_migrate.bolt import Bucket, Database, scan
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, JournalError, StorageError
 from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.fingerprint import fingerprint
 from buildkit_migrate.migration import journal
-from buildkit_migrate.migration.fingerprint import fingerprint
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.values import gojson, keys
 

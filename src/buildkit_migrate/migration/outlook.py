@@ -7,8 +7,8 @@ from pathlib import Path
 
 from buildkit_migrate.errors import CorruptDatabaseError, StorageError
 from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.fingerprint import digest, fingerprint
 from buildkit_migrate.migration import journal
-from buildkit_migrate.migration.fingerprint import digest, fingerprint
 from buildkit_migrate.migration.journal import State
 
 __all__ = ["Outlook", "outlook_of"]

@@ -28,6 +28,7 @@ from buildkit_migrate.errors import (
 )
 from buildkit_migrate.files.durable import remove, rename
 from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.fingerprint import digest, fingerprint
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.changes import (
     count_lost,
@@ -37,7 +38,6 @@ from buildkit_migrate.migration.changes import (
     store_changes,
     were,
 )
-from buildkit_migrate.migration.fingerprint import digest, fingerprint
 from buildkit_migrate.migration.journal import EDIT, NOTHING, PUT_BACK, REMOVE, Journal
 from buildkit_migrate.migration.plan import read_records
 from buildkit_migrate.model import Before

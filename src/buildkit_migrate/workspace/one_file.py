@@ -16,7 +16,7 @@ from buildkit_migrate.workspace.layout import OCI_WORKER, Root, root_at
 from buildkit_migrate.workspace.opening import lock_out_daemon
 from buildkit_migrate.workspace.stores import Fault, Store, Stores, WorkerStores
 
-__all__ = ["lock_out_daemons", "open_file"]
+__all__ = ["lock_out_daemons", "open_file", "state_of"]
 
 _NAMES: Final = {
     "metadata_v2.db": "records",
@@ -70,6 +70,12 @@ def lock_out_daemons(path: Path, held: contextlib.ExitStack, *, exclusive: bool 
         if exclusive and (found := _state_at(directory)) is not None:
             root = found
         lock_out_daemon(root, held, exclusive=exclusive)
+
+
+def state_of(path: Path) -> Path | None:
+    """The state directory that a file belongs to, None if it belongs to none."""
+    found = map(_state_at, path.absolute().parents[:_LEVELS])
+    return next((root.state for root in found if root is not None), None)
 
 
 def _state_at(directory: Path) -> Root | None:

@@ -13,7 +13,7 @@ from typing import Final
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.files.locks import readable
 
-__all__ = ["digest", "digesting", "fingerprint"]
+__all__ = ["digest", "digesting", "fingerprint", "fingerprint_of"]
 
 _METAS: Final = 2 * 65536
 """Number of bytes at the start of a store that contain both meta pages, even with the largest pages."""
@@ -32,6 +32,15 @@ def fingerprint(path: Path) -> str:
         if error.missing:
             return ""
         raise
+    return _text(size, metas)
+
+
+def fingerprint_of(content: bytes) -> str:
+    """The fingerprint of a file with this content."""
+    return _text(len(content), content[:_METAS])
+
+
+def _text(size: int, metas: bytes) -> str:
     return f"{size}:{hashlib.sha256(metas).hexdigest()}"
 
 
