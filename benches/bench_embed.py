@@ -1,6 +1,6 @@
 """Cost to a daemon at each start: ``pytest benches/bench_embed.py``.
 
-Importing the package, compared with a bare interpreter; and `ensure_migrated` on a migrated root.
+Importing the package, compared with a bare interpreter; `ensure_migrated` and `ensure_sound`, if all is well.
 """
 
 import subprocess
@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from buildkit_migrate import ensure_migrated, migrate_root
+from buildkit_migrate import ensure_migrated, ensure_sound, migrate_root
 from buildkit_migrate.bench.synthetic import generate
+from buildkit_migrate.bench.synthetic_v2 import generate as generate_v2
 from conftest import Report
 
 TABLE = "Cost to a daemon at each start"
@@ -56,5 +57,19 @@ def test_ensure_migrated(workers: int, benchmark: BenchmarkFixture, report: Repo
         report.add(
             TABLE,
             what=f"ensure_migrated, workers: {workers}",
+            microseconds=f"{benchmark.stats.stats.min * 1e6:.0f}",
+        )
+
+
+@pytest.mark.parametrize("number", [100, 10_000])
+def test_ensure_sound(number: int, benchmark: BenchmarkFixture, report: Report) -> None:
+    """Five databases, whose number of records should make no difference."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "root"
+        generate_v2(root, number)
+        assert benchmark(ensure_sound, str(root)).sound
+        report.add(
+            TABLE,
+            what=f"ensure_sound, records: {number:,}",
             microseconds=f"{benchmark.stats.stats.min * 1e6:.0f}",
         )

@@ -37,8 +37,10 @@ def why_missing() -> str:
 class Dockerd:
     """An engine that runs inside a `with` block. It changes no network and no firewall."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, patience: float = 60) -> None:
+        """``patience``: seconds that a start may take."""
         self.data = data
+        self._patience = patience
         # The path of a Unix socket has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="bkd", dir="/tmp"))
         self._containerd = Containerd()
@@ -81,7 +83,7 @@ class Dockerd:
             *("--containerd", self._containerd.address),
             *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"),
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + self._patience
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"dockerd does not answer\n{self.log[-3000:]}")

@@ -21,6 +21,7 @@ import plain_bbolt
 from buildkit_migrate.api import migrate_root, undo_root, verify_root
 from buildkit_migrate.bolt import Bucket, Builder, Database, Reader, check, encode, rewrite
 from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.cli.exit_statuses import EXIT_STATUSES, STATUSES_OF
 from buildkit_migrate.migration.verification import Verdict
 from dicts import file_of
 from fixtures import FLAT_LABEL, bucket, buckets
@@ -193,8 +194,8 @@ def oci(root: Path, snapshotter: str) -> OnDisk:
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a new process."""
-    return subprocess.run(
+    """Runs the command in a new process. Its exit status must be one of those that its help lists."""
+    done = subprocess.run(
         [sys.executable, "-m", "buildkit_migrate", *arguments],
         capture_output=True,
         text=True,
@@ -202,6 +203,9 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environ},
         check=False,
     )
+    if arguments and done.returncode >= 0:
+        assert done.returncode in STATUSES_OF.get(arguments[0], EXIT_STATUSES), done.stderr
+    return done
 
 
 def tree(path: Path) -> BucketDict:

@@ -338,6 +338,7 @@ def test_plan_names_the_origin_of_each_setting(root: OnDisk) -> None:
         "containerd": {"value": str(root.containerd), "origin": "--containerd-root"},
         "namespace": {"value": "buildkit", "origin": "$CONTAINERD_NAMESPACE"},
         "snapshotter": {"value": "overlayfs", "origin": "$CONTAINERD_SNAPSHOTTER"},
+        "storage_driver": None,
     }
 
 

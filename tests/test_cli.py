@@ -27,6 +27,7 @@ def failure(result: subprocess.CompletedProcess[str], status: int) -> dict[str, 
     assert result.returncode == status, result.stderr
     document = json.loads(result.stdout)
     error = document.pop("error")
+    assert document.pop("schema") == 1
     assert not any(document.values())  # names without content
     assert isinstance(error, dict)
     assert error["exit_code"] == status

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from buildkit_migrate import errors
-from buildkit_migrate.cli import _COMMANDS, _make_parser
-from buildkit_migrate.cli.exit_statuses import EXIT_STATUSES
+from buildkit_migrate.cli import _COMMANDS, _make_parser, main
+from buildkit_migrate.cli.exit_statuses import EXIT_STATUSES, STATUSES_OF
 from buildkit_migrate.cli.failures import InterruptedByUserError, UsageError
+from buildkit_migrate.cli.parser import EXAMPLES
 from buildkit_migrate.cli.render import error_lines
 from buildkit_migrate.migration.findings import Difference, DifferenceKind
 from buildkit_migrate.model import Problem, Reason
@@ -146,4 +147,53 @@ def test_help_lists_the_exit_statuses(command: str, capsysbinary: pytest.Capture
     shown = capsysbinary.readouterr().out.decode().split("exit codes:\n")[1]
     rows = re.findall(r"^  (\d+) +(\S.*(?:\n {7}\S.*)*)", shown, re.M)
     found = {int(status): re.sub(r"\s+", " ", text) for status, text in rows}
-    assert found == EXIT_STATUSES
+    assert found == {
+        status: text
+        for status, text in EXIT_STATUSES.items()
+        if not command or status in STATUSES_OF[command]
+    }
+
+
+def test_every_status_is_one_of_some_command() -> None:
+    assert STATUSES_OF.keys() == set(_COMMANDS)
+    assert set.union(*map(set, STATUSES_OF.values())) == set(EXIT_STATUSES)
+
+
+# --- Wrong usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["migrate", "--dryrun"], "did you mean --dry-run? Else see buildkit-migrate migrate --help"),
+        (
+            ["migrate", "--onbroken=drop"],
+            "did you mean --on-broken? Else see buildkit-migrate migrate --help",
+        ),
+        (["check", "--xyz"], "see buildkit-migrate check --help"),
+        (["du", "a", "b"], "see buildkit-migrate du --help"),
+        (["migrate", "--on-broken", "dropp"], "did you mean drop? Else see buildkit-migrate migrate --help"),
+        (["migrate", "--timeout", "soon"], "see buildkit-migrate migrate --help"),
+        (["migrte"], "did you mean migrate? Else see buildkit-migrate --help"),
+        (["xyz"], "see buildkit-migrate --help"),
+        (
+            ["/path"],
+            "a command comes first, such as buildkit-migrate migrate /path; see buildkit-migrate --help",
+        ),
+        ([], "see buildkit-migrate --help"),
+        (["migrate", "--all", "/path"], "see buildkit-migrate migrate --help"),
+    ],
+)
+def test_usage_error_leads_to_the_help_of_the_command(
+    arguments: list[str], hint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capfd.readouterr().err.splitlines()[-1] == f"buildkit-migrate: hint: {hint}"
+
+
+def test_every_command_has_examples_that_parse() -> None:
+    assert EXAMPLES.keys() == set(_COMMANDS)
+    for command, examples in EXAMPLES.items():
+        for arguments, _ in examples:
+            assert arguments.split()[0] == command
+            _make_parser().parse_args(arguments.split())

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+import json_schemas
 import ondisk
 import v2_roots
 from buildkit_migrate.cli import _COMMANDS
@@ -255,12 +259,15 @@ def test_all_documents_of_a_command_have_the_same_fields(tmp_path: Path, command
     seen: defaultdict[str, set[frozenset[str]]] = defaultdict(set)
     kinds: defaultdict[str, set[str]] = defaultdict(set)
     results = 0
+    documents = []
     for status, found in COMMANDS[command](tmp_path):
+        documents.append(found)
+        assert next(iter(found)) == "schema"
         assert list(found)[-1] == "error"
         # A dry run that foresees a refusal has a result, and the exit status of the refusal.
         if found["error"] is not None:
             assert found["error"]["exit_code"] == status != 0
-            assert not any(value for name, value in found.items() if name != "error")
+            assert not any(value for name, value in found.items() if name not in ("schema", "error"))
         else:
             results += 1
         for path, value in walk(found):
@@ -274,6 +281,11 @@ def test_all_documents_of_a_command_have_the_same_fields(tmp_path: Path, command
     assert results > 0
     assert {path: found for path, found in seen.items() if len(found) > 1} == {}
     assert {path: found for path, found in kinds.items() if len(found) > 1} == {}
+    schema = json_schemas.read(command)
+    for one in documents:
+        jsonschema.validate(one, schema, jsonschema.Draft202012Validator)
+    # Else: python tests/json_schemas.py
+    assert json_schemas.merged(schema, json_schemas.of_command(command, documents)) == schema
 
 
 def test_counts_are_null_when_nothing_was_counted(tmp_path: Path) -> None:
@@ -296,7 +308,29 @@ def test_every_count_has_a_documented_name(tmp_path: Path) -> None:
 
 def test_unknown_command_gets_an_error_document() -> None:
     status, found = document("nonsense")
-    assert (status, set(found)) == (2, {"error"})
+    assert (status, set(found)) == (2, {"schema", "error"})
+
+
+def test_documents_of_all_roots_keep_to_their_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each root has a document of the command; what failed, too."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    broken(ondisk.sample(tmp_path))
+    (tmp_path / "root").rename(tmp_path / "buildkit")
+    for command in ("status", "migrate", "check"):
+        _, found = document(command, *(() if command == "status" else ("--all",)))
+        jsonschema.validate(found, json_schemas.read("all-roots"), jsonschema.Draft202012Validator)
+        for root in found["roots"]:
+            assert root["exit_code"] == (root["error"] or {}).get("exit_code", root["exit_code"])
+            one = {"schema": found["schema"], **root}
+            jsonschema.validate(one, json_schemas.read(command), jsonschema.Draft202012Validator)
+
+
+def test_schemas_are_shipped() -> None:
+    shipped = resources.files("buildkit_migrate.cli").joinpath("schemas").iterdir()
+    names = {"all-roots", *COMMANDS}
+    assert {path.name for path in shipped} == {f"{name}.schema.json" for name in names}
+    patterns = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "cli/schemas/*.json" in patterns["package-data"]["buildkit_migrate"]
 
 
 @pytest.mark.parametrize("command", ["migrate", "verify", "status", "undo"])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from buildkit_migrate.bolt.salvage import Salvaged
     from buildkit_migrate.chain import ChainIds, chain_ids
-    from buildkit_migrate.embed import ensure_migrated
+    from buildkit_migrate.embed import Doubt, Soundness, ensure_migrated, ensure_sound
     from buildkit_migrate.maintenance.check import Checked
     from buildkit_migrate.maintenance.compact import Compaction
     from buildkit_migrate.maintenance.compact_root import (
@@ -60,6 +60,7 @@ __all__ = [
     "Cleaned",
     "Compaction",
     "DiskUsage",
+    "Doubt",
     "Finding",
     "KeptFiles",
     "RepairClass",
@@ -67,6 +68,7 @@ __all__ = [
     "Report",
     "Salvaged",
     "Severity",
+    "Soundness",
     "Status",
     "Undone",
     "UsageRecord",
@@ -80,6 +82,7 @@ __all__ = [
     "discard_kept_repairs",
     "du_root",
     "ensure_migrated",
+    "ensure_sound",
     "errors",
     "files_kept",
     "migrate_root",
@@ -102,6 +105,7 @@ _HOMES = {
     "Cleaned": "buildkit_migrate.migration.clean",
     "Compaction": "buildkit_migrate.maintenance.compact",
     "DiskUsage": "buildkit_migrate.maintenance.du",
+    "Doubt": "buildkit_migrate.embed",
     "Finding": "buildkit_migrate.maintenance.finding",
     "KeptFiles": "buildkit_migrate.maintenance.kept_files",
     "RepairClass": "buildkit_migrate.maintenance.mend",
@@ -109,6 +113,7 @@ _HOMES = {
     "Report": "buildkit_migrate.migration.report",
     "Salvaged": "buildkit_migrate.bolt.salvage",
     "Severity": "buildkit_migrate.maintenance.finding",
+    "Soundness": "buildkit_migrate.embed",
     "Status": "buildkit_migrate.migration.status",
     "Undone": "buildkit_migrate.migration.undo",
     "UsageRecord": "buildkit_migrate.maintenance.du",
@@ -121,6 +126,7 @@ _HOMES = {
     "discard_kept_repairs": "buildkit_migrate.maintenance.repair_root",
     "du_root": "buildkit_migrate.api",
     "ensure_migrated": "buildkit_migrate.embed",
+    "ensure_sound": "buildkit_migrate.embed",
     "files_kept": "buildkit_migrate.maintenance.compact_root",
     "migrate_root": "buildkit_migrate.api",
     "migrate_v2": "buildkit_migrate.migration.migrate",

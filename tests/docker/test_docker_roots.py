@@ -178,6 +178,7 @@ def two_drivers(docker: OnDisk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     """The layers of two drivers are alike."""
     image = docker.root.parent / "image"
     shutil.copytree(image / "overlay2", image / "aufs")
+    shutil.rmtree(image.parent / "overlay2")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     (tmp_path / "config" / "docker").mkdir(parents=True)
     return docker
@@ -406,3 +407,12 @@ def test_the_survey_and_the_plain_state_agree_on_kinds(docker: OnDisk, services:
     kinds = [state.snapshots[id].kind for id in ids if id in state.snapshots]
     assert set(kinds) == {Kind.ACTIVE, Kind.COMMITTED}
     assert all(parent in state.snapshots for parent in (s.parent for s in state.snapshots.values()) if parent)
+
+
+def test_a_builder_that_has_almost_nothing_of_the_records_is_refused(docker: OnDisk) -> None:
+    rows = buckets(ondisk.tree(docker.snapshots))
+    docker.snapshots.write_bytes(file_of({name: rows[name] for name in sorted(rows)[:1]}))
+    with pytest.raises(ContainerdStateError, match="storage driver or builder") as caught:
+        migrate_root(docker.root, on_broken="drop")
+    assert "restore all of Docker's data root" in caught.value.hint
+    assert "containerd" not in caught.value.message + caught.value.hint

@@ -90,11 +90,13 @@ def test_a_commit_that_was_cut_between_the_databases(healthy: Healthy, parented:
     assert found(healthy.root) == {("C40", "H", mount.text)}
 
 
-def test_a_view_that_the_snapshotter_lost(healthy: Healthy) -> None:
+def test_a_view_that_the_snapshotter_lost_is_a_fault_if_somebody_holds_it(healthy: Healthy) -> None:
     view = healthy.snapshot(next(name for name, kind in healthy.kinds.items() if kind == VIEW))
     healthy.lose_in_snapshotter(view)
     shutil.rmtree(healthy.directory(view))
-    assert found(healthy.root) == {("C40", "H", view.text)}
+    assert found(healthy.root) == set()
+    healthy.known_snapshot(view.key, {b"labels": {b"containerd.io/gc.root.mine": b"1"}})
+    assert found(healthy.root) == {("C40", "H", view.text), ("C38", "L", view.text)}
 
 
 def test_a_snapshot_that_only_the_snapshotter_knows(healthy: Healthy) -> None:

@@ -48,6 +48,7 @@ def test_converting_there_and_back_keeps_everything(root: OnDisk, tmp_path: Path
     assert document.pop("seconds") > 0
     assert document.pop("error") is None
     assert document == {
+        "schema": 1,
         "source": str(there),
         "target": str(back),
         "from_engine": "lmdb",

@@ -109,7 +109,7 @@ def generate(path: Path, shape: str, records: int, seed: int = 1) -> Stats:
     worker = path / WORKER
     (worker / "snapshots").mkdir(parents=True)
     sizes = [
-        write(worker / V1, 0o600, lambda builder: _metadata(builder, world)),
+        write(worker / V1, 0o600, lambda builder: write_metadata(builder, world)),
         write(worker / CONTAINERD, 0o644, lambda builder: _containerdmeta(builder, world)),
         write(worker / SNAPSHOTS, 0o600, lambda builder: _snapshotter(builder, world)),
     ]
@@ -187,7 +187,8 @@ def _hash_blocks(world: World) -> int:
 # --- metadata.db: spec buildkit-metadata, sections 1 and 2.1 ---
 
 
-def _metadata(builder: Builder, world: World) -> None:
+def write_metadata(builder: Builder, world: World) -> None:
+    """Writes the v1 store of a world."""
     ids = world.ids
     first_alone, end = world.committed + world.equal, world.committed + world.mutable
     sources = {i: _source(i) for i in range(first_alone, end, 4)}

@@ -14,6 +14,7 @@ from buildkit_migrate import errors
 from buildkit_migrate.cli import output, targets
 from buildkit_migrate.cli.exit_statuses import epilog
 from buildkit_migrate.cli.failures import InterruptedByUserError, UsageError
+from buildkit_migrate.cli.parser import EXAMPLES, Parser, parse
 from buildkit_migrate.cli.signals import Ending, ending_cleanly
 
 __all__ = ["main"]
@@ -31,15 +32,6 @@ _COMMANDS: Final = (
     "convert",
     "bench",
 )
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"see {self.prog} --help")
-
-    def _print_message(self, message: str, file: object = None) -> None:
-        """Prints the help."""
-        output.emit([message.rstrip("\n")])
 
 
 class _PrintVersion(argparse.Action):
@@ -89,7 +81,7 @@ def _replace_closed_streams() -> None:
 def _run(given: list[str], ending: Ending) -> int:
     options = argparse.Namespace()
     try:
-        _make_parser().parse_args(given, options)
+        parse(_make_parser(), given, options)
         with _reporting_bus_errors(given, options):
             status: int = _module(options.command).run(options)
     except KeyboardInterrupt as error:
@@ -123,12 +115,12 @@ def _reporting_bus_errors(given: Sequence[str], options: argparse.Namespace) -> 
         bus_error.remove()
 
 
-def _make_parser() -> argparse.ArgumentParser:
-    statuses = epilog()
-    parser = _Parser(
+def _make_parser() -> Parser:
+    parser = Parser(
         prog="buildkit-migrate",
-        description="Migrate a BuildKit v1 build cache (metadata.db) to v2 (metadata_v2.db).",
-        epilog=statuses,
+        description="Migrate a BuildKit v1 build cache (metadata.db) to v2 (metadata_v2.db), and take care\n"
+        "of v2 caches. The daemon must be stopped; COMMAND --help has the options of a command.",
+        epilog=_epilog(""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -141,8 +133,16 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in _COMMANDS:
-        _module(name).add_parser(commands, epilog=statuses)
+        _module(name).add_parser(commands, epilog=_epilog(name))
     return parser
+
+
+def _epilog(command: str) -> str:
+    """What the help of a command (of all, for "") ends with: examples, and the exit statuses it can have."""
+    examples = EXAMPLES.get(command, ())
+    width = max((len(arguments) for arguments, _ in examples), default=0)
+    lines = [f"  buildkit-migrate {arguments:{width}}   # {purpose}" for arguments, purpose in examples]
+    return "\n".join(["examples:", *lines, "", epilog(command)] if lines else [epilog(command)])
 
 
 def _module(name: str) -> Any:
@@ -156,6 +156,8 @@ def _fail(error: Exception, given: Sequence[str], options: argparse.Namespace) -
     from buildkit_migrate.cli import render
 
     known = render.known_error(error)
+    if isinstance(known, UsageError) and not known.hint:
+        known.hint = f"see buildkit-migrate {getattr(options, 'command', None) or ''}".rstrip() + " --help"
     if "--debug" in given:
         output.tell(output.traceback_lines(error))
     if wants_json(given) and not getattr(options, "answered", False):
@@ -174,7 +176,8 @@ def _document(error: errors.Error, given: Sequence[str], options: argparse.Names
     names: Mapping[str, Any] = _module(given[0]).DOCUMENT if given and given[0] in _COMMANDS else {}
     if "--all" in given or targets.is_for_all(options):
         names = targets.DOCUMENT
-    return {**names, **getattr(options, "so_far", {}), "error": error.as_dict()}
+    found = {**names, **getattr(options, "so_far", {})}
+    return {"schema": output.SCHEMA, **found, "error": error.as_dict()}
 
 
 def wants_json(given: Sequence[str]) -> bool:

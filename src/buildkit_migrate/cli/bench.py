@@ -26,9 +26,9 @@ def add_parser(commands: Any, epilog: str) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "bench",
         help="time each stage of a migration on a synthetic cache",
-        description="Create a synthetic v1 cache in a temporary directory (below $TMPDIR, 32 kB a record),\n"
-        "time each stage of its offline migration and the same planning in plain Python, and\n"
-        "compare them with the time that the hardware needs to hash and copy as much.",
+        description="Time each stage of the offline migration of a synthetic v1 cache, made in a temporary\n"
+        "directory (below $TMPDIR, 32 kB a record). They are compared with the same planning in plain\n"
+        "Python, and with the time that the hardware needs to hash and copy as much.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

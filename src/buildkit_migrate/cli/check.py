@@ -62,9 +62,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "check",
         help="tell what is wrong with the stores of a root",
         description="Test the stores of a stopped BuildKit: the pages of each database first, then all\n"
-        "rules that hold in and between healthy stores. Each finding has a severity: S the daemon\n"
-        "does not start or crashes, P du, prune or garbage collection fails, B builds or exports\n"
-        "fail, W builds may get wrong content, L space is leaked, H harmless. Nothing is written.",
+        "rules that hold in and between healthy stores. Nothing is written.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -77,7 +75,9 @@ def add_parser(commands: Any, epilog: str) -> None:
         "--severity",
         metavar="LIST",
         type=_severities,
-        help="only findings of these severities, such as S,P; the exit status goes by them, too",
+        help="only findings of these severities, such as S,P; the exit status goes by them, too. S: the "
+        "daemon does not start or crashes, P: du, prune or garbage collection fails, B: builds or exports "
+        "fail, W: builds may get wrong content, L: space is leaked, H: harmless",
     )
     add(
         "--content",

@@ -24,10 +24,10 @@ def add_parser(commands: Any, epilog: str) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "clean",
         help="delete what is only needed for undo",
-        description="Delete what a finished migration keeps for undo: old databases of containerd,\n"
-        "journals, v2 stores that were moved aside, and temporary files. metadata.db stays. Afterwards\n"
-        "undo is impossible. Nothing is deleted unless the migration or undo of all workers is finished\n"
-        "and their files are sound. For containerd workers the old database is only deleted with --offline.",
+        description="Delete what a finished migration keeps for undo, which is impossible afterwards: old\n"
+        "databases of containerd (of containerd workers only with --offline), journals, v2 stores that were\n"
+        "moved aside, and temporary files. metadata.db stays, and nothing is deleted unless the migration\n"
+        "or undo of all workers is finished and their files are sound.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

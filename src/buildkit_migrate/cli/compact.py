@@ -47,9 +47,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         "compact",
         help="make the databases of a root small again",
         description="Write every database of a stopped BuildKit anew, without the pages that hold nothing:\n"
-        "databases never shrink otherwise. Nothing that they hold is changed. Free lists that are broken\n"
-        "are made anew; a database with damaged trees is refused. Each new file is read back and compared\n"
-        "before it is put in use. The old file is kept as <name>.before-compact.",
+        "databases never shrink otherwise. What they hold stays the same: each new file is compared with\n"
+        "the old one, which is kept as <name>.before-compact.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

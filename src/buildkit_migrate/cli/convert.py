@@ -27,7 +27,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "convert",
         help="convert a metadata store between bolt and LMDB",
-        description="Convert a metadata store (v1 or v2) to a new file of the other engine, without loss: "
+        description="Convert a metadata store (v1 or v2) to a new file of the other engine, without loss.\n"
         "bolt is what BuildKit reads, lmdb is for programs that embed the store.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,

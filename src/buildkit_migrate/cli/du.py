@@ -38,8 +38,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "du",
         help="list the records of a stopped root and their sizes",
         description="List the records of a stopped BuildKit as buildctl du lists them: with the same names,\n"
-        "sizes, order and totals. Records whose size no daemon has measured yet are measured: their\n"
-        "directories are walked. Nothing is written.",
+        "sizes, order and totals. Nothing is written; what no daemon has measured yet is measured.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

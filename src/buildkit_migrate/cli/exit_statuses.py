@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["EXIT_STATUSES", "epilog", "worst"]
+__all__ = ["EXIT_STATUSES", "STATUSES_OF", "epilog", "worst"]
 
 EXIT_STATUSES: Final = {
     0: "done, or nothing to do",
@@ -44,10 +44,30 @@ def worst(statuses: Iterable[int]) -> int:
     return max(statuses, key=list(EXIT_STATUSES).index, default=0)
 
 
-def epilog() -> str:
-    """The table as shown by ``--help``."""
+_OF_ALL: Final = frozenset({0, 1, 2, 8, 129, 130, 143})
+
+STATUSES_OF: Final = {
+    "migrate": _OF_ALL | {3, 4, 5, 6, 7, 9, 10, 11, 12, 13},
+    "verify": _OF_ALL | {3, 4, 5, 7, 9, 10, 11, 12, 13},
+    "status": _OF_ALL | {3, 5, 9, 13},
+    "undo": _OF_ALL | {3, 4, 5, 7, 11, 12, 13, 14},
+    "clean": _OF_ALL | {3, 4, 5, 7, 10, 13},
+    "du": _OF_ALL | {3, 4, 5, 7},
+    "check": _OF_ALL | {3, 4, 5, 15},
+    "compact": _OF_ALL | {3, 4, 5, 10, 14},
+    "convert": _OF_ALL | {4, 5, 9},
+    "bench": _OF_ALL,
+}
+"""Which of them a command can have."""
+
+
+def epilog(command: str = "") -> str:
+    """The table as shown by ``--help``: the statuses of a command, or all of them."""
     lines = ["exit codes:"]
+    possible = STATUSES_OF.get(command, EXIT_STATUSES.keys())
     for status, meaning in sorted(EXIT_STATUSES.items()):
+        if status not in possible:
+            continue
         lines += textwrap.wrap(
             meaning, 90, initial_indent=f"  {status:<5}", subsequent_indent=" " * 7, break_on_hyphens=False
         )

@@ -12,12 +12,26 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.text import printable
 
-__all__ = ["Lazily", "answer", "emit", "emit_json", "json_text", "progress", "tell", "traceback_lines"]
+__all__ = [
+    "SCHEMA",
+    "Lazily",
+    "answer",
+    "emit",
+    "emit_json",
+    "json_text",
+    "progress",
+    "tell",
+    "traceback_lines",
+]
+
+
+SCHEMA: Final = 1
+"""Number of the form of JSON documents. It changes if a field goes, or gets another type or meaning."""
 
 
 def answer(
@@ -34,7 +48,7 @@ def answer(
     """
     try:
         if options.format == "json":
-            result = {**document(), "error": None}
+            result = {"schema": SCHEMA, **document(), "error": None}
             options.answered = True
             emit_json(result)
         else:

@@ -25,9 +25,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         "verify",
         help="compare a freshly migrated root with its v1 stores",
         description="Compare the v2 cache of a stopped BuildKit, and containerd's leases and labels, with\n"
-        "what the v1 cache requires. Everything is computed again, without the migration's own code.\n"
-        "Only for a root that no daemon has used since it was migrated: a daemon's changes count\n"
-        "as differences. Nothing is written.",
+        "what the v1 cache requires, computed without the migration's own code. Only for a root that\n"
+        "no daemon has used since it was migrated; nothing is written.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -95,6 +95,12 @@ def mount_points() -> list[Path]:
         re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4]) for line in lines
     )
     return [Path(os.fsdecode(point)) for point in points]
+
+
+def has_mounts(place: Path, points: Iterable[Path]) -> bool:
+    """Whether anything is mounted there or below. ``points``: `mount_points`."""
+    place = place.resolve()
+    return any(point == place or place in point.parents for point in points)
 
 
 def _is_directory(path: str) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.maintenance.collection import expired
 from buildkit_migrate.maintenance.disk import Content, SnapshotDirectories
+from buildkit_migrate.maintenance.leaving import Leaving
 from buildkit_migrate.maintenance.loading import Found, Loading
 from buildkit_migrate.maintenance.odd import odd_records
 from buildkit_migrate.maintenance.record_data import RecordData, referred, there
-from buildkit_migrate.schema.columns import Mask
+from buildkit_migrate.schema.columns import Mask, take
 from buildkit_migrate.schema.containerd import Namespace, Snapshots, namespaces
 from buildkit_migrate.schema.history import History
 from buildkit_migrate.schema.records import External, IndexEntries, Records
@@ -113,6 +114,22 @@ class WorkerFacts:
             return Mask(0)
         marks = self.namespace.leases.marks
         return marks.temporary | expired(marks.expire, self.now)
+
+    @cached_property
+    def leaving(self) -> Leaving | None:
+        """What is removed without anybody's doing. None if the records or containerd's store are missing."""
+        if self.data is None or self.namespace is None:
+            return None
+        spaces = [it for it in (self.namespace, self.history_namespace) if it is not None]
+        return Leaving(self.data, spaces, self.stores.snapshotter, self.passing, self.now)
+
+    @cached_property
+    def leaving_stats(self) -> Mask:
+        """Snapshots of the snapshotter's that are removed so."""
+        if self.backend is None or self.snapshots is None or self.leaving is None:
+            return Mask(len(self.backend or ()))
+        names = take(self.snapshots.name, list(self.leaving.snapshots))
+        return referred(self.backend.index.rows(names), len(self.backend))
 
     @cached_property
     def unbacked(self) -> Mask:

@@ -36,14 +36,17 @@ from buildkit_migrate.maintenance.mend import (
     WriteFile,
 )
 from buildkit_migrate.maintenance.repairs import (
+    builds,
     chains,
     data,
+    dropped,
     history,
     indexes,
     leftovers,
     pages,
     records,
     released,
+    set_aside,
     snapshotter,
     solver,
     values,
@@ -62,10 +65,14 @@ WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (
     *data.REPAIRS,
     *snapshotter.REPAIRS,
     *leftovers.REPAIRS,
+    *dropped.REPAIRS,
+    *released.WORKER_REPAIRS,
 )
 ROOT_REPAIRS: Final[tuple[Repair[Facts], ...]] = (
     *pages.REPAIRS,
-    *released.REPAIRS,
+    *released.ROOT_REPAIRS,
+    *builds.REPAIRS,
+    *set_aside.REPAIRS,
     *solver.REPAIRS,
     *history.REPAIRS,
 )

@@ -80,13 +80,19 @@ def _wrong_place(source: Path, plan: Plan, place: Place, containerd: Containerd)
         holdings = []  # they only improve the error
     return ContainerdStateError(
         f"{_asked(place)} has the snapshots of {found} of the {needed} records of {source} that need one: it "
-        "is not the containerd, namespace or snapshotter of this cache; nothing was changed",
+        f"is not the {_wrong(place)} of this cache; nothing was changed",
         hint=_hint(source, place, needed, holdings),
     )
 
 
 def _asked(place: Place) -> str:
+    if place.kind == "Docker":
+        return f"Docker's builder at {place.backend}, storage driver {place.storage_driver},"
     return f"containerd at {place.containerd}, namespace {place.namespace}, snapshotter {place.snapshotter},"
+
+
+def _wrong(place: Place) -> str:
+    return "storage driver or builder" if place.kind == "Docker" else "containerd, namespace or snapshotter"
 
 
 def _hint(source: Path, place: Place, needed: int, holdings: Collection[Holding]) -> str:
@@ -126,6 +132,12 @@ def _hint_without_fit(source: Path, place: Place, namespaces: Sequence[str]) -> 
             f"{Path(place.containerd.value).name} and snapshots/ are not those of {source.name}, or are "
             f"lost: restore all of {source.parent} from one backup, or move {source.name} away to begin with "
             "an empty cache"
+        )
+    if place.kind == "Docker":
+        return (
+            f"{Path(place.backend).name} and image/ are not those of {source.name}, or are lost: restore all "
+            "of Docker's data root from one backup, give the --storage-driver that was in use, or move "
+            f"{source.name} away to begin with an empty cache"
         )
     option = "--containerd-root" if place.backend else "--address"
     known = f"it has no such snapshots in any namespace ({', '.join(namespaces) or 'there is none'}); "

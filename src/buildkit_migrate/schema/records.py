@@ -262,6 +262,12 @@ class Records:
         pairs.sort(key=itemgetter(0))
         return Lists(array("i", (row for row, _ in pairs)), column(string for _, string in pairs))
 
+    def values(self, row: int) -> frozenset[tuple[bytes, bytes]]:
+        """Keys and values as they are stored, without cleared ones."""
+        bucket = self._root.bucket(keys.MAIN_BUCKET, self.ids[row] or b"")
+        items = bucket.items() if bucket is not None else ()
+        return frozenset((key, stored) for key, stored in items if isinstance(stored, bytes) and stored)
+
     def indexes(self, row: int) -> Iterator[tuple[bytes, bytes]]:
         """(Key, index) of each value of a record that has an index and decodes."""
         bucket = self._root.bucket(keys.MAIN_BUCKET, self.ids[row] or b"")

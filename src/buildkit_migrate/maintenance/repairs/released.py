@@ -1,7 +1,8 @@
-"""Repairs of leases that nobody owns (C32 to C35): they are deleted, and the next collection does the rest.
+"""Repairs of what nobody owns: leases (C32 to C35), and directories of the native snapshotter (C45).
 
-Only what is beyond doubt (spec buildkit-v2-stores, section 4): the lease has the form of one of a record or
-of a build, and every store that could know its owner has been looked at and was not reset.
+Leases are deleted, and the next collection does the rest. Only what is beyond doubt (spec
+buildkit-v2-stores, section 4): the lease has the form of one of a record or of a build, and every store that
+could know its owner has been looked at and was not reset.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from buildkit_migrate.bolt.edits import below
-from buildkit_migrate.maintenance.facts import Facts
+from buildkit_migrate.files.errors import is_directory
+from buildkit_migrate.maintenance.disk import has_mounts, mount_points
+from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.leases import (
     Orphan,
     Owners,
@@ -19,11 +22,20 @@ from buildkit_migrate.maintenance.leases import (
     owners_of,
     unowned,
 )
-from buildkit_migrate.maintenance.mend import EditStore, Mend, Repair, RepairClass, root_repair
+from buildkit_migrate.maintenance.mend import (
+    EditStore,
+    Mend,
+    RemoveDirectory,
+    Repair,
+    RepairClass,
+    root_repair,
+    worker_repair,
+)
 from buildkit_migrate.maintenance.rule import Part
+from buildkit_migrate.maintenance.rules import snapshotter
 from buildkit_migrate.maintenance.rules.wording import subject
 
-__all__ = ["REPAIRS"]
+__all__ = ["ROOT_REPAIRS", "WORKER_REPAIRS"]
 
 
 @root_repair("C32", "C33", needs=(Part.RECORDS, Part.CONTAINERD))
@@ -64,4 +76,33 @@ def _released(orphan: Orphan) -> Mend:
     )
 
 
-REPAIRS: Final[tuple[Repair[Facts], ...]] = (leases_of_records, leases_of_builds)
+@worker_repair("C45", needs=(Part.CONTAINERD, Part.SNAPSHOTS, Part.DIRECTORIES))
+def directories(facts: WorkerFacts) -> Iterator[Mend]:
+    """Directories of no snapshot that no collection removes. Where numbers are wrong (C43) none is safe."""
+    found = facts.directories
+    if found is None or not found.plain:
+        return
+    if any(finding.file == facts.stores.snapshots.path for finding in snapshotter.sequences.find(facts)):
+        return
+    points = mount_points()
+    for finding in snapshotter.directories.find(facts):
+        place = found.path / finding.subject
+        if (
+            finding.rule == "C45"
+            and is_directory(place, follow_symlinks=False)
+            and not has_mounts(place, points)
+        ):
+            change = RemoveDirectory(place)
+            yield Mend(
+                "C45",
+                RepairClass.RELEASE_LEAKS,
+                finding.file,
+                finding.subject,
+                "removes the directory",
+                (change,),
+                freed=finding.bytes,
+            )
+
+
+WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (directories,)
+ROOT_REPAIRS: Final[tuple[Repair[Facts], ...]] = (leases_of_records, leases_of_builds)

@@ -52,7 +52,7 @@ def blob_files(facts: WorkerFacts) -> Iterator[Finding]:
             return
         for row in ~content.whole(blobs.keys, blobs.size):
             digest = blobs.keys[row] or b""
-            if digest in told:
+            if digest in told or _is_leaving(facts, digest):
                 continue
             place = content.index.row(digest)
             if place < 0 or content.sizes[place] < 0:
@@ -78,9 +78,13 @@ def blob_digests(facts: WorkerFacts) -> Iterator[Finding]:
         if place < 0 or any(_other_size(it, digest, content.sizes[place]) for it in _ours(facts)):
             continue  # `blob_files` reports it
         is_there = content.digest_of(digest)
-        if is_there is not None and is_there != digest:
+        if is_there is not None and is_there != digest and not _is_leaving(facts, digest):
             message = f"its file has other content, with digest {is_there.decode()}"
             yield Finding("C25", _severity(facts, digest), content.path, subject(digest), message)
+
+
+def _is_leaving(facts: WorkerFacts, digest: bytes) -> bool:
+    return facts.leaving is not None and facts.leaving.has_blob(digest)
 
 
 def _other_size(namespace: Namespace, digest: bytes, size: int) -> bool:

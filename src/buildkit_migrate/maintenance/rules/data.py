@@ -27,7 +27,7 @@ from buildkit_migrate.schema.containerd import Namespace
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, UNKNOWN, VIEW
 from buildkit_migrate.text import cut
 
-__all__ = ["RULES", "Protection", "lost_for_good", "protection"]
+__all__ = ["RULES", "Protection", "lost_for_good", "protection", "stood_on"]
 
 _STORES: Final = (Part.RECORDS, Part.CONTAINERD, Part.SNAPSHOTS)
 _KINDS: Final = {VIEW: "a view", ACTIVE: "active", COMMITTED: "committed", UNKNOWN: "of no known kind"}
@@ -58,8 +58,7 @@ def lost_for_good(facts: WorkerFacts) -> dict[int, str]:
     """Layers without their snapshot that can't be extracted again, and why not, as the end of a sentence."""
     data, backend = facts.data, facts.backend
     assert data is not None and backend is not None
-    standing = starting_with(backend.parent, facts.stores.namespace + b"/")
-    parents = {key_in(backend.parent[row] or b"") for row in standing - between(backend.kind, VIEW, VIEW)}
+    parents = stood_on(facts)
     found = {}
     for row in data.lost:
         if data.keys[row] in parents:
@@ -78,6 +77,14 @@ def lost_for_good(facts: WorkerFacts) -> dict[int, str]:
         if any(below in hopeless for below in _below(data, row, unextracted)):
             found[row] = ", as it stands on a layer that can't be used or extracted."
     return found
+
+
+def stood_on(facts: WorkerFacts) -> set[bytes]:
+    """Keys of the snapshots that others, but for views, have as a parent in the snapshotter's database."""
+    backend = facts.backend
+    assert backend is not None
+    standing = starting_with(backend.parent, facts.stores.namespace + b"/")
+    return {key_in(backend.parent[row] or b"") for row in standing - between(backend.kind, VIEW, VIEW)}
 
 
 def _below(data: RecordData, row: int, unextracted: Mask) -> Iterator[int]:
@@ -233,6 +240,7 @@ def broken_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
         message = f"its snapshot {cut(data.keys[row] or b'')} is {kind}, not committed"
         yield Finding("C30", Severity.BUILD, file, subject(data.records.ids[row]), message)
     ours = facts.ours
+    used = referred(data.stat, len(backend))
     for what, unread in (
         ("number", ~backend.id.known),
         ("kind", between(backend.kind, UNKNOWN, UNKNOWN)),
@@ -242,8 +250,11 @@ def broken_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
             told.add(row)
             key = key_in(backend.names[row] or b"")
             message = f"the snapshotter's {what} of this snapshot can't be read"
-            yield Finding("C30", Severity.BUILD, file, subject(key), message)
+            severity = Severity.BUILD if row in used else Severity.LEAK
+            yield Finding("C30", severity, file, subject(key), message)
     for row in snapshots.times(b"createdat").broken | snapshots.times(b"updatedat").broken:
+        if facts.leaving is not None and row in facts.leaving.snapshots:
+            continue
         message = "containerd's times of this snapshot can't be read"
         containerd = path_of(facts.stores.containerd)
         yield Finding("C30", Severity.BUILD, containerd, subject(snapshots.keys[row]), message)

@@ -10,7 +10,7 @@ from typing import Final
 
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.errors import CorruptDatabaseError, Error
-from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.errors import exists, storage_errors
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rules import pages
@@ -132,12 +132,23 @@ def _lost(facts: Facts) -> Iterator[Lost]:
         yield from _lost_of_worker(worker)
     stores = facts.stores
     records = sum(len(worker.records or ()) for worker in facts.workers)
-    if records and stores.root.path == stores.root.state and (why := _fault(stores.cache)):
+    whole = stores.root.path == stores.root.state
+    if records and whole and (why := _fault(stores.cache)) and not _was_set_aside(stores.cache):
         yield _is_lost(stores.cache, why, f"{records} records")
     builds = sum(_builds(worker) for worker in facts.workers)
-    if builds and all(map(_fault, stores.histories)):
+    if builds and all(map(_fault, stores.histories)) and not any(map(_was_set_aside, stores.histories)):
         store = stores.histories[0]
         yield _is_lost(store, _fault(store), f"leases of {builds} builds")
+
+
+def _was_set_aside(store: Store) -> bool:
+    """Whether the file got the name that daemons give to one that they can't open."""
+    if store.path is None:
+        return False
+    start = f"{store.path.name}."
+    with storage_errors(store.path.parent):
+        names = [path.name for path in store.path.parent.iterdir()]
+    return any(name.startswith(start) and name.endswith(".bak") for name in names)
 
 
 def _lost_of_worker(facts: WorkerFacts) -> Iterator[Lost]:

@@ -15,7 +15,7 @@ from buildkit_migrate.schema.containerd import Namespace
 from buildkit_migrate.schema.history import Build, History
 from buildkit_migrate.text import cut
 
-__all__ = ["RULES", "cut_migrations"]
+__all__ = ["RULES", "cut_migrations", "places_of_leases"]
 
 _MIGRATED: Final = b"2"
 """Version of the history whose leases are in a namespace of their own."""
@@ -38,19 +38,19 @@ def builds_decode(facts: Facts) -> Iterator[Finding]:
 def builds_have_leases(facts: Facts) -> Iterator[Finding]:
     """Every build has a lease that lists what the build names, and all of it is there."""
     for file, history in facts.histories.items():
-        places = _namespaces(facts, history)
+        places = [namespace for _, namespace in places_of_leases(facts, history)]
         for build in history.builds:
             if build.ref == build.key and (fault := _fault(build, places)):
                 severity, message = fault
                 yield Finding("C57", severity, file, subject(build.key), message)
 
 
-def _namespaces(facts: Facts, history: History) -> list[Namespace]:
+def places_of_leases(facts: Facts, history: History) -> list[tuple[WorkerFacts, Namespace]]:
     """Where leases of builds may be: containerd's own namespaces of each worker, of which one has them."""
-    places = [worker.history_namespace for worker in facts.workers]
+    places = [(worker, worker.history_namespace) for worker in facts.workers]
     if history.version != _MIGRATED:
-        places += [worker.namespace for worker in facts.workers]
-    return [place for place in places if place is not None]
+        places += [(worker, worker.namespace) for worker in facts.workers]
+    return [(worker, place) for worker, place in places if place is not None]
 
 
 def _fault(build: Build, places: list[Namespace]) -> tuple[Severity, str] | None:

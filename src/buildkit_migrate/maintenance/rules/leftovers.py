@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from buildkit_migrate.files.errors import look
-from buildkit_migrate.maintenance.disk import directories_in, mount_points, usage
+from buildkit_migrate.maintenance.disk import directories_in, has_mounts, mount_points, usage
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, RootRule, WorkerRule, root_rule, worker_rule
@@ -50,8 +50,7 @@ def left_by_containers(worker: WorkerStores) -> Iterator[Left]:
         ("cachemounts", Severity.HARMLESS, "the next start removes it"),
     ):
         for directory in directories_in(worker.path / name):
-            place = worker.path.resolve() / name / directory
-            mounted = any(point == place or place in point.parents for point in points)
+            mounted = has_mounts(worker.path / name / directory, points)
             yield Left(worker.path / name, directory, mounted, severity, fate)
 
 

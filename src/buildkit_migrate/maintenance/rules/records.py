@@ -15,7 +15,7 @@ from buildkit_migrate.schema.records import Records
 from buildkit_migrate.schema.snapshots import COMMITTED, VIEW
 from buildkit_migrate.values import keys
 
-__all__ = ["RULES", "finished_alone"]
+__all__ = ["RULES", "finished_alone", "surplus_halves"]
 
 _MOST: Final = 2**31 - 1
 _DIFF_PARENTS: Final = (b"cache.lowerDiffParent", b"cache.upperDiffParent")
@@ -101,38 +101,52 @@ def parents_end(facts: WorkerFacts) -> Iterator[Finding]:
 def mutable_halves_exist(facts: WorkerFacts) -> Iterator[Finding]:
     """An equal mutable record exists and is mutable."""
     of = _Rows(facts)
-    target = of.loading.target
-    lonely = between(target, NOT_FOUND, NOT_FOUND)
-    finished = (~of.unfinished - facts.odd).take(target)
-    wrong = (lonely | finished) & of.told - of.loading.cyclic
+    wrong = _with_wrong_halves(of)
     if not wrong:
         return
     named = of.records.text(keys.EQUAL_MUTABLE)
     alone = finished_alone(facts)
     for row in wrong:
-        what, repair = "is not mutable", None
+        lonely = of.loading.target[row] == NOT_FOUND
+        what, repair = "does not exist" if lonely else "is not mutable", None
         if row in alone:
-            what, repair = "does not exist; it has a committed snapshot of its own", _CLEARED
-        elif row in lonely:
-            what = "does not exist, nor does a committed snapshot of its own"
+            what, repair = f"{what}; it has a committed snapshot of its own", _CLEARED
+        elif lonely:
+            what = f"{what}, nor does a committed snapshot of its own"
         message = f"cache.equalMutable names {quoted(named[row])}, which {what}"
         yield of.finding("C12", Severity.HARMLESS, row, message, repair)
 
 
+def _with_wrong_halves(of: _Rows) -> Mask:
+    """Records that name a mutable half that does not exist, or is not mutable."""
+    target = of.loading.target
+    finished = (~of.unfinished - of.facts.odd).take(target)
+    return (between(target, NOT_FOUND, NOT_FOUND) | finished) & of.told - of.loading.cyclic
+
+
 def finished_alone(facts: WorkerFacts) -> Mask:
-    """Records whose mutable half does not exist, and that have a committed snapshot of their own."""
+    """Records with such a mutable half that have a committed snapshot of their own."""
     of = _Rows(facts)
-    lonely = between(of.loading.target, NOT_FOUND, NOT_FOUND)
-    own = of.records.text(keys.SNAPSHOT) if lonely else []
+    wrong = _with_wrong_halves(of)
+    own = of.records.text(keys.SNAPSHOT) if wrong else []
     return Mask(
         len(of.records),
-        (row for row in lonely if of.kind_of_snapshot(own[row] or of.records.ids[row] or b"") == COMMITTED),
+        (row for row in wrong if of.kind_of_snapshot(own[row] or of.records.ids[row] or b"") == COMMITTED),
     )
 
 
 @worker_rule("C13", needs=(Part.RECORDS,))
 def pairs_are_of_two(facts: WorkerFacts) -> Iterator[Finding]:
     """Only one immutable record shares the data of a mutable one."""
+    of = _Rows(facts)
+    for row, right in surplus_halves(facts):
+        mutable = of.loading.target[row]
+        message = f"it shares the data of {_id(of.records, mutable)}, as {_id(of.records, right)} does"
+        yield of.finding("C13", Severity.PRUNE, row, message)
+
+
+def surplus_halves(facts: WorkerFacts) -> Iterator[tuple[int, int]]:
+    """Immutable records whose data is that of a mutable one, and the one that has that data rightly."""
     of = _Rows(facts)
     target = of.loading.target
     several = between(count_rows(target, len(of.records)), 2, _MOST)
@@ -155,9 +169,7 @@ def pairs_are_of_two(facts: WorkerFacts) -> Iterator[Finding]:
                 created[row],
             )
         )
-        for row in rows[1:]:
-            message = f"it shares the data of {_id(of.records, mutable)}, as {_id(of.records, rows[0])} does"
-            yield of.finding("C13", Severity.PRUNE, row, message)
+        yield from ((row, rows[0]) for row in rows[1:])
 
 
 @worker_rule("C14", needs=(Part.RECORDS, Part.CONTAINERD, Part.SNAPSHOTS))

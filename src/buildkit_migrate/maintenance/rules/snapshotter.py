@@ -13,7 +13,7 @@ from buildkit_migrate.files.errors import is_directory
 from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
-from buildkit_migrate.maintenance.record_data import key_in, there
+from buildkit_migrate.maintenance.record_data import key_in, referred, there
 from buildkit_migrate.maintenance.rule import Part, WorkerRule, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, subject
 from buildkit_migrate.schema.columns import (
@@ -58,9 +58,11 @@ def known_to_both(facts: WorkerFacts) -> Iterator[Finding]:
     file = path_of(facts.stores.snapshots)
     cut_short: Counter[bytes | None] = Counter()
     for row in facts.unbacked:
-        severity, what = _users_of(facts, row)
         parent = snapshots.index.row(snapshots.parent[row] or b"")
         cut_short[snapshots.name[parent] if parent >= 0 else None] += 1
+        if _is_leaving(facts, row):
+            continue
+        severity, what = _users_of(facts, row)
         message = (
             f"containerd has this snapshot, the snapshotter has none called {cut(snapshots.name[row] or b'')}"
         )
@@ -79,6 +81,16 @@ def known_to_both(facts: WorkerFacts) -> Iterator[Finding]:
             size = measured.bytes if measured is not None else None
         message = "the snapshotter has this snapshot, containerd does not name it"
         yield Finding("C41", Severity.LEAK, file, subject(name), message, bytes=size)
+
+
+def _is_leaving(facts: WorkerFacts, row: int) -> bool:
+    """Whether the next collection removes this snapshot of containerd's, which nobody names."""
+    return facts.leaving is not None and row in facts.leaving.snapshots
+
+
+def _used(facts: WorkerFacts, backend: Backend) -> Mask:
+    """Snapshots of the snapshotter's that records have; none of them if no record is known."""
+    return referred(facts.data.stat, len(backend)) if facts.data is not None else Mask(len(backend))
 
 
 def _users_of(facts: WorkerFacts, row: int) -> tuple[Severity, str]:
@@ -104,13 +116,15 @@ def parents(facts: WorkerFacts) -> Iterator[Finding]:
     unbacked = {snapshots.name[row] for row in facts.unbacked}
 
     parent_rows = backend.index.rows(backend.parent)
+    used = _used(facts, backend)
     told = Mask(len(backend))
     for row in facts.ours & present(backend.parent) - there(parent_rows):
         told.add(row)
         name = backend.parent[row] or b""
         if key_in(name) not in explained and name not in unbacked:
             message = f"it stands on {cut(name)}, which the snapshotter does not have"
-            yield Finding("C42", Severity.BUILD, file, subject(key_in(backend.names[row] or b"")), message)
+            severity = Severity.BUILD if row in used else Severity.LEAK
+            yield Finding("C42", severity, file, subject(key_in(backend.names[row] or b"")), message)
 
     stat = backend.index.rows(snapshots.name)
     wanted = take(snapshots.name, snapshots.index.rows(snapshots.parent))
@@ -127,9 +141,10 @@ def parents(facts: WorkerFacts) -> Iterator[Finding]:
             continue
         expected = cut(parent) if parent is not None else "nothing"
         message = f"it stands on {cut(is_at[row] or b'nothing')}, for containerd on {expected}"
-        yield Finding("C42", Severity.BUILD, file, subject(snapshots.keys[row]), message)
+        severity = Severity.BUILD if stat[row] in used else Severity.LEAK
+        yield Finding("C42", severity, file, subject(snapshots.keys[row]), message)
     if not repeated(backend.id.values):
-        yield from _child_links(facts, parent_rows, told, explained, unbacked)
+        yield from _child_links(facts, parent_rows, told, explained, unbacked, used)
 
 
 def _child_links(
@@ -138,6 +153,7 @@ def _child_links(
     told: Mask,
     explained: frozenset[bytes],
     unbacked: set[bytes | None],
+    used: Mask,
 ) -> Iterator[Finding]:
     backend = facts.backend
     if backend is None:
@@ -152,7 +168,8 @@ def _child_links(
     for row in facts.ours & there(parent_rows) - linked - told - unread - unread.take(parent_rows):
         told.add(row)
         message = f"it is not among the children of {cut(backend.parent[row] or b'')}"
-        yield Finding("C42", Severity.BUILD, file, subject(key_in(backend.names[row] or b"")), message)
+        severity = Severity.BUILD if row in used else Severity.LEAK
+        yield Finding("C42", severity, file, subject(key_in(backend.names[row] or b"")), message)
     if not ~sound:
         return
     namespace = facts.stores.namespace + b"/"
@@ -296,8 +313,8 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
     views, active = between(backend.kind, VIEW, VIEW), between(backend.kind, ACTIVE, ACTIVE)
     wanted = named - (views & present(backend.parent)) if found.plain else named
     gone = wanted & found.without(ids.values, None if found.plain else "fs")
-    used = Mask(len(backend), (row for row in facts.data.stat if row >= 0) if facts.data is not None else ())
-    for row in gone:
+    used = _used(facts, backend)
+    for row in gone - facts.leaving_stats if gone else gone:
         place = found.data(ids.values[row])
         severity = Severity.BUILD
         if backend.kind[row] != COMMITTED:
@@ -365,6 +382,8 @@ def inodes(facts: WorkerFacts) -> Iterator[Finding]:
     for row in committed & facts.ours - found.without(ids, None if found.plain else "fs"):
         measured = usage(found.data(ids[row]))
         if measured is not None and measured.inodes != backend.inodes.values[row]:
+            if row in facts.leaving_stats:
+                continue
             wanted = backend.inodes.values[row]
             message = f"it has {measured.inodes} files and directories, and was committed with {wanted}"
             key = subject(key_in(backend.names[row] or b""))

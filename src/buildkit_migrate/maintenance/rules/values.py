@@ -14,7 +14,7 @@ from buildkit_migrate.schema.columns import Mask, between, equal_to, present
 from buildkit_migrate.schema.records import Kind, Records, kind_of
 from buildkit_migrate.values import keys
 
-__all__ = ["CLEARABLE", "RULES", "without_size"]
+__all__ = ["CLEARABLE", "RULES", "is_unknown", "without_size"]
 
 CLEARABLE: Final = frozenset(
     {
@@ -97,17 +97,25 @@ def without_size(records: Records) -> Mask:
     return has_blob - odd - between(sizes.values, 1, 2**63 - 1)
 
 
+def is_unknown(facts: WorkerFacts, digest: bytes) -> bool:
+    """Whether containerd does not know the size of this blob, so that nobody does."""
+    if facts.namespace is None:
+        return False
+    size = facts.namespace.blobs.size
+    row = facts.namespace.blobs.index.row(digest)
+    return row < 0 or row not in size.known or size.values[row] <= 0
+
+
 def _size(facts: WorkerFacts, digest: bytes | None) -> str | None:
     """What a repair would do; None if unknown."""
     if not digest:
         return _CLEARED
     if facts.namespace is None:
         return None
-    blobs = facts.namespace.blobs
-    row = blobs.index.row(digest)
-    if row < 0 or row not in blobs.size.known:
+    if is_unknown(facts, digest):
         return _NO_SIZE
-    size = blobs.size.values[row]
+    blobs = facts.namespace.blobs
+    size = blobs.size.values[blobs.index.row(digest)]
     return f"`repair` sets it to {size}, the size that containerd knows, if the file has it, too."
 
 
