@@ -14,7 +14,7 @@ from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import DifferencesError, JournalError, StorageError
-from buildkit_migrate.files.errors import exists, is_file
+from buildkit_migrate.files.errors import exists
 from buildkit_migrate.maintenance.check import Checked, check_stores
 from buildkit_migrate.maintenance.du import DiskUsage, usage_of
 from buildkit_migrate.maintenance.finding import Severity
@@ -38,7 +38,7 @@ from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.workspace.finding import Host, find_root, find_roots
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, Root, Skipped, Worker
-from buildkit_migrate.workspace.one_file import open_file
+from buildkit_migrate.workspace.one_file import find_stores, open_found
 from buildkit_migrate.workspace.opening import (
     ONE_BY_ONE,
     Opener,
@@ -59,7 +59,6 @@ __all__ = [
     "clean_root",
     "default_places",
     "du_root",
-    "find_checked",
     "find_root",
     "find_roots",
     "migrate_root",
@@ -424,13 +423,6 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
     return Verification(worker.v1, worker.v2, verdict, findings, time.perf_counter() - started)
 
 
-def find_checked(path: StrPath | None = None) -> Root:
-    """The root that `check_root` checks: like `find_root`, also Docker's builder, or one database file."""
-    if path is not None and is_file(Path(path)):
-        return Root(Path(path), Path(path).parent, ())
-    return find_state(path)
-
-
 def check_root(
     path: StrPath | None = None,
     *,
@@ -448,13 +440,12 @@ def check_root(
 
     ``rules``: only these, such as ``{"C8"}``; ``severities``: only findings of these; ``content``: reads all
     blobs and counts the files of all layers, however many there are. Other parameters are those of
-    `migrate_root`. Writes nothing. Damage in a store is a finding and raises nothing. Raises the errors of
-    `find_root`, BusyError, which names the daemon, StorageError, ContainerdStateError.
+    `migrate_root`; for a single file those for a containerd change nothing. Writes nothing. Damage in a store
+    is a finding and raises nothing. Raises the errors of `find_root`, BusyError, which names the daemon,
+    StorageError, ContainerdStateError.
     """
     place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
-    root = find_checked(path)
-    opened = open_file(root.path) if is_file(root.path) else open_stores(root, place)
-    with opened as stores:
+    with open_found(find_stores(path), place) as stores:
         return check_stores(stores, rules=rules, severities=severities, content=content, progress=progress)
 
 

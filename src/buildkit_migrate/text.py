@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["cut", "meter", "named_text", "printable", "shortened"]
+__all__ = ["cut", "meter", "named_text", "printable", "relative_text", "shortened"]
 
 _SHOWN: Final = 20
 """How many lines of a list are shown by default."""
@@ -62,3 +62,11 @@ def meter(done: int, total: int) -> str:
     """A bar for a line of progress."""
     filled = 20 * done // total if total else 20
     return f"[{'#' * filled:.<20}]"
+
+
+def relative_text(path: Path, root: Path) -> str:
+    """A path in a message about ``root``: relative to it if it is inside."""
+    for top in (root, root.absolute()):
+        if path.is_relative_to(top) and path != top:
+            return printable(str(path.relative_to(top)))
+    return printable(str(path))

@@ -6,7 +6,6 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
@@ -92,7 +91,8 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Returns 0, the exit status of findings, or that of a damaged database."""
-    from buildkit_migrate.api import check_root, find_checked
+    from buildkit_migrate.api import check_root
+    from buildkit_migrate.workspace.one_file import find_stores
 
     if options.explain:
         return _explain(options)
@@ -112,9 +112,7 @@ def run(options: argparse.Namespace) -> int:
             checked.exit_code,
         )
 
-    if options.all:
-        return targets.on_all(options, work)
-    return targets.on_one(options, work, find_checked)
+    return targets.on_chosen(options, work, find_stores)
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -141,7 +139,7 @@ def _explained(entry: Any) -> Iterator[str]:
 def verdict_lines(checked: Checked, verbose: bool) -> Iterator[str]:
     """The findings of a check, and what it comes to, for people."""
     from buildkit_migrate.maintenance import table
-    from buildkit_migrate.text import printable, shortened
+    from buildkit_migrate.text import printable, relative_text, shortened
 
     root = printable(str(checked.root))
     for rule in checked.counts:
@@ -152,7 +150,7 @@ def verdict_lines(checked: Checked, verbose: bool) -> Iterator[str]:
         lines = []
         repairs = {finding.repair or entry.repair for finding in found}
         for finding in found:
-            about = f"{_short(finding.file, checked.root)}"
+            about = f"{relative_text(finding.file, checked.root)}"
             about += f": {printable(finding.subject)}" if finding.subject else ""
             size = f" ({finding.bytes} bytes)" if finding.bytes is not None else ""
             lines.append(f"{finding.severity} {about}: {printable(finding.message)}{size}")
@@ -168,7 +166,7 @@ def verdict_lines(checked: Checked, verbose: bool) -> Iterator[str]:
         yield f"{root}: no findings, but something could not be read ({len(checked.tested)} rules tested)"
         return
     if not checked.findings and checked.unsound:
-        damaged = ", ".join(_short(path, checked.root) for path in checked.unsound)
+        damaged = ", ".join(relative_text(path, checked.root) for path in checked.unsound)
         yield f"{root}: no findings of those asked for, but damaged: {damaged}"
         return
     if not checked.findings and not checked.tested:
@@ -181,13 +179,6 @@ def verdict_lines(checked: Checked, verbose: bool) -> Iterator[str]:
     counts = ", ".join(f"{severity} {count}" for severity, count in sorted(by_severity.items()))
     number = len(checked.findings)
     yield f"{root}: {number} finding{'s' if number > 1 else ''} ({counts})"
-
-
-def _short(file: Path, root: Path) -> str:
-    from buildkit_migrate.text import printable
-
-    inside = file.is_relative_to(root) and file != root
-    return printable(str(file.relative_to(root) if inside else file))
 
 
 def _ranges(rules: Iterable[str]) -> str:

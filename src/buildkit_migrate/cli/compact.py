@@ -54,6 +54,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         allow_abbrev=False,
     )
     shared.add_root(parser, "; or one database file")
+    targets.add_all(parser)
     parser.add_argument("--dry-run", action="store_true", help="print what would be done; change nothing")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -84,8 +85,8 @@ def add_parser(commands: Any, epilog: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Returns 0, or the exit status of a refusal if a dry run predicts one."""
-    from buildkit_migrate.api import find_checked
     from buildkit_migrate.maintenance.compact_root import compact_root, discard_kept, undo_compaction
+    from buildkit_migrate.workspace.one_file import find_stores
 
     place = shared.containerd_arguments(options)
     del place["containerd"]  # a running containerd is not needed
@@ -107,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
             lambda: {**DOCUMENT, **found.as_dict()}, lambda: _lines(found), found.exit_code, done=done
         )
 
-    return targets.on_one(options, work, find_checked)
+    return targets.on_chosen(options, work, find_stores)
 
 
 def _lines(found: Compaction) -> Iterator[str]:
@@ -130,12 +131,12 @@ def _lines(found: Compaction) -> Iterator[str]:
 
 def _file_lines(file: Compacted, root: Path) -> Iterator[str]:
     from buildkit_migrate.maintenance.compact import CompactionOutcome
-    from buildkit_migrate.text import printable
+    from buildkit_migrate.text import printable, relative_text
 
     if file.path is None:
         yield f"containerd's databases: skipped: {printable(file.reason)}"
         return
-    name = _short(file.path, root)
+    name = relative_text(file.path, root)
     if file.page_size:
         pages = f"{file.bytes // file.page_size:,} pages of {file.page_size:,} bytes"
         yield (
@@ -161,12 +162,12 @@ def _file_lines(file: Compacted, root: Path) -> Iterator[str]:
 
 def kept_lines(kept: KeptFiles, undo: bool) -> Iterator[str]:
     """What becomes of kept files, for people."""
-    from buildkit_migrate.text import printable
+    from buildkit_migrate.text import printable, relative_text
 
     if not kept.files:
         yield f"{printable(str(kept.root))}: compact keeps no files here"
     for file in kept.files:
-        name = _short(file.path, kept.root)
+        name = relative_text(file.path, kept.root)
         if file.obstacle is not None:
             yield f"{name}: would be refused:"
             yield from _refusal(file.obstacle)
@@ -183,10 +184,3 @@ def _refusal(error: Error) -> Iterator[str]:
     yield f"  {printable(error.message)}"
     if error.hint:
         yield f"  hint: {printable(error.hint)}"
-
-
-def _short(file: Path, root: Path) -> str:
-    from buildkit_migrate.text import printable
-
-    inside = file.is_relative_to(root) and file != root
-    return printable(str(file.relative_to(root) if inside else file))

@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
 
     # What is printed is read from the stores then.
     with contextlib.ExitStack() as opened:
-        return targets.on_all(options, work) if options.all else targets.on_one(options, work, find_state)
+        return targets.on_chosen(options, work, find_state)
 
 
 def _document(usage: DiskUsage, state: StateBytes | None, options: argparse.Namespace) -> dict[str, Any]:

@@ -108,4 +108,4 @@ def run(options: argparse.Namespace) -> int:
             done="" if options.dry_run else "the migration is done",
         )
 
-    return targets.on_all(options, work) if options.all else targets.on_one(options, work)
+    return targets.on_chosen(options, work)

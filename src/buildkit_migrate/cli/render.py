@@ -247,8 +247,8 @@ def kept_lines(kept: KeptFiles, in_full: bool) -> Iterator[str]:
     if kept.files:
         root = printable(os.fspath(kept.root))
         yield (
-            f"{root}: {len(kept.files)} old files ({kept.bytes:,} bytes) are kept by compact; --undo puts "
-            "them back, --discard-kept deletes them"
+            f"{root}: {len(kept.files)} old files ({kept.bytes:,} bytes) are kept by compact: compact --undo "
+            "puts them back, compact --discard-kept deletes them"
         )
     for file in kept.files if in_full else ():
         yield f"  {printable(os.fspath(file.path))} ({file.bytes:,} bytes)"

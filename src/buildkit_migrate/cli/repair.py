@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
 from buildkit_migrate.cli import salvage, targets
-from buildkit_migrate.text import printable, shortened
+from buildkit_migrate.text import printable, relative_text, shortened
 
 if TYPE_CHECKING:
     from buildkit_migrate.errors import Error
@@ -93,10 +93,10 @@ def run(options: argparse.Namespace) -> int:
 
     A salvage has its own, see `salvage.run`.
     """
-    from buildkit_migrate.api import find_checked
     from buildkit_migrate.cli.failures import UsageError
     from buildkit_migrate.maintenance.mend import RepairClass
     from buildkit_migrate.maintenance.repair_root import discard_kept_repairs, repair_root
+    from buildkit_migrate.workspace.one_file import find_stores
 
     if options.salvage is not None or options.output is not None:
         return _salvage(options)
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
             done="" if options.dry_run or not found.changes else "the root is repaired",
         )
 
-    return targets.on_one(options, work, find_checked)
+    return targets.on_one(options, work, find_stores)
 
 
 def _salvage(options: argparse.Namespace) -> int:
@@ -149,8 +149,10 @@ def _lines(found: Repaired, verbose: bool) -> Iterator[str]:
     if found.changes:
         yield "files:"
     for change in found.changes:
-        where = "" if change.kept is None else f"; the original {_is(found)} {_short(change.kept, root)}"
-        yield f"  {_short(change.path, root)}: {would}{_DONE[change.kind]}{where}"
+        where = ""
+        if change.kept is not None:
+            where = f"; the original {_is(found)} {relative_text(change.kept, root)}"
+        yield f"  {relative_text(change.path, root)}: {would}{_DONE[change.kind]}{where}"
     if found.obstacle is not None:
         yield from _obstacle_lines(found.obstacle)
     yield from _left_lines(found, verbose)
@@ -176,7 +178,7 @@ def undone_lines(undone: RepairUndone) -> Iterator[str]:
         yield from _obstacle_lines(undone.obstacle)
         return
     for change in undone.changes:
-        yield f"{_short(change.path, undone.root)} {'would be' if undone.dry_run else 'is'} as before"
+        yield f"{relative_text(change.path, undone.root)} {'would be' if undone.dry_run else 'is'} as before"
     taken = "would be taken back" if undone.dry_run else "is taken back"
     yield f"{root}: the repair of {printable(undone.when)} {taken}"
 
@@ -199,8 +201,8 @@ def status_lines(kept: KeptRepairs, in_full: bool) -> Iterator[str]:
         else:
             yield f"{name} can be taken back after the later ones"
         for item in entry.items if in_full else ():
-            where = f", kept as {_short(item.kept, kept.root)}" if item.kept is not None else ""
-            yield f"  {_short(item.path, kept.root)}: {_DONE[item.kind]}{where}"
+            where = f", kept as {relative_text(item.kept, kept.root)}" if item.kept is not None else ""
+            yield f"  {relative_text(item.path, kept.root)}: {_DONE[item.kind]}{where}"
 
 
 def _obstacle_lines(obstacle: Error) -> Iterator[str]:
@@ -235,7 +237,7 @@ def _rule_lines(rule: str, mends: Iterable[Mend], root: Path, verbose: bool) -> 
 
 
 def _mend_line(mend: Mend, root: Path) -> str:
-    about = _short(mend.file, root) + (f": {printable(mend.subject)}" if mend.subject else "")
+    about = relative_text(mend.file, root) + (f": {printable(mend.subject)}" if mend.subject else "")
     loss = f"; lost: {printable(mend.loses)}" if mend.loses else ""
     return f"{about}: {printable(mend.does)}{loss}"
 
@@ -251,7 +253,7 @@ def _left_lines(found: Repaired, verbose: bool) -> Iterator[str]:
         yield from (f"  {line}" for line in shortened(lines, verbose))
     possible = {(mend.rule, mend.file, mend.subject) for mend in plan.offered}
     lines = [
-        f"{finding.rule} {_short(finding.file, root)}"
+        f"{finding.rule} {relative_text(finding.file, root)}"
         f"{': ' + printable(finding.subject) if finding.subject else ''}: {printable(finding.message)}"
         for finding in plan.left
         if (finding.rule, finding.file, finding.subject) not in possible
@@ -267,15 +269,8 @@ def _kept_lines(kept: KeptRepairs) -> Iterator[str]:
         for item in entry.items:
             if item.kept is not None:
                 is_deleted = "is" if kept.discarded else "would be"
-                yield f"{_short(item.kept, kept.root)} {is_deleted} deleted"
+                yield f"{relative_text(item.kept, kept.root)} {is_deleted} deleted"
     if kept.obstacle is not None:
         yield from _obstacle_lines(kept.obstacle)
     if not kept.entries:
         yield f"{root}: repair keeps nothing here"
-
-
-def _short(file: Path, root: Path) -> str:
-    for top in (root, root.absolute()):
-        if file.is_relative_to(top) and file != top:
-            return printable(str(file.relative_to(top)))
-    return printable(str(file))

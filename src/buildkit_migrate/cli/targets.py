@@ -16,7 +16,7 @@ from buildkit_migrate.text import named_text, printable
 if TYPE_CHECKING:
     from buildkit_migrate.workspace.layout import Root
 
-__all__ = ["DOCUMENT", "Result", "Work", "add_all", "is_for_all", "on_all", "on_one"]
+__all__ = ["DOCUMENT", "Result", "Work", "add_all", "is_for_all", "on_all", "on_chosen", "on_one"]
 
 
 DOCUMENT: Final[Mapping[str, Any]] = {"unreadable": [], "roots": []}
@@ -53,6 +53,11 @@ def is_for_all(options: Namespace) -> bool:
     """Whether the command is for all roots of the host: by --all, or as it lists them without ROOT."""
     lists_all = getattr(options, "lists_all", False) and options.root is None
     return lists_all or getattr(options, "all", False)
+
+
+def on_chosen(options: Namespace, work: Work, find: Find | None = None) -> int:
+    """With --all processes all roots, otherwise one; see `on_all` and `on_one`."""
+    return on_all(options, work) if options.all else on_one(options, work, find)
 
 
 def on_one(options: Namespace, work: Work, find: Find | None = None) -> int:

@@ -86,9 +86,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _find(path: str | None) -> Root:
-    from buildkit_migrate.api import find_checked, find_root
+    from buildkit_migrate.api import find_root
+    from buildkit_migrate.workspace.one_file import find_stores
 
-    return find_checked(path) if path is not None and is_file(Path(path)) else find_root(path)
+    return find_stores(path) if path is not None and is_file(Path(path)) else find_root(path)
 
 
 def _of_maintenance(

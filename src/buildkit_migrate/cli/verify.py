@@ -73,4 +73,4 @@ def run(options: argparse.Namespace) -> int:
             0 if all(one.is_good for one in verifications) else DifferencesError.exit_code,
         )
 
-    return targets.on_all(options, work) if options.all else targets.on_one(options, work)
+    return targets.on_chosen(options, work)

@@ -7,16 +7,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from buildkit_migrate.files.errors import is_file
 from buildkit_migrate.maintenance import kept_files
 from buildkit_migrate.maintenance.compact import Compaction, compact_stores
 from buildkit_migrate.maintenance.kept_files import KeptFiles, kept_in
 from buildkit_migrate.model import Progress
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.workspace.finding import find_root
-from buildkit_migrate.workspace.one_file import open_file
+from buildkit_migrate.workspace.one_file import find_stores, open_found
 from buildkit_migrate.workspace.opening import Opener, containerd_place
-from buildkit_migrate.workspace.stores import Stores, find_state, open_stores
+from buildkit_migrate.workspace.stores import Stores
 
 __all__ = ["compact_root", "discard_kept", "files_kept", "opened_stores", "undo_compaction"]
 
@@ -40,7 +39,7 @@ def compact_root(
     to 1) is free; but damage that this cures, such as a broken free list, always is a reason. Each old file
     is kept as ``<name>.before-compact``, see `undo_compaction` and `discard_kept`. A containerd's databases
     are only compacted with ``containerd_root``, of a stopped one. Other parameters are those of
-    `migrate_root`.
+    `migrate_root`; for a single file those for a containerd change nothing.
 
     All databases are examined before any is changed. Raises ValueError, the errors of `find_root`, BusyError,
     which names the daemon, CorruptDatabaseError for damaged trees, with the page, DifferencesError if the
@@ -133,10 +132,6 @@ def opened_stores(
 
     Raises the errors of `find_root` and `open_stores`.
     """
-    if path is not None and is_file(Path(path)):
-        with open_file(Path(path), exclusive=exclusive) as stores:
-            yield stores
-        return
     place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root)
-    with open_stores(find_state(path), place, exclusive=exclusive) as stores:
+    with open_found(find_stores(path), place, exclusive=exclusive) as stores:
         yield stores

@@ -31,10 +31,9 @@ from buildkit_migrate.model import Progress
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.finding import find_root
-from buildkit_migrate.workspace.layout import Root
-from buildkit_migrate.workspace.one_file import lock_out_daemons, state_of
+from buildkit_migrate.workspace.one_file import find_stores, lock_out_daemons, state_of
 from buildkit_migrate.workspace.opening import lock_out_daemon
-from buildkit_migrate.workspace.stores import Stores, find_state
+from buildkit_migrate.workspace.stores import Stores
 
 __all__ = [
     "Repaired",
@@ -165,12 +164,6 @@ def _marks(stores: Stores) -> Mapping[Path, str]:
     return {path: mark for path in kept if (mark := fingerprint(path))}
 
 
-def _find(path: StrPath | None) -> Root:
-    if path is not None and is_file(Path(path)):
-        return Root(Path(path), Path(path).parent, ())
-    return find_state(path)
-
-
 def undo_maintenance(
     path: StrPath | None = None,
     *,
@@ -188,7 +181,7 @@ def undo_maintenance(
     changed, if anybody used the root since; BusyError, JournalError, StorageError, and the errors of
     `find_root`.
     """
-    root = _find(path)
+    root = find_stores(path)
     journal = _journal(root.path, root.state)
     place = containerd_root, namespace, snapshotter, snapshotter_root
     with contextlib.ExitStack() as held, opened_stores(path, *place, exclusive=not dry_run) as stores:

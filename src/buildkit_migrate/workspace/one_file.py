@@ -1,22 +1,27 @@
-"""A single database file, presented as the stores of a root about which nothing else is known."""
+"""A single database file, presented as the stores of a root about which nothing else is known.
+
+``find_stores`` and ``open_found`` choose between the two for commands that take either.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.bolt import Bucket, Database
 from buildkit_migrate.errors import CorruptDatabaseError, RootNotFoundError, StorageError
+from buildkit_migrate.files.errors import is_file
 from buildkit_migrate.schema.containerd import namespaces
 from buildkit_migrate.schema.tables import buckets_in
 from buildkit_migrate.values.keys import EXTERNAL_BUCKET, INDEX_BUCKET, MAIN_BUCKET
 from buildkit_migrate.workspace.layout import OCI_WORKER, Root, root_at
-from buildkit_migrate.workspace.opening import lock_out_daemon
-from buildkit_migrate.workspace.stores import Fault, Store, Stores, WorkerStores
+from buildkit_migrate.workspace.opening import ContainerdPlace, lock_out_daemon
+from buildkit_migrate.workspace.stores import Fault, Store, Stores, WorkerStores, find_state, open_stores
 
-__all__ = ["lock_out_daemons", "open_file", "state_of"]
+__all__ = ["find_stores", "lock_out_daemons", "open_file", "open_found", "state_of"]
 
 _NAMES: Final = {
     "metadata_v2.db": "records",
@@ -42,6 +47,24 @@ _BUCKETS: Final = {
 }
 _LEVELS: Final = 3
 """How many levels above a store the state directory may be."""
+
+
+def find_stores(path: str | os.PathLike[str] | None = None) -> Root:
+    """Like `find_state`, with its errors; or one database file, as a root without workers."""
+    return find_state(path) if path is None or not is_file(Path(path)) else _root_of(Path(path))
+
+
+def open_found(
+    root: Root, place: ContainerdPlace, *, exclusive: bool = False
+) -> contextlib.AbstractContextManager[Stores]:
+    """Opens what `find_stores` has found: `open_file` or `open_stores`. ``place`` is not used for a file."""
+    if is_file(root.path):
+        return open_file(root.path, exclusive=exclusive)
+    return open_stores(root, place, exclusive=exclusive)
+
+
+def _root_of(path: Path) -> Root:
+    return Root(path, path.parent, ())
 
 
 @contextlib.contextmanager
@@ -106,7 +129,7 @@ def _alone(path: Path, store: Store) -> Stores:
         content=None,
     )
     return Stores(
-        Root(path, path.parent, ()),
+        _root_of(path),
         (worker,),
         places["cache"],
         places["cache_debug"],
