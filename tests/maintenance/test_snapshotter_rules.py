@@ -172,6 +172,19 @@ def test_a_child_that_does_not_exist(healthy: Healthy, key: bytes) -> None:
     assert found(healthy.root) == {("C42", "L", "gone")}
 
 
+def test_a_layer_that_was_put_on_a_lost_one_is_a_fault_of_its_own(healthy: Healthy) -> None:
+    layer, lost = healthy.last[:2]
+    assert layer.parent is not None
+    healthy.in_snapshots(
+        {
+            b"snapshots": {layer.name: {b"parent": lost.name}},
+            b"parents": {link(healthy.numbers[layer.parent], layer.number): None},
+        }
+    )
+    healthy.lose_snapshot(lost)
+    assert found(healthy.root) == {("C42", "B", layer.text), ("C23", "B", lost.text)}
+
+
 # --- C43
 
 

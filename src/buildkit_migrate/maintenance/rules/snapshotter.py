@@ -121,7 +121,9 @@ def parents(facts: WorkerFacts) -> Iterator[Finding]:
     for row in facts.ours & present(backend.parent) - there(parent_rows):
         told.add(row)
         name = backend.parent[row] or b""
-        if key_in(name) not in explained and name not in unbacked:
+        if not _agrees(snapshots, backend.names[row], name) or (
+            key_in(name) not in explained and name not in unbacked
+        ):
             message = f"it stands on {cut(name)}, which the snapshotter does not have"
             severity = Severity.BUILD if row in used else Severity.LEAK
             yield Finding("C42", severity, file, subject(key_in(backend.names[row] or b"")), message)
@@ -137,7 +139,7 @@ def parents(facts: WorkerFacts) -> Iterator[Finding]:
     for row in differing - told.take(stat):
         told.add(stat[row])
         parent = snapshots.parent[row]
-        if row in told_by_record or (parent or b"") in explained:
+        if row in told_by_record or (parent in explained and parent == key_in(is_at[row] or b"")):
             continue
         expected = cut(parent) if parent is not None else "nothing"
         message = f"it stands on {cut(is_at[row] or b'nothing')}, for containerd on {expected}"
@@ -145,6 +147,12 @@ def parents(facts: WorkerFacts) -> Iterator[Finding]:
         yield Finding("C42", severity, file, subject(snapshots.keys[row]), message)
     if not repeated(backend.id.values):
         yield from _child_links(facts, parent_rows, told, explained, unbacked, used)
+
+
+def _agrees(snapshots: Snapshots, name: bytes | None, parent: bytes) -> bool:
+    """Whether a snapshot stands on this parent for containerd, too. Both are names of the snapshotter's."""
+    row = snapshots.index.row(key_in(name or b""))
+    return row < 0 or snapshots.parent[row] == key_in(parent)
 
 
 def _child_links(

@@ -1,0 +1,138 @@
+"""Several faults at once, mended with all classes: then nothing is left to mend, wherever that is cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import test_builds
+import test_dropped
+import test_several_faults
+from faults import FLAT, TIME
+from mending import apply, everything, mend, plan
+from test_dropped import World
+
+from buildkit_migrate.maintenance.mend import RepairClass
+from buildkit_migrate.maintenance.repair import RepairPlan
+from planting import edit
+
+Plant = Callable[[World, random.Random], object]
+
+
+def _of_records(plant: test_dropped.Plant) -> Plant:
+    return lambda world, chosen: plant(world)
+
+
+def _of_layers(plant) -> Plant:  # type: ignore[no-untyped-def]
+    return lambda world, chosen: plant(world.it, chosen.choice(world.it.last))
+
+
+def _of_mounts(plant) -> Plant:  # type: ignore[no-untyped-def]
+    return lambda world, chosen: plant(world.it, chosen.choice(world.it.mounts))
+
+
+def _of_builds(plant) -> Plant:  # type: ignore[no-untyped-def]
+    return lambda world, chosen: plant(world.it, chosen.choice(sorted(world.it.builds)))
+
+
+def _of_the_root(plant) -> Plant:  # type: ignore[no-untyped-def]
+    return lambda world, chosen: plant(world.it)
+
+
+def orphan(world: World, chosen: random.Random) -> None:
+    digest = chosen.choice(sorted(world.it.blobs))
+    world.it.lease(b"1" * 25, {b"createdat": TIME, b"labels": {FLAT: b"1"}, b"content": {digest: b""}})
+
+
+def no_cache(world: World, chosen: random.Random) -> None:
+    chosen.choice(test_builds.DAMAGES)(world.root.cache)
+
+
+def description(world: World, chosen: random.Random) -> None:
+    world.plant.put(chosen.choice(sorted(world.plant.records)), b"cache.description", b"{")
+
+
+def entry(world: World, chosen: random.Random) -> None:
+    world.plant.put_index(chosen.choice(world.plant.index), there=False)
+
+
+def torn_history(world: World, chosen: random.Random) -> None:
+    edit(world.root.history, {b"_records": {chosen.choice(sorted(world.it.builds)): None}})
+
+
+CATALOGUE: list[Plant] = [
+    *(_of_records(plant) for _, plant in test_dropped.FAULTS),
+    *map(_of_layers, test_several_faults.OF_LAYERS),
+    *map(_of_mounts, test_several_faults.OF_MOUNTS),
+    *map(_of_the_root, test_several_faults.OF_THE_ROOT),
+    *map(
+        _of_builds,
+        (
+            test_builds.undecodable,
+            test_builds.under_another_name,
+            test_builds.without_lease,
+            test_builds.with_an_empty_lease,
+        ),
+    ),
+    orphan,
+    no_cache,
+    description,
+    entry,
+    torn_history,
+]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_nothing_is_left_that_a_repair_mends(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns()
+    monkeypatch.setattr("time.time_ns", lambda: now)  # leases that are made have a time
+    world = planted(tmp_path / "first", random.Random(seed))
+    root = world.root
+    aside = tmp_path / "planted"
+    copy(root.root.parent, aside)
+    planned = mend(root, *RepairClass)
+    assert planned.changes or not planned.mends
+    again = plan(root, *RepairClass)
+    assert again.mends == ()
+    assert again.changes == ()
+    end = everything(root)
+    for cut in range(1, len(planned.changes)):
+        shutil.rmtree(root.root.parent)
+        copy(aside, root.root.parent)
+        interrupted(plan(root, *RepairClass), cut)
+        mend(root, *RepairClass)
+        assert everything(root) == end, cut
+
+
+def planted(into: Path, chosen: random.Random) -> World:
+    """A root with several faults; what does not fit beside another is left out."""
+    into.mkdir()
+    world = World(into)
+    for plant in chosen.sample(CATALOGUE, chosen.randint(2, 7)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            plant(world, chosen)
+    return world
+
+
+def copy(source: Path, target: Path) -> None:
+    target.mkdir()
+    subprocess.run(["cp", "-a", "--reflink=auto", f"{source}/.", str(target)], check=True)
+
+
+def interrupted(planned: RepairPlan, cut: int) -> None:
+    """Makes the first changes only."""
+    apply(dataclasses.replace(planned, changes=planned.changes[:cut]))
+
+
+def test_a_healthy_root_is_left_as_it_is(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert plan(world.root, *RepairClass).mends == ()
