@@ -19,6 +19,8 @@ import v2_roots
 from buildkit_migrate.cli import _COMMANDS
 from buildkit_migrate.migration.report import COUNTS
 from ondisk import OnDisk, run
+from planting import damage_page
+from trees import PlainBucket, write
 
 Found = tuple[int, dict[str, Any]]
 
@@ -198,6 +200,22 @@ def repairs(directory: Path) -> Iterator[Found]:
     yield document("repair", at)
     root.containerd.write_bytes(b"garbage" * 1000)
     yield document("repair", at)
+    yield from salvages(directory)
+
+
+def salvages(directory: Path) -> Iterator[Found]:
+    path, new = directory / "db", str(directory / "new")
+    many = PlainBucket({b"\xff%04d" % number: b"v" * 90 for number in range(200)})
+    write(path, PlainBucket({b"b": many, b"\xfe": many}))
+    yield document("repair", "--salvage", str(path))
+    yield document("repair", "--salvage", str(path), "--output", new, "--drop")
+    yield document("repair", "--salvage", str(path), "--output", new)
+    yield document("repair", "--salvage", str(path), "--output", new)
+    damage_page(path, 2)
+    (directory / "new").unlink()
+    yield document("repair", "--salvage", str(path), "--output", new)
+    path.write_bytes(b"garbage" * 1000)
+    yield document("repair", "--salvage", str(path), "--output", str(directory / "other"))
 
 
 def conversions(directory: Path) -> Iterator[Found]:

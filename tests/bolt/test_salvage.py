@@ -219,6 +219,11 @@ INLINE: Mapping[str, tuple[bytes, BucketDict | None, int]] = {
         {b"a": b"1", b"b": b"2", b"c": b"3"},
         1,
     ),
+    "keys of zeros": (
+        inline([(b"a", b"1"), (bytes(2), b""), (bytes(3), b""), (bytes(4), b""), (b"b", b"2")]),
+        {b"a": b"1", b"b": b"2"},
+        1,
+    ),
     "count too low": (changed(inline(ABC), 16 + 10, "<H", 1), {b"a": b"1", b"b": b"2", b"c": b"3"}, 0),
     "count too high": (changed(inline(ABC), 16 + 10, "<H", 5), {b"a": b"1", b"b": b"2", b"c": b"3"}, 0),
     "root beyond the end": (bucket(99), {}, 1),

@@ -20,14 +20,14 @@ EXIT_STATUSES: Final = {
     14: "going back, to v1 or to before a repair or compaction, would lose what was done since",
     6: "broken records with --on-broken fail, or nothing but broken records",
     9: "what is at metadata_v2.db is not a metadata store, or not of the engine asked for; DST of convert "
-    "exists, or SRC has that engine already",
+    "or NEW of a salvage exists, or the file to read has the wrong engine",
     7: "containerd's state for a worker is missing, or is not that of its v1 store",
     13: "the journal of an earlier run belongs to another migration, is missing, or can't be read; no way "
     "back to v1",
     # Damage.
     10: "a verification found differences, or a worker that is not migrated; clean found damage, or a worker "
     "without a store",
-    15: "check has findings, or repair leaves some",
+    15: "check has findings, repair leaves some, or a salvage lost something",
     5: "a database file is damaged, has an unexpected layout, or was truncated while it was being read",
     1: "unexpected failure",
     # Reasons that end the whole command.
@@ -54,6 +54,7 @@ STATUSES_OF: Final = {
     "clean": _OF_ALL | {3, 4, 5, 7, 10, 13},
     "du": _OF_ALL | {3, 4, 5, 7},
     "check": _OF_ALL | {3, 4, 5, 15},
+    "repair": _OF_ALL | {3, 4, 5, 7, 9, 10, 13, 15},
     "compact": _OF_ALL | {3, 4, 5, 10, 14},
     "convert": _OF_ALL | {4, 5, 9},
     "bench": _OF_ALL,

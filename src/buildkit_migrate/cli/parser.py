@@ -29,6 +29,10 @@ EXAMPLES: Final = {
         ("check", "all rules, on the root of this host"),
         ("check --explain C23", "what a rule is about"),
     ),
+    "repair": (
+        ("repair --dry-run", "everything that would be done, and what it costs"),
+        ("repair --salvage cache.db --output new.db", "what can be read of a file with damaged pages"),
+    ),
     "compact": (
         ("compact --dry-run", "what each database would shrink to"),
         ("compact --min-free 25%", "those of which a quarter is free"),
