@@ -159,6 +159,23 @@ def test_one_failing_root_does_not_stop_the_others(host: Host) -> None:
     ]
 
 
+def test_all_option_compacts_every_root_that_can_be(host: Host) -> None:
+    roots = [host.volume(name) for name in ("a", "b")]
+    for root in roots:
+        assert root.migrate().returncode == 0
+    before = [root.v2.read_bytes() for root in roots]
+    with (roots[0].root / "buildkitd.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = document(host.run("compact", "--all", "--format", "json"), errors.BusyError.exit_code)
+    assert [one["root"] for one in found["roots"]] == [str(root.root) for root in roots]
+    assert [one["exit_code"] for one in found["roots"]] == [errors.BusyError.exit_code, 0]
+    assert roots[0].v2.read_bytes() == before[0]
+    assert [one["saved"] is None for one in found["roots"]] == [True, False]
+    assert document(host.run("compact", "--all", "--dry-run", "--format", "json"))["roots"]
+    assert document(host.run("compact", "--all", "--undo", "--format", "json"))["roots"]
+    assert [root.v2.read_bytes() for root in roots] == before
+
+
 def test_all_option_and_root_exclude_each_other(host: Host) -> None:
     root = host.volume("a")
     assert host.run("migrate", "--all", str(root.root)).returncode == 2
