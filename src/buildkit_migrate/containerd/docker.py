@@ -22,7 +22,7 @@ from buildkit_migrate.errors import ContainerdStateError
 from buildkit_migrate.model import Kind, PlainState, Snapshot
 from buildkit_migrate.schema.columns import Index
 
-__all__ = ["DOCKER_NAMESPACE", "DOCKER_SNAPSHOTTER", "DockerBuilder", "chain_ids"]
+__all__ = ["DOCKER_NAMESPACE", "DOCKER_SNAPSHOTTER", "DockerBuilder", "chain_ids", "snapshots_named"]
 
 DOCKER_NAMESPACE: Final = "buildkit"
 DOCKER_SNAPSHOTTER: Final = "default"
@@ -66,7 +66,7 @@ class DockerBuilder(OfflineContainerd):
         state = read_state(self.root, self._snapshots.root, self._namespace, self._snapshotter)
         return Survey(
             self._snapshotter,
-            _snapshots(self._snapshots.root, self._layers, list(records.ids())),
+            snapshots_named(self._snapshots.root, self._layers, list(records.ids())),
             ((digest, blob.root_label, blob.size) for digest, blob in state.blobs.items()),
             ((id, None if id in finished else resources) for id, resources in state.leases.items()),
             self._namespace,
@@ -105,7 +105,7 @@ def chain_ids(snapshots: Bucket) -> set[bytes]:
     return {text for column in (names, chains) for text in column if text is not None and is_chain_id(text)}
 
 
-def _snapshots(
+def snapshots_named(
     root: Bucket, layers: LayerStore, ids: list[bytes]
 ) -> Iterator[tuple[bytes, int, bytes, bool]]:
     """Snapshots with these names, as `Survey` takes them; see `_stat`, which is the rule in full.

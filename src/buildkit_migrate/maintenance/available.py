@@ -33,6 +33,10 @@ def unavailable_in_worker(worker: WorkerStores, unusable: Unusable) -> dict[Part
     if worker.kind != DOCKER_BUILDER:
         stores[Part.SNAPSHOTS] = worker.snapshots
     missing = {part: why for part, store in stores.items() if (why := _why_not(store, unusable)) is not None}
+    if worker.kind != DOCKER_BUILDER:
+        missing[Part.LAYERS] = NOTHING_THERE
+    elif (why := _why_not(worker.snapshots, unusable)) is not None:
+        missing[Part.LAYERS] = why
     if worker.kind == DOCKER_BUILDER:
         missing[Part.SNAPSHOTS] = missing[Part.DIRECTORIES] = "Docker keeps snapshots in another form"
     elif worker.directories is None:

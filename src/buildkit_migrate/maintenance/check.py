@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from buildkit_migrate.errors import CorruptDatabaseError, StorageError
+from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, StorageError
 from buildkit_migrate.maintenance import table
 from buildkit_migrate.maintenance.available import NOTHING_THERE, unavailable, unavailable_in_worker
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
@@ -22,6 +22,7 @@ from buildkit_migrate.maintenance.rules import (
     chains,
     content,
     data,
+    docker,
     files,
     history,
     indexes,
@@ -63,6 +64,7 @@ WORKER_RULES: Final[tuple[WorkerRule, ...]] = (
     *data.RULES,
     *listed.RULES,
     *snapshotter.RULES,
+    *docker.RULES,
     *content.RULES,
     *leftovers.WORKER_RULES,
 )
@@ -229,6 +231,7 @@ def examine_stores(
         missing = unavailable_in_worker(worker.stores, looked_at.unusable)
         try:
             missing.update(_left_out(worker, content))
+            missing.update(_of_docker(worker, missing))
         except StorageError as error:
             run.failed = True
             missing.update(dict.fromkeys(_ON_DISK, error.message))
@@ -262,6 +265,16 @@ def _left_out(worker: WorkerFacts, content: bool) -> dict[Part, str]:
     return missing
 
 
+def _of_docker(worker: WorkerFacts, missing: Mapping[Part, str]) -> dict[Part, str]:
+    """The layer store, if it can't be told which. Raises StorageError."""
+    try:
+        if Part.LAYERS not in missing:
+            worker.layers  # noqa: B018
+    except ContainerdStateError as error:
+        return {Part.LAYERS: error.message}
+    return {}
+
+
 _OF_VALUES: Final = frozenset({"C8", "C9", "C20", "C62"})
 """Rules that report a record whose values or id do not say what it is."""
 
@@ -280,6 +293,7 @@ class _Run:
         self._asked = rules
         self._findings: list[Finding] = []
         self._tested: set[str] = set()
+        self._tested_at: set[tuple[Path, str]] = set()
         self._untested: dict[tuple[Path, str], set[str]] = {}
         self.failed = False
 
@@ -308,6 +322,7 @@ class _Run:
             self._untested.setdefault((place, error.message), set()).update(wanted)
         else:
             self._tested |= wanted
+            self._tested_at |= {(place, number) for number in wanted}
 
     def result(self, unsound: Iterable[Path], shown: Callable[[Finding], bool]) -> Checked:
         findings = sorted(
@@ -320,8 +335,10 @@ class _Run:
             tuple(sorted(self._tested, key=number_of)),
             (
                 *(
-                    NotTested(tuple(sorted(numbers, key=number_of)), place, reason)
+                    NotTested(tuple(sorted(left, key=number_of)), place, reason)
                     for (place, reason), numbers in self._untested.items()
+                    # Docker's builder has rules of its own for some.
+                    if (left := {one for one in numbers if (place, one) not in self._tested_at})
                 ),
                 *(NotTested((), skipped.path, skipped.reason) for skipped in self._root.skipped),
             ),

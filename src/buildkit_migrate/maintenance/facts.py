@@ -7,18 +7,22 @@ from functools import cached_property
 from pathlib import Path
 
 from buildkit_migrate.bolt import Bucket
+from buildkit_migrate.containerd.docker import chain_ids, snapshots_named
+from buildkit_migrate.containerd.layers import LayerStore
 from buildkit_migrate.maintenance.collection import expired
 from buildkit_migrate.maintenance.disk import Content, SnapshotDirectories
 from buildkit_migrate.maintenance.leaving import Leaving
 from buildkit_migrate.maintenance.loading import Found, Loading
 from buildkit_migrate.maintenance.odd import odd_records
 from buildkit_migrate.maintenance.record_data import RecordData, referred, there
+from buildkit_migrate.model import Kind
 from buildkit_migrate.schema.columns import Mask, take
 from buildkit_migrate.schema.containerd import Namespace, Snapshots, namespaces
 from buildkit_migrate.schema.history import History
 from buildkit_migrate.schema.records import External, IndexEntries, Records
 from buildkit_migrate.schema.snapshots import Backend
 from buildkit_migrate.schema.solver import SolverCache
+from buildkit_migrate.workspace.docker import data_root, layers_of, storage_driver
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Store, Stores, WorkerStores
 
 __all__ = ["Facts", "WorkerFacts"]
@@ -75,6 +79,22 @@ class WorkerFacts:
         """The snapshotter's own database. None for Docker's builder, which has another layout."""
         root = self.root_of(self.stores.snapshots)
         return None if root is None or self.stores.kind == DOCKER_BUILDER else Backend(root)
+
+    @cached_property
+    def layers(self) -> LayerStore:
+        """The layer store of Docker's storage driver. Raises ContainerdStateError if nothing tells which."""
+        data, root = data_root(self.stores.path), self.root_of(self.stores.snapshots)
+        assert root is not None
+        return LayerStore(layers_of(data, storage_driver(data, None, chain_ids(root))))
+
+    @cached_property
+    def docker_kinds(self) -> dict[bytes, Kind]:
+        """Kinds of the snapshots of Docker's builder that records name. Raises StorageError."""
+        root = self.root_of(self.stores.snapshots)
+        if root is None or self.data is None:
+            return {}
+        named = {key for column in (self.data.keys, self.data.records.ids) for key in column if key}
+        return {key: Kind(kind) for key, kind, _, _ in snapshots_named(root, self.layers, sorted(named))}
 
     @cached_property
     def loading(self) -> Loading | None:

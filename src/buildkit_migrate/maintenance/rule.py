@@ -30,6 +30,8 @@ class Part(enum.Enum):
     """``WorkerFacts.namespace`` and ``history_namespace``."""
     SNAPSHOTS = "snapshots"
     """``WorkerFacts.backend``, and with it ``snapshots``: Docker's builder has neither."""
+    LAYERS = "layers"
+    """``WorkerFacts.docker_kinds``: only Docker's builder has them."""
     DIRECTORIES = "directories"
     """``WorkerStores.directories``."""
     FILES = "files"

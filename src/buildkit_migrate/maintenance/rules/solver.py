@@ -35,6 +35,7 @@ from buildkit_migrate.schema.solver import (
     workers_and_records,
 )
 from buildkit_migrate.text import cut
+from buildkit_migrate.workspace.docker import data_root
 from buildkit_migrate.workspace.layout import DOCKER_BUILDER
 from buildkit_migrate.workspace.stores import worker_ids
 
@@ -109,11 +110,25 @@ def known_workers(facts: Facts) -> Iterator[Finding]:
     if len(unknown) == 1 and not theirs and len(workers) == 1:
         file = workers[0].path / "workerid"
     repair = None
+    if workers and workers[0].kind == DOCKER_BUILDER:
+        yield from _of_another_engine(facts, unknown)
+        return
     if former_id(facts) is None:
         repair = "`repair` does nothing: it can't be told whether this was the id of the worker."
     has = ", ".join(sorted(cut(id) for id in worker_ids(facts.stores))) or "nothing"
     for id, count in sorted(unknown.items()):
         message = f"{count} results name this worker; the file has {has}"
+        yield Finding("C52", Severity.HARMLESS, file, subject(id), message, repair=repair)
+
+
+def _of_another_engine(facts: Facts, unknown: Counter[bytes]) -> Iterator[Finding]:
+    """Docker's builder had the id "moby" before it got that of the engine."""
+    builder = facts.stores.workers[0]
+    file = data_root(builder.path) / "engine-id"
+    has = cut(builder.worker_id or b"")
+    repair = "`repair` does nothing: the engine's id is not for its builder alone."
+    for id, count in sorted(unknown.items()):
+        message = f"{count} results name this worker; the builder has the engine's id, {has}"
         yield Finding("C52", Severity.HARMLESS, file, subject(id), message, repair=repair)
 
 
