@@ -5,7 +5,10 @@
 
 #include "bolt/reader.h"
 
-enum { BKM_AHEAD = 4 }; /* pages */
+enum {
+    BKM_AHEAD = 6, /* buckets whose root page is asked for */
+    BKM_NEAR = 3,  /* of these, the ones whose page should be here: the buckets in it are asked for, too */
+};
 
 static inline void bkm_prefetch_page(const bkm_bolt *bolt, uint64_t id)
 {
@@ -14,7 +17,7 @@ static inline void bkm_prefetch_page(const bkm_bolt *bolt, uint64_t id)
         return;
     const uint8_t *page = bolt->data + id * bolt->page_size;
     for (int line = 0; line < LINES; line++)
-        __builtin_prefetch(page + line * LINE);
+        bkm_prefetch_at(page + line * LINE);
 }
 
 /* The child of a branch page after the one at `index`; NULL if there is none. */
@@ -33,17 +36,44 @@ static inline void bkm_prefetch_part(const bkm_bolt *bolt, const uint8_t *ahead,
     size_t begin = (size_t)(item.key.data - page->data), end = begin + item.key.size + item.value.size;
     if (ahead)
         for (size_t at = index ? begin : 0; at < end && at < bolt->page_size; at += LINE)
-            __builtin_prefetch(ahead + at);
+            bkm_prefetch_at(ahead + at);
 }
 
-/* The root page of a bucket on a leaf, if there is one. */
-static inline void bkm_prefetch_bucket(const bkm_bolt *bolt, const bkm_page *leaf, uint32_t index)
+/* The root pages of the buckets on a page, which may not have been checked yet. */
+static inline void bkm_prefetch_nested(const bkm_bolt *bolt, uint64_t id)
+{
+    enum { MOST = 16 };
+    if (id < 2 || id >= bolt->high_water)
+        return;
+    const uint8_t *page = bolt->data + id * bolt->page_size;
+    uint32_t count = bkm_load16(page + 8) == BKM_PAGE_LEAF ? bkm_load16(page + 10) : 0;
+    for (uint32_t i = 0; i < count && i < MOST; i++) {
+        const uint64_t at = BKM_PAGE_HEADER + i * BKM_LEAF_ELEMENT;
+        if (bkm_load32(page + at) != BKM_ELEMENT_BUCKET || bkm_load32(page + at + 12) != BKM_BUCKET_HEADER)
+            continue;
+        uint64_t value = at + bkm_load32(page + at + 4) + bkm_load32(page + at + 8);
+        if (value + BKM_BUCKET_HEADER <= bolt->page_size)
+            bkm_prefetch_page(bolt, bkm_load64(page + value));
+    }
+}
+
+/* Number of the root page of a bucket on a checked leaf, 0 if it has none. */
+static inline uint64_t bkm_root_page(const bkm_page *leaf, uint32_t index)
 {
     if (index >= leaf->count)
-        return;
+        return 0;
     bkm_item item = bkm_leaf_item(leaf, index);
-    if (item.bucket && item.value.size == BKM_BUCKET_HEADER)
-        bkm_prefetch_page(bolt, bkm_load64(item.value.data));
+    return item.bucket && item.value.size == BKM_BUCKET_HEADER ? bkm_load64(item.value.data) : 0;
+}
+
+/* What a walk that is at `index` of a checked leaf reads next, below that leaf. */
+static inline void bkm_prefetch_bucket(const bkm_bolt *bolt, const bkm_page *leaf, uint32_t index)
+{
+    uint64_t far = bkm_root_page(leaf, index + BKM_AHEAD), near = bkm_root_page(leaf, index + BKM_NEAR);
+    if (far)
+        bkm_prefetch_page(bolt, far);
+    if (near)
+        bkm_prefetch_nested(bolt, near);
 }
 
 #endif

@@ -84,9 +84,9 @@ static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting);
 static void check_nested(checker *c, const bkm_page *page, int nesting)
 {
     for (uint32_t i = 0; i < BKM_AHEAD; i++)
-        bkm_prefetch_bucket(c->bolt, page, i);
+        bkm_prefetch_page(c->bolt, bkm_root_page(page, i));
     for (uint32_t i = 0; i < page->count && !c->stopped; i++) {
-        bkm_prefetch_bucket(c->bolt, page, i + BKM_AHEAD);
+        bkm_prefetch_bucket(c->bolt, page, i);
         bkm_item item = bkm_leaf_item(page, i);
         if (!item.bucket)
             continue;

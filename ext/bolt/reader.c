@@ -456,7 +456,7 @@ bool bkm_cursor_next(bkm_cursor *cursor)
 bkm_item bkm_cursor_item(const bkm_cursor *cursor)
 {
     const bkm_cursor_level *top = &cursor->levels[cursor->depth - 1];
-    bkm_prefetch_bucket(cursor->bolt, &top->page, top->index + BKM_AHEAD);
+    bkm_prefetch_bucket(cursor->bolt, &top->page, top->index);
     bkm_item item = bkm_leaf_item(&top->page, top->index);
     bkm_prefetch_part(cursor->bolt, cursor->ahead, &top->page, top->index, item);
     return item;

@@ -81,7 +81,7 @@ void bkm_lookup_find_all(const bkm_lookup *lookup, const bkm_spans *entries, int
             bkm_spans_prefetch(entries, start + i);
         for (size_t i = 0; i < size; i++) {
             hash[i] = bkm_span_hash(table, bkm_spans_get(entries, start + i));
-            __builtin_prefetch(&table->slots[hash[i] & table->mask]);
+            bkm_prefetch_at(&table->slots[hash[i] & table->mask]);
         }
         for (size_t i = 0; i < size; i++) {
             uint64_t slot = table->slots[hash[i] & table->mask];

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "core/prefetch.h"
+
 typedef struct {
     const uint8_t *data;
     uint32_t size;
@@ -28,9 +30,9 @@ static inline int bkm_span_compare(bkm_span a, bkm_span b)
 /* Prefetches a span that is about to be read. Any span will do, even an absent one. */
 static inline void bkm_prefetch(bkm_span span)
 {
-    __builtin_prefetch(span.data);
+    bkm_prefetch_at(span.data);
     /* Computed as an integer, because an absent span has no end to point to. */
-    __builtin_prefetch((const void *)((uintptr_t)span.data + span.size));
+    bkm_prefetch_at((const void *)((uintptr_t)span.data + span.size));
 }
 
 #endif

@@ -121,12 +121,12 @@ static inline void bkm_span_table_find_all(const bkm_span_table *table, const bk
             bkm_prefetch(block[i]);
         for (size_t i = 0; i < size; i++) {
             hash[i] = bkm_span_hash(table, block[i]);
-            __builtin_prefetch(&table->slots[hash[i] & table->mask]);
+            bkm_prefetch_at(&table->slots[hash[i] & table->mask]);
         }
         for (size_t i = 0; i < size; i++) {
             uint64_t slot = table->slots[hash[i] & table->mask];
             if (slot)
-                __builtin_prefetch(&table->keys[(uint32_t)slot - 1]);
+                bkm_prefetch_at(&table->keys[(uint32_t)slot - 1]);
         }
         for (size_t i = 0; i < size; i++) {
             uint64_t slot = table->slots[hash[i] & table->mask];
