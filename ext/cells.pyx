@@ -53,8 +53,8 @@ cdef extern from "columns/cells.h" nogil:
     bint bkm_cells_want(bkm_cells *cells, uint32_t row, bkm_span index)
     bint bkm_cells_compare(const bkm_cells *cells, const bkm_spans *entries, uint32_t *missing,
                            size_t *missing_count, uint8_t *stray)
-    bint bkm_cells_stored(const bkm_cells *cells, uint8_t key, bkm_spans *column)
-    bint bkm_cells_texts(const bkm_cells *cells, uint8_t key, bkm_spans *column)
+    bint bkm_cells_spans(const bkm_cells *cells, uint8_t key, bkm_spans *column)
+    void bkm_cells_has(const bkm_cells *cells, uint8_t key, uint8_t *found)
     void bkm_cells_numbers(const bkm_cells *cells, uint8_t key, int64_t *values, uint8_t *known)
     bint bkm_cells_lists(const bkm_cells *cells, uint8_t key, int32_t **rows, bkm_spans *strings)
 
@@ -64,6 +64,7 @@ INTEGER = BKM_CELL_INTEGER
 FLAG = BKM_CELL_FLAG
 TEXTS = BKM_CELL_TEXTS
 ANY = BKM_CELL_ANY
+cdef tuple ALL = (TEXT, INTEGER, FLAG, TEXTS, ANY)
 
 cdef c_array.array ROWS = _array("i")
 cdef c_array.array NUMBERS = _array("q")
@@ -143,10 +144,12 @@ cdef class Cells(Guarded):
         self.idle()
         return self.cells.ids.count
 
-    cdef uint8_t number(self, bytes key) except? 255:
+    cdef uint8_t number(self, bytes key, tuple forms) except? 255:
         self.idle()
         cdef object number = self.numbers.get(key)
         if number is None or not self.cells.keys[<size_t>number].kept:
+            raise KeyError(key)
+        if self.cells.keys[<size_t>number].form not in forms:
             raise KeyError(key)
         return number
 
@@ -206,21 +209,32 @@ cdef class Cells(Guarded):
             bkm_spans_free(spans)
 
     def stored(self, bytes key not None):
-        """The values of a key as stored, except cleared ones. Raises KeyError."""
-        cdef uint8_t number = self.number(key)
+        """The values of a key of form ANY as stored, except cleared ones. Raises KeyError."""
+        cdef uint8_t number = self.number(key, (ANY,))
         cdef bkm_spans spans
         cdef bint ok
         with nogil:
-            ok = bkm_cells_stored(&self.cells, number, &spans)
+            ok = bkm_cells_spans(&self.cells, number, &spans)
         return self.made(&spans, ok)
 
+    def has(self, bytes key not None):
+        """Rows with a value of a key that is not cleared, of its form or not. Raises KeyError."""
+        cdef uint8_t number = self.number(key, ALL)
+        cdef Mask found = new_mask(self.cells.ids.count)
+        with nogil:
+            bkm_cells_has(&self.cells, number, found.flags)
+        return found
+
     def texts(self, bytes key not None, dict others not None):
-        """Decoded strings, or None. `others`: strings of odd values by row. Raises KeyError."""
-        cdef uint8_t number = self.number(key)
+        """Decoded strings of a key of form TEXT, or None. `others`: strings of odd values by row.
+
+        Raises KeyError.
+        """
+        cdef uint8_t number = self.number(key, (TEXT,))
         cdef bkm_spans spans
         cdef bint ok
         with nogil:
-            ok = bkm_cells_texts(&self.cells, number, &spans)
+            ok = bkm_cells_spans(&self.cells, number, &spans)
         cdef Column column = self.made(&spans, ok)
         cdef Py_ssize_t row
         cdef bytes text
@@ -236,8 +250,11 @@ cdef class Cells(Guarded):
         return column
 
     def integers(self, bytes key not None):
-        """Decoded numbers: (values, known), type code "q" and a mask; flags are 0 or 1. Raises KeyError."""
-        cdef uint8_t number = self.number(key)
+        """Decoded numbers: (values, known), type code "q" and a mask; flags are 0 or 1.
+
+        Raises KeyError, as for a key of another form than INTEGER and FLAG.
+        """
+        cdef uint8_t number = self.number(key, (INTEGER, FLAG))
         cdef c_array.array values = c_array.clone(NUMBERS, self.cells.ids.count, False)
         cdef Mask known = new_mask(self.cells.ids.count)
         with nogil:
@@ -245,8 +262,11 @@ cdef class Cells(Guarded):
         return values, known
 
     def lists(self, bytes key not None):
-        """Strings of decoded lists: (rows, strings), each with its row (type code "i"). Raises KeyError."""
-        cdef uint8_t number = self.number(key)
+        """Strings of decoded lists: (rows, strings), each with its row (type code "i").
+
+        Raises KeyError, as for a key of another form than TEXTS.
+        """
+        cdef uint8_t number = self.number(key, (TEXTS,))
         cdef int32_t *rows
         cdef bkm_spans spans
         cdef bint ok

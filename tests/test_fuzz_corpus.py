@@ -107,7 +107,7 @@ def test_each_file_has_columns_or_is_refused(path: Path) -> None:
             records = Records(root)
             assert all(cell.value for cell in records.undecodable)
             for key, kind in KEYS.items():
-                assert len(records.stored(key)) == len(records)
+                assert records.has(key).size == len(records)
                 if kind == Kind.TEXT:
                     assert len(records.rows_of(records.text(key))) == len(records)
             differences = index_differences(records, IndexEntries(root))

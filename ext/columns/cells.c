@@ -6,7 +6,12 @@
 #include "core/array.h"
 #include "core/column.h"
 
-enum { NO_KEY = BKM_MAX_CELL_KEYS };
+enum {
+    NO_KEY = BKM_MAX_CELL_KEYS,
+    UNREADABLE = 0x80, /* with a key's number: a value that is not of the key's form */
+};
+
+_Static_assert((int)BKM_MAX_CELL_KEYS < (int)UNREADABLE, "the kinds of kept values must differ");
 
 static const bkm_span separator = BKM_NAME_SPAN("::");
 
@@ -70,15 +75,6 @@ static bool has_room(void *array, size_t count, size_t *capacity, size_t size)
     return true;
 }
 
-static bool keep(bkm_cells *cells, unsigned key, bkm_span value)
-{
-    size_t at = cells->values.count;
-    if (!has_room(&cells->kinds, at, &cells->kinds_capacity, 1) || !bkm_spans_add(&cells->values, value))
-        return false;
-    cells->kinds[at] = (uint8_t)key;
-    return true;
-}
-
 static bool add_odd(bkm_cells *cells, uint32_t row, bkm_span key, bkm_span value)
 {
     if (!has_room(&cells->odd, cells->odd_count, &cells->odd_capacity, sizeof *cells->odd))
@@ -135,6 +131,71 @@ static bool has_form(bkm_cell_form form, bkm_span stored, const bkm_json_value *
     }
 }
 
+/* Decodes a string into memory of the column; a plain string is not copied. */
+static bool decoded(bkm_spans *column, bkm_span string, bool plain, bkm_span *text)
+{
+    *text = string;
+    if (plain)
+        return true;
+    size_t room = 3 * (size_t)string.size;
+    uint8_t *out = bkm_spans_room(column, room);
+    if (!out)
+        return false;
+    size_t size = bkm_unescape(out, string);
+    bkm_spans_give_back(column, room - size);
+    *text = (bkm_span){out, (uint32_t)size};
+    return true;
+}
+
+static bool keep(bkm_cells *cells, unsigned key, bool readable)
+{
+    size_t at = cells->values.count - 1;
+    if (!has_room(&cells->kinds, at, &cells->kinds_capacity, 1))
+        return false;
+    cells->kinds[at] = (uint8_t)(readable ? key : key | UNREADABLE);
+    return true;
+}
+
+static bool keep_text(bkm_cells *cells, unsigned key, bkm_span stored, const bkm_json_value *value)
+{
+    bkm_span text = {NULL, 0};
+    if (value->kind == BKM_JSON_STRING || value->kind == BKM_JSON_ESCAPED) {
+        if (!decoded(&cells->values, value->text, value->kind == BKM_JSON_STRING, &text))
+            return false;
+    } else if (value->kind == BKM_JSON_OTHER && bkm_raw_part(stored).data[0] == 'n') {
+        text.data = stored.data;
+    }
+    return bkm_spans_add(&cells->values, text) && keep(cells, key, text.data != NULL);
+}
+
+static bool keep_number(bkm_cells *cells, unsigned key, bkm_span stored, const bkm_json_value *value)
+{
+    int64_t number = 0;
+    bool readable = false;
+    if (value->kind == BKM_JSON_OTHER) {
+        bkm_span raw = bkm_raw_part(stored);
+        bool is_flag = raw.data[0] == 't' || raw.data[0] == 'f';
+        number = raw.data[0] == 't';
+        readable = raw.data[0] == 'n' || (is_flag == (cells->keys[key].form == BKM_CELL_FLAG) &&
+                                          (is_flag || bkm_decode_integer(raw, &number)));
+    }
+    return bkm_spans_add_number(&cells->values, (uint64_t)number) && keep(cells, key, readable);
+}
+
+/* While the value is in the cache anyway: when a column is asked for, the file is not read again. */
+static bool keep_value(bkm_cells *cells, unsigned key, bkm_span stored, const bkm_json_value *value)
+{
+    switch (cells->keys[key].form) {
+    case BKM_CELL_TEXT:
+        return keep_text(cells, key, stored, value);
+    case BKM_CELL_INTEGER:
+    case BKM_CELL_FLAG:
+        return keep_number(cells, key, stored, value);
+    default:
+        return bkm_spans_add(&cells->values, stored) && keep(cells, key, true);
+    }
+}
+
 static bool read_value(bkm_cells *cells, uint32_t row, const bkm_item *item)
 {
     const bkm_span none = {NULL, 0};
@@ -145,11 +206,11 @@ static bool read_value(bkm_cells *cells, uint32_t row, const bkm_item *item)
         return cells->unchecked || add_odd(cells, row, item->key, item->value);
     if (item->value.size == 0)
         return true; /* cleared */
-    if (cells->keys[key].kept && !keep(cells, key, item->value))
+    bkm_json_value value = bkm_json_read(item->value);
+    if (cells->keys[key].kept && !keep_value(cells, key, item->value, &value))
         return false;
     if (cells->unchecked || (cells->keys[key].form == BKM_CELL_TEXTS && is_list(item->value)))
         return true;
-    bkm_json_value value = bkm_json_read(item->value);
     if (value.kind == BKM_JSON_ODD || !has_form(cells->keys[key].form, item->value, &value) ||
         (value.index.data && !value.plain_index))
         return add_odd(cells, row, item->key, item->value);
@@ -292,11 +353,10 @@ static bool next_value(walk *walk)
     walk->next = walk->at + 1;
     while (cells->first[walk->row + 1] <= walk->at)
         walk->row++;
-    bkm_spans_prefetch(&cells->values, walk->at + 64);
     return true;
 }
 
-bool bkm_cells_stored(const bkm_cells *cells, uint8_t key, bkm_spans *column)
+bool bkm_cells_spans(const bkm_cells *cells, uint8_t key, bkm_spans *column)
 {
     if (!bkm_spans_fill(column, cells->ids.count, cells->values.base))
         return false;
@@ -306,52 +366,6 @@ bool bkm_cells_stored(const bkm_cells *cells, uint8_t key, bkm_spans *column)
     return true;
 }
 
-/* Decodes a string into memory of the column; a plain string is not copied. */
-static bool decoded(bkm_spans *column, bkm_span string, bool plain, bkm_span *text)
-{
-    *text = string;
-    if (plain)
-        return true;
-    size_t room = 3 * (size_t)string.size;
-    uint8_t *out = bkm_spans_room(column, room);
-    if (!out)
-        return false;
-    size_t size = bkm_unescape(out, string);
-    bkm_spans_give_back(column, room - size);
-    *text = (bkm_span){out, (uint32_t)size};
-    return true;
-}
-
-bool bkm_cells_texts(const bkm_cells *cells, uint8_t key, bkm_spans *column)
-{
-    if (!bkm_spans_fill(column, cells->ids.count, cells->values.base))
-        return false;
-    for (walk walk = {cells, key, 0, 0, 0}; next_value(&walk);) {
-        bkm_span stored = bkm_spans_get(&cells->values, walk.at), text;
-        bkm_json_value value = bkm_json_read(stored);
-        if (value.kind != BKM_JSON_STRING && value.kind != BKM_JSON_ESCAPED) {
-            if (value.kind != BKM_JSON_OTHER || bkm_raw_part(stored).data[0] != 'n')
-                continue;
-            value.text = (bkm_span){stored.data, 0};
-            value.kind = BKM_JSON_STRING;
-        }
-        if (!decoded(column, value.text, value.kind == BKM_JSON_STRING, &text) ||
-            !bkm_spans_set(column, walk.row, text))
-            return false;
-    }
-    return true;
-}
-
-static bool number_of(bkm_span stored, int64_t *number)
-{
-    bkm_json_value value = bkm_json_read(stored);
-    if (value.kind != BKM_JSON_OTHER)
-        return false;
-    bkm_span raw = bkm_raw_part(stored);
-    *number = raw.data[0] == 't';
-    return raw.data[0] >= 'a' || bkm_decode_integer(raw, number);
-}
-
 void bkm_cells_numbers(const bkm_cells *cells, uint8_t key, int64_t *values, uint8_t *known)
 {
     if (!cells->ids.count)
@@ -359,17 +373,20 @@ void bkm_cells_numbers(const bkm_cells *cells, uint8_t key, int64_t *values, uin
     memset(values, 0, cells->ids.count * sizeof *values);
     memset(known, 0, cells->ids.count);
     for (walk walk = {cells, key, 0, 0, 0}; next_value(&walk);) {
-        int64_t number;
-        bkm_span raw, stored = bkm_spans_get(&cells->values, walk.at);
-        if (!number_of(stored, &number))
-            continue;
-        raw = bkm_raw_part(stored);
-        bool is_flag = raw.data[0] == 't' || raw.data[0] == 'f';
-        if (is_flag != (cells->keys[key].form == BKM_CELL_FLAG) && raw.data[0] != 'n')
-            continue;
-        values[walk.row] = number;
+        values[walk.row] = (int64_t)cells->values.packed[walk.at];
         known[walk.row] = 1;
     }
+}
+
+void bkm_cells_has(const bkm_cells *cells, uint8_t key, uint8_t *found)
+{
+    if (!cells->ids.count)
+        return;
+    memset(found, 0, cells->ids.count);
+    for (walk walk = {cells, key, 0, 0, 0}; next_value(&walk);)
+        found[walk.row] = 1;
+    for (walk walk = {cells, key | UNREADABLE, 0, 0, 0}; next_value(&walk);)
+        found[walk.row] = 1;
 }
 
 bool bkm_cells_lists(const bkm_cells *cells, uint8_t key, int32_t **rows, bkm_spans *strings)

@@ -22,7 +22,7 @@ typedef struct {
     bool kept; /* as a column */
 } bkm_cell_key;
 
-enum { BKM_MAX_CELL_KEYS = 250 };
+enum { BKM_MAX_CELL_KEYS = 100 };
 
 /* A value that the caller must check: its key is unknown, it is a bucket, or it is not written exactly as
  * BuildKit writes values of its form. */
@@ -48,9 +48,9 @@ typedef struct {
     bkm_spans ids;
     uint32_t *first;          /* [rows + 1]: index of the first kept value of each row */
     size_t first_capacity;
-    uint8_t *kinds;           /* key number of each kept value */
+    uint8_t *kinds;           /* of each kept value: key number, and whether it is of the key's form */
     size_t kinds_capacity;
-    bkm_spans values;
+    bkm_spans values;         /* decoded strings; numbers in their place; lists and others as they are stored */
     bkm_spans plain;          /* keys of `_main` that are not buckets */
     bkm_odd_cell *odd;
     size_t odd_count, odd_capacity;
@@ -75,12 +75,13 @@ bool bkm_cells_want(bkm_cells *cells, uint32_t row, bkm_span index);
 bool bkm_cells_compare(const bkm_cells *cells, const bkm_spans *entries, uint32_t *missing, size_t *missing_count,
                        uint8_t *stray);
 
-/* The values of a key as stored; the column must be empty. False when out of memory. */
-bool bkm_cells_stored(const bkm_cells *cells, uint8_t key, bkm_spans *column);
-/* The same, decoded; a value that is not in the form that BuildKit writes is absent. */
-bool bkm_cells_texts(const bkm_cells *cells, uint8_t key, bkm_spans *column);
-/* Missing numbers are 0 and not known; flags are 0 or 1. */
+/* Decoded strings of a key of that form, or values of BKM_CELL_ANY as they are stored; the column must be empty.
+ * False when out of memory. */
+bool bkm_cells_spans(const bkm_cells *cells, uint8_t key, bkm_spans *column);
+/* Of a key whose form is a number or a flag. Missing ones are 0 and not known; flags are 0 or 1. */
 void bkm_cells_numbers(const bkm_cells *cells, uint8_t key, int64_t *values, uint8_t *known);
+/* Sets found[row] to 1 for rows with a value of the key, of its form or not. */
+void bkm_cells_has(const bkm_cells *cells, uint8_t key, uint8_t *found);
 /* The strings of lists, and the row of each string (malloc'ed). */
 bool bkm_cells_lists(const bkm_cells *cells, uint8_t key, int32_t **rows, bkm_spans *strings);
 

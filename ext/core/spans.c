@@ -53,6 +53,14 @@ bool bkm_spans_add(bkm_spans *spans, bkm_span span)
     return true;
 }
 
+bool bkm_spans_add_number(bkm_spans *spans, uint64_t number)
+{
+    if (!has_room(spans))
+        return false;
+    spans->packed[spans->count++] = number;
+    return true;
+}
+
 bool bkm_spans_set(bkm_spans *spans, size_t at, bkm_span span)
 {
     return pack(spans, span, &spans->packed[at]);

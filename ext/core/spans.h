@@ -45,6 +45,8 @@ static inline void bkm_spans_prefetch(const bkm_spans *spans, size_t at)
 
 /* These return false when out of memory, and then change nothing. */
 bool bkm_spans_add(bkm_spans *spans, bkm_span span);
+/* Puts a number into the next place, to be read from `packed`. */
+bool bkm_spans_add_number(bkm_spans *spans, uint64_t number);
 bool bkm_spans_set(bkm_spans *spans, size_t at, bkm_span span);
 /* Fills the column with `count` absent entries. */
 bool bkm_spans_fill(bkm_spans *spans, size_t count, const uint8_t *base);

@@ -164,6 +164,7 @@ USES: dict[type, list[Callable[[Any], object]]] = {
         lambda it: it.want(0, b""),
         lambda it: it.compare(columns.column([])),
         lambda it: it.stored(b"k"),
+        lambda it: it.has(b"k"),
         lambda it: it.texts(b"k", {}),
         lambda it: it.integers(b"k"),
         lambda it: it.lists(b"k"),

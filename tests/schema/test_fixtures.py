@@ -68,7 +68,8 @@ def test_records_equal_the_dump(name: str, tmp_path: Path) -> None:
         assert list(records.ids) == list(main)
         for key in {key for record in main.values() for key in record}:
             stored = [record.get(key) or None for record in main.values()]
-            assert list(records.stored(key)) == stored
+            assert list(records.has(key)) == [row for row, value in enumerate(stored) if value]
+            assert [records.cell(row, key) or None for row in range(len(records))] == stored
         sizes = records.integer(b"snapshot.size")
         assert [sizes.values[row] if row in sizes.known else None for row in range(len(records))] == [
             gojson.integer(record.get(b"snapshot.size"))

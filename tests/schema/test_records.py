@@ -113,8 +113,9 @@ def test_values_are_what_go_decodes(store: Store) -> None:
         stored = [record.get(key) or None for record in rows.values()]
         expected = [decoded(key, value) for value in stored]
         assert list(records.has(key)) == [row for row, it in enumerate(stored) if isinstance(it, bytes)]
-        assert list(records.stored(key)) == [it if isinstance(it, bytes) else None for it in stored]
-        if kind == Kind.TEXT:
+        if kind == Kind.ANY:
+            assert list(records.stored(key)) == [it if isinstance(it, bytes) else None for it in stored]
+        elif kind == Kind.TEXT:
             assert list(records.text(key)) == expected
         elif kind == Kind.INTEGER:
             values, known = records.integer(key)
@@ -164,7 +165,9 @@ def test_columns_are_the_same_whichever_keys_are_read_at_once(store: Store, kept
     root = Reader(file_of({b"_main": store})).root
     some, all_keys = Records(root, kept), Records(root, KEYS)
     for key, kind in KEYS.items():
-        assert list(some.stored(key)) == list(all_keys.stored(key))
+        assert some.has(key) == all_keys.has(key)
+        if kind == Kind.ANY:
+            assert list(some.stored(key)) == list(all_keys.stored(key))
         if kind == Kind.TEXT:
             assert list(some.text(key)) == list(all_keys.text(key))
     assert (some.undecodable, some.mistyped, some.unknown) == (

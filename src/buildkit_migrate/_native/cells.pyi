@@ -48,10 +48,21 @@ class Cells(Guarded):
         of entries that belong to no value.
         """
     def stored(self, key: bytes) -> Column:
-        """The values of a key as stored, except cleared ones. Raises KeyError."""
+        """The values of a key of form ANY as stored, except cleared ones. Raises KeyError."""
+    def has(self, key: bytes) -> Mask:
+        """Rows with a value of a key that is not cleared, of its form or not. Raises KeyError."""
     def texts(self, key: bytes, others: dict[int, bytes]) -> Column:
-        """Decoded strings, or None. `others`: strings of odd values by row. Raises KeyError."""
+        """Decoded strings of a key of form TEXT, or None. `others`: strings of odd values by row.
+
+        Raises KeyError.
+        """
     def integers(self, key: bytes) -> tuple[array[int], Mask]:
-        """Decoded numbers: (values, known), type code "q" and a mask; flags are 0 or 1. Raises KeyError."""
+        """Decoded numbers: (values, known), type code "q" and a mask; flags are 0 or 1.
+
+        Raises KeyError, as for a key of another form than INTEGER and FLAG.
+        """
     def lists(self, key: bytes) -> tuple[array[int], Column]:
-        """Strings of decoded lists: (rows, strings), each with its row (type code "i"). Raises KeyError."""
+        """Strings of decoded lists: (rows, strings), each with its row (type code "i").
+
+        Raises KeyError, as for a key of another form than TEXTS.
+        """

@@ -29,7 +29,6 @@ from buildkit_migrate.schema.columns import (
     column,
     equal_to,
     lengths,
-    present,
     split_last,
     take,
 )
@@ -225,15 +224,16 @@ class Records:
         bucket = self._root.bucket(keys.MAIN_BUCKET, self.ids[row] or b"")
         return bucket.get(key) if bucket is not None else None
 
-    # Each call of the following makes a new column. KeyError for a key that is not one of KEYS.
+    # Each call of the following makes a new column. KeyError for a key that is not one of KEYS, or is of
+    # another kind.
 
     def stored(self, key: bytes) -> Texts:
-        """The values of a key as they are stored, without cleared ones."""
+        """The values of a key of Kind.ANY as they are stored, without cleared ones."""
         return self._with(key).stored(key)
 
     def has(self, key: bytes) -> Mask:
         """Records with a value of this key that is not cleared, whether it decodes or not."""
-        return present(self._with(key).stored(key))
+        return self._with(key).has(key)
 
     def text(self, key: bytes) -> Texts:
         """Decoded strings; None where there is none, or none that decodes; "" for ``null``."""
