@@ -49,7 +49,7 @@ MODULES = {  # what takes longest comes first
     "salvaging": ["salvaging.pyx", *BOLT, "bolt/builder.c", *SALVAGE],
     "cells": ["cells.pyx", "columns/cells.c", "columns/decode.c", "json/value.c", *BOLT, *SPANS],
     "columns": ["columns.pyx", "columns/compare.c", "columns/lookup.c", *SPANS],
-    "numbers": ["numbers.pyx", "columns/numbers.c", *SPANS],
+    "numbers": ["numbers.pyx", "columns/numbers.c", "columns/lookup.c", *SPANS],
     "solver": ["solver.pyx", "columns/solver.c", *SPANS],
     "graph": ["graph.pyx", "columns/graph.c", "core/column.c"],
     "bolt": ["bolt.pyx", *WHOLE, *SCAN, "bolt/entries.c", "bolt/check.c", "core/spans.c"],

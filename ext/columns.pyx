@@ -9,12 +9,12 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from buildkit_migrate._native.bolt cimport Column
 from buildkit_migrate._native.guard cimport Guarded
 from columns_lookup cimport (
-    bkm_find_pairs,
     bkm_find_repeated,
     bkm_lookup,
     bkm_lookup_find,
     bkm_lookup_find_all,
     bkm_lookup_free,
+    bkm_lookup_hash,
     bkm_lookup_make,
 )
 from core_column cimport BKM_MAX_ROWS
@@ -249,12 +249,17 @@ def column(values):
         bkm_spans_free(&spans)
 
 
+cdef enum:
+    SEVERAL = 1000  # keys looked up one by one; for more of them a table pays
+
+
 @cython.final
 cdef class Index(Guarded):
     """Finds rows of a column by their entries; the first of several equal ones."""
 
     cdef bkm_lookup lookup
     cdef Column column
+    cdef int asked  # for single keys, up to SEVERAL
 
     def __init__(self, column):
         self.begin()
@@ -277,6 +282,16 @@ cdef class Index(Guarded):
     def row(self, bytes key not None):
         """The row of an entry, or NOT_FOUND (-1)."""
         self.idle()
+        cdef bint ok = True
+        if self.asked < SEVERAL:
+            self.asked += 1
+            if self.asked == SEVERAL:
+                self.enter()
+                with nogil:
+                    ok = bkm_lookup_hash(&self.lookup)
+                self.leave()
+        if not ok:
+            raise MemoryError
         return bkm_lookup_find(&self.lookup, to_span(key))
 
     def rows(self, column):
@@ -284,12 +299,15 @@ cdef class Index(Guarded):
         cdef Column entries = column_of(column)
         entries.idle()
         cdef c_array.array found = c_array.clone(ROWS, entries.spans.count, False)
+        cdef bint ok
         self.enter()
         try:
             with nogil:
-                bkm_lookup_find_all(&self.lookup, &entries.spans, <int32_t *>found.data.as_ints)
+                ok = bkm_lookup_find_all(&self.lookup, &entries.spans, <int32_t *>found.data.as_ints)
         finally:
             self.leave()
+        if not ok:
+            raise MemoryError
         return found
 
 
@@ -414,24 +432,6 @@ def split_last(column, bytes separator not None):
     finally:
         bkm_spans_free(&before)
         bkm_spans_free(&after)
-
-
-def paired(left, right, other_left, other_right):
-    """Rows whose pair of entries also occurs in some row of the other two columns.
-
-    Raises ValueError if the columns of a pair differ in length.
-    """
-    cdef Column a = column_of(left), b = column_of(right)
-    cdef Column c = column_of(other_left), d = column_of(other_right)
-    cdef bint ok
-    check_lengths(a, b)
-    check_lengths(c, d)
-    cdef Mask found = new_mask(a.spans.count)
-    with nogil:
-        ok = bkm_find_pairs(&a.spans, &b.spans, &c.spans, &d.spans, found.flags)
-    if not ok:
-        raise MemoryError
-    return found
 
 
 def repeated(numbers):

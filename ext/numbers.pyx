@@ -1,10 +1,11 @@
 """Columns of numbers and times as containerd stores them, and arrays of numbers. The stub documents types."""
 
 from cpython cimport array as c_array
-from libc.stdint cimport int8_t, int64_t, uint8_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 
 from buildkit_migrate._native.bolt cimport Column
-from buildkit_migrate._native.columns cimport Mask, column_of, new_mask, rows_of
+from buildkit_migrate._native.columns cimport Mask, column_of, new_mask, rows_of, unshared
+from columns_lookup cimport bkm_find_pairs
 from core_spans cimport bkm_spans
 
 from array import array as _array
@@ -159,4 +160,32 @@ def same(c_array.array left not None, c_array.array right not None):
             found.flags[at] = left.data.as_longlongs[at] == right.data.as_longlongs[at]
         else:
             found.flags[at] = left.data.as_ints[at] == right.data.as_ints[at]
+    return found
+
+
+def paired(left, right, other_left, other_right):
+    """Rows whose pair of row numbers also occurs in some row of the other two arrays.
+
+    Pairs with a negative number never do. Raises ValueError if the arrays of a pair differ in length.
+    """
+    cdef c_array.array a = unshared(rows_of(left), left), b = unshared(rows_of(right), right)
+    cdef c_array.array c = unshared(rows_of(other_left), other_left)
+    cdef c_array.array d = unshared(rows_of(other_right), other_right)
+    cdef size_t count = len(a), others = len(c)
+    cdef bint ok
+    if count != <size_t>len(b) or others != <size_t>len(d):
+        raise ValueError("arrays of different lengths")
+    cdef Mask found = new_mask(count)
+    with nogil:
+        ok = bkm_find_pairs(
+            <const int32_t *>a.data.as_ints,
+            <const int32_t *>b.data.as_ints,
+            count,
+            <const int32_t *>c.data.as_ints,
+            <const int32_t *>d.data.as_ints,
+            others,
+            found.flags,
+        )
+    if not ok:
+        raise MemoryError
     return found

@@ -59,7 +59,7 @@ static void look_up(const bkm_spans *column, const bkm_spans *others)
     int32_t *rows = room(column->count + others->count, sizeof *rows);
     uint8_t *found = room(column->count, 1);
     BKM_DEMAND(bkm_lookup_make(&lookup, column));
-    bkm_lookup_find_all(&lookup, column, rows);
+    BKM_DEMAND(bkm_lookup_find_all(&lookup, column, rows));
     for (size_t row = 0; row < column->count; row++) {
         BKM_DEMAND(rows[row] == BKM_ROW_ABSENT || (rows[row] >= 0 && (size_t)rows[row] <= row));
         if (rows[row] >= 0)
@@ -74,8 +74,7 @@ static void look_up(const bkm_spans *column, const bkm_spans *others)
     for (size_t row = 0; row < column->count; row++)
         BKM_DEMAND(found[row] == (rows[row] == (int32_t)row));
     BKM_DEMAND(bkm_graph_reach(&graph, found));
-    bkm_lookup_find_all(&lookup, others, rows);
-    BKM_DEMAND(bkm_find_pairs(column, column, column, column, found));
+    BKM_DEMAND(bkm_lookup_find_all(&lookup, others, rows));
     bkm_spans_free(&taken);
     bkm_graph_free(&graph);
     bkm_lookup_free(&lookup);

@@ -30,9 +30,21 @@ static uint64_t slot_value(uint64_t hash, size_t row)
     return (hash >> 32 << 32) | (row + 1);
 }
 
-bool bkm_lookup_make(bkm_lookup *lookup, const bkm_spans *keys)
+/* Whether the keys are all there and ascend, as those of a bucket do. */
+static bool in_order(const bkm_spans *keys)
 {
-    lookup->keys = keys;
+    for (size_t row = 0; row < keys->count; row++) {
+        bkm_spans_prefetch(keys, row + AHEAD);
+        if (!bkm_spans_has(keys, row) ||
+            (row && bkm_span_compare(bkm_spans_get(keys, row - 1), bkm_spans_get(keys, row)) >= 0))
+            return false;
+    }
+    return true;
+}
+
+static bool fill_table(bkm_lookup *lookup)
+{
+    const bkm_spans *keys = lookup->keys;
     bkm_span_table *table = &lookup->table;
     if (!make_table(table, keys->count))
         return false;
@@ -55,6 +67,15 @@ bool bkm_lookup_make(bkm_lookup *lookup, const bkm_spans *keys)
     return true;
 }
 
+bool bkm_lookup_make(bkm_lookup *lookup, const bkm_spans *keys)
+{
+    *lookup = (bkm_lookup){.keys = keys};
+    if (keys->count > BKM_MAX_ROWS)
+        return false;
+    lookup->ordered = in_order(keys);
+    return lookup->ordered || fill_table(lookup);
+}
+
 static int32_t find_hashed(const bkm_lookup *lookup, bkm_span key, uint64_t hash)
 {
     const bkm_span_table *table = &lookup->table;
@@ -66,16 +87,75 @@ static int32_t find_hashed(const bkm_lookup *lookup, bkm_span key, uint64_t hash
     return BKM_ROW_NOT_FOUND;
 }
 
-int32_t bkm_lookup_find(const bkm_lookup *lookup, bkm_span key)
+/* The first row with a key that is not smaller. */
+static size_t lower_bound(const bkm_spans *keys, bkm_span key)
 {
-    return find_hashed(lookup, key, bkm_span_hash(&lookup->table, key));
+    size_t low = 0, high = keys->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (bkm_span_compare(bkm_spans_get(keys, middle), key) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
 }
 
-void bkm_lookup_find_all(const bkm_lookup *lookup, const bkm_spans *entries, int32_t *rows)
+static int32_t row_if_same(const bkm_spans *keys, size_t row, bkm_span key)
+{
+    return row < keys->count && same(bkm_spans_get(keys, row), key) ? (int32_t)row : BKM_ROW_NOT_FOUND;
+}
+
+int32_t bkm_lookup_find(const bkm_lookup *lookup, bkm_span key)
+{
+    if (lookup->table.slots)
+        return find_hashed(lookup, key, bkm_span_hash(&lookup->table, key));
+    return row_if_same(lookup->keys, lower_bound(lookup->keys, key), key);
+}
+
+/* Moves `at` to the first row with a key that is not smaller, if that is not far. */
+static bool move_to(const bkm_spans *keys, bkm_span key, size_t *at)
+{
+    enum { STEPS = 8 };
+    if (*at < keys->count && bkm_span_compare(bkm_spans_get(keys, *at), key) < 0) {
+        for (int step = 0; step < STEPS; step++)
+            if (++*at == keys->count || bkm_span_compare(bkm_spans_get(keys, *at), key) >= 0)
+                return true;
+        return false;
+    }
+    return *at == 0 || bkm_span_compare(bkm_spans_get(keys, *at - 1), key) < 0;
+}
+
+/* Looks the entries up from the first one on, as long as most are found near those before them. Returns how many
+ * that are. */
+static size_t find_in_order(const bkm_lookup *lookup, const bkm_spans *entries, int32_t *rows)
+{
+    enum { FIRST_JUMPS = 64, JUMPS = 16 }; /* so many, and one in so many entries */
+    const bkm_spans *keys = lookup->keys;
+    size_t at = 0, jumps = 0;
+    for (size_t i = 0; i < entries->count; i++) {
+        bkm_spans_prefetch(entries, i + AHEAD);
+        bkm_spans_prefetch(keys, at + AHEAD);
+        bkm_span entry = bkm_spans_get(entries, i);
+        if (!entry.data) {
+            rows[i] = BKM_ROW_ABSENT;
+            continue;
+        }
+        if (!move_to(keys, entry, &at)) {
+            if (++jumps > FIRST_JUMPS + i / JUMPS)
+                return i;
+            at = lower_bound(keys, entry);
+        }
+        rows[i] = row_if_same(keys, at, entry);
+    }
+    return entries->count;
+}
+
+static void find_all_hashed(const bkm_lookup *lookup, const bkm_spans *entries, size_t first, int32_t *rows)
 {
     const bkm_span_table *table = &lookup->table;
     uint64_t hash[BLOCK];
-    for (size_t start = 0; start < entries->count; start += BLOCK) {
+    for (size_t start = first; start < entries->count; start += BLOCK) {
         size_t size = entries->count - start < BLOCK ? entries->count - start : BLOCK;
         for (size_t i = 0; i < size; i++)
             bkm_spans_prefetch(entries, start + i);
@@ -95,44 +175,55 @@ void bkm_lookup_find_all(const bkm_lookup *lookup, const bkm_spans *entries, int
     }
 }
 
+bool bkm_lookup_hash(bkm_lookup *lookup)
+{
+    return lookup->table.slots || fill_table(lookup);
+}
+
+bool bkm_lookup_find_all(bkm_lookup *lookup, const bkm_spans *entries, int32_t *rows)
+{
+    size_t done = lookup->ordered ? find_in_order(lookup, entries, rows) : 0;
+    if (done == entries->count)
+        return true;
+    if (!bkm_lookup_hash(lookup))
+        return false;
+    find_all_hashed(lookup, entries, done, rows);
+    return true;
+}
+
 void bkm_lookup_free(bkm_lookup *lookup)
 {
     bkm_span_table_free(&lookup->table);
 }
 
-static uint64_t pair_hash(const bkm_span_table *table, bkm_span left, bkm_span right)
+/* Pairs of numbers, none of them negative, as one number above 0; 0 for others. */
+static uint64_t pair_of(int32_t left, int32_t right)
 {
-    return bkm_mix(bkm_span_hash(table, left) + (uint64_t)left.size, table->secret[1]) ^ bkm_span_hash(table, right);
+    return left < 0 || right < 0 ? 0 : ((uint64_t)left << 32 | (uint32_t)right) + 1;
 }
 
-bool bkm_find_pairs(const bkm_spans *left, const bkm_spans *right, const bkm_spans *others_left,
-                    const bkm_spans *others_right, uint8_t *found)
+bool bkm_find_pairs(const int32_t *left, const int32_t *right, size_t count, const int32_t *others_left,
+                    const int32_t *others_right, size_t other_count, uint8_t *found)
 {
-    bkm_span_table table;
-    if (!make_table(&table, others_left->count))
+    bkm_span_table table; /* of pairs, not of rows */
+    if (!make_table(&table, other_count))
         return false;
     for (size_t pass = 0; pass < 2; pass++) {
-        const bkm_spans *a = pass ? left : others_left, *b = pass ? right : others_right;
-        for (size_t row = 0; row < a->count; row++) {
-            bkm_spans_prefetch(a, row + AHEAD);
-            bkm_spans_prefetch(b, row + AHEAD);
-            bkm_span one = bkm_spans_get(a, row), two = bkm_spans_get(b, row);
-            if (pass)
-                found[row] = 0;
-            if (!one.data || !two.data)
-                continue;
-            uint64_t hash = pair_hash(&table, one, two);
-            size_t slot = hash & table.mask;
-            for (; table.slots[slot]; slot = (slot + 1) & table.mask) {
-                uint32_t other = (uint32_t)table.slots[slot] - 1;
-                if ((table.slots[slot] ^ hash) >> 32 == 0 && same(one, bkm_spans_get(others_left, other)) &&
-                    same(two, bkm_spans_get(others_right, other)))
-                    break;
+        const int32_t *a = pass ? left : others_left, *b = pass ? right : others_right;
+        size_t size = pass ? count : other_count;
+        for (size_t row = 0; row < size; row++) {
+            if (row + AHEAD < size) {
+                uint64_t next = pair_of(a[row + AHEAD], b[row + AHEAD]);
+                bkm_prefetch_at(&table.slots[bkm_mix(next ^ table.secret[0], table.secret[1]) & table.mask]);
             }
+            uint64_t pair = pair_of(a[row], b[row]);
+            size_t slot = bkm_mix(pair ^ table.secret[0], table.secret[1]) & table.mask;
+            while (pair && table.slots[slot] && table.slots[slot] != pair)
+                slot = (slot + 1) & table.mask;
             if (pass)
-                found[row] = table.slots[slot] != 0;
-            else if (!table.slots[slot])
-                table.slots[slot] = slot_value(hash, row);
+                found[row] = pair && table.slots[slot];
+            else if (pair)
+                table.slots[slot] = pair;
         }
     }
     bkm_span_table_free(&table);

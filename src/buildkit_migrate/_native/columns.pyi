@@ -82,12 +82,6 @@ def split_last(column: _Texts, separator: bytes) -> tuple[Column, Column]:
     Raises ValueError for an empty separator.
     """
 
-def paired(left: _Texts, right: _Texts, other_left: _Texts, other_right: _Texts) -> Mask:
-    """Rows whose pair of entries also occurs in some row of the other two columns.
-
-    Raises ValueError if the columns of a pair differ in length.
-    """
-
 def repeated(numbers: Sequence[int]) -> Mask:
     """Rows with a number that an earlier row has already."""
 

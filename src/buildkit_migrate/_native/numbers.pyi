@@ -53,3 +53,11 @@ def chosen(numbers: array[int], mask: Mask) -> array[int]:
 
 def same(left: array[int], right: array[int]) -> Mask:
     """Rows with the same number in both. Raises ValueError for arrays of different lengths or types."""
+
+def paired(
+    left: Sequence[int], right: Sequence[int], other_left: Sequence[int], other_right: Sequence[int]
+) -> Mask:
+    """Rows whose pair of row numbers also occurs in some row of the other two arrays.
+
+    Pairs with a negative number never do. Raises ValueError if the arrays of a pair differ in length.
+    """

@@ -363,7 +363,7 @@ def _loading(worker: WorkerFacts, after_start: bool) -> Loading | None:
     if records is None:
         return None
     faults = {store: store.fault if after_start else None for store in worker.stores.stores}
-    found = None if worker.snapshots is None else Found.of(worker.snapshots, worker.backend)
+    found = None if worker.snapshots is None else Found.of(worker.snapshots, worker.stat)
     blobs = None if worker.namespace is None else worker.namespace.blobs.index
     if faults[worker.stores.containerd] is Fault.MISSING:
         found, blobs = Found(Index([]), Mask(0), Mask(0)), Index([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from buildkit_migrate.maintenance.loading import Found, Loading
 from buildkit_migrate.maintenance.odd import odd_records
 from buildkit_migrate.maintenance.record_data import RecordData, referred, there
 from buildkit_migrate.model import Kind
-from buildkit_migrate.schema.columns import Mask, take
+from buildkit_migrate.schema.columns import ABSENT, Mask, take
 from buildkit_migrate.schema.containerd import Namespace, Snapshots, namespaces
 from buildkit_migrate.schema.history import History
 from buildkit_migrate.schema.records import External, IndexEntries, Records
@@ -97,11 +98,35 @@ class WorkerFacts:
         return {key: Kind(kind) for key, kind, _, _ in snapshots_named(root, self.layers, sorted(named))}
 
     @cached_property
+    def stat(self) -> array[int] | None:
+        """For each snapshot that containerd knows its row in the snapshotter's database. None if unknown."""
+        if self.snapshots is None or self.backend is None:
+            return None
+        return self.backend.index.rows(self.snapshots.name)
+
+    @cached_property
+    def listed_snapshots(self) -> array[int]:
+        """Rows of the snapshots that leases list, for each entry of those; ABSENT if none are known."""
+        if self.namespace is None:
+            return array("i")
+        listed = self.namespace.leases.snapshots(self.stores.snapshotter)
+        if self.snapshots is None:
+            return array("i", [ABSENT]) * len(listed.keys)
+        return self.snapshots.index.rows(listed.keys)
+
+    @cached_property
+    def listed_blobs(self) -> array[int]:
+        """Rows of the blobs that leases list, for each entry of those."""
+        if self.namespace is None:
+            return array("i")
+        return self.namespace.blobs.index.rows(self.namespace.leases.content.keys)
+
+    @cached_property
     def loading(self) -> Loading | None:
         """What a daemon makes of the records when it starts. None if any of the three stores is missing."""
         if self.records is None or self.namespace is None or self.snapshots is None or self.backend is None:
             return None
-        return Loading(self.records, Found.of(self.snapshots, self.backend), self.namespace.blobs.index)
+        return Loading(self.records, Found.of(self.snapshots, self.stat), self.namespace.blobs.index)
 
     @cached_property
     def references(self) -> Loading | None:
@@ -125,7 +150,7 @@ class WorkerFacts:
         if loading is None:
             found = Found.of(self.snapshots, None) if self.snapshots is not None else None
             loading = Loading(self.records, found, blobs)
-        return RecordData(loading, blobs, self.snapshots, self.backend)
+        return RecordData(loading, blobs, self.snapshots, self.backend, self.stat)
 
     @cached_property
     def passing(self) -> Mask:
@@ -154,16 +179,14 @@ class WorkerFacts:
     @cached_property
     def unbacked(self) -> Mask:
         """Snapshots in containerd's database that the snapshotter does not have."""
-        if self.snapshots is None or self.backend is None:
-            return Mask(0)
-        return ~there(self.backend.index.rows(self.snapshots.name))
+        return ~there(self.stat) if self.stat is not None else Mask(0)
 
     @cached_property
     def ours(self) -> Mask:
         """Snapshots of the snapshotter's that the worker's namespace names; a containerd may have others."""
-        if self.snapshots is None or self.backend is None:
+        if self.stat is None or self.backend is None:
             return Mask(0)
-        return referred(self.backend.index.rows(self.snapshots.name), len(self.backend))
+        return referred(self.stat, len(self.backend))
 
     @cached_property
     def unnamed(self) -> Mask:

@@ -32,7 +32,6 @@ from buildkit_migrate.schema.columns import (
 from buildkit_migrate.schema.containerd import Snapshots
 from buildkit_migrate.schema.graph import Graph
 from buildkit_migrate.schema.records import Records
-from buildkit_migrate.schema.snapshots import Backend
 
 __all__ = ["BASE", "DIFF", "LAYER", "MERGE", "Cause", "Failure", "Found", "Loading"]
 
@@ -72,10 +71,10 @@ class Found:
     remote: Mask
 
     @classmethod
-    def of(cls, snapshots: Snapshots, backend: Backend | None) -> Found:
-        """If ``backend`` is None, all snapshots that containerd lists exist."""
+    def of(cls, snapshots: Snapshots, stat: array[int] | None) -> Found:
+        """``stat``: rows that the snapshotter has of them; None: all that containerd lists exist."""
         every = ~Mask(len(snapshots))
-        there = every if backend is None else between(backend.index.rows(snapshots.name), 0, _MOST)
+        there = every if stat is None else between(stat, 0, _MOST)
         return cls(snapshots.index, there, there & present(snapshots.label(_REMOTE)))
 
 

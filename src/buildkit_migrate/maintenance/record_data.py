@@ -17,7 +17,9 @@ from buildkit_migrate.schema.columns import (
     count_rows,
     equal,
     equal_to,
+    gather,
     present,
+    same,
     take,
 )
 from buildkit_migrate.schema.containerd import Snapshots
@@ -47,10 +49,16 @@ class RecordData:
     """Columns over the records, but for those that are dropped at the next start: nothing is said of them.
 
     ``snapshots`` and ``backend``: None where they are not known; then nothing is known of snapshots.
+    ``stat``: rows of ``snapshots`` in ``backend``.
     """
 
     def __init__(
-        self, loading: Loading, blobs: Index, snapshots: Snapshots | None, backend: Backend | None
+        self,
+        loading: Loading,
+        blobs: Index,
+        snapshots: Snapshots | None,
+        backend: Backend | None,
+        stat: array[int] | None,
     ) -> None:
         records = loading.records
         self.loading = loading
@@ -71,7 +79,7 @@ class RecordData:
         self.owners = loading.alive - self.shared
         """Records with data of their own."""
         self.immutable = (records.flag(b"snapshot.committed") | ~self.layered) & self.owners
-        self._snapshots = snapshots
+        self._stat = stat if snapshots is not None and backend is not None else None
         self._backend = backend
 
     @cached_property
@@ -88,10 +96,10 @@ class RecordData:
 
     @cached_property
     def stat(self) -> array[int]:
-        """Rows of the snapshotter's snapshots; ABSENT where containerd has none."""
-        if self._snapshots is None or self._backend is None:
+        """Rows of the snapshotter's snapshots; negative where there is none."""
+        if self._stat is None:
             return array("i", [ABSENT]) * len(self.records)
-        return self._backend.index.rows(take(self._snapshots.name, self.snapshot))
+        return gather(self._stat, self.snapshot)
 
     @cached_property
     def uncommitted(self) -> Mask:
@@ -119,13 +127,16 @@ class RecordData:
         """
         parent = self.loading.parent
         placed = self.owners & there(parent) & there(self.snapshot) - self.shared.take(parent)
-        found = placed - equal(take(snapshots.parent, self.snapshot), self.parent_keys)
+        is_at = gather(snapshots.parent_rows, self.snapshot)
+        found = placed - (there(is_at) & same(is_at, gather(self.snapshot, parent)))
+        if found:  # where a parent does not exist, keys can be equal all the same
+            found -= equal(take(snapshots.parent, self.snapshot), self.parent_keys)
         chains = self.records.text(b"cache.chainID") if found else []
         for row in found:
             chain = chains[parent[row]]
             key = snapshots.parent[self.snapshot[row]]
-            same = equal_to(chains, chain) if chain else Mask(len(self.records))
-            if (chain and key == chain) or any(self.keys[other] == key for other in same):
+            alike = equal_to(chains, chain) if chain else Mask(len(self.records))
+            if (chain and key == chain) or any(self.keys[other] == key for other in alike):
                 found -= Mask(len(self.records), [row])
         return found
 

@@ -21,14 +21,13 @@ from buildkit_migrate._native.columns import (
     equal,
     equal_to,
     lengths,
-    paired,
     present,
     repeated,
     split_last,
     starting_with,
     take,
 )
-from buildkit_migrate._native.numbers import chosen, gather, same
+from buildkit_migrate._native.numbers import chosen, gather, paired, same
 
 __all__ = [
     "ABSENT",

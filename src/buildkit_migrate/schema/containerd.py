@@ -8,6 +8,7 @@ for row in between(namespace.blobs.index.rows(content.keys), NOT_FOUND, NOT_FOUN
 
 from __future__ import annotations
 
+from array import array
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -109,6 +110,11 @@ class Snapshots(_Table):
     @property
     def parent(self) -> Texts:
         return self._values[(b"parent",)]
+
+    @cached_property
+    def parent_rows(self) -> array[int]:
+        """Rows of the parents; NOT_FOUND and ABSENT as for `Index.rows`."""
+        return self.index.rows(self.parent)
 
     @cached_property
     def children(self) -> Entries:

@@ -7,7 +7,7 @@ from typing import Final
 
 from buildkit_migrate._native.solver import plain_links, plain_results
 from buildkit_migrate.bolt import Bucket
-from buildkit_migrate.schema.columns import Texts, split_last
+from buildkit_migrate.schema.columns import Index, Texts, split_last
 from buildkit_migrate.schema.tables import Entries, below, names_in
 
 __all__ = ["BUCKETS", "SEPARATOR", "SolverCache", "plain_links", "plain_results", "workers_and_records"]
@@ -41,6 +41,11 @@ class SolverCache:
         return self._names(RESULTS)
 
     @cached_property
+    def key_index(self) -> Index:
+        """Finds rows of `keys`."""
+        return Index(self.keys)
+
+    @cached_property
     def results(self) -> Entries:
         """For each key its results: result id and the stored JSON."""
         return self._below(RESULTS)
@@ -61,9 +66,19 @@ class SolverCache:
         return self._names(LINKS)
 
     @cached_property
+    def linked_index(self) -> Index:
+        """Finds rows of `linked`."""
+        return Index(self.linked)
+
+    @cached_property
     def links(self) -> Entries:
         """For each key its links, ``<link>@<id of the target key>``."""
         return self._below(LINKS)
+
+    @cached_property
+    def link_parts(self) -> tuple[Texts, Texts]:
+        """Of each of `links` what it is, and the key that it leads to."""
+        return split_last(self.links.keys, b"@")
 
     @cached_property
     def targets(self) -> Texts:

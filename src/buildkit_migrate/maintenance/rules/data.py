@@ -157,14 +157,12 @@ def protection(data: RecordData, namespace: Namespace, facts: WorkerFacts) -> Pr
     passing = data.owners & facts.passing.take(rows)
     bare = ((data.owners & between(rows, NOT_FOUND, NOT_FOUND)) | passing) - data.lost
     leased = data.owners - bare - data.lost
-    listed, content = leases.snapshots(facts.stores.snapshotter), leases.content
+    listed, content = leases.snapshots(facts.stores.snapshotter).rows, leases.content.rows
     return Protection(
         bare,
         passing,
-        (leased & there(data.snapshot))
-        - paired(data.records.ids, data.keys, take(leases.keys, listed.rows), listed.keys),
-        (leased & there(data.blob))
-        - paired(data.records.ids, data.digests, take(leases.keys, content.rows), content.keys),
+        (leased & there(data.snapshot)) - paired(rows, data.snapshot, listed, facts.listed_snapshots),
+        (leased & there(data.blob)) - paired(rows, data.blob, content, facts.listed_blobs),
     )
 
 
@@ -180,8 +178,9 @@ def variants(facts: WorkerFacts) -> Iterator[Finding]:
     if not links:
         return
     sources = take(blobs.keys, links.rows)
-    linked = there(blobs.index.rows(links.values))
-    mutual = paired(sources, links.values, links.values, sources)
+    targets = blobs.index.rows(links.values)
+    linked = there(targets)
+    mutual = paired(links.rows, targets, targets, links.rows)
     for place in ~mutual:
         state = "does not name it" if place in linked else "does not exist"
         message = f"it names {cut(links.values[place] or b'')} as its variant, which {state}"
@@ -195,8 +194,7 @@ def variants(facts: WorkerFacts) -> Iterator[Finding]:
     lists = gather(data.blob, of_records)
     for lease in ~equal_to(after, b"variants") | facts.passing:
         lists[lease] = ABSENT
-    content = leases.content
-    held = paired(sources, links.values, take(blobs.keys, gather(lists, content.rows)), content.keys)
+    held = paired(links.rows, targets, gather(lists, leases.content.rows), facts.listed_blobs)
     lacking = mutual & linked - held
     for row in owners & referred(chosen(links.rows, lacking), len(blobs)).take(data.blob):
         lease_id = (data.records.ids[row] or b"") + b"-variants"

@@ -28,11 +28,11 @@ def leases_list_what_is_there(facts: WorkerFacts) -> Iterator[Finding]:
     assert records is not None and namespace is not None and snapshots is not None
     leases = namespace.leases
     missing: dict[int, list[str]] = {}
-    for what, listed, there, named in (
-        ("blob", leases.content, namespace.blobs.index, keys.BLOB),
-        ("snapshot", leases.snapshots(facts.stores.snapshotter), snapshots.index, keys.SNAPSHOT),
+    for what, listed, rows, named in (
+        ("blob", leases.content, facts.listed_blobs, keys.BLOB),
+        ("snapshot", leases.snapshots(facts.stores.snapshotter), facts.listed_snapshots, keys.SNAPSHOT),
     ):
-        gone = between(there.rows(listed.keys), NOT_FOUND, NOT_FOUND)
+        gone = between(rows, NOT_FOUND, NOT_FOUND)
         if not gone:
             continue
         by_records = Index(records.text(named))

@@ -109,7 +109,8 @@ def _users_of(facts: WorkerFacts, row: int) -> tuple[Severity, str]:
 def parents(facts: WorkerFacts) -> Iterator[Finding]:
     """Parents exist and are the same for both, and the snapshotter's table of children has each snapshot."""
     snapshots, backend, data = facts.snapshots, facts.backend, facts.data
-    if snapshots is None or backend is None:
+    stat = facts.stat
+    if snapshots is None or backend is None or stat is None:
         return
     file = path_of(facts.stores.snapshots)
     explained = data.missing_keys if data is not None else frozenset()
@@ -128,10 +129,12 @@ def parents(facts: WorkerFacts) -> Iterator[Finding]:
             severity = Severity.BUILD if row in used else Severity.LEAK
             yield Finding("C42", severity, file, subject(key_in(backend.names[row] or b"")), message)
 
-    stat = backend.index.rows(snapshots.name)
-    wanted = take(snapshots.name, snapshots.index.rows(snapshots.parent))
     is_at = take(backend.parent, stat)
-    differing = there(stat) - equal(wanted, is_at) - ~(present(snapshots.parent) | present(is_at))
+    at_rows = gather(parent_rows, stat)
+    alike = there(at_rows) & same(at_rows, gather(stat, snapshots.parent_rows))
+    differing = there(stat) - alike - ~(present(snapshots.parent) | present(is_at))
+    if differing:  # where a parent does not exist, names can be equal all the same
+        differing -= equal(take(snapshots.name, snapshots.parent_rows), is_at)
     misplaced = data.misplaced(snapshots) if data is not None else Mask(0)
     told_by_record = Mask(
         len(snapshots), (data.snapshot[row] for row in misplaced) if data is not None else ()

@@ -25,7 +25,6 @@ from buildkit_migrate.schema.columns import (
     present,
     split_last,
     starting_with,
-    take,
 )
 from buildkit_migrate.schema.solver import (
     SEPARATOR,
@@ -92,11 +91,12 @@ class Unmirrored(NamedTuple):
 def unmirrored(cache: SolverCache) -> Unmirrored:
     """Where results by key and keys by result differ; a bucket that is missing is as an empty one."""
     results, by_result = cache.results, cache.by_result
-    keys, ids = take(cache.keys, results.rows), take(cache.result_ids, by_result.rows)
-    linked = Index(cache.linked).rows(cache.keys)
+    ids = Index(cache.result_ids).rows(results.keys)
+    keys = cache.key_index.rows(by_result.keys)
+    linked = cache.linked_index.rows(cache.keys)
     return Unmirrored(
-        ~paired(keys, results.keys, by_result.keys, ids),
-        ~paired(by_result.keys, ids, keys, results.keys),
+        ~paired(results.rows, ids, keys, by_result.rows),
+        ~paired(keys, by_result.rows, results.rows, ids),
         Mask(len(cache.keys), results.rows) & between(linked, NOT_FOUND, NOT_FOUND),
     )
 
@@ -235,25 +235,26 @@ def links(facts: Facts) -> Iterator[Finding]:
     cache, file = _cache(facts)
     if cache.missing:
         return  # C51 says so
-    sources = take(cache.linked, cache.links.rows)
-    targets = split_last(cache.links.keys, b"@")[1]
+    links, targets = cache.links, cache.link_parts[1]
     broken, one_way = _faulty_links(cache)
     for place in broken:
-        message = f"its link {cut(cache.links.keys[place] or b'')} does not decode"
-        yield Finding("C54", Severity.HARMLESS, file, subject(sources[place]), message)
+        source = cache.linked[links.rows[place]]
+        message = f"its link {cut(links.keys[place] or b'')} does not decode"
+        yield Finding("C54", Severity.HARMLESS, file, subject(source), message)
     for place in one_way:
+        source = cache.linked[links.rows[place]]
         message = f"its link to key {cut(targets[place] or b'')} has no way back"
-        yield Finding("C54", Severity.HARMLESS, file, subject(sources[place]), message)
+        yield Finding("C54", Severity.HARMLESS, file, subject(source), message)
 
 
 def _faulty_links(cache: SolverCache) -> tuple[Mask, Mask]:
     """Links that do not decode, and others that do not lead back."""
-    entries, backlinks = cache.links, cache.backlinks
-    texts, targets = split_last(entries.keys, b"@")
+    backlinks = cache.backlinks
+    texts, targets = cache.link_parts
     broken = Mask(len(texts), (at for at in ~plain_links(texts) if not _is_link(texts[at])))
     broken |= equal_to(targets, b"")
-    sources = take(cache.linked, entries.rows)
-    back = paired(targets, sources, take(cache.targets, backlinks.rows), backlinks.keys)
+    sources = cache.linked_index.rows(backlinks.keys)
+    back = paired(Index(cache.targets).rows(targets), cache.links.rows, backlinks.rows, sources)
     return broken, ~back - broken
 
 
@@ -275,12 +276,12 @@ def dead_ends(facts: Facts) -> Iterator[Finding]:
     cache, file = _cache(facts)
     if cache.missing:
         return  # C51 says so
-    targets = split_last(cache.links.keys, b"@")[1]
-    linked = Mask(len(cache.linked), cache.links.rows).take(Index(cache.linked).rows(targets))
-    with_results = Mask(len(cache.keys), cache.results.rows).take(Index(cache.keys).rows(targets))
-    listed = Index(cache.by_result.keys).rows(targets)
-    dead = present(targets) - linked - with_results - between(listed, 0, len(cache.by_result.keys))
+    targets = cache.link_parts[1]
+    linked = Mask(len(cache.linked), cache.links.rows).take(cache.linked_index.rows(targets))
+    with_results = Mask(len(cache.keys), cache.results.rows).take(cache.key_index.rows(targets))
+    dead = present(targets) - linked - with_results
     if dead:
+        dead -= between(Index(cache.by_result.keys).rows(targets), 0, len(cache.by_result.keys))
         broken, one_way = _faulty_links(cache)
         dead -= broken | one_way  # C54 says so
     for target, count in sorted(Counter(targets[place] or b"" for place in dead).items()):
