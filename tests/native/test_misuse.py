@@ -104,7 +104,6 @@ USES: dict[type, list[Callable[[Any], object]]] = {
         lambda it: columns.equal_to(it, b"a"),
         lambda it: columns.starting_with(it, b"a"),
         lambda it: columns.split_last(it, b"a"),
-        lambda it: columns.paired(it, it, it, it),
         lambda it: numbers.integers(it, True),
         lambda it: numbers.small(it, 3),
         numbers.counters,
