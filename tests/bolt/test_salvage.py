@@ -186,6 +186,15 @@ def test_page_of_a_branch_is_not_lost_to_a_broken_reference() -> None:
     assert lost(result) == [((b"b",), 9, b"b", b"c"), ((b"d",), 9, None, None)]
 
 
+def test_page_within_the_run_of_another_is_lost() -> None:
+    """Its bytes are a value; otherwise any number of pages could repeat them."""
+    inner = leaf(4, A).ljust(PAGE, b"v")
+    run = leaf(3, [(b"k", b"v" * (PAGE - 33) + inner)], overflow=1)
+    result = salvaged(file({2: leaf(2, [row(b"a", 3), row(b"b", 4)]), 3: run}))
+    assert tree(result.data) == {b"a": {b"k": b"v" * (PAGE - 33) + inner}, b"b": {}}
+    assert lost(result) == [((b"b",), 4, None, None)]
+
+
 def test_pages_in_no_tree_are_counted_but_not_kept() -> None:
     data = file({2: leaf(2, A), 3: freelist(3, [4]), 4: leaf(4, ABC), 5: leaf(5, [(b"lost", b"")])}, free=3)
     result = salvaged(data)

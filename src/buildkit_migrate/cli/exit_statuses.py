@@ -27,7 +27,7 @@ EXIT_STATUSES: Final = {
     # Damage.
     10: "a verification found differences, or a worker that is not migrated; clean found damage, or a worker "
     "without a store",
-    15: "check has findings, repair leaves some, or a salvage lost something",
+    15: "check has findings, repair leaves some, or repair --salvage lost something",
     5: "a database file is damaged, has an unexpected layout, or was truncated while it was being read",
     1: "unexpected failure",
     # Reasons that end the whole command.
