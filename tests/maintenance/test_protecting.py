@@ -11,7 +11,7 @@ import pytest
 from faults import Healthy, check
 from hypothesis import given
 from hypothesis import strategies as st
-from mending import Place, apply, changed, everything, plan
+from mending import Place, changed, everything, mend, plan
 from mixed_faults import CATALOGUE, plant
 
 import v2_roots
@@ -82,13 +82,12 @@ def findings(root: v2_roots.V2Root) -> set[tuple[str, str]]:
 def check_a_repair(healthy: Healthy) -> None:
     root = healthy.root
     told, before = findings(root), everything(root)
-    planned = plan(root)
+    planned = mend(root)
     assert not any(isinstance(change, MoveAside) for change in planned.changes)
     assert planned.dropped == ()
     stores = [change.store for change in planned.changes if isinstance(change, EditStore) and not change.last]
     assert len(stores) == len(set(stores))
     mended = {(it.rule, it.subject) for it in planned.mends}
-    apply(planned)
     left, after = findings(root), everything(root)
     for place, value in changed(before, after).items():
         assert is_safe(place, before.get(place), value, healthy.namespace), (place, value)
