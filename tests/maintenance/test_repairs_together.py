@@ -7,18 +7,23 @@ import dataclasses
 import random
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import test_builds
 import test_dropped
+import test_record_properties
 import test_several_faults
 from faults import FLAT, TIME
+from hypothesis import given, settings
 from mending import apply, everything, mend, plan
 from test_dropped import World
+from test_record_properties import as_edits, edits
 
+from buildkit_migrate.maintenance.finding import Severity
 from buildkit_migrate.maintenance.mend import RepairClass
 from buildkit_migrate.maintenance.repair import RepairPlan
 from planting import edit
@@ -136,3 +141,34 @@ def interrupted(planned: RepairPlan, cut: int) -> None:
 def test_a_healthy_root_is_left_as_it_is(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert plan(world.root, *RepairClass).mends == ()
+
+
+class Edited(test_record_properties.World):
+    """A healthy root whose records are edited."""
+
+    def __init__(self, into: Path) -> None:
+        super().__init__(into)
+        self.files = {path: path.read_bytes() for path in self.root.databases}
+
+
+@pytest.fixture(scope="module")
+def edited() -> Iterator[Edited]:
+    with tempfile.TemporaryDirectory() as into:
+        yield Edited(Path(into))
+
+
+@settings(max_examples=40)
+@given(operations=edits)
+def test_whatever_happened_to_records_one_repair_is_enough(
+    edited: Edited, operations: list[tuple[str, int, int, int]]
+) -> None:
+    root = edited.root
+    for path, whole in edited.files.items():
+        path.write_bytes(whole)
+    for operation in operations:
+        edit(root.records, as_edits(edited, *operation))
+    mend(root, *RepairClass)
+    again = plan(root, *RepairClass)
+    assert again.mends == ()
+    assert again.changes == ()
+    assert Severity.START not in {it.severity for it in again.left}  # a daemon starts

@@ -31,6 +31,7 @@ About = Callable[[WorkerFacts, Finding], Iterable[int]]
 """The records that a finding is about, as far as they have to go."""
 
 
+_IN_DOCKER: Final = "; their layers stay on disk, as only Docker itself removes those"
 _LEFT: Final = "; snapshots that stand on a lost one stay on disk, as nothing can remove them"
 
 
@@ -43,6 +44,8 @@ def _drops(
     for finding, those in rows.items():
         if those:
             left = _LEFT if finding.subject in leaking else ""
+            if facts.stores.kind == DOCKER_BUILDER:
+                left = _IN_DOCKER
             yield _drop(facts, finding, those, costs.of(those) + left)
 
 
