@@ -76,7 +76,7 @@ def kind(value: object) -> str:
 
 def merged(old: Schema, new: Schema) -> Schema:
     """``old`` with what it lacks of ``new``. A field that some new object does not have is not required."""
-    result = {**new, **old}
+    result = {**old, **new, **old}  # in the order of the old one
     if "type" in old and "type" in new:
         types = {*_several(old["type"]), *_several(new["type"])}
         types -= {"integer"} if "number" in types else set()

@@ -54,7 +54,7 @@ STATUSES_OF: Final = {
     "clean": _OF_ALL | {3, 4, 5, 7, 10, 13},
     "du": _OF_ALL | {3, 4, 5, 7},
     "check": _OF_ALL | {3, 4, 5, 15},
-    "repair": _OF_ALL | {3, 4, 5, 7, 9, 10, 13, 15},
+    "repair": _OF_ALL | {3, 4, 5, 7, 9, 10, 13, 14, 15},
     "compact": _OF_ALL | {3, 4, 5, 10, 14},
     "convert": _OF_ALL | {4, 5, 9},
     "bench": _OF_ALL,

@@ -47,9 +47,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         "repair",
         help="put right what check finds",
         description="Check a stopped BuildKit and put right what can be: without options only what loses\n"
-        "nothing (leases, indexes, descriptions, sizes, counters). The originals are kept as\n"
-        "<name>.before-repair; undo puts them back as long as nobody used the root since. A repair\n"
-        "that was cut off is finished by the next one. The root is checked afterwards, and the exit\n"
+        "nothing (leases, indexes, descriptions, sizes, counters). Originals are kept as\n"
+        "<name>.before-repair until undo or --discard-kept; the root is checked afterwards, and the exit\n"
         "status is that of the check.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
