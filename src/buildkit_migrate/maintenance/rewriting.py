@@ -69,7 +69,8 @@ def whole_trees(reader: Reader) -> tuple[list[tuple[int, int, str]], int, int]:
             rule,
             path=reader.path,
             page=page,
-            hint="whole trees are needed: restore the file from a backup; `check` tells more",
+            hint="whole trees are needed: restore the file from a backup, or read what is left of it with "
+            "repair --salvage; `check` tells more",
         )
     return findings, used, content
 
