@@ -20,7 +20,7 @@ from buildkit_migrate.containerd.plain import read_state
 from buildkit_migrate.containerd.services import Holding
 from buildkit_migrate.errors import ContainerdStateError
 from buildkit_migrate.model import Kind, PlainState, Snapshot
-from buildkit_migrate.schema.columns import Index
+from buildkit_migrate.schema.columns import Index, starting_with, take
 
 __all__ = ["DOCKER_NAMESPACE", "DOCKER_SNAPSHOTTER", "DockerBuilder", "chain_ids", "snapshots_named"]
 
@@ -31,6 +31,7 @@ DOCKER_SNAPSHOTTER: Final = "default"
 _PARENT: Final = b"parent"
 _COMMITTED: Final = b"committed"
 _CHAIN_ID: Final = b"chainid"
+_DIGEST: Final = b"sha256:"
 
 
 class DockerBuilder(OfflineContainerd):
@@ -102,7 +103,8 @@ class DockerBuilder(OfflineContainerd):
 def chain_ids(snapshots: Bucket) -> set[bytes]:
     """Chain ids of layers that ``snapshots.db`` mentions, given its root bucket."""
     names, (chains,) = scan(snapshots, [(_CHAIN_ID,)])
-    return {text for column in (names, chains) for text in column if text is not None and is_chain_id(text)}
+    mentioned = [take(column, list(starting_with(column, _DIGEST))) for column in (names, chains)]
+    return {text for column in mentioned for text in column if text is not None and is_chain_id(text)}
 
 
 def snapshots_named(
@@ -110,29 +112,30 @@ def snapshots_named(
 ) -> Iterator[tuple[bytes, int, bytes, bool]]:
     """Snapshots with these names, as `Survey` takes them; see `_stat`, which is the rule in full.
 
-    ``snapshots.db`` is read in one walk.
+    ``snapshots.db`` is read in one walk, and looked up in whole columns.
     """
     names, (parents, committed, chains) = scan(root, [(_PARENT,), (_COMMITTED,), (_CHAIN_ID,)])
     index = Index(names)
     rows = index.rows(ids)
-    for id, row in zip(ids, rows, strict=True):
+    active = take(committed, rows)
+    places = [
+        place if name else row for row, name, place in zip(rows, active, index.rows(active), strict=True)
+    ]
+    columns = (ids, take(chains, rows), active, places, take(parents, places))
+    for id, chain, name, place, parent in zip(*columns, strict=True):
         if is_chain_id(id):
             if (above := layers.parent(id)) is not None:
                 yield id, Kind.COMMITTED, above, False
             continue
-        chain = chains[row] if row >= 0 else None
         from_layer = layers.parent(chain) if chain else None
         if chain and from_layer is None:
             continue
-        active = (committed[row] if row >= 0 else None) or b""
-        place = index.row(active) if active else row
-        parent = parents[place] if place >= 0 else None
         if parent is not None:
-            yield id, Kind.COMMITTED if active else Kind.ACTIVE, parent, False
+            yield id, Kind.COMMITTED if name else Kind.ACTIVE, parent, False
         elif from_layer is not None:
             yield id, Kind.COMMITTED, from_layer, False
         elif place >= 0:
-            yield id, Kind.COMMITTED if active else Kind.ACTIVE, b"", False
+            yield id, Kind.COMMITTED if name else Kind.ACTIVE, b"", False
 
 
 def _stat(root: Bucket, layers: LayerStore, id: bytes) -> Snapshot | None:

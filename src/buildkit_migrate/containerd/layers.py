@@ -37,7 +37,7 @@ _NOT_A_FILE: Final = (
 
 def is_chain_id(text: bytes) -> bool:
     """Whether the engine takes the id of a snapshot for the chain id of a layer."""
-    return _CHAIN_ID.fullmatch(text) is not None
+    return text.startswith(_ALGORITHM) and _CHAIN_ID.fullmatch(text) is not None
 
 
 class LayerStore:
