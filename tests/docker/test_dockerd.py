@@ -78,6 +78,7 @@ def docker(source: Path, tmp_path: Path) -> OnDisk:
 
 
 def copied(data: Path, into: Path) -> Path:
+    into.mkdir(exist_ok=True)
     subprocess.run(["cp", "-a", str(data), str(into / "root")], check=True)
     return into / "root"
 
@@ -151,6 +152,19 @@ def test_going_back_after_pruning_is_refused(docker: OnDisk) -> None:
     result = ondisk.run("undo", str(docker.root))
     assert result.returncode == 14
     assert "gone" in result.stderr
+
+
+def test_records_of_lost_layers_keep_only_the_engine_from_starting(docker: OnDisk) -> None:
+    """A layer that records stand on is gone. Without them the engine starts, and lists the others."""
+    data = docker.root.parent
+    lost = next(id for id in buckets(bucket(ondisk.tree(docker.v1), b"_main")) if id.startswith(b"sha256:"))
+    shutil.rmtree(data / "image" / "overlay2" / "layerdb" / "sha256" / lost.decode().partition(":")[2])
+    alone = copied(data, data.parent / "alone")
+    with pytest.raises(RuntimeError, match="layer does not exist"), Dockerd(alone):
+        pass
+    assert docker.migrate("--on-broken", "drop").returncode == 0
+    with Dockerd(data) as engine:
+        assert 0 < len(engine.records()) < len(buckets(bucket(ondisk.tree(docker.v1), b"_main")))
 
 
 @pytest.fixture

@@ -65,7 +65,8 @@ def storage_driver(
     if len(found) == 1:
         return Setting(found[0], "the only one")
     if len(best) == 1:
-        return Setting(best[0], f"has {layers[best[0]]} of the builder's {len(mentioned)} layers")
+        others = ", ".join(f"{one} has {layers[one]}" for one in found if one != best[0])
+        return Setting(best[0], f"has {layers[best[0]]} of the builder's {len(mentioned)} layers; {others}")
     return _configured(data, best, environ) or _with_data(data, best)
 
 
