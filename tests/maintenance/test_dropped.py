@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ from record_faults import Planter, value
 from test_record_rules import lose_pulled_image
 from test_snapshotter_rules import commit
 
+import v2_roots
 from buildkit_migrate.maintenance.mend import RepairClass
-from buildkit_migrate.maintenance.repair import RepairPlan
+from buildkit_migrate.maintenance.repair import RepairPlan, plan_repair
+from buildkit_migrate.workspace.stores import find_state, open_stores
 from planting import edit
 from v2_roots import V2Root
 
@@ -333,3 +336,100 @@ def assert_costs_are_told(planned: RepairPlan, rule: str) -> None:
         assert one.does.startswith("drops ")
         assert bool(one.loses) == (one.rule != "C13")
         assert one.freed is None
+
+
+def copied(it: World, **changes: bytes | None) -> bytes:
+    """A second immutable half beside the first one, with other values."""
+    one, _ = next(pair for pair in it.plant.pairs if not it.plant.entries(pair[0]))
+    copy = b"z" * 25
+    values = {**it.plant.records[one], b"cache.snapshot": value(copy.decode())}
+    values[b"cache.createdAt"] = value(it.plant.get(one, b"cache.createdAt") + 1)
+    for name, stored in changes.items():
+        values[name.replace("_", ".").encode()] = stored or b""
+    edit(it.root.records, {b"_main": {copy: values}})
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("changes", "dropped"),
+    [
+        ({"cache_cachePolicy": None}, True),
+        ({"cache_lastUsedAt": value(7), "cache_usageCount": value(3), "snapshot_size": None}, True),
+        ({"cache_recordType": value("other")}, False),
+        ({"cache_blob": value("sha256:" + "1" * 64), "cache_blobsize": value(5)}, False),
+        ({"who_knows": value("that")}, False),
+    ],
+)
+def test_a_surplus_half_goes_if_it_says_nothing_else(
+    tmp_path: Path, changes: dict[str, bytes | None], dropped: bool
+) -> None:
+    it = World(tmp_path)
+    copy = copied(it, **changes)
+    assert (copy in plan(it.root, DROP).dropped) == dropped
+    assert any(finding.rule == "C13" for finding in check(it.root))
+
+
+def test_a_surplus_half_stays_if_something_is_built_on_it(tmp_path: Path) -> None:
+    it = World(tmp_path)
+    copy = copied(it)
+    one, _ = next(pair for pair in it.plant.pairs if not it.plant.entries(pair[0]))
+    for layer in (it.top, it.plant.tops[1]):
+        it.plant.put(layer, b"cache.parent", value({it.top: copy, it.plant.tops[1]: one}[layer].decode()))
+    surplus = {finding.subject.encode() for finding in check(it.root) if finding.rule == "C13"}
+    assert len(surplus) == 1
+    assert not surplus & set(plan(it.root, DROP).dropped)
+
+
+def test_blobs_are_not_read_for_a_repair_if_a_check_does_not_read_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = World(tmp_path)
+    no_blob_file(it)
+    monkeypatch.setattr("buildkit_migrate.maintenance.check.MANY_BYTES", 1000)
+    monkeypatch.setattr("buildkit_migrate.maintenance.disk.Content.digest_of", None)
+    assert {one.rule for one in plan(it.root, DROP).mends} == {"C25"}
+
+
+def test_costs_count_each_record_once(tmp_path: Path) -> None:
+    it = World(tmp_path)
+    child = next(id for id in it.plant.layers if it.plant.parent(it.plant.parent(id) or b"") is not None)
+    parent = it.plant.parent(child) or b""
+    for id in (child, parent):
+        it.plant.put(id, b"cache.deleted", value(True))
+    told = {one.subject.encode(): one.loses for one in plan(it.root, DROP).mends}
+    assert told.keys() == {child, parent}
+    first, second = sorted(told)
+    if first == parent:
+        assert told[second].startswith("nothing more")
+    else:
+        assert not told[second].startswith("nothing more")
+    assert "bytes" in told[first]
+
+
+def test_where_containerd_is_not_known_leases_stay_and_that_is_told(tmp_path: Path) -> None:
+    root = v2_roots.v2_root("containerd", tmp_path)
+    layer = Healthy(root).last[0]
+    edit(root.records, {b"_main": {layer.id: {b"cache.parent": value(NOBODY)}}})
+    alone = dataclasses.replace(root, options=())
+    (one,) = mend(alone, DROP).mends
+    assert "their leases stay" in one.loses
+    assert {(it.rule, it.subject) for it in check(root)} - {("C53", layer.text)} >= {("C32", layer.text)}
+    assert {it.rule for it in mend(root, RepairClass.RELEASE_LEAKS).mends} == {"C32"}
+    assert {it.rule for it in check(root)} <= {"C53"}
+
+
+def test_of_docker_s_builder_layers_stay_and_that_is_told(tmp_path: Path) -> None:
+    (tmp_path / "oci").mkdir()
+    it = World(tmp_path / "oci")
+    it.plant.put(it.top, b"cache.diffID", b"{")
+    it.plant.put(it.plant.tops[1], b"cache.deleted", value(True))
+    docker = tmp_path / "docker" / "buildkit"
+    docker.mkdir(parents=True)
+    for path in (it.root.containerd, it.root.records, it.root.cache):
+        shutil.copy(path, docker / path.name)
+    shutil.copy(it.root.snapshots, docker / "snapshots.db")
+    with open_stores(find_state(docker), it.root.place) as stores:
+        planned = plan_repair(stores, {DROP})
+    mends = {one.rule: one.loses for one in planned.mends}
+    assert "layers stay on disk" in mends["C8"]
+    assert "C15" not in mends  # Docker drops that at its start, layers and all

@@ -179,11 +179,15 @@ def finding_as_dict(finding: Finding) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Examination:
-    """What a check found, and what it looked at. ``unusable``: stores that no rule may look into, and why."""
+    """What a check found, and what it looked at. ``unusable``: stores that no rule may look into, and why.
+
+    ``lacking``: of each worker, what could not be looked at, or was not.
+    """
 
     checked: Checked
     facts: Facts
     unusable: Mapping[Store, str]
+    lacking: Mapping[WorkerFacts, frozenset[Part]]
 
 
 def check_stores(
@@ -227,6 +231,7 @@ def examine_stores(
     if not stores.workers:
         for worker_rule in WORKER_RULES:
             run.can(worker_rule.numbers, (Part.RECORDS,), {Part.RECORDS: _NO_WORKER}, stores.root.state)
+    lacking = {}
     for worker in looked_at.facts.workers:
         missing = unavailable_in_worker(worker.stores, looked_at.unusable)
         try:
@@ -235,6 +240,7 @@ def examine_stores(
         except StorageError as error:
             run.failed = True
             missing.update(dict.fromkeys(_ON_DISK, error.message))
+        lacking[worker] = frozenset(missing)
         for worker_rule in WORKER_RULES:
             if run.can(worker_rule.numbers, worker_rule.needs, missing, worker.stores.path):
                 tell(f"checking {worker.stores.path}: {', '.join(worker_rule.numbers)}")
@@ -246,7 +252,7 @@ def examine_stores(
             tell(f"checking {stores.root.state}: {', '.join(root_rule.numbers)}")
             run.test(root_rule.numbers, stores.root.state, root_rule.find(looked_at.facts))
     checked = run.result(looked_at.unsound, lambda finding: not severities or finding.severity in severities)
-    return Examination(checked, looked_at.facts, looked_at.unusable)
+    return Examination(checked, looked_at.facts, looked_at.unusable, lacking)
 
 
 _ON_DISK: Final = (Part.DIRECTORIES, Part.FILES, Part.CONTENT, Part.BLOBS)

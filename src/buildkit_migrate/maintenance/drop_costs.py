@@ -58,10 +58,11 @@ class DropCosts:
 
     def _count(self, rows: list[int]) -> str:
         kinds = Counter(map(self._kind, rows))
-        return " and ".join(
+        *most, last = (
             f"{number} {kind if number == 1 else _PLURALS.get(kind, f'{kind}s')}"
-            for kind, number in kinds.items()
+            for kind, number in sorted(kinds.items())
         )
+        return f"{', '.join(most)} and {last}" if most else last
 
     def _kind(self, row: int) -> str:
         kind = self._loading.kind[row]

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Final
 
 from buildkit_migrate.bolt.edits import merged
-from buildkit_migrate.maintenance.available import unavailable, unavailable_in_worker
+from buildkit_migrate.maintenance.available import unavailable
 from buildkit_migrate.maintenance.check import Checked, Examination, examine_stores
 from buildkit_migrate.maintenance.dropping import drop_records
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
@@ -134,9 +134,8 @@ def _mends_for(found: Examination) -> Iterator[Mend]:
     mends: dict[tuple[str, str, str], list[Mend]] = {}
     rules = found.checked.counts.keys()
     for worker in found.facts.workers:
-        lacking = unavailable_in_worker(worker.stores, found.unusable).keys()
         for repair in WORKER_REPAIRS:
-            if not rules.isdisjoint(repair.numbers) and lacking.isdisjoint(repair.needs):
+            if not rules.isdisjoint(repair.numbers) and found.lacking[worker].isdisjoint(repair.needs):
                 _collect(repair.mends(worker), mends)
     lacking = unavailable(found.facts.stores, found.unusable).keys()
     for root_repair in ROOT_REPAIRS:

@@ -22,6 +22,7 @@ from buildkit_migrate.maintenance.rules.data import stood_on
 from buildkit_migrate.maintenance.rules.values import CLEARABLE, is_unknown
 from buildkit_migrate.maintenance.rules.wording import subject
 from buildkit_migrate.schema.columns import Mask, equal_to
+from buildkit_migrate.schema.records import Records
 from buildkit_migrate.values import keys
 from buildkit_migrate.workspace.layout import DOCKER_BUILDER
 
@@ -31,7 +32,8 @@ About = Callable[[WorkerFacts, Finding], Iterable[int]]
 """The records that a finding is about, as far as they have to go."""
 
 
-_IN_DOCKER: Final = "; their layers stay on disk, as only Docker itself removes those"
+_LEASES: Final = "; their leases stay, and hold their data, as containerd's database can't be read"
+_LAYERS: Final = "; their layers stay on disk, as only Docker itself removes those"
 _LEFT: Final = "; snapshots that stand on a lost one stay on disk, as nothing can remove them"
 
 
@@ -43,10 +45,15 @@ def _drops(
     costs = DropCosts(facts, (row for those in rows.values() for row in those))
     for finding, those in rows.items():
         if those:
-            left = _LEFT if finding.subject in leaking else ""
-            if facts.stores.kind == DOCKER_BUILDER:
-                left = _IN_DOCKER
+            left = _LEFT if finding.subject in leaking else _what_stays(facts)
             yield _drop(facts, finding, those, costs.of(those) + left)
+
+
+def _what_stays(facts: WorkerFacts) -> str:
+    """What a repair can't give up together with the records."""
+    if facts.namespace is None:
+        return _LEASES
+    return _LAYERS if facts.stores.kind == DOCKER_BUILDER else ""
 
 
 def _drop(facts: WorkerFacts, finding: Finding, rows: tuple[int, ...], loses: str) -> Mend:
@@ -115,15 +122,13 @@ def _with_no_name(facts: WorkerFacts, finding: Finding) -> Iterator[int]:
         yield from _the_record(facts, finding)
 
 
-def _is_lone_copy(facts: WorkerFacts, row: int, right: int) -> bool:
-    """Whether a record says what the other says, but for what is its own, and nothing is built on it."""
-    assert facts.records is not None
-    of = facts.records
+def _is_copy(of: Records, row: int, right: int) -> bool:
+    """Whether a record says what the other says, but for what is its own."""
     its, others = of.values(row), of.values(right)
     differing = {key for key, _ in its ^ others} - _OWN
     if _POLICY not in {key for key, _ in its}:
         differing.discard(_POLICY)  # a policy keeps the data: the other one has more reason to stay
-    return not differing and len(with_descendants(facts, Mask(len(of), [row]))) == 1
+    return not differing
 
 
 _POLICY: Final = b"cache.cachePolicy"
@@ -163,12 +168,12 @@ def odd_values(facts: WorkerFacts) -> Iterator[Mend]:
 @worker_repair("C13", needs=(Part.RECORDS,))
 def surplus(facts: WorkerFacts) -> Iterator[Mend]:
     """Immutable halves that only say again what another one says."""
-    assert facts.records is not None
-    copies = {
-        subject(facts.records.ids[row])
-        for row, right in records.surplus_halves(facts)
-        if _is_lone_copy(facts, row, right)
-    }
+    of, loading = facts.records, facts.references
+    assert of is not None and loading is not None
+    halves = [*records.surplus_halves(facts)]
+    every = with_descendants(facts, Mask(len(of), (row for row, _ in halves)))
+    bases = {base for row in every for base in (*loading.parents_of(row), loading.target[row])}
+    copies = {subject(of.ids[row]) for row, right in halves if row not in bases and _is_copy(of, row, right)}
     for finding in records.pairs_are_of_two.find(facts):
         if finding.subject in copies:
             yield _drop(facts, finding, tuple(_the_record(facts, finding)), loses="")
