@@ -7,17 +7,28 @@ assert changed(before, everything(root)) == {...}
 
 from __future__ import annotations
 
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from buildkit_migrate.bolt import Bucket, Database
-from buildkit_migrate.maintenance.mend import RepairClass
+from buildkit_migrate.bolt import Bucket, Builder, Database, Reader, encode, rewrite
+from buildkit_migrate.bolt.edits import Edits, Sequences
+from buildkit_migrate.maintenance.mend import (
+    Change,
+    EditStore,
+    MakeDirectory,
+    MoveAside,
+    RemoveDirectory,
+    RepairClass,
+    RewriteStore,
+    WriteFile,
+)
 from buildkit_migrate.maintenance.repair import RepairPlan, plan_repair
 from buildkit_migrate.maintenance.repair_root import repair_root
 from v2_roots import V2Root
 
-__all__ = ["Place", "changed", "everything", "mend", "plan", "store"]
+__all__ = ["Place", "apply", "changed", "everything", "mend", "plan", "store"]
 
 Place = tuple[bytes | str, ...]
 """A database's path in the root and the path of a key in it, or the path of a file or directory."""
@@ -37,6 +48,40 @@ def mend(root: V2Root, *classes: RepairClass) -> RepairPlan:
     containerd_root = root.options[1] if root.options else None
     chosen = classes or (RepairClass.PROTECT,)
     return repair_root(root.root, classes=chosen, containerd_root=containerd_root).plan
+
+
+def apply(planned: RepairPlan) -> None:
+    """Makes the changes of a plan, or of a part of one, in the files of a root that is closed."""
+    for change in planned.changes:
+        _apply(change)
+
+
+def _apply(change: Change) -> None:
+    if isinstance(change, EditStore):
+        assert change.store.path is not None
+        _write(change.store.path, change.edits, change.sequences)
+    elif isinstance(change, RewriteStore):
+        assert change.store.path is not None
+        _write(change.store.path, {}, {}, previous=change.previous)
+    elif isinstance(change, MakeDirectory):
+        change.path.mkdir()
+        shutil.copymode(change.like, change.path)
+    elif isinstance(change, WriteFile):
+        change.path.write_bytes(change.content)
+    elif isinstance(change, RemoveDirectory):
+        shutil.rmtree(change.path)
+    elif isinstance(change, MoveAside):
+        change.path.rename(change.path.with_name(f"{change.path.name}.{'0' * 25}.bak"))
+
+
+def _write(path: Path, edits: Edits, sequences: Sequences, *, previous: bool = False) -> None:
+    reader = Reader(path.read_bytes(), str(path), previous=previous)
+    image = bytearray()
+    builder = Builder(image.extend, reader.page_size)
+    rewrite(Bucket(reader), builder, encode(edits, sequences))
+    metas = builder.finish(reader.transaction + 1)
+    image[: len(metas)] = metas
+    path.write_bytes(image)
 
 
 def everything(root: V2Root) -> dict[Place, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -121,3 +122,61 @@ def test_many_faults_in_a_containerd(tmp_path: Path, seed: int) -> None:
     names = [name for name in CATALOGUE if name not in ("no_work", "free_list")]
     plant(healthy, random.Random(seed).sample(names, 12), seed)
     check_a_repair(healthy)
+
+
+def test_two_workers_of_one_root(tmp_path: Path) -> None:
+    """What is done to both is what is done to each alone."""
+    alone: dict[str, dict[Place, object]] = {}
+    for name, fixture in (("overlayfs", "healed"), ("native", "native")):
+        (tmp_path / name).mkdir()
+        healthy = Healthy(v2_roots.v2_root(fixture, tmp_path / name))
+        faults_of_a_worker(healthy)
+        (tmp_path / "workers").mkdir(exist_ok=True)
+        subprocess.run(["cp", "-a", str(healthy.root.worker), str(tmp_path / "workers")], check=True)
+        before = everything(healthy.root)
+        mend(healthy.root)
+        alone[name] = timeless(changed(before, everything(healthy.root)), name)
+    one = v2_roots.healed(tmp_path / "workers")
+    shutil.rmtree(one.root / "runc-overlayfs")
+    for worker in (tmp_path / "workers").glob("runc-*"):
+        worker.rename(one.root / worker.name)
+    second = one.root / "runc-native"
+    two = v2_roots.V2Root(
+        *(
+            one.root,
+            "second",
+            second,
+            second / "containerdmeta.db",
+            second / "snapshots" / "metadata.db",
+            "native",
+        )
+    )
+    before_of_both = everything(one), everything(two)
+    planned = mend(one)
+    for root, before in zip((one, two), before_of_both, strict=True):
+        name = root.snapshotter
+        assert timeless(changed(before, everything(root)), name) == alone[name]
+    files = [change.store.path for change in planned.changes if isinstance(change, EditStore)]
+    kinds = {"metadata.db": 0, "containerdmeta.db": 1, "metadata_v2.db": 2}
+    assert [kinds[path.name] for path in files if path] == [0, 0, 1, 1, 2, 2]
+
+
+def faults_of_a_worker(healthy: Healthy) -> None:
+    names = [
+        "no_blob_size",
+        "entry_of_nobody",
+        "lost_with_its_lease",
+        "no_parent",
+        "low_counter",
+        "empty_lease",
+    ]
+    plant(healthy, names, 3)
+
+
+def timeless(changes: dict[Place, object], snapshotter: str) -> dict[Place, object]:
+    """In the databases of this worker, without the times of leases that were made."""
+    return {
+        place: None if place[-1] in (b"createdat", b"containerd.io/gc.flat") else value
+        for place, value in changes.items()
+        if len(place) > 1 and f"runc-{snapshotter}/" in str(place[0])
+    }
