@@ -35,7 +35,7 @@ Place = tuple[bytes | str, ...]
 
 
 _BY_US = ("buildkitd.lock", "repair.journal")
-_KEPT = ".before-repair"
+_KEPT = (".before-repair", ".bak")
 
 
 def plan(root: V2Root, *classes: RepairClass) -> RepairPlan:
@@ -95,7 +95,7 @@ def everything(root: V2Root) -> dict[Place, object]:
         if path in root.databases:
             with Database.open(path) as database:
                 found.update(((name, *at), value) for at, value in _content(database.root))
-        elif path.name not in _BY_US and not any(_KEPT in part for part in path.parts):
+        elif path.name not in _BY_US and not any(name in part for name in _KEPT for part in path.parts):
             info = path.lstat()
             is_file = stat.S_ISREG(info.st_mode)
             found[(name,)] = (
