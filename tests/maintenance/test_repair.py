@@ -13,6 +13,7 @@ from typing import Any
 
 import hand_made
 import pytest
+from faults import Healthy
 from hand_made import STRAY, plan_of
 from mending import changed, everything
 from test_repair_faults import tree
@@ -53,7 +54,7 @@ from buildkit_migrate.maintenance.repair_undo import RepairUndone
 from buildkit_migrate.workspace.stores import Stores
 from judge import Judge
 from ondisk import OnDisk, run, tmpfs
-from planting import break_free_list, damage, edit, grow, page_size
+from planting import break_free_list, damage, edit, grow, page_size, set_sequence
 from v2_roots import V2Root, healed
 
 Wanted = Callable[[Stores], Iterator[Change]]
@@ -236,6 +237,47 @@ def test_one_file_is_repaired_with_its_journal_beside_it(whole: V2Root, tmp_path
     assert (whole.root / "repair.journal").exists()
     undo_maintenance(whole.root)
     assert whole.records.read_bytes() == before
+
+
+FAULTS: dict[str, tuple[Callable[[Healthy], object], str]] = {
+    "a lease is gone": (lambda healthy: healthy.lease(healthy.last[0].id, None), "C26"),
+    "a lease has no owner": (lambda healthy: healthy.drop_record(healthy.last[0]), "C32"),
+    "counter": (lambda healthy: set_sequence(healthy.root.snapshots, (b"v1", b"snapshots"), 1), "C43"),
+    "free list": (lambda healthy: break_free_list(healthy.root.snapshots), "C4"),
+    "container": (lambda healthy: (healthy.root.worker / "executor" / "a" / "b").mkdir(parents=True), "C60"),
+    "worker's id": (lambda healthy: (healthy.root.worker / "workerid").unlink(), "C52"),
+    "torn": (lambda healthy: tear(healthy.root.containerd), "C1"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_kind_of_repair_is_made_checked_and_taken_back(fault: str, whole: V2Root) -> None:
+    plant, rule = FAULTS[fault]
+    plant(Healthy(whole))
+    (whole.root / "buildkitd.lock").touch()
+    before = whole_tree(whole)
+    assert rule in check_root(whole.root).counts
+    found = repair_root(whole.root, classes=list(RepairClass))
+    assert {mend.rule for mend in found.plan.mends} >= {rule}
+    assert found.verdict is not None and found.verdict.counts.keys() <= {"C53"}  # which stays, as it says
+    assert found.exit_code == (15 if found.verdict.findings else 0)
+    assert repair_root(whole.root, classes=list(RepairClass)).changes == ()
+    undo_maintenance(whole.root)
+    assert whole_tree(whole) == before
+
+
+def whole_tree(root: V2Root) -> dict[str, object]:
+    """All names below a root, with modes and owners, and the content of files outside of layers."""
+    found: dict[str, object] = {}
+    for path in root.root.rglob("*"):
+        info = path.lstat()
+        inside = path.is_relative_to(root.directories)
+        is_read = stat.S_ISREG(info.st_mode) and not inside
+        found[str(path.relative_to(root.root))] = (
+            (info.st_mode, info.st_uid, info.st_gid),
+            path.read_bytes() if is_read else b"",
+        )
+    return found
 
 
 # --- What is refused

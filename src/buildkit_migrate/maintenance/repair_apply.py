@@ -24,7 +24,7 @@ from buildkit_migrate.files.directories import make_directory_like, move
 from buildkit_migrate.files.durable import Aside, remove_aside, write_content
 from buildkit_migrate.files.errors import exists, is_directory, look
 from buildkit_migrate.files.fingerprint import fingerprint, fingerprint_of
-from buildkit_migrate.files.ownership import predict_replaced_access
+from buildkit_migrate.files.ownership import access_of, predict_replaced_access
 from buildkit_migrate.maintenance.disk import mount_points
 from buildkit_migrate.maintenance.kept_files import telling_done
 from buildkit_migrate.maintenance.mend import (
@@ -122,8 +122,9 @@ def begin(
 class Application:
     """The changes of one repair. The constructor examines everything, and changes nothing.
 
-    ``before``: the repairs before this one; ``entry``: this one, see `begin`. ``obstacles``: why the changes
-    can't be made. Raises StorageError if something can't be examined.
+    ``before``: the repairs before this one; ``entry``: this one, see `begin`. ``exclusive``: required for
+    `carry_out`. ``obstacles``: why the changes can't be made. Raises StorageError if something can't be
+    examined.
     """
 
     def __init__(
@@ -133,19 +134,22 @@ class Application:
         journal: RepairJournal,
         before: Sequence[Entry],
         entry: Entry,
+        *,
+        exclusive: bool,
         progress: Progress | None = None,
     ) -> None:
         self._journal = journal
         self._saved = journal.entries()
         self._before = tuple(before)
         self._entry = entry
+        self._exclusive = exclusive
         self._state = stores.root.state.absolute()
         self._tell = progress or (lambda step: None)
         self._sources: dict[Store, tuple[Database, Reader]] = {}
         self._opened: list[Database] = []
         self._done: list[Path] = []
         self.obstacles: list[Error] = []
-        moved = {change.path for change in changes if isinstance(change, MoveAside)}
+        moved = {_path(change) for change in changes if _is_move(change)}
         self._changes = tuple(change for change in changes if _path(change) not in moved or _is_move(change))
         room: list[tuple[Path, int]] = []
         for change in self._changes:
@@ -174,6 +178,7 @@ class Application:
                 new = [(path.parent, self._examined_store(change, path))]
                 self._note(Kind.REPLACED, path, lambda: free_name(path))
             case WriteFile():
+                access_of(change.like)
                 new = [(path.parent, len(change.content))]
                 if exists(path, follow_symlinks=False):
                     refuse_link(path, "repair")
@@ -183,8 +188,11 @@ class Application:
                 self._add_after(path, fingerprint_of(change.content))
             case MakeDirectory():
                 if not is_directory(path):
+                    access_of(change.like)
                     self._note(Kind.MADE_DIRECTORY, path)
             case MoveAside():
+                if not exists(path, follow_symlinks=False):
+                    raise StorageError(f"{path} is not there", hint="run the command again")
                 self._note(Kind.MOVED, path, lambda: path.with_name(f"{path.name}.{_new_id()}.bak"))
             case RemoveDirectory():
                 self._refuse_immovable(path)
@@ -226,7 +234,7 @@ class Application:
         database, is_previous = store.database, isinstance(change, RewriteStore) and change.previous
         assert store.path is not None
         if database is None and is_previous:
-            database = Database.open(store.path, exclusive=True, previous=True)
+            database = Database.open(store.path, exclusive=self._exclusive, previous=True)
             self._opened.append(database)
         elif database is None:
             raise store.error or StorageError(f"{store.path} is not there")
@@ -290,7 +298,7 @@ class Application:
             case RewriteStore():
                 self._write_store(change, path, b"", held)
             case WriteFile():
-                mode = stat.S_IMODE(change.like.stat().st_mode)
+                mode = access_of(change.like).mode
                 write_content(path, change.content, like=change.like, mode=mode, kept=self._kept_now(path))
             case MakeDirectory():
                 make_directory_like(path, change.like)

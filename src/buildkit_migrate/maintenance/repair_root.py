@@ -134,7 +134,9 @@ def repair_root(
         plan = plan_repair(stores, chosen, progress=progress)
         journal = _journal(stores.root.path, stores.root.state)
         before, entry = begin(journal, stores, sorted(chosen), _marks(stores))
-        application = Application(stores, plan.changes, journal, before, entry, progress)
+        application = Application(
+            stores, plan.changes, journal, before, entry, exclusive=not dry_run, progress=progress
+        )
         with contextlib.closing(application):
             obstacle = application.obstacles[0] if application.obstacles else None
             root = stores.root.path
