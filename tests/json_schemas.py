@@ -20,7 +20,7 @@ Schema = dict[str, Any]
 
 DIRECTORY: Final = Path(__file__).parents[1] / "src" / "buildkit_migrate" / "cli" / "schemas"
 
-MAPS: Final = {".results", ".counts", ".results{}.stages"}
+MAPS: Final = {".results", ".counts", ".verdict.counts", ".results{}.stages"}
 """Objects whose names are data: of rules, of stages."""
 
 

@@ -19,7 +19,7 @@ EXAMPLES: Final = {
     ),
     "verify": (("verify", "after a migration, before the new daemon's first start"),),
     "status": (("status", "all roots on this host, and how far each is"),),
-    "undo": (("undo --dry-run", "whether going back to v1 is possible, and what it would lose"),),
+    "undo": (("undo --dry-run", "what would be taken back, and what that would lose"),),
     "clean": (("clean --dry-run", "what would be deleted, and its size"),),
     "du": (
         ("du -f type==exec.cachemount", "all cache mounts"),
@@ -30,7 +30,8 @@ EXAMPLES: Final = {
         ("check --explain C23", "what a rule is about"),
     ),
     "repair": (
-        ("repair --dry-run", "everything that would be done, and what it costs"),
+        ("repair --dry-run", "what can be put right without a loss, and what more could be done"),
+        ("repair --drop", "also give up what the daemon stumbles over"),
         ("repair --salvage cache.db --output new.db", "what can be read of a file with damaged pages"),
     ),
     "compact": (

@@ -31,9 +31,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         "undo",
         help="take back the last repair, compaction or migration",
         description="Take back what was done last: a repair or compaction, byte for byte, as long as nobody\n"
-        "used the root since; at last a finished or interrupted migration: labels are restored, then leases\n"
-        "are deleted, and the v2 store is moved aside (never deleted). Running it again is safe, and takes\n"
-        "back what was done before, if anything.",
+        "used the root since; at last a finished or interrupted migration: labels are restored, leases\n"
+        "deleted, and the v2 store is moved aside (never deleted). Running it again is safe.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
