@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import buildkit_migrate
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "embed.md"
 
 
 def sha256(text: bytes) -> bytes:
@@ -126,9 +126,9 @@ def test_result_does_not_depend_on_later_changes_of_its_input() -> None:
         found[2]
 
 
-def test_readme_example_works() -> None:
-    block = README.read_text().partition("<!-- chain ids -->\n```python\n")[2].partition("```")[0]
+def test_example_of_the_docs_works() -> None:
+    block = PAGE.read_text().partition("<!-- chain ids -->\n```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}
-    exec(compile(block, str(README), "exec"), names)
+    exec(compile(block, str(PAGE), "exec"), names)
     first, second = (b"sha256:" + digit * 64 for digit in (b"a", b"b"))
     assert names["chain_id"] == sha256(first + b" " + second)

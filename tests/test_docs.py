@@ -22,7 +22,7 @@ from buildkit_migrate.cli.failures import UsageError
 USUAL: Final = Path("/var/lib/buildkit")
 """Where commands without ROOT look first."""
 
-LANGUAGES: Final = {"sh", "python", "text", "json", "yaml", "ini", "toml", ""}
+LANGUAGES: Final = {"sh", "console", "python", "text", "json", "yaml", "ini", "toml", ""}
 
 
 def ids(page: Path) -> str:
@@ -85,6 +85,28 @@ def test_commands_of_a_page_work_one_after_the_other(page: Path, place: Path) ->
         )
         where = f"{pages.name(page)}:{block.line}"
         assert done.returncode == 0, f"{where}\n{block.text}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [*having("console"), pages.REPOSITORY / "README.md"], ids=ids)
+def test_examples_print_what_the_page_shows(page: Path, place: Path, tmp_path: Path) -> None:
+    """Of a `console` block, one after the other on the sample; but for times."""
+    ondisk.sample(tmp_path / "sample")
+    (place / ".venv").mkdir()
+    (place / "bin").rename(place / ".venv" / "bin")
+    examples = [
+        example.split("\n", 1)
+        for block in pages.blocks(page)
+        if block.language == "console"
+        for example in re.split(r"^\$ ", block.text, flags=re.M)[1:]
+    ]
+    assert examples
+    for command, shown in examples:
+        done = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, text=True, check=False)
+        assert timeless(done.stdout) == timeless(shown), f"{command}: {done.stderr}"
+
+
+def timeless(text: str) -> str:
+    return re.sub(r"\(\d+\.\d\d s\)", "(0.00 s)", text)
 
 
 @pytest.mark.parametrize("page", having("python"), ids=ids)

@@ -88,7 +88,7 @@ def test_file_as_root_is_refused(root: OnDisk) -> None:
 
 
 def test_daemon_can_use_the_lmdb_store(root: OnDisk) -> None:
-    """The example of the README."""
+    """The example of the docs."""
     ensure_migrated(root.root, engine="lmdb")
     with open_store(root.v2) as store:
         ids = list(store.ids())
