@@ -148,6 +148,8 @@ class Dockerd:
     def _discard(self) -> None:
         self.stop()
         self._containerd.__exit__(None, None, None)
+        # An engine that does not come up leaves its data root mounted on itself.
+        subprocess.run(["umount", "-q", str(self.data)], capture_output=True, check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
