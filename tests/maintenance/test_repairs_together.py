@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import random
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,25 @@ import test_record_properties
 import test_several_faults
 from faults import FLAT, TIME
 from hypothesis import given, settings
-from mending import apply, everything, mend, plan
+from mending import Place, everything, plan
 from test_dropped import World
 from test_record_properties import as_edits, edits
 
+from buildkit_migrate.bolt import Bucket, Builder, Reader, encode, rewrite
 from buildkit_migrate.maintenance.finding import Severity
-from buildkit_migrate.maintenance.mend import RepairClass
+from buildkit_migrate.maintenance.mend import (
+    Change,
+    EditStore,
+    MakeDirectory,
+    MoveAside,
+    RemoveDirectory,
+    RepairClass,
+    RewriteStore,
+    WriteFile,
+)
 from buildkit_migrate.maintenance.repair import RepairPlan
 from planting import edit
+from v2_roots import V2Root
 
 Plant = Callable[[World, random.Random], object]
 
@@ -104,18 +114,18 @@ def test_nothing_is_left_that_a_repair_mends(
     root = world.root
     aside = tmp_path / "planted"
     copy(root.root.parent, aside)
-    planned = mend(root, *RepairClass)
+    planned = mend(root)
     assert planned.changes or not planned.mends
     again = plan(root, *RepairClass)
     assert again.mends == ()
     assert again.changes == ()
-    end = everything(root)
+    end = content(root)
     for cut in range(1, len(planned.changes)):
         shutil.rmtree(root.root.parent)
         copy(aside, root.root.parent)
-        interrupted(plan(root, *RepairClass), cut)
-        mend(root, *RepairClass)
-        assert everything(root) == end, cut
+        carry_out(plan(root, *RepairClass).changes[:cut])
+        mend(root)
+        assert content(root) == end, cut
 
 
 def planted(into: Path, chosen: random.Random) -> World:
@@ -133,9 +143,43 @@ def copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", "--reflink=auto", f"{source}/.", str(target)], check=True)
 
 
-def interrupted(planned: RepairPlan, cut: int) -> None:
-    """Makes the first changes only."""
-    apply(dataclasses.replace(planned, changes=planned.changes[:cut]))
+def mend(root: V2Root) -> RepairPlan:
+    planned = plan(root, *RepairClass)
+    carry_out(planned.changes)
+    return planned
+
+
+def carry_out(changes: Sequence[Change]) -> None:
+    """Makes the changes in place, one after the other, as if each was all that came through."""
+    for change in changes:
+        if isinstance(change, EditStore | RewriteStore):
+            assert change.store.path is not None
+            write(change.store.path, change)
+        elif isinstance(change, MakeDirectory):
+            change.path.mkdir()
+        elif isinstance(change, WriteFile):
+            change.path.write_bytes(change.content)
+        elif isinstance(change, RemoveDirectory):
+            shutil.rmtree(change.path)
+        elif isinstance(change, MoveAside):
+            change.path.rename(change.path.with_name(f"{change.path.name}.{'0' * 25}.bak"))
+
+
+def write(path: Path, change: EditStore | RewriteStore) -> None:
+    previous = isinstance(change, RewriteStore) and change.previous
+    reader = Reader(path.read_bytes(), str(path), previous=previous)
+    operations = encode(change.edits, change.sequences) if isinstance(change, EditStore) else encode({})
+    image = bytearray()
+    builder = Builder(image.extend, reader.page_size)
+    rewrite(Bucket(reader), builder, operations)
+    metas = builder.finish(reader.transaction + 1)
+    image[: len(metas)] = metas
+    path.write_bytes(image)
+
+
+def content(root: V2Root) -> dict[Place, object]:
+    """What is in the root, but for the times of files."""
+    return {place: it if len(place) > 1 else None for place, it in everything(root).items()}
 
 
 def test_a_healthy_root_is_left_as_it_is(tmp_path: Path) -> None:
@@ -167,7 +211,7 @@ def test_whatever_happened_to_records_one_repair_is_enough(
         path.write_bytes(whole)
     for operation in operations:
         edit(root.records, as_edits(edited, *operation))
-    mend(root, *RepairClass)
+    mend(root)
     again = plan(root, *RepairClass)
     assert again.mends == ()
     assert again.changes == ()
