@@ -242,6 +242,12 @@ def test_one_file_is_repaired_with_its_journal_beside_it(whole: V2Root, tmp_path
 FAULTS: dict[str, tuple[Callable[[Healthy], object], str]] = {
     "a lease is gone": (lambda healthy: healthy.lease(healthy.last[0].id, None), "C26"),
     "a lease has no owner": (lambda healthy: healthy.drop_record(healthy.last[0]), "C32"),
+    "no parent": (
+        lambda healthy: healthy.in_record(healthy.last[0].id, {b"cache.parent": b'{"value":"nobody"}'}),
+        "C10",
+    ),
+    "solver cache": (lambda healthy: healthy.root.cache.write_bytes(b"garbage" * 1000), "C1"),
+    "history": (lambda healthy: healthy.root.history.write_bytes(b"garbage" * 1000), "C1"),
     "counter": (lambda healthy: set_sequence(healthy.root.snapshots, (b"v1", b"snapshots"), 1), "C43"),
     "free list": (lambda healthy: break_free_list(healthy.root.snapshots), "C4"),
     "container": (lambda healthy: (healthy.root.worker / "executor" / "a" / "b").mkdir(parents=True), "C60"),
