@@ -606,6 +606,21 @@ def test_a_cut_repair_of_a_root_that_was_used_since_is_not_continued(
         undo_maintenance(root.root)
 
 
+def test_a_cut_repair_that_is_not_wanted_any_more_leaves_nothing(root: OnDisk, planning: Planning) -> None:
+    """It was cut between the second name of a file and the rename; then other options were given."""
+    journal = root.root / "repair.journal"
+    before = tree(root)
+    planning(with_stray)
+    repair_root(root.root)
+    noted = journal.read_text().replace('"applied"', '"applying"')
+    undo_maintenance(root.root)
+    journal.write_text(noted)
+    kept(root.v2).hardlink_to(root.v2)
+    planning(lambda stores: iter(()))
+    repair_root(root.root)
+    assert tree(root) == before
+
+
 GARBAGE: tuple[Any, ...] = (
     b"",
     b"{",

@@ -21,7 +21,7 @@ from typing import Any, Final, assert_never
 from buildkit_migrate.bolt import Database, Reader, check, compacted_size, encode
 from buildkit_migrate.errors import DifferencesError, Error, StorageError
 from buildkit_migrate.files.directories import make_directory_like, move
-from buildkit_migrate.files.durable import Aside, remove_aside, write_content
+from buildkit_migrate.files.durable import Aside, remove, remove_aside, write_content
 from buildkit_migrate.files.errors import exists, is_directory, look
 from buildkit_migrate.files.fingerprint import fingerprint, fingerprint_of
 from buildkit_migrate.files.ownership import access_of, predict_replaced_access
@@ -273,7 +273,10 @@ class Application:
                 self._tell(f"repairing {_path(change)}")
                 self._apply(change, held)
                 self._done.append(_path(change))
-        self._entry = _settled(self._entry)
+        entry, self._entry = self._entry, _settled(self._entry)
+        for item in entry.items:
+            if self._entry.of(item.path) is None and item.kind is Kind.REPLACED and item.kept is not None:
+                remove(item.kept)  # a second name of the file in use, which an earlier run gave
         self._save()
 
     def close(self) -> None:
