@@ -20,12 +20,13 @@ from ondisk import OnDisk
 from planting import break_free_list, grow
 
 FAULTS = ("kill", "EIO", "ENOSPC", "EACCES", "EINTR")
+_EARLY = "early "
 
 
 def arguments(index: int, fault: str, command: str, root: OnDisk) -> list[str]:
     """Arguments of a process that runs a command with a fault at the call ``index``; -1: no fault.
 
-    ``command``: its name, and options of its own.
+    ``command``: its name, and options of its own; "early" before it: see faulty.py.
     """
     faulty = Path(__file__).parent / "faulty.py"
     return [
@@ -33,7 +34,7 @@ def arguments(index: int, fault: str, command: str, root: OnDisk) -> list[str]:
         str(faulty),
         str(index),
         fault,
-        *command.split(),
+        *command.removeprefix(_EARLY).split(),
         "--format",
         "json",
         str(root.root),
@@ -41,8 +42,14 @@ def arguments(index: int, fault: str, command: str, root: OnDisk) -> list[str]:
 
 
 def run(index: int, fault: str, command: str, root: OnDisk) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "FAULTY_EARLY": "1"} if command.startswith(_EARLY) else None
     return subprocess.run(
-        arguments(index, fault, command, root), capture_output=True, text=True, timeout=120, check=False
+        arguments(index, fault, command, root),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environ,
     )
 
 
@@ -53,9 +60,9 @@ def calls(command: str, make: Callable[[Path], OnDisk] = ondisk.sample) -> tuple
         root = make(Path(directory))
         if command == "undo":
             root.migrate_here()
-        elif command.startswith("compact"):
+        elif command.removeprefix(_EARLY).startswith("compact"):
             prepare_compaction(root)
-            if command != "compact":
+            if "--" in command:
                 compact_root(root.root)
         result = run(-1, "none", command, root)
     assert result.returncode == 0

@@ -6,6 +6,7 @@ errno name (the call fails), "short" (each write writes half of what it was give
 calls made to stderr.
 
 $FAULTY_LINKS: an errno name; the file system has no hard links, and each call for one fails so.
+$FAULTY_EARLY: not only large files are written by `compact` while they are checked, but all.
 """
 
 from __future__ import annotations
@@ -77,7 +78,10 @@ def main() -> int:
         for name in names:
             setattr(module, name, faulty(name, getattr(module, name)))
     from buildkit_migrate.cli import main as command
+    from buildkit_migrate.maintenance import compact
 
+    if os.environ.get("FAULTY_EARLY"):
+        vars(compact).update(_EARLY_BYTES=0, _EARLY_FILL=1.0)
     try:
         return command(arguments)
     finally:

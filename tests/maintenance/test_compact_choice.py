@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compacting import compacted, contents, of, rows
 
 from buildkit_migrate import compact_root, undo_compaction
+from buildkit_migrate.bolt import Database
+from buildkit_migrate.maintenance import compact
 from buildkit_migrate.maintenance.compact import CompactionOutcome
 from judge import Judge
 from ondisk import docker_sample, listing, run, sample
 from planting import grow
+from trees import PlainBucket, write
 from v2_roots import V2Root, healed_databases, v2_root
+
+early_fill = compact._EARLY_FILL
+
+
+@pytest.fixture(autouse=True, params=["checked-first", "written-early"])
+def early(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large files are written while they are checked: here, all are."""
+    if request.param == "written-early":
+        monkeypatch.setattr(compact, "_EARLY_BYTES", 0)
+        monkeypatch.setattr(compact, "_EARLY_FILL", 1.0)
 
 
 @pytest.fixture
@@ -38,11 +52,32 @@ def test_dry_run_tells_what_a_run_then_does_and_writes_nothing(root: V2Root) -> 
 
 def test_second_run_changes_nothing(root: V2Root) -> None:
     compacted(root)
-    before = listing(root.root)
+    before = contents(root), set(listing(root.root))
     found = compacted(root)
     assert {file.outcome for file in found.files} == {CompactionOutcome.LEFT}
     assert found.saved == 0
-    assert listing(root.root) == before
+    assert (contents(root), set(listing(root.root))) == before
+
+
+def test_what_would_not_get_smaller_is_not_even_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.db"
+    write(path, PlainBucket({b"b": PlainBucket({b"%06d" % n: b"v" * 200 for n in range(90_000)})}), fill=0.5)
+    written = []
+    real = compact.write_like
+
+    def writes(*arguments: Any) -> Database:
+        written.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(compact, "write_like", writes)
+    monkeypatch.setattr(compact, "_EARLY_FILL", early_fill)
+    compact_root(path)
+    before = listing(tmp_path)
+    compact_root(path)
+    assert listing(tmp_path) == before
+    assert len(written) == 1
 
 
 def test_min_free_leaves_files_with_less_free(root: V2Root) -> None:

@@ -14,7 +14,12 @@ from fault_points import calls
 from ondisk import OnDisk
 from trees import Row, rows_of
 
-COMPACT, UNDO, DISCARD = COMMANDS = ("compact", "compact --undo", "compact --discard-kept")
+COMPACT, EARLY, UNDO, DISCARD = COMMANDS = (
+    "compact",
+    "early compact",
+    "compact --undo",
+    "compact --discard-kept",
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -66,7 +71,7 @@ def test_fault_at_any_call_loses_nothing_and_the_next_run_finishes(
     command: str, call: int, fault: str, outcome: Outcome, tmp_path: Path
 ) -> None:
     root = ondisk.copy_of(outcome.root, tmp_path)
-    if command == COMPACT:
+    if command in (COMPACT, EARLY):
         undo_compaction(root.root)
         assert contents(root) == outcome.before
     result = fault_points.run(call, fault, command, root)
@@ -76,7 +81,7 @@ def test_fault_at_any_call_loses_nothing_and_the_next_run_finishes(
     for path in databases(root):
         assert rows(path) == outcome.rows[path.name]
     assert fault == "kill" or root.left_behind == []
-    if command == COMPACT:
+    if command in (COMPACT, EARLY):
         compact_root(root.root)
         assert contents(root) == outcome.after
         undo_compaction(root.root)
@@ -105,6 +110,9 @@ def test_without_hard_links_the_old_files_are_copied(
 
 def test_injection_covers_the_calls_that_matter() -> None:
     assert {"open", "write", "fsync", "link", "rename", "flock"} <= set(calls(COMPACT))
-    assert calls(COMPACT).count("rename") == 3  # one for each database
+    assert calls(COMPACT).count("rename") == calls(EARLY).count("rename") == 3  # one for each database
+    assert calls(EARLY).index("rename") > max(
+        index for index, name in enumerate(calls(EARLY)) if name == "write"
+    )
     assert "rename" in calls(UNDO)
     assert "unlink" in calls(DISCARD)

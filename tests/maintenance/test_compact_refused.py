@@ -16,14 +16,24 @@ from buildkit_migrate import compact_root
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.errors import (
     BusyError,
+    CorruptDatabaseError,
     DifferencesError,
     StorageError,
 )
 from buildkit_migrate.files import durable
+from buildkit_migrate.maintenance import compact
 from ondisk import listing, run, tmpfs
 from planting import damage_page
 from trees import PlainBucket, write
 from v2_roots import V2Root, healed_databases
+
+
+@pytest.fixture(autouse=True, params=["checked-first", "written-early"])
+def early(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large files are written while they are checked: here, all are."""
+    if request.param == "written-early":
+        monkeypatch.setattr(compact, "_EARLY_BYTES", 0)
+        monkeypatch.setattr(compact, "_EARLY_FILL", 1.0)
 
 
 @pytest.fixture
@@ -44,6 +54,18 @@ def test_broken_tree_is_refused_with_its_page_and_nothing_is_written(root: V2Roo
     result = run("compact", "--dry-run", str(root.root))
     assert result.returncode == 5
     assert f"page {page}" in result.stdout
+
+
+def test_nothing_is_left_of_what_was_written_before_a_tree_was_found_broken(root: V2Root) -> None:
+    with Database.open(root.history) as database:
+        page = root_page(database)
+    damage_page(root.history, page)
+    before, names = contents(root), set(listing(root.root)) | {"buildkitd.lock"}
+    with pytest.raises(CorruptDatabaseError) as raised:
+        compact_root(root.root)
+    assert raised.value.page == page
+    assert contents(root) == before
+    assert set(listing(root.root)) == names
 
 
 def root_page(database: Database) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
@@ -19,6 +20,10 @@ from buildkit_migrate.files.locks import Lock, check_not_replaced, lock
 __all__ = ["Database", "compacted_size", "nothing_at", "write"]
 
 DEFAULT_PAGE_SIZE: Final = 4096
+
+_SAMPLE: Final = 64  # pages
+_BRANCH, _LEAF, _ELEMENT_BYTES, _MANY = 1, 2, 16, 0xFFFF
+"""Types of pages, bytes of an element, and the count that means that a larger one follows."""
 
 
 class Database:
@@ -62,6 +67,37 @@ class Database:
     def previous_reader(self) -> Reader:
         """A reader of the state before the newest transaction. Raises CorruptDatabaseError."""
         return Reader(self._data, str(self.path), True)
+
+    def estimated_fill(self) -> float:
+        """About which share of the file is content; some pages stand for all. Raises StorageError."""
+        with storage_errors(self.path):
+            pages = self.reader.high_water
+            sample = range(2, pages, -(-pages // _SAMPLE))
+            fill = sum(self._fill_of(page) for page in sample) / len(sample)
+            return fill * (1 - self._named_free() / pages)
+
+    def _fill_of(self, page: int) -> float:
+        """Share of a page that is content; 1 if it is not one page of a tree. It may be free."""
+        size = self.reader.page_size
+        number, flags, count, overflow = self._read("<QHHI", page * size)
+        element = _ELEMENT_BYTES * count  # the last one
+        if number != page or flags not in (_BRANCH, _LEAF) or overflow or not _ELEMENT_BYTES < element < size:
+            return 1.0
+        first, second, third, fourth = self._read("<IIII", page * size + element)
+        end = element + (first + second if flags == _BRANCH else second + third + fourth)
+        return min(end / size, 1.0)
+
+    def _named_free(self) -> int:
+        """How many pages the free list names, going by its header."""
+        if self.reader.freelist is None:
+            return 0
+        _, count, _, many = self._read("<QxxHIQ", self.reader.freelist * self.reader.page_size)
+        return min(many if count == _MANY else count, self.reader.high_water)
+
+    def _read(self, form: str, at: int) -> tuple[int, ...]:
+        # Not through the mapping: there the disk's errors are signals.
+        content = os.pread(self._lock.fd, struct.calcsize(form), at)
+        return struct.unpack(form, content.ljust(struct.calcsize(form), b"\0"))
 
     def rename(self, target: Path) -> None:
         """Renames the file to ``target``, durably. It stays locked. Raises StorageError."""

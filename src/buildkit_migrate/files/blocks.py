@@ -8,9 +8,10 @@ import fcntl
 import io
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
 from typing import Final
+
+from buildkit_migrate.files.beside import beside
 
 __all__ = ["Writer", "copy", "synced_meanwhile", "write_all"]
 
@@ -139,15 +140,9 @@ class Writer:
 @contextlib.contextmanager
 def synced_meanwhile(fd: int) -> Iterator[None]:
     """Syncs a file while the block, which does not change it, runs. Raises OSError when both are done."""
-    with ThreadPoolExecutor(1) as beside:
-        try:
-            synced = beside.submit(os.fsync, fd)
-        except RuntimeError:  # no thread can be started
-            os.fsync(fd)
-            yield
-        else:
-            yield
-            synced.result()
+    with beside(lambda: os.fsync(fd)) as synced:
+        yield
+        synced()
 
 
 def _set_direct(fd: int, direct: bool) -> bool:

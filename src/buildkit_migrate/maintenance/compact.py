@@ -3,6 +3,9 @@
 What each file would become is computed first, and is all that a dry run does. Then each file is written
 beside the old one, synced, read back, compared with the old one, and renamed into place; the old one is kept
 under a second name (see `kept_files`).
+
+To compute how large a file will become takes half as long as writing it. So a large one that is likely to get
+smaller is written at once, while its pages are checked; it is renamed when all are checked, or deleted.
 """
 
 from __future__ import annotations
@@ -10,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import enum
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from buildkit_migrate.bolt import Database, compacted_size
 from buildkit_migrate.errors import CorruptDatabaseError, Error, StorageError
+from buildkit_migrate.files.beside import beside
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.ownership import predict_replaced_access
 from buildkit_migrate.maintenance.kept_files import kept_name, telling_done
@@ -33,6 +36,10 @@ from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.stores import Fault, Store, Stores
 
 __all__ = ["Compacted", "Compaction", "CompactionOutcome", "compact_stores"]
+
+_EARLY_BYTES: Final = 16 << 20
+_EARLY_FILL: Final = 0.75
+"""Files from this size on are written before they are checked, if less full: a new one is filled to 0.9."""
 
 _REASONS: Final = {
     Fault.EMPTY: "it has 0 bytes",
@@ -156,26 +163,29 @@ def compact_stores(
     """Compacts all stores, which must be locked exclusively unless ``dry_run``.
 
     ``held``: gets the locks of the new files. ``min_free``: share of a file that must be free, from 0 to 1;
-    damage that compaction cures is cured in any case. Raises what is in the way of any file before anything
-    is written: CorruptDatabaseError (damaged trees, with the page), StorageError (also if there is not enough
+    damage that compaction cures is cured in any case. Raises what is in the way of any file before any is
+    replaced: CorruptDatabaseError (damaged trees, with the page), StorageError (also if there is not enough
     room). Raises DifferencesError if a file does not hold what was written.
     """
     tell = progress or (lambda step: None)
     planned: dict[Store, Compacted] = {}
-    for store in stores.all:
-        if (file := _planned(store, min_free, tell)) is not None:
-            planned[store] = file
-    found = Compaction(stores.root.path, tuple(planned.values()), dry_run)
-    found = replace(found, obstacle=_no_room(found))
-    if dry_run:
-        return found
-    if found.obstacles:
-        raise found.obstacles[0]
-    with telling_done(lambda: _done(planned.values())):
-        for store, file in planned.items():
-            if file.outcome is CompactionOutcome.PLANNED and store.database is not None:
-                tell(f"compacting {file.path}")
-                planned[store] = _applied(file, store.database, held)
+    with contextlib.ExitStack() as unused:
+        drafts = _Drafts(unused)
+        for store in stores.all:
+            early = None if dry_run or min_free else drafts
+            if (file := _planned(store, min_free, early, tell)) is not None:
+                planned[store] = file
+        found = Compaction(stores.root.path, tuple(planned.values()), dry_run)
+        found = replace(found, obstacle=_no_room(found, drafts))
+        if dry_run:
+            return found
+        if found.obstacles:
+            raise found.obstacles[0]
+        with telling_done(lambda: _done(planned.values())):
+            for store, file in planned.items():
+                if file.outcome is CompactionOutcome.PLANNED and store.database is not None:
+                    tell(f"compacting {file.path}")
+                    planned[store] = _applied(file, store.database, drafts, held)
     return replace(found, files=tuple(planned.values()))
 
 
@@ -183,11 +193,39 @@ def _done(files: Iterable[Compacted]) -> Iterator[Compacted]:
     return (file for file in files if file.outcome is CompactionOutcome.COMPACTED)
 
 
+class _Drafts:
+    """New files that are complete and compared, but not in use; those that never will be are deleted."""
+
+    def __init__(self, unused: contextlib.ExitStack) -> None:
+        self._unused = unused
+        self._files: dict[Path, tuple[Aside[Database], Database]] = {}
+
+    def __contains__(self, path: Path) -> bool:
+        return path in self._files
+
+    def write(self, database: Database) -> Database:
+        path = database.path
+        aside = self._unused.enter_context(Aside[Database](path))
+        new = aside.write(lambda to: write_like(to, path, database.reader))
+        self._files[path] = aside, new
+        return new
+
+    def drop(self, path: Path) -> None:
+        if path in self._files:
+            self._files.pop(path)[0].close()
+
+    def switch(self, path: Path) -> Database:
+        """Puts the new file in use. The old one keeps a second name."""
+        aside, new = self._files.pop(path)
+        aside.switch(kept_name(path))
+        return new
+
+
 # --- Planning
 
 
-def _planned(store: Store, min_free: float, tell: Progress) -> Compacted | None:
-    """None for a store that is missing, or not asked for."""
+def _planned(store: Store, min_free: float, drafts: _Drafts | None, tell: Progress) -> Compacted | None:
+    """None for a store that is missing, or not asked for. ``drafts``: where it may be written already."""
     path = store.path
     if store.fault in (Fault.MISSING, Fault.NOT_GIVEN):
         return None
@@ -201,11 +239,14 @@ def _planned(store: Store, min_free: float, tell: Progress) -> Compacted | None:
         return Compacted(path, CompactionOutcome.PLANNED, obstacle=store.error)
     tell(f"checking the pages of {path}")
     try:
-        file = _measured(path, store.database)
+        early = drafts if drafts is not None and _is_promising(path, store.database) else None
+        file = _measured(path, store.database, early)
         refuse_link(path, "compact")
         file = _decided(file, min_free)
         if file.outcome is CompactionOutcome.PLANNED:
             predict_replaced_access(path)
+        elif early is not None:
+            early.drop(path)
     except (CorruptDatabaseError, StorageError) as error:
         return Compacted(path, CompactionOutcome.PLANNED, obstacle=error)
     return file
@@ -218,12 +259,28 @@ def _is_lmdb(path: Path) -> bool:
         return False
 
 
-def _measured(path: Path, database: Database) -> Compacted:
-    """Raises CorruptDatabaseError if the trees are damaged."""
+def _is_promising(path: Path, database: Database) -> bool:
+    """Whether a new file will very likely be needed and can be written. Raises StorageError."""
+    if database.size < _EARLY_BYTES or database.estimated_fill() > _EARLY_FILL:
+        return False
+    refuse_link(path, "compact")
+    predict_replaced_access(path)
+    return lacking_room([(path.parent, database.size)], "", "") is None
+
+
+def _measured(path: Path, database: Database, drafts: _Drafts | None) -> Compacted:
+    """``drafts``: where to write the new file to see its size; otherwise that is computed.
+
+    Raises CorruptDatabaseError if the trees are damaged.
+    """
     reader = database.reader
-    with ThreadPoolExecutor(1) as thread:
-        size = thread.submit(_new_size, database)
-        findings, used, content = whole_trees(reader)
+    with beside(lambda: whole_trees(database.another_reader())) as checked:
+        try:
+            new_bytes = _new_size(database) if drafts is None else drafts.write(database).size
+        except CorruptDatabaseError:
+            checked()  # it tells the first fault
+            raise
+        findings, used, content = checked()
     live = (used + 2) * reader.page_size
     cured = [text if page < 0 else f"page {page}: {text}" for _, page, text in findings]
     if reader.other_meta:
@@ -232,7 +289,7 @@ def _measured(path: Path, database: Database) -> Compacted:
         path,
         CompactionOutcome.PLANNED,
         bytes=database.size,
-        new_bytes=size.result(),
+        new_bytes=new_bytes,
         page_size=reader.page_size,
         live_bytes=live,
         free_bytes=database.size - live,
@@ -243,8 +300,7 @@ def _measured(path: Path, database: Database) -> Compacted:
 
 
 def _new_size(database: Database) -> int:
-    reader = database.another_reader()
-    return compacted_size(reader.root, free_list=wants_free_list(database.path, reader))
+    return compacted_size(database.root, free_list=wants_free_list(database.path, database.reader))
 
 
 def _decided(file: Compacted, min_free: float) -> Compacted:
@@ -258,12 +314,13 @@ def _decided(file: Compacted, min_free: float) -> Compacted:
     return file
 
 
-def _no_room(found: Compaction) -> StorageError | None:
-    """An error if the new files do not fit beside the old ones, which stay."""
+def _no_room(found: Compaction, drafts: _Drafts) -> StorageError | None:
+    """An error if the new files that are not written yet do not fit beside the old ones, which stay."""
     planned = [
         (file.path.parent, file.new_bytes)
         for file in found.files
         if file.outcome is CompactionOutcome.PLANNED and file.path is not None and file.obstacle is None
+        if file.path not in drafts
     ]
     return lacking_room(
         planned,
@@ -276,12 +333,10 @@ def _no_room(found: Compaction) -> StorageError | None:
 # --- Applying
 
 
-def _applied(file: Compacted, database: Database, held: contextlib.ExitStack) -> Compacted:
+def _applied(file: Compacted, database: Database, drafts: _Drafts, held: contextlib.ExitStack) -> Compacted:
     """Replaces the file by a compacted one. ``held``: gets its lock."""
-    path = database.path
-    with Aside[Database](path) as aside:
-        new = aside.write(lambda to: write_like(to, path, database.reader))
-        database.check_not_replaced()
-        aside.switch(kept_name(path))
-        held.callback(new.close)
+    if database.path not in drafts:
+        drafts.write(database)
+    database.check_not_replaced()
+    held.callback(drafts.switch(database.path).close)
     return replace(file, outcome=CompactionOutcome.COMPACTED)

@@ -41,7 +41,7 @@ def compact_root(
     are only compacted with ``containerd_root``, of a stopped one. Other parameters are those of
     `migrate_root`; for a single file those for a containerd change nothing.
 
-    All databases are examined before any is changed. Raises ValueError, the errors of `find_root`, BusyError,
+    All databases are checked before any is replaced. Raises ValueError, the errors of `find_root`, BusyError,
     which names the daemon, CorruptDatabaseError for damaged trees, with the page, DifferencesError if the
     disk does not hold what was written to it, StorageError, also if there is no room for the new files, and
     ContainerdStateError.
