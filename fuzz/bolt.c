@@ -1,5 +1,6 @@
-/* Reader, check, scan, rewrite, builder and salvage. The input is a bbolt file; what follows its pages in use, which
- * mean nothing to a reader, is a stream of edits. */
+/* Reader, check, scan, rewrite, builder, compare and salvage. The input is a bbolt file; what follows its pages
+ * in use, which mean nothing to a reader, is a stream of edits. */
+#include "bolt/compare.h"
 #include "bolt/salvage.h"
 #include "bolt/scan.h"
 #include "common.h"
@@ -67,6 +68,20 @@ static void scan(bkm_bolt *bolt)
     bkm_table_free(&table);
 }
 
+/* What edits were made is what a comparison with them finds, and without them it is seen whether any changed
+ * something. The image has no sequence of the root bucket. */
+static void compare(bkm_bolt *bolt, const bkm_image *image, bkm_span edits, uint64_t changes)
+{
+    bkm_bolt made;
+    BKM_DEMAND(bkm_bolt_open(&made, image->data, image->size));
+    if (bkm_root_bucket(bolt).sequence == 0) {
+        BKM_DEMAND(bkm_compare(bolt, &made, edits) == BKM_SAME);
+        if (changes == 0)
+            BKM_DEMAND(bkm_compare(bolt, &made, (bkm_span){0}) == BKM_SAME);
+    }
+    bkm_bolt_close(&made);
+}
+
 static void rewrite(bkm_bolt *bolt, bool walkable)
 {
     uint64_t end = bolt->high_water * bolt->page_size;
@@ -83,7 +98,10 @@ static void rewrite(bkm_bolt *bolt, bool walkable)
     BKM_DEMAND(image.size <= 8 * end + (2u << 20));
     free(image.data);
 
-    if (!bkm_fuzz_rewrite(bolt, &edits, &image, &result, &built))
+    bkm_span stream = {edits.data, (uint32_t)edits.size};
+    if (bkm_fuzz_rewrite(bolt, &edits, &image, &result, &built))
+        compare(bolt, &image, stream, result.changes);
+    else
         BKM_DEMAND(result.status != BKM_REWRITE_BUILD || built == BKM_BUILD_KEY_ORDER ||
                    built == BKM_BUILD_KEY_SIZE || built == BKM_BUILD_NESTING);
     free(image.data);
