@@ -13,6 +13,7 @@ import pytest
 import dockerd
 import fixtures
 import ondisk
+from buildkit_migrate.api import du_root
 from buildkit_migrate.errors import BusyError
 from dockerd import Dockerd
 from fixtures import bucket, buckets
@@ -165,6 +166,18 @@ def test_records_of_lost_layers_keep_only_the_engine_from_starting(docker: OnDis
     assert docker.migrate("--on-broken", "drop").returncode == 0
     with Dockerd(data) as engine:
         assert 0 < len(engine.records()) < len(buckets(bucket(ondisk.tree(docker.v1), b"_main")))
+
+
+def test_du_says_what_the_engine_says(docker: OnDisk) -> None:
+    docker.migrate_here()
+    with Dockerd(docker.root.parent) as engine:
+        told = engine.records()
+        engine.stop()
+    usage = du_root(docker.root)
+    assert {record.id.decode(): record.size for _, record in usage} == {
+        id: record["Size"] for id, record in told.items()
+    }
+    assert usage.incomplete == ()
 
 
 @pytest.fixture

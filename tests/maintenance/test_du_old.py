@@ -11,7 +11,7 @@ import pytest
 
 import fixtures
 import ondisk
-from buildkit_migrate import du_root
+from buildkit_migrate import du_root, migrate_root
 from ondisk import OnDisk, run
 
 
@@ -58,3 +58,12 @@ def test_the_builder_of_docker_has_the_sizes_that_were_measured(name: str, tmp_p
     assert usage.totals.total > 0
     assert {one.exit_code for one in usage.incomplete} <= {7}
     assert all("only Docker itself" in one.reason for one in usage.incomplete)
+
+
+def test_the_builder_of_docker_is_listed_as_if_it_were_migrated(tmp_path: Path) -> None:
+    data = ondisk.docker_sample(tmp_path).root.parent
+    before = list(du_root(data))
+    assert any(record.mutable for _, record in before)
+    assert any(record.parents for _, record in before)
+    migrate_root(data)
+    assert [record for _, record in du_root(data)] == [record for _, record in before]

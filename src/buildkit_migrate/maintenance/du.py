@@ -8,6 +8,7 @@ with open_stores(find_state(path), place) as stores:
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, 
 from buildkit_migrate.maintenance import filters
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.loading import Found, Loading
-from buildkit_migrate.maintenance.old_records import OldRecords
+from buildkit_migrate.maintenance.old_records import OldRecords, OldRecordsOfDocker
 from buildkit_migrate.maintenance.shared import shared_records
 from buildkit_migrate.maintenance.state_bytes import StateBytes, state_bytes
 from buildkit_migrate.maintenance.usage import Sizes
@@ -379,7 +380,13 @@ def _records(worker: WorkerFacts) -> Records | None:
         return Records(root, _KEYS)
     old = worker.stores.old
     root = worker.root_of(old) if old is not None else None
-    return None if root is None else OldRecords(root, _KEYS, worker.snapshots, worker.backend)
+    if root is None:
+        return None
+    snapshots = worker.root_of(worker.stores.snapshots)
+    if worker.stores.kind == DOCKER_BUILDER and snapshots is not None:
+        with contextlib.suppress(ContainerdStateError):  # nothing tells the storage driver
+            return OldRecordsOfDocker(root, _KEYS, snapshots, worker.layers)
+    return OldRecords(root, _KEYS, worker.snapshots, worker.backend)
 
 
 _KEYS: Final = frozenset(

@@ -9,13 +9,16 @@ from collections.abc import Container
 from functools import cached_property
 
 from buildkit_migrate.bolt import Bucket
+from buildkit_migrate.containerd.docker import snapshots_named
+from buildkit_migrate.containerd.layers import LayerStore
+from buildkit_migrate.model import Kind
 from buildkit_migrate.schema.columns import Mask, Texts, between, take
 from buildkit_migrate.schema.containerd import Snapshots
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.schema.snapshots import COMMITTED, Backend
 from buildkit_migrate.values import keys
 
-__all__ = ["OldRecords"]
+__all__ = ["OldRecords", "OldRecordsOfDocker"]
 
 
 class OldRecords(Records):
@@ -65,6 +68,49 @@ class OldRecords(Records):
         committed = between(self._backend.kind, COMMITTED, COMMITTED)
         of_snapshots = committed.take(self._backend.index.rows(self._snapshots.name))
         return of_snapshots.take(self._snapshots.index.rows(self.ids))
+
+
+class OldRecordsOfDocker(OldRecords):
+    """Records of Docker's builder, with the parents and kinds that the engine has for their snapshots."""
+
+    def __init__(
+        self, root: Bucket, kept: Container[bytes] | None, database: Bucket, layers: LayerStore
+    ) -> None:
+        """``database``: root bucket of ``snapshots.db``."""
+        super().__init__(root, kept, None, None)
+        self._database = database
+        self._layers = layers
+
+    def text(self, key: bytes) -> Texts:
+        return self._parents if key == keys.PARENT else super().text(key)
+
+    @cached_property
+    def _known(self) -> dict[bytes, tuple[int, bytes]]:
+        """Kind and parent of the snapshots that there are, by name."""
+        named = {name for column in (self.ids, super().text(keys.EQUAL_MUTABLE)) for name in column if name}
+        return {
+            name: (kind, parent)
+            for name, kind, parent, _ in snapshots_named(self._database, self._layers, sorted(named))
+        }
+
+    @cached_property
+    def _parents(self) -> Texts:
+        pairs = zip(self.ids, super().text(keys.EQUAL_MUTABLE), strict=True)
+        found = (self._known.get(partner or b"") or self._known.get(id or b"") for id, partner in pairs)
+        return [(row[1] or None) if row is not None else None for row in found]
+
+    @cached_property
+    def _committed(self) -> Mask:
+        """Those with a partner are, as their data is the partner's."""
+        pairs = zip(self.ids, super().text(keys.EQUAL_MUTABLE), strict=True)
+        return Mask(
+            len(self),
+            [
+                row
+                for row, (id, partner) in enumerate(pairs)
+                if partner in self._known or self._known.get(id or b"", (0, b""))[0] == Kind.COMMITTED
+            ],
+        )
 
 
 def _digest(stored: bytes | None) -> bytes | None:
