@@ -14,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mending import Place, changed, everything, mend, plan
 from mixed_faults import CATALOGUE, plant
+from test_rules_on_all_roots import some_edit
 
 import v2_roots
+from buildkit_migrate.bolt import Database
 from buildkit_migrate.maintenance.mend import EditStore, MoveAside
 from buildkit_migrate.maintenance.rules.values import CLEARABLE
+from planting import edit
 
 FOLLOWING = {"C41", "C42", "C45"}
 """Rules that tell what no repair protects from, once the fault is gone that it followed from."""
@@ -122,6 +125,19 @@ def test_many_faults_in_a_containerd(tmp_path: Path, seed: int) -> None:
     names = [name for name in CATALOGUE if name not in ("no_work", "free_list")]
     plant(healthy, random.Random(seed).sample(names, 12), seed)
     check_a_repair(healthy)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_any_edits_of_all_stores(tmp_path: Path, seed: int) -> None:
+    """Whatever a repair makes of a root that has hardly a right value left, there is no second one."""
+    root, chosen = v2_roots.healed(tmp_path), random.Random(seed)
+    for _ in range(8):
+        for path in chosen.sample(root.databases, 2):
+            with Database.open(path) as database:
+                change = some_edit(database.root, chosen)
+            edit(path, change)
+    mend(root)
+    assert plan(root).mends == ()
 
 
 def test_two_workers_of_one_root(tmp_path: Path) -> None:
