@@ -5,8 +5,10 @@ undefined-behaviour sanitizers, and with warnings as errors (run Python with lib
 CONTRIBUTING.md).
 """
 
+import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
@@ -137,6 +139,25 @@ def translated(extension: Extension) -> list[str]:
     return result.sources
 
 
+def manual() -> list[str]:
+    """The manual page, made from the parsers of the commands; none in a build without argparse-manpage."""
+    if importlib.util.find_spec("argparse_manpage") is None:
+        return []
+    page = Path("build/man/buildkit-migrate.1")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        [
+            *(sys.executable, "-c", "from argparse_manpage.cli import main; main()", "--output", str(page)),
+            *("--module", "buildkit_migrate.cli", "--function", "_make_parser"),
+            *("--project-name", "buildkit-migrate", "--manual-title", "BuildKit caches"),
+            *("--description", "keep BuildKit's build cache across upgrades, and look after it"),
+        ],
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")])},
+    )
+    return [str(page)]
+
+
 setup(
     ext_modules=[
         Extension(
@@ -147,4 +168,5 @@ setup(
         for name, sources in MODULES.items()
     ],
     cmdclass={"build_ext": BuildOnce},
+    data_files=[("share/man/man1", manual())],
 )
