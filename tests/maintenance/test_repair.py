@@ -735,6 +735,17 @@ def test_text_says_what_is_done_and_what_is_left(whole: V2Root) -> None:
     assert done.returncode == check_root(whole.root).exit_code
 
 
+def test_clean_leaves_originals_and_says_so(planted: OnDisk) -> None:
+    repair_root(planted.root)
+    result = run("clean", str(planted.root))
+    assert result.returncode == 0
+    assert "7 originals" in result.stderr
+    assert "repair --discard-kept deletes them" in result.stderr
+    assert kept(planted.v2).exists()
+    undo_maintenance(planted.root)
+    assert not kept(planted.v2).exists()
+
+
 def test_document_says_the_same(whole: V2Root) -> None:
     edit(whole.records, {b"_index": {STRAY: b""}})
     dry = json.loads(run("repair", str(whole.root), "--dry-run", "--format", "json").stdout)

@@ -27,8 +27,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         description="Delete what a finished migration keeps for undo, which is impossible afterwards: old\n"
         "databases of containerd (of containerd workers only with --offline), journals, v2 stores that were\n"
         "moved aside, and temporary files. metadata.db stays, and nothing is deleted unless the migration\n"
-        "or undo of all workers is finished and their files are sound. What compact keeps stays, too:\n"
-        "compact --discard-kept deletes it.",
+        "or undo of all workers is finished and their files are sound. What compact and repair\n"
+        "keep stays, too: their --discard-kept deletes it.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -43,8 +43,9 @@ def add_parser(commands: Any, epilog: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Returns 0, or the exit status of a refusal if a dry run predicts one."""
     from buildkit_migrate.api import clean_root
-    from buildkit_migrate.cli import render
+    from buildkit_migrate.cli import render, repair
     from buildkit_migrate.maintenance.compact_root import files_kept
+    from buildkit_migrate.maintenance.repair_root import repairs_kept
 
     place = shared.containerd_arguments(options)
     del place["containerd"]  # a running containerd is not needed
@@ -58,11 +59,12 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
         kept = files_kept(root.path, containerd_root=place["containerd_root"])
+        repairs = repairs_kept(root.path)
         return targets.Result(
             lambda: render.results_as_dict(root.path, results),
             lambda: render.cleaned_lines(root.path, results),
             worst(result.exit_code for result in results),
-            [*render.kept_lines(kept, in_full=False)],
+            [*render.kept_lines(kept, in_full=False), *repair.originals_lines(repairs)],
             done="" if options.dry_run else "the files are removed",
         )
 

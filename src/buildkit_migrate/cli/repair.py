@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.model import Progress
     from buildkit_migrate.workspace.layout import Root
 
-__all__ = ["DOCUMENT", "add_parser", "run", "status_lines", "undone_lines"]
+__all__ = ["DOCUMENT", "add_parser", "originals_lines", "run", "status_lines", "undone_lines"]
 
 DOCUMENT: Final[Mapping[str, Any]] = {
     "root": None,
@@ -204,6 +204,16 @@ def status_lines(kept: KeptRepairs, in_full: bool) -> Iterator[str]:
             yield f"  {relative_text(item.path, kept.root)}: {_DONE[item.kind]}{where}"
 
 
+def originals_lines(kept: KeptRepairs) -> Iterator[str]:
+    """What repairs keep, for people."""
+    if kept.entries:
+        count = sum(item.kept is not None for entry in kept.entries for item in entry.items)
+        yield (
+            f"{printable(str(kept.root))}: {count} originals ({kept.bytes:,} bytes) are kept by repair; undo "
+            "puts them back, repair --discard-kept deletes them"
+        )
+
+
 def _obstacle_lines(obstacle: Error) -> Iterator[str]:
     yield "this would be refused:"
     yield f"  {printable(obstacle.message)}"
@@ -258,7 +268,7 @@ def _left_lines(found: Repaired, verbose: bool) -> Iterator[str]:
         if (finding.rule, finding.file, finding.subject) not in possible
     ]
     if lines:
-        yield f"left, as no repair is known to help ({len(lines)}):"
+        yield f"left, as repair does nothing about it ({len(lines)}):"
         yield from (f"  {line}" for line in shortened(lines, verbose))
 
 
