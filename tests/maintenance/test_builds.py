@@ -236,3 +236,11 @@ def test_a_file_among_the_directories_stays(native: Healthy) -> None:
     (native.root.directories / "new-1").symlink_to("/")
     assert {it.subject for it in check(native.root)} == {"left", "new-1"}
     assert plan(native.root, *RepairClass).changes == ()
+
+
+def test_nothing_is_done_about_a_log_that_is_gone(root: V2Root) -> None:
+    healthy = Healthy(root)
+    healthy.blob_file(min(healthy.logs)).unlink()
+    (finding,) = check(root)
+    assert (finding.rule, finding.repair) == ("C25", "`repair` does nothing, as no record uses the blob.")
+    assert plan(root, *RepairClass).changes == ()

@@ -9,10 +9,13 @@ from buildkit_migrate.maintenance.rule import Part
 from buildkit_migrate.text import printable
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Fault, Store, Stores, WorkerStores
 
-__all__ = ["NOTHING_THERE", "unavailable", "unavailable_in_worker"]
+__all__ = ["NOTHING_THERE", "OF_DOCKER", "unavailable", "unavailable_in_worker"]
 
 NOTHING_THERE: Final = ""
 """The reason for a part that has nothing to test."""
+
+OF_DOCKER: Final = "Docker keeps snapshots in another form"
+"""The reason for parts that Docker's builder has in another form, for which there are rules of its own."""
 
 _REASONS: Final = {
     Fault.ELSEWHERE: "its containerd's files are not known (--containerd-root says where they are)",
@@ -38,7 +41,7 @@ def unavailable_in_worker(worker: WorkerStores, unusable: Unusable) -> dict[Part
     elif (why := _why_not(worker.snapshots, unusable)) is not None:
         missing[Part.LAYERS] = why
     if worker.kind == DOCKER_BUILDER:
-        missing[Part.SNAPSHOTS] = missing[Part.DIRECTORIES] = "Docker keeps snapshots in another form"
+        missing[Part.SNAPSHOTS] = missing[Part.DIRECTORIES] = OF_DOCKER
     elif worker.directories is None:
         missing[Part.DIRECTORIES] = missing[Part.SNAPSHOTS]
     elif worker.snapshotter not in _PLAIN_DIRECTORIES:

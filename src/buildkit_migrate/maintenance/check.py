@@ -14,7 +14,12 @@ from typing import Any, Final
 
 from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, StorageError
 from buildkit_migrate.maintenance import table
-from buildkit_migrate.maintenance.available import NOTHING_THERE, unavailable, unavailable_in_worker
+from buildkit_migrate.maintenance.available import (
+    NOTHING_THERE,
+    OF_DOCKER,
+    unavailable,
+    unavailable_in_worker,
+)
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, RootRule, WorkerRule, number_of
@@ -330,6 +335,12 @@ class _Run:
             self._tested |= wanted
             self._tested_at |= {(place, number) for number in wanted}
 
+    def _left(self, numbers: set[str], place: Path, reason: str) -> set[str]:
+        """Of rules that were not tested for a reason those that no other one stands for."""
+        if reason != OF_DOCKER:
+            return numbers
+        return {number for number in numbers if (place, number) not in self._tested_at}
+
     def result(self, unsound: Iterable[Path], shown: Callable[[Finding], bool]) -> Checked:
         findings = sorted(
             filter(shown, self._findings),
@@ -343,8 +354,7 @@ class _Run:
                 *(
                     NotTested(tuple(sorted(left, key=number_of)), place, reason)
                     for (place, reason), numbers in self._untested.items()
-                    # Docker's builder has rules of its own for some.
-                    if (left := {one for one in numbers if (place, one) not in self._tested_at})
+                    if (left := self._left(numbers, place, reason))
                 ),
                 *(NotTested((), skipped.path, skipped.reason) for skipped in self._root.skipped),
             ),

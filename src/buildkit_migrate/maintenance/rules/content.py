@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from buildkit_migrate.maintenance.disk import ingest_name, usage
+from buildkit_migrate.maintenance.disk import Content, ingest_name, usage
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, WorkerRule, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, subject
-from buildkit_migrate.schema.columns import Mask
+from buildkit_migrate.schema.columns import Mask, equal_to
 from buildkit_migrate.schema.containerd import Namespace, namespaces
 
 __all__ = ["RULES"]
@@ -30,11 +30,14 @@ def _every(facts: WorkerFacts) -> list[Namespace]:
     return [Namespace(root, name) for name in namespaces(root)]
 
 
-def _severity(facts: WorkerFacts, digest: bytes) -> Severity:
-    """Of a blob whose file is no good: what only the history lists hurts no build."""
-    namespace = facts.namespace
-    used = namespace is not None and namespace.blobs.index.row(digest) >= 0
-    return Severity.BUILD if used else Severity.HARMLESS
+def _bad_file(facts: WorkerFacts, content: Content, digest: bytes, message: str) -> Finding:
+    """A blob whose file is no good: what only the history lists hurts no build."""
+    namespace, data = facts.namespace, facts.data
+    is_listed = namespace is not None and namespace.blobs.index.row(digest) >= 0
+    severity = Severity.BUILD if is_listed else Severity.HARMLESS
+    is_used = data is None or bool(equal_to(data.digests, digest))
+    repair = None if is_used else "`repair` does nothing, as no record uses the blob."
+    return Finding("C25", severity, content.path, subject(digest), message, repair=repair)
 
 
 @worker_rule("C25", needs=_NEEDS)
@@ -64,7 +67,7 @@ def blob_files(facts: WorkerFacts) -> Iterator[Finding]:
                     f"its file has {content.sizes[place]} bytes, and should have {blobs.size.values[row]}"
                 )
             told.add(digest)
-            yield Finding("C25", _severity(facts, digest), content.path, subject(digest), message)
+            yield _bad_file(facts, content, digest, message)
 
 
 @worker_rule("C25", needs=(*_NEEDS, Part.BLOBS))
@@ -80,7 +83,7 @@ def blob_digests(facts: WorkerFacts) -> Iterator[Finding]:
         is_there = content.digest_of(digest)
         if is_there is not None and is_there != digest and not _is_leaving(facts, digest):
             message = f"its file has other content, with digest {is_there.decode()}"
-            yield Finding("C25", _severity(facts, digest), content.path, subject(digest), message)
+            yield _bad_file(facts, content, digest, message)
 
 
 def _is_leaving(facts: WorkerFacts, digest: bytes) -> bool:

@@ -66,7 +66,8 @@ def known_to_both(facts: WorkerFacts) -> Iterator[Finding]:
         message = (
             f"containerd has this snapshot, the snapshotter has none called {cut(snapshots.name[row] or b'')}"
         )
-        yield Finding("C40", severity, file, subject(snapshots.keys[row]), f"{message}{what}")
+        repair = "`repair` does nothing, as no record has the snapshot." if what == _UNUSED else None
+        yield Finding("C40", severity, file, subject(snapshots.keys[row]), f"{message}{what}", repair=repair)
     explained = facts.data.missing_keys if facts.data is not None else frozenset()
     for row in facts.unnamed:
         name = backend.names[row] or b""
@@ -81,6 +82,9 @@ def known_to_both(facts: WorkerFacts) -> Iterator[Finding]:
             size = measured.bytes if measured is not None else None
         message = "the snapshotter has this snapshot, containerd does not name it"
         yield Finding("C41", Severity.LEAK, file, subject(name), message, bytes=size)
+
+
+_UNUSED: Final = "; no record uses it"
 
 
 def _is_leaving(facts: WorkerFacts, row: int) -> bool:
@@ -99,7 +103,7 @@ def _users_of(facts: WorkerFacts, row: int) -> tuple[Severity, str]:
         return Severity.HARMLESS, ""
     users = facts.data.users(Mask(len(facts.snapshots), [row]))
     if not users:
-        return Severity.HARMLESS, "; no record uses it"
+        return Severity.HARMLESS, _UNUSED
     if any(user in facts.data.immutable for user in users):
         return Severity.BUILD, ""
     return Severity.HARMLESS, "; the next start drops its record"
