@@ -171,12 +171,12 @@ def compact_stores(
     planned: dict[Store, Compacted] = {}
     with contextlib.ExitStack() as unused:
         drafts = _Drafts(unused)
+        early = None if dry_run or min_free or _lacking_room(_sizes(stores)) else drafts
         for store in stores.all:
-            early = None if dry_run or min_free else drafts
             if (file := _planned(store, min_free, early, tell)) is not None:
                 planned[store] = file
         found = Compaction(stores.root.path, tuple(planned.values()), dry_run)
-        found = replace(found, obstacle=_no_room(found, drafts))
+        found = replace(found, obstacle=_lacking_room(_not_drafted(found, drafts)))
         if dry_run:
             return found
         if found.obstacles:
@@ -265,7 +265,7 @@ def _is_promising(path: Path, database: Database) -> bool:
         return False
     refuse_link(path, "compact")
     predict_replaced_access(path)
-    return lacking_room([(path.parent, database.size)], "", "") is None
+    return True
 
 
 def _measured(path: Path, database: Database, drafts: _Drafts | None) -> Compacted:
@@ -314,16 +314,25 @@ def _decided(file: Compacted, min_free: float) -> Compacted:
     return file
 
 
-def _no_room(found: Compaction, drafts: _Drafts) -> StorageError | None:
-    """An error if the new files that are not written yet do not fit beside the old ones, which stay."""
-    planned = [
-        (file.path.parent, file.new_bytes)
-        for file in found.files
-        if file.outcome is CompactionOutcome.PLANNED and file.path is not None and file.obstacle is None
-        if file.path not in drafts
-    ]
+def _sizes(stores: Stores) -> Iterator[tuple[Path, int]]:
+    """Directories and sizes of the stores."""
+    for store in stores.all:
+        if store.path is not None and store.database is not None:
+            yield store.path.parent, store.database.size
+
+
+def _not_drafted(found: Compaction, drafts: _Drafts) -> Iterator[tuple[Path, int]]:
+    """Directories and sizes of the new files that are still to be written."""
+    for file in found.files:
+        if file.path is None or file.path in drafts:
+            continue
+        if file.outcome is CompactionOutcome.PLANNED and file.obstacle is None:
+            yield file.path.parent, file.new_bytes
+
+
+def _lacking_room(new: Iterable[tuple[Path, int]]) -> StorageError | None:
     return lacking_room(
-        planned,
+        new,
         "compaction",
         "make room on this file system, or compact one file at a time (compact FILE), the smallest first; "
         "compact --discard-kept deletes the old files",
