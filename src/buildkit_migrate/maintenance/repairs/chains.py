@@ -33,7 +33,8 @@ def chain_ids(facts: WorkerFacts) -> Iterator[Mend]:
                 if key in _IDS:
                     entries[keys.index_key(index, id)] = None
         id = records.ids[rows[0]] or b""
-        does = "clears its chain ids" + (f", and those of {len(rows) - 1} records on it" if rows[1:] else "")
+        above = {1: "", 2: ", and those of a record on it"}
+        does = "clears its chain ids" + above.get(len(rows), f", and those of {len(rows) - 1} records on it")
         change = EditStore(store, {keys.MAIN_BUCKET: values, keys.INDEX_BUCKET: entries})
         yield Mend("C22", RepairClass.PROTECT, path_of(store), subject(id), does, (change,), record=id)
 

@@ -52,7 +52,8 @@ def protected(facts: WorkerFacts) -> Iterator[Mend]:
         return
     found = protection(data, namespace, facts)
     for row in found.bare:
-        does = "makes its lease one that stays" if row in found.passing else "makes its lease"
+        lease = "makes its lease one that stays" if row in found.passing else "makes its lease"
+        does = f"{lease}, with its snapshot{' and blob' if data.blob[row] >= 0 else ''}"
         yield _mend(facts, "C26", row, does, EditStore(store, _lease(facts, row)))
     for row in found.snapshot_open | found.blob_open:
         resources = _resources(facts, row, snapshot=row in found.snapshot_open, blob=row in found.blob_open)

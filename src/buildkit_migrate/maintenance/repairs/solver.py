@@ -59,7 +59,8 @@ def _mirroring(cache: SolverCache) -> Iterator[tuple[bytes, str, Edits]]:
         id = cache.result_ids[row] or b""
         empty = len(listed) == len(by_result.of(row)) and id not in listing
         edits: Edits = {BY_RESULT: {id: None if empty else dict.fromkeys(listed)}}
-        yield id, f"deletes {len(listed)} keys that do not have the result", edits
+        what = "a key that does" if len(listed) == 1 else f"{len(listed)} keys that do"
+        yield id, f"deletes {what} not have the result", edits
     for row in found.without_links:
         key = cache.keys[row] or b""
         yield key, "makes the bucket of its links", {LINKS: {key: {}}}
