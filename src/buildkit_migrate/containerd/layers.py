@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -23,16 +24,8 @@ _SPACE: Final = b" \t\n\v\f\r"
 _LONGEST: Final = 4096
 """Bytes; all files that are read here are much shorter."""
 
-_NOT_A_FILE: Final = (
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENXIO,
-    errno.EAGAIN,
-    errno.ELOOP,
-    errno.EINVAL,
-)
-"""What reading something else than a regular file may say. A FIFO is opened without waiting."""
+_NOT_A_FILE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ELOOP)
+"""What opening something else than a regular file may say. A FIFO is opened without waiting."""
 
 
 def is_chain_id(text: bytes) -> bool:
@@ -104,7 +97,7 @@ def _text(place: bytes, name: bytes) -> bytes | None:
     try:
         fd = os.open(place + name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return os.read(fd, _LONGEST)
+            return os.read(fd, _LONGEST) if stat.S_ISREG(os.fstat(fd).st_mode) else None
         finally:
             os.close(fd)
     except OSError as error:
