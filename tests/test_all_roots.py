@@ -176,6 +176,21 @@ def test_all_option_compacts_every_root_that_can_be(host: Host) -> None:
     assert [root.v2.read_bytes() for root in roots] == before
 
 
+def test_all_option_repairs_every_root_that_can_be(host: Host) -> None:
+    roots = [host.volume(name) for name in ("a", "b")]
+    for root in roots:
+        assert root.migrate().returncode == 0
+        ondisk.edit(root.v2, {b"_index": {b"cache-dir:x::nothing": b""}})
+    before = [root.v2.read_bytes() for root in roots]
+    with (roots[0].root / "buildkitd.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = document(host.run("repair", "--all", "--format", "json"), 15)
+    assert [one["exit_code"] for one in found["roots"]] == [errors.BusyError.exit_code, 15]
+    assert [one["root"] for one in found["roots"]] == [str(root.root) for root in roots]
+    assert roots[0].v2.read_bytes() == before[0] != roots[1].v2.read_bytes()
+    assert [[one["kind"] for one in root["changes"]] for root in found["roots"]] == [[], ["replaced"]]
+
+
 def test_all_option_and_root_exclude_each_other(host: Host) -> None:
     root = host.volume("a")
     assert host.run("migrate", "--all", str(root.root)).returncode == 2

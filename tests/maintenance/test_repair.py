@@ -55,7 +55,7 @@ from buildkit_migrate.workspace.stores import Stores
 from judge import Judge
 from ondisk import OnDisk, run, tmpfs
 from planting import break_free_list, damage, edit, grow, page_size, set_sequence
-from v2_roots import V2Root, healed
+from v2_roots import NAMES, V2Root, healed, v2_root
 
 Wanted = Callable[[Stores], Iterator[Change]]
 
@@ -101,15 +101,18 @@ def kept(path: Path) -> Path:
 # --- What is changed, and what not
 
 
-def test_a_healthy_root_is_not_changed(whole: V2Root) -> None:
-    before = everything(whole)
-    bytes_before = {path: path.read_bytes() for path in whole.databases}
-    found = repair_root(whole.root, classes=list(RepairClass))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_healthy_root_is_not_changed(name: str, tmp_path: Path) -> None:
+    root = v2_root(name, tmp_path)
+    containerd = root.options[1] if root.options else None
+    before = everything(root)
+    bytes_before = {path: path.read_bytes() for path in root.databases}
+    found = repair_root(root.root, classes=list(RepairClass), containerd_root=containerd)
     assert (found.exit_code, found.changes, found.plan.mends) == (0, (), ())
-    assert everything(whole) == before
-    assert {path: path.read_bytes() for path in whole.databases} == bytes_before
+    assert everything(root) == before
+    assert {path: path.read_bytes() for path in root.databases} == bytes_before
     assert found.verdict is not None and found.verdict.findings == ()
-    assert undo_maintenance(whole.root) is None
+    assert undo_maintenance(root.root) is None
 
 
 def test_a_real_fault_is_mended_checked_and_taken_back(whole: V2Root) -> None:

@@ -55,6 +55,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         allow_abbrev=False,
     )
     shared.add_root(parser, "; or one database file")
+    targets.add_all(parser)
     add = parser.add_argument
     add("--dry-run", action="store_true", help="print everything that would be done; change nothing")
     add(
@@ -123,13 +124,13 @@ def run(options: argparse.Namespace) -> int:
             done="" if options.dry_run or not found.changes else "the root is repaired",
         )
 
-    return targets.on_one(options, work, find_stores)
+    return targets.on_chosen(options, work, find_stores)
 
 
 def _salvage(options: argparse.Namespace) -> int:
     from buildkit_migrate.cli.failures import UsageError
 
-    others = ("root", "dry_run", "discard_kept", *(name.replace("-", "_") for name in _CLASSES))
+    others = ("root", "all", "dry_run", "discard_kept", *(name.replace("-", "_") for name in _CLASSES))
     if any(getattr(options, name) for name in others):
         raise UsageError("--salvage takes no ROOT, and does not go with other kinds of repair")
     return salvage.run(options, DOCUMENT)
