@@ -94,11 +94,11 @@ def test_version_of_sources_that_are_not_installed(tmp_path: Path) -> None:
     assert result.stdout == f"buildkit-migrate {buildkit_migrate.__version__}\n"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_completion_script_is_printed_for_each_shell(shell: str) -> None:
     result = run("--print-completion", shell)
     assert result.returncode == 0
-    assert "--on-broken" in result.stdout
+    assert ("-l on-broken" if shell == "fish" else "--on-broken") in result.stdout
     if shell == "bash":
         assert subprocess.run(["bash", "-n"], input=result.stdout, text=True, check=False).returncode == 0
 

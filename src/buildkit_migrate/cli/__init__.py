@@ -128,7 +128,7 @@ def _make_parser() -> Parser:
     parser.add_argument(
         "--print-completion",
         action=_PrintCompletion,
-        choices=("bash", "zsh", "tcsh"),
+        choices=("bash", "zsh", "fish", "tcsh"),
         help="print a completion script for this shell and exit",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.choices import ENGINES
-from buildkit_migrate.cli.options import not_empty
+from buildkit_migrate.cli.options import FILES, not_empty
 from buildkit_migrate.text import named_text, printable
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")
     add("--debug", action="store_true", help="show the traceback of an error")
     for argument in (source, target):
-        argument.complete = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # type: ignore[attr-defined]
+        argument.complete = FILES  # type: ignore[attr-defined]
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from buildkit_migrate.containerd.services import LONGEST_TIMEOUT, ConnectionOpti
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 
 __all__ = [
+    "FILES",
     "add_containerd",
     "add_engine",
     "add_missing_ok",
@@ -37,8 +38,18 @@ _DRIVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CONTAINERD_ROOT: Final = "/var/lib/containerd"
 
 # How shells complete arguments.
-_DIRECTORIES: Final = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
-_FILES: Final = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+_DIRECTORIES: Final = {
+    "bash": "_shtab_compgen_dirs",
+    "zsh": "_files -/",
+    "tcsh": "d",
+    "fish": "(__fish_complete_directories)",
+}
+FILES: Final = {
+    "bash": "_shtab_compgen_files",
+    "zsh": "_files",
+    "tcsh": "f",
+    "fish": "(__fish_complete_path (commandline -ct))",
+}
 
 
 def not_empty(text: str) -> str:
@@ -107,7 +118,7 @@ def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:
         "/var/lib/buildkit, then $XDG_DATA_HOME/buildkit or ~/.local/share/buildkit, else the only one "
         f"elsewhere, such as a volume of docker buildx){more}",
     )
-    root.complete = _FILES if more else _DIRECTORIES  # type: ignore[attr-defined]
+    root.complete = FILES if more else _DIRECTORIES  # type: ignore[attr-defined]
 
 
 def add_missing_ok(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +194,7 @@ def add_containerd(
         "that is processed offline: an OCI worker, or with --offline",
     )
     snapshots.complete = _DIRECTORIES  # type: ignore[attr-defined]
-    address.complete = _FILES  # type: ignore[attr-defined]
+    address.complete = FILES  # type: ignore[attr-defined]
     root.complete = _DIRECTORIES  # type: ignore[attr-defined]
 
 

@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="NEW", type=shared.not_empty, help="the new file, which must not exist"
     )
     for argument in (salvage, output):
-        argument.complete = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # type: ignore[attr-defined]
+        argument.complete = shared.FILES  # type: ignore[attr-defined]
 
 
 def run(options: argparse.Namespace, document: Mapping[str, Any]) -> int:
