@@ -356,11 +356,11 @@ def test_open_kept_has_the_originals_of_all_workers(two: OnDisk) -> None:
     usual = two.kept
     with open_kept(None, two.containerd, usual) as kept:
         assert kept.original is not None
-        assert kept.original.path == usual
+        assert kept.original.reader.path == str(usual)
         assert [other.path.name for other in kept.others] == ["meta.db.before-v2-buildkit-native"]
         # The original of the second worker is what the migration of the first one made.
         first, second = (
-            {id for id, _ in database.root.bucket(*NAMESPACE, b"leases").items()}  # type: ignore[union-attr]
-            for database in (*kept.others, kept.original)
+            {id for id, _ in root.bucket(*NAMESPACE, b"leases").items()}  # type: ignore[union-attr]
+            for root in (*(other.root for other in kept.others), kept.original)
         )
         assert (len(first), len(second)) == (0, 287)
