@@ -17,6 +17,7 @@ import ondisk
 import stores
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.store.interface import MetadataStore
+from buildkit_migrate.workspace import places
 
 # The command is started many hundred times, so its modules are compiled once, even where Python is told to
 # write no bytecode.
@@ -36,6 +37,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 def root(tmp_path: Path) -> ondisk.OnDisk:
     """The small real root, an OCI worker's, not migrated."""
     return ondisk.sample(tmp_path)
+
+
+@pytest.fixture
+def no_other_roots() -> None:
+    """Skips where the command could find, and change, roots that are not a test's."""
+    found = places.more_places({})
+    if any(path.exists() for path in (*found.docker, *found.roots, places.SYSTEM_ROOT)):
+        pytest.skip("this machine has roots of its own")
 
 
 @pytest.fixture(params=stores.ENGINES)
