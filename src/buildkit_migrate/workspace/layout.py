@@ -130,7 +130,7 @@ def with_image_store(root: Root) -> Root:
 
 
 def _workers_in(path: Path, names: Sequence[str]) -> list[Path]:
-    return [directory for name in names if _names_a_worker(directory := path / name)]
+    return [path / name for name in names if _is_workers_name(name) and is_directory(path / name)]
 
 
 def _sorted_out(path: Path, directories: Sequence[Path]) -> Root:
@@ -177,5 +177,9 @@ def _is_state_without_workers(names: set[str]) -> bool:
 
 
 def _names_a_worker(path: Path) -> bool:
-    kind, dash, snapshotter = path.name.partition("-")
-    return kind in (OCI_WORKER, CONTAINERD_WORKER) and bool(dash and snapshotter) and is_directory(path)
+    return _is_workers_name(path.name) and is_directory(path)
+
+
+def _is_workers_name(name: str) -> bool:
+    kind, dash, snapshotter = name.partition("-")
+    return kind in (OCI_WORKER, CONTAINERD_WORKER) and bool(dash and snapshotter)
