@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import fault_points
 import ondisk
 from buildkit_migrate.api import find_root, migrate_root, undo_root, verify_root
 from buildkit_migrate.bolt.edits import Edits
@@ -416,3 +417,14 @@ def test_a_builder_that_has_almost_nothing_of_the_records_is_refused(docker: OnD
         migrate_root(docker.root, on_broken="drop")
     assert "restore all of Docker's data root" in caught.value.hint
     assert "containerd" not in caught.value.message + caught.value.hint
+
+
+def test_forgetting_a_run_that_did_nothing_loses_nothing(docker: OnDisk) -> None:
+    """Whatever became of the snapshots since."""
+    switch = fault_points.calls("migrate", ondisk.docker_sample).index("link")
+    assert fault_points.run(switch, "kill", "migrate", docker).returncode == -9
+    assert not docker.containerd.exists()
+    lost = next(id for id in sorted(records(docker.v1)) if id.startswith(b"sha256:"))
+    shutil.rmtree(layerdb(docker) / lost.decode().partition(":")[2])
+    (undone,) = undo_root(docker.root)
+    assert (undone.outcome, undone.database) == ("undone", "nothing")

@@ -293,7 +293,7 @@ class Undo:
     def _look_for_snapshots(self) -> None:
         """Notes snapshots of v1's records that are gone since, where no label tells that they existed."""
         then = self._state.lacking
-        if then is None or self._force:
+        if then is None or self._force or (self._way == NOTHING and not exists(self._to_path)):
             return
         needed = records_with_snapshot(BoltStore(self._source.root))
         lacking = len(needed - self._containerd.state(needed).snapshots.keys()) - then
