@@ -362,7 +362,7 @@ def test_a_directory_with_a_mount_in_it_stays(root: OnDisk, planning: Planning) 
     left.mkdir(parents=True)
     planning(lambda stores: iter([RemoveDirectory(left)]))
     with tmpfs(left / "mounted", "1M"):
-        refused(root, StorageError, "is mounted")
+        refused(root, StorageError, "is mounted there or below")
     repair_root(root.root)
     assert not left.exists()
 
@@ -736,6 +736,18 @@ def test_text_says_what_is_done_and_what_is_left(whole: V2Root) -> None:
     assert "deletes the entry" in done.stdout
     assert "check after the repair:" in done.stdout
     assert done.returncode == check_root(whole.root).exit_code
+
+
+def test_originals_with_a_mount_in_them_are_not_deleted(planted: OnDisk) -> None:
+    repair_root(planted.root)
+    removed = planted.worker / "executor.before-repair" / "left"
+    before = tree(planted)
+    with tmpfs(removed / "mounted", "1M"), pytest.raises(StorageError, match="is mounted there or below"):
+        discard_kept_repairs(planted.root)
+    (removed / "mounted").rmdir()
+    assert tree(planted) == before
+    discard_kept_repairs(planted.root)
+    assert not removed.exists()
 
 
 def test_clean_leaves_originals_and_says_so(planted: OnDisk) -> None:

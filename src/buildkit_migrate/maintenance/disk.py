@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from buildkit_migrate.errors import StorageError
 from buildkit_migrate.files.errors import is_directory, is_link, storage_errors
 from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts, between, gather, same
 
@@ -101,6 +102,14 @@ def has_mounts(place: Path, points: Iterable[Path]) -> bool:
     """Whether anything is mounted there or below. ``points``: `mount_points`."""
     place = place.resolve()
     return any(point == place or place in point.parents for point in points)
+
+
+def refuse_mounts(path: Path, what: str) -> None:
+    """Raises StorageError if anything is mounted at a directory or below. ``what``: what it can't be."""
+    if has_mounts(path, mount_points()):
+        raise StorageError(
+            f"{path} can't be {what}: something is mounted there or below", hint="unmount it first"
+        )
 
 
 def _is_directory(path: str) -> bool:

@@ -25,7 +25,7 @@ from buildkit_migrate.files.durable import Aside, remove, remove_aside, write_co
 from buildkit_migrate.files.errors import exists, is_directory, look
 from buildkit_migrate.files.fingerprint import fingerprint, fingerprint_of
 from buildkit_migrate.files.ownership import access_of, predict_replaced_access
-from buildkit_migrate.maintenance.disk import mount_points
+from buildkit_migrate.maintenance.disk import refuse_mounts
 from buildkit_migrate.maintenance.kept_files import telling_done
 from buildkit_migrate.maintenance.mend import (
     Change,
@@ -67,6 +67,9 @@ _ROOM: Final = (
     "make room on this file system; compact --discard-kept and repair --discard-kept delete the old files "
     "that they keep"
 )
+
+
+_GO_ON: Final = "run repair again to finish it, or undo to take back what was done"
 
 
 @dataclass(frozen=True)
@@ -247,10 +250,7 @@ class Application:
         info, above = look(path, follow_symlinks=False), look(kept_place(path, self._state).parent.parent)
         if info is None or not stat.S_ISDIR(info.st_mode):
             raise StorageError(f"{path} is not a directory", hint="run the command again")
-        real = path.parent.resolve() / path.name
-        points = (point for point in mount_points() if point == real or real in point.parents)
-        if (point := next(points, None)) is not None:
-            raise StorageError(f"{path} can't be removed: {point} is mounted", hint="unmount it first")
+        refuse_mounts(path, "removed")
         if above is None or above.st_dev != info.st_dev:
             raise StorageError(
                 f"{path} can't be removed: the directory above {path.parent} is in another file system",
@@ -271,7 +271,11 @@ class Application:
         with telling_done(lambda: (one for one in self.changed if one.path in self._done)):
             for change in self._changes:
                 self._tell(f"repairing {_path(change)}")
-                self._apply(change, held)
+                try:
+                    self._apply(change, held)
+                except Error as error:
+                    error.hint = "; ".join(filter(None, (error.hint, _GO_ON)))
+                    raise
                 self._done.append(_path(change))
         entry, self._entry = self._entry, _settled(self._entry)
         for item in entry.items:

@@ -24,6 +24,7 @@ from buildkit_migrate.maintenance.repair_undo import (
     KeptRepairs,
     RepairUndone,
     discard_entries,
+    refuse_mounted,
     refuse_unfinished,
     undo_entry,
 )
@@ -234,6 +235,7 @@ def discard_kept_repairs(
         obstacle: Error | None = None
         try:
             refuse_unfinished(journal, entries)
+            refuse_mounted(entries)
             _refuse_unsound(stores, entries)
         except Error as error:
             if not dry_run:

@@ -18,13 +18,21 @@ from buildkit_migrate.files.durable import aside_of, remove, remove_aside, renam
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.fingerprint import fingerprint
 from buildkit_migrate.files.locks import lock
+from buildkit_migrate.maintenance.disk import refuse_mounts
 from buildkit_migrate.maintenance.kept_files import telling_done
 from buildkit_migrate.maintenance.repair_apply import Changed
 from buildkit_migrate.maintenance.repair_journal import Entry, Item, Kind, Phase, RepairJournal
 from buildkit_migrate.model import Progress
 from buildkit_migrate.text import named_text
 
-__all__ = ["KeptRepairs", "RepairUndone", "discard_entries", "undo_entry"]
+__all__ = [
+    "KeptRepairs",
+    "RepairUndone",
+    "discard_entries",
+    "refuse_mounted",
+    "refuse_unfinished",
+    "undo_entry",
+]
 
 _GIVE_UP: Final = "keep what is there; repair --discard-kept deletes the originals that repairs keep"
 
@@ -149,7 +157,11 @@ def undo_entry(
     with telling_done(lambda: (_PutBack(item.kind, item.path, item.kept) for item in done)):
         for item in entry.items:
             tell(f"putting back {item.path}")
-            _put_back(item)
+            try:
+                _put_back(item)
+            except Error as error:
+                error.hint = "; ".join(filter(None, (error.hint, "run undo again to finish it")))
+                raise
             done.append(item)
     journal.save(before)
     return result
@@ -205,8 +217,9 @@ def _put_back(item: Item) -> None:
 
 
 def discard_entries(journal: RepairJournal, entries: Sequence[Entry]) -> None:
-    """Deletes the originals that these repairs keep, and the journal. Raises JournalError, StorageError."""
-    refuse_unfinished(journal, entries)
+    """Deletes the originals that these repairs keep, and the journal, if nothing is in the way of that (see
+    `refuse_unfinished` and `refuse_mounted`). Raises StorageError.
+    """
     for entry in entries:
         for item in entry.items:
             if item.kept is not None and exists(item.kept, follow_symlinks=False):
@@ -214,6 +227,14 @@ def discard_entries(journal: RepairJournal, entries: Sequence[Entry]) -> None:
                 if item.kind is Kind.REMOVED:
                     remove_if_empty(item.kept.parent)
     journal.save([])
+
+
+def refuse_mounted(entries: Sequence[Entry]) -> None:
+    """Raises StorageError if anything is mounted in a directory that a repair keeps."""
+    for entry in entries:
+        for item in entry.items:
+            if item.kind is Kind.REMOVED and item.kept is not None:
+                refuse_mounts(item.kept, "deleted")
 
 
 def refuse_unfinished(journal: RepairJournal, entries: Sequence[Entry]) -> None:
