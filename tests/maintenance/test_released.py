@@ -14,6 +14,7 @@ from buildkit_migrate.maintenance.collection import Collection
 from buildkit_migrate.maintenance.facts import Facts
 from buildkit_migrate.maintenance.mend import RepairClass
 from buildkit_migrate.maintenance.repair import RepairPlan
+from containerd_daemon import Containerd, why_missing
 from planting import below, edit
 from v2_roots import V2Root
 
@@ -85,6 +86,36 @@ def test_the_record_of_a_lease_is_gone(either: Healthy) -> None:
     assert planned.mends[0].freed == held - kept(root, either.namespace) > 0
     assert rules(root) == set()
     assert plan(root, RELEASE).changes == ()
+
+
+@pytest.mark.skipif(bool(why_missing()), reason=why_missing())
+def test_containerd_frees_what_is_told(tmp_path: Path) -> None:
+    root = v2_roots.v2_root("containerd", tmp_path)
+    healthy = Healthy(root)
+    layers = [it for it in healthy.last if it.digest][:2]
+    for layer in layers:
+        healthy.drop_record(layer)
+    with root.open() as stores:
+        (worker,) = Facts(stores).workers
+        assert worker.namespace is not None
+        collection = Collection(worker.namespace, worker.now)
+        objects = collection.kept()
+        table = collection.snapshots[b"overlayfs"]
+        sizes = worker.namespace.blobs.size.values
+        blobs = {worker.namespace.blobs.keys[row] or b"": sizes[row] for row in objects.blobs}
+        snapshots = {table.keys[row] or b"": table.name[row] for row in objects.snapshots[b"overlayfs"]}
+        backend = worker.backend
+        assert backend is not None
+        of_snapshots = {
+            key: backend.size.values[backend.index.row(name or b"")] for key, name in snapshots.items()
+        }
+    freed = sum(it.freed or 0 for it in mend(root, RELEASE).mends)
+    with Containerd(Path(root.options[1])) as containerd:
+        gone = blobs.keys() - {digest.encode() for digest in containerd.content()}
+        lost = of_snapshots.keys() - {name.encode() for name in containerd.snapshots("overlayfs")}
+    assert {it.digest for it in layers} <= gone
+    assert {it.key for it in layers} <= lost
+    assert freed == sum(blobs[digest] for digest in gone) + sum(of_snapshots[key] for key in lost)
 
 
 def test_the_lease_for_variants_alone(healthy: Healthy) -> None:
