@@ -219,6 +219,18 @@ def test_no_directory_goes_while_numbers_are_wrong(native: Healthy) -> None:
     assert plan(native.root, RELEASE).changes == ()
 
 
+@pytest.mark.parametrize("containerd", [True, False])
+def test_no_directory_goes_that_may_be_a_lost_snapshot_s(native: Healthy, containerd: bool) -> None:
+    layer = native.last[0]
+    native.lose_in_snapshotter(layer)
+    if containerd:
+        native.lose_in_containerd(layer)
+    (native.root.directories / "new-7").mkdir()
+    assert {it.subject for it in check(native.root) if it.rule == "C45"} == {"new-7", str(layer.number)}
+    planned = plan(native.root, *RepairClass)
+    assert [it.subject for it in planned.mends if it.rule == "C45"] == ["new-7"]
+
+
 def test_no_directory_goes_while_something_is_mounted_below(
     native: Healthy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

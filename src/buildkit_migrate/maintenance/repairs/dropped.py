@@ -206,8 +206,9 @@ def _without_directory(facts: WorkerFacts, finding: Finding) -> list[int]:
     if not users or facts.directories is None or facts.backend is None or facts.snapshots is None:
         return []
     name = facts.snapshots.name[facts.snapshots.index.row(_name(finding))]
-    number = facts.backend.id.values[facts.backend.index.row(name or b"")]
-    return users if facts.directories.without([number], None if facts.directories.plain else "fs") else []
+    stat = facts.backend.index.row(name or b"")
+    numbers = [facts.backend.id.values[stat]] if stat >= 0 else []
+    return users if facts.directories.without(numbers, None if facts.directories.plain else "fs") else []
 
 
 def _stood_on(facts: WorkerFacts) -> set[str]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from buildkit_migrate.bolt.edits import below
 from buildkit_migrate.files.errors import is_directory
-from buildkit_migrate.maintenance.disk import has_mounts, mount_points
+from buildkit_migrate.maintenance.disk import has_mounts, mount_points, number_of
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.leases import (
     Orphan,
@@ -78,7 +78,10 @@ def _released(orphan: Orphan) -> Mend:
 
 @worker_repair("C45", needs=(Part.CONTAINERD, Part.SNAPSHOTS, Part.DIRECTORIES))
 def directories(facts: WorkerFacts) -> Iterator[Mend]:
-    """Directories of no snapshot that no collection removes. Where numbers are wrong (C43) none is safe."""
+    """Directories of no snapshot, where no collection removes them.
+
+    Where numbers are wrong (C43) none is touched, and none with a number where snapshots were lost.
+    """
     found = facts.directories
     if found is None or not found.plain:
         return
@@ -90,6 +93,7 @@ def directories(facts: WorkerFacts) -> Iterator[Mend]:
         if (
             finding.rule == "C45"
             and is_directory(place, follow_symlinks=False)
+            and not (_lost_some(facts) and number_of(finding.subject) is not None)
             and not has_mounts(place, points)
         ):
             change = RemoveDirectory(place)
@@ -102,6 +106,11 @@ def directories(facts: WorkerFacts) -> Iterator[Mend]:
                 (change,),
                 freed=finding.bytes,
             )
+
+
+def _lost_some(facts: WorkerFacts) -> bool:
+    """Whether the snapshotter has lost snapshots: then a directory may be all that is left of one."""
+    return bool(facts.unbacked) or (facts.data is not None and bool(facts.data.missing_keys))
 
 
 WORKER_REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (directories,)
