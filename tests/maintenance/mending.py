@@ -34,10 +34,6 @@ Place = tuple[bytes | str, ...]
 """A database's path in the root and the path of a key in it, or the path of a file or directory."""
 
 
-_BY_US = ("buildkitd.lock", "repair.journal")
-_KEPT = (".before-repair", ".bak")
-
-
 def plan(root: V2Root, *classes: RepairClass) -> RepairPlan:
     with root.open() as stores:
         return plan_repair(stores, classes or {RepairClass.PROTECT})
@@ -84,9 +80,10 @@ def _write(path: Path, edits: Edits, sequences: Sequences, *, previous: bool = F
     path.write_bytes(image)
 
 
-def everything(root: V2Root) -> dict[Place, object]:
-    """Each value, bucket (with its sequence), and file of a root and of its containerd, but for what a repair
-    keeps.
+def everything(root: V2Root, *, kept: bool = False) -> dict[Place, object]:
+    """Each value, bucket (with its sequence), and file of a root and of its containerd.
+
+    ``kept``: with the journal and the originals of repairs.
     """
     found: dict[Place, object] = {}
     top = root.root.parent
@@ -95,7 +92,7 @@ def everything(root: V2Root) -> dict[Place, object]:
         if path in root.databases:
             with Database.open(path) as database:
                 found.update(((name, *at), value) for at, value in _content(database.root))
-        elif path.name not in _BY_US and not any(name in part for name in _KEPT for part in path.parts):
+        elif path.name != "buildkitd.lock" and (kept or not _is_kept(path)):
             info = path.lstat()
             is_file = stat.S_ISREG(info.st_mode)
             found[(name,)] = (
@@ -105,6 +102,11 @@ def everything(root: V2Root) -> dict[Place, object]:
                 is_file and (info.st_size, info.st_mtime_ns),
             )
     return found
+
+
+def _is_kept(path: Path) -> bool:
+    names = ("repair.journal", ".before-repair", ".bak")
+    return any(name in part for name in names for part in path.parts)
 
 
 def _content(bucket: Bucket, path: tuple[bytes, ...] = ()) -> Iterator[tuple[tuple[bytes, ...], object]]:

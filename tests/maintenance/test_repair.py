@@ -105,11 +105,11 @@ def kept(path: Path) -> Path:
 def test_a_healthy_root_is_not_changed(name: str, tmp_path: Path) -> None:
     root = v2_root(name, tmp_path)
     containerd = root.options[1] if root.options else None
-    before = everything(root)
+    before = everything(root, kept=True)
     bytes_before = {path: path.read_bytes() for path in root.databases}
     found = repair_root(root.root, classes=list(RepairClass), containerd_root=containerd)
     assert (found.exit_code, found.changes, found.plan.mends) == (0, (), ())
-    assert everything(root) == before
+    assert everything(root, kept=True) == before
     assert {path: path.read_bytes() for path in root.databases} == bytes_before
     assert found.verdict is not None and found.verdict.findings == ()
     assert undo_maintenance(root.root) is None
@@ -119,16 +119,16 @@ def test_a_real_fault_is_mended_checked_and_taken_back(whole: V2Root) -> None:
     edit(whole.records, {b"_index": {STRAY: b""}})
     whole.records.chmod(0o640)
     os.chown(whole.records, 12, 34)
-    before, original = everything(whole), whole.records.read_bytes()
+    before, original = everything(whole, kept=True), whole.records.read_bytes()
     assert [one.rule for one in check_root(whole.root).findings] == ["C18"]
     planned = repair_root(whole.root, dry_run=True)
     assert (planned.exit_code, planned.verdict) == (0, None)
-    assert everything(whole) == before
+    assert everything(whole, kept=True) == before
     found = repair_root(whole.root)
     assert [one.path for one in found.changes] == [one.path for one in planned.changes] == [whole.records]
     assert found.exit_code == 0 and found.verdict is not None and found.verdict.findings == ()
     name = str(whole.records.relative_to(whole.root.parent))
-    new = changed(before, everything(whole))
+    new = changed(before, everything(whole, kept=True))
     assert {place for place in new if place[0] == name} == {(name, b"_index", STRAY)}
     assert {place[0] for place in new} == {name, f"{name}.before-repair", "root/repair.journal"}
     info = whole.records.stat()
@@ -138,7 +138,7 @@ def test_a_real_fault_is_mended_checked_and_taken_back(whole: V2Root) -> None:
         assert check(database.reader) == []
         assert database.reader.freelist is not None
     assert isinstance(undo_maintenance(whole.root), RepairUndone)
-    assert everything(whole) == before
+    assert everything(whole, kept=True) == before
     assert undo_maintenance(whole.root) is None
 
 
