@@ -19,9 +19,6 @@ import v2_roots
 from buildkit_migrate.cli import _make_parser
 from buildkit_migrate.cli.failures import UsageError
 
-USUAL: Final = Path("/var/lib/buildkit")
-"""Where commands without ROOT look first."""
-
 LANGUAGES: Final = {"sh", "console", "python", "text", "json", "yaml", "ini", "toml", ""}
 
 
@@ -49,10 +46,8 @@ def lay(page: Path, directory: Path) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place where the command is in the path."""
-    if USUAL.exists():
-        pytest.skip(f"{USUAL} exists; commands without ROOT would use it")
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_other_roots: None) -> Path:
+    """A place where the command is in the path, and finds no root of this machine."""
     programs = tmp_path / "bin"
     programs.mkdir()
     command = programs / "buildkit-migrate"

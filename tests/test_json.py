@@ -333,7 +333,9 @@ def test_unknown_command_gets_an_error_document() -> None:
     assert (status, set(found)) == (2, {"schema", "error"})
 
 
-def test_documents_of_all_roots_keep_to_their_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_of_all_roots_keep_to_their_schema(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_other_roots: None
+) -> None:
     """Each root has a document of the command; what failed, too."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     broken(ondisk.sample(tmp_path))
