@@ -1,13 +1,13 @@
 """Reading bbolt files in memory: buckets, scans, check. Types are in the stub."""
 
 cimport cython
-from cpython cimport array as c_array
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from buildkit_migrate._native.guard cimport Guarded, GuardedIterator
+from bolt_entries cimport bkm_entries, bkm_entries_free, bkm_entries_in
 from bolt_reader cimport (
     BKM_INTERRUPTED,
     BKM_NO_FREELIST,
@@ -38,11 +38,7 @@ from bolt_reader cimport (
 from core_span cimport bkm_span, to_bytes, to_span
 from core_spans cimport bkm_spans, bkm_spans_adopt, bkm_spans_free, bkm_spans_get
 
-from array import array as _array
-
 from buildkit_migrate.errors import CorruptDatabaseError
-
-cdef c_array.array ROWS = _array("i")
 
 
 cdef extern from "bolt/scan.h" nogil:
@@ -57,16 +53,6 @@ cdef extern from "bolt/scan.h" nogil:
     bint bkm_scan(bkm_bolt *bolt, const bkm_bucket *bucket, const bkm_path *paths, size_t path_count,
                   bkm_table *table)
     void bkm_table_free(bkm_table *table)
-
-cdef extern from "bolt/entries.h" nogil:
-    ctypedef struct bkm_entries:
-        int32_t *rows
-        bkm_spans keys
-        bkm_spans values
-    bint bkm_entries_below(bkm_entries *entries, bkm_bolt *bolt, const bkm_bucket *bucket,
-                           const bkm_span *path, size_t depth, bkm_span prefix)
-    bint bkm_entries_in(bkm_entries *entries, bkm_bolt *bolt, const bkm_bucket *bucket)
-    void bkm_entries_free(bkm_entries *entries)
 
 cdef extern from "bolt/check.h" nogil:
     ctypedef int bkm_part
@@ -377,35 +363,6 @@ def scan(Bucket bucket not None, paths):
         free(spans)
 
 
-def below(Bucket bucket not None, tuple path not None, bytes prefix not None=b""):
-    """The items at `path` in each row (child bucket) of `bucket`: (rows, keys, values).
-
-    Only items whose keys start with `prefix`. `rows`: an array of type code "i" with the row number of each
-    item, ascending. Values are None for buckets.
-    """
-    cdef bkm_entries entries
-    cdef bkm_span start = to_span(prefix)
-    cdef size_t depth = len(path), i
-    cdef bkm_span *steps = <bkm_span *>malloc((depth + 1) * sizeof(bkm_span))
-    cdef bint ok
-    if steps == NULL:
-        raise MemoryError
-    try:
-        for i, step in enumerate(path):
-            steps[i] = to_span(step)
-        bucket.reader.enter()
-        try:
-            with nogil:
-                ok = bkm_entries_below(&entries, &bucket.reader.bolt, &bucket.handle, steps, depth, start)
-            if not ok:
-                raise bucket.reader.failure()
-        finally:
-            bucket.reader.leave()
-    finally:
-        free(steps)
-    return adopt_entries(&entries, bucket.reader)
-
-
 def items(Bucket bucket not None):
     """Keys and values of a bucket as columns; values are None for buckets."""
     cdef bkm_entries entries
@@ -418,18 +375,10 @@ def items(Bucket bucket not None):
             raise bucket.reader.failure()
     finally:
         bucket.reader.leave()
-    return adopt_entries(&entries, bucket.reader)[1:]
-
-
-cdef tuple adopt_entries(bkm_entries *entries, Reader reader):
-    cdef c_array.array rows
     try:
-        rows = c_array.clone(ROWS, entries.keys.count if entries.rows != NULL else 0, False)
-        if len(rows):
-            memcpy(rows.data.as_ints, entries.rows, len(rows) * sizeof(int))
-        return rows, Column.adopt(&entries.keys, reader), Column.adopt(&entries.values, reader)
+        return Column.adopt(&entries.keys, bucket.reader), Column.adopt(&entries.values, bucket.reader)
     finally:
-        bkm_entries_free(entries)
+        bkm_entries_free(&entries)
 
 
 @cython.final

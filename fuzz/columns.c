@@ -1,5 +1,5 @@
 /* Records of a v2 store, entries, look-ups, numbers and graphs. The input is a bbolt file, or else a stored value. */
-#include "bolt/entries.h"
+#include "bolt/rows.h"
 #include "columns/cells.h"
 #include "columns/compare.h"
 #include "columns/decode.h"

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "bolt/entries.h"
+#include "bolt/rows.h"
 #include "columns/cells.h"
 
 static void read_records(bkm_bolt *bolt, const bkm_bucket *bucket)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from buildkit_migrate._native import chain, columns
-from buildkit_migrate._native.bolt import Reader, below, scan
+from buildkit_migrate._native.bolt import Reader, scan
 from buildkit_migrate._native.building import rewrite
 from buildkit_migrate._native.cells import Cells
 from buildkit_migrate._native.facts import Survey
 from buildkit_migrate._native.packing import Packer, push, push_all
+from buildkit_migrate._native.tables import read
 from dicts import Image, file_of
 
 
@@ -53,7 +54,9 @@ def test_keys_that_are_not_bytes_are_refused(wrong: Any) -> None:
         lambda: Packer(root.reader).batches(root, b"t", frozenset([wrong])),
         lambda: chain.Batch([-1], [wrong], [b"b"]),
         lambda: Survey("s", [(wrong, 3, b"", False)], [], []),
-        lambda: below(root, (wrong,)),
+        lambda: read(root, [(wrong,)], ()),
+        lambda: read(root, (), [((wrong,), b"")]),
+        lambda: read(root, (), [((), wrong)]),
         lambda: columns.Index([b"k"]).row(wrong),
         lambda: columns.equal_to([b"k"], wrong),
         lambda: Cells(root.reader, None, [(wrong, 0, True)]),

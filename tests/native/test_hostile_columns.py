@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from test_hostile_sizes import EXT, HERE, build
 
-from buildkit_migrate._native.bolt import Reader, below
+from buildkit_migrate._native.bolt import Reader
 from buildkit_migrate.errors import CorruptDatabaseError
+from buildkit_migrate.schema.tables import below
 from dicts import BucketDict, file_of
 
 
 @pytest.fixture(scope="module")
 def few_columns(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    names = ("columns/cells.c", "columns/decode.c", "json/value.c", "bolt/entries.c", "bolt/reader.c")
-    sources = [EXT / name for name in (*names, "core/spans.c", "core/column.c")]
+    names = ("columns/cells.c", "columns/decode.c", "json/value.c", "bolt/rows.c", "bolt/entries.c")
+    sources = [EXT / name for name in (*names, "bolt/reader.c", "core/spans.c", "core/column.c")]
     place = tmp_path_factory.mktemp("columns")
     return build(place, HERE / "few_columns_main.c", *sources, flags=["-DBKM_MAX_ROWS=5"])
 
@@ -44,7 +45,7 @@ def test_rows_that_share_a_page_are_refused() -> None:
     many: BucketDict = {b"e%03d" % i: b"" for i in range(400)}
     rows: BucketDict = {b"r%03d" % i: {b"in": many | few if i == 0 else few} for i in range(100)}
     data = bytearray(file_of(rows, 1024))
-    assert len(below(Reader(bytes(data)).root, (b"in",))[0]) == 400 + 100
+    assert len(below(Reader(bytes(data)).root, b"in").rows) == 400 + 100
     # All lead to the pages of the first, then.
     headers = [at + 2 for at in range(len(data)) if data.startswith(b"in", at)]
     assert len(headers) == 100
@@ -52,4 +53,4 @@ def test_rows_that_share_a_page_are_refused() -> None:
         data[at : at + 16] = data[headers[0] : headers[0] + 16]
     shared = Reader(bytes(data))
     with pytest.raises(CorruptDatabaseError):
-        below(shared.root, (b"in",))
+        below(shared.root, b"in")

@@ -22,7 +22,7 @@ import pytest
 
 from buildkit_migrate import _native
 from buildkit_migrate._native import chain, columns, guard, numbers, solver
-from buildkit_migrate._native.bolt import Bucket, Column, Reader, below, check, items, scan
+from buildkit_migrate._native.bolt import Bucket, Column, Reader, check, items, scan
 from buildkit_migrate._native.building import Builder, rewrite
 from buildkit_migrate._native.cells import Cells
 from buildkit_migrate._native.facts import Records, Survey
@@ -30,6 +30,7 @@ from buildkit_migrate._native.graph import Graph
 from buildkit_migrate._native.packing import Packer, push, push_all
 from buildkit_migrate._native.plan import Plan
 from buildkit_migrate._native.salvaging import Damaged
+from buildkit_migrate._native.tables import read
 from buildkit_migrate.bolt.edits import encode
 from buildkit_migrate.errors import CorruptDatabaseError
 from dicts import Image, file_of, tree_of
@@ -85,7 +86,7 @@ USES: dict[type, list[Callable[[Any], object]]] = {
         lambda it: it.bucket(b"k"),
         lambda it: list(it.items()),
         lambda it: scan(it, []),
-        lambda it: below(it, ()),
+        lambda it: read(it, (), ()),
         items,
         lambda it: rewrite(it, Image().builder, []),
     ],

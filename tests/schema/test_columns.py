@@ -31,7 +31,7 @@ from buildkit_migrate.schema.columns import (
     starting_with,
     take,
 )
-from buildkit_migrate.schema.tables import below
+from buildkit_migrate.schema.tables import below, read_table
 from buildkit_migrate.values import numbers, times
 from dicts import file_of
 
@@ -273,6 +273,14 @@ def test_what_lies_below_rows(table: dict[bytes, object], path: tuple[bytes, ...
     assert [*zip(entries.rows, entries.keys, entries.values, strict=True)] == expected
     for row in range(len(rows)):
         assert [entries.rows[at] for at in entries.of(row)] == [it for it, _, _ in expected if it == row]
-    keys, values = items(root)
+    values, lists = [(b"a", b"b"), (b"b",), (b"a", b"a")], [(path, prefix), (path, b""), ((b"a",), prefix)]
+    names, columns, found = read_table(root, values, lists)
+    assert list(names) == [name for name in sorted(table) if isinstance(table[name], dict)]
+    assert [list(one) for one in columns] == [list(one) for one in scan(root, values)[1]]
+    for one, (place, start) in zip(found, lists, strict=True):
+        alone = below(root, *place, prefix=start)
+        assert one.rows == alone.rows
+        assert [*zip(one.keys, one.values, strict=True)] == [*zip(alone.keys, alone.values, strict=True)]
+    keys, values_ = items(root)
     plain = {key: value if isinstance(value, bytes) else None for key, value in table.items()}
-    assert [*zip(keys, values, strict=True)] == sorted(plain.items())
+    assert [*zip(keys, values_, strict=True)] == sorted(plain.items())

@@ -1,4 +1,3 @@
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import Final, final
 
@@ -68,13 +67,6 @@ def scan(bucket: Bucket, paths: Sequence[tuple[bytes, ...]]) -> tuple[Column, li
     """Reads a bucket as a table.
 
     Returns the names of its child buckets (the rows) and a column for each path.
-    """
-
-def below(bucket: Bucket, path: tuple[bytes, ...], prefix: bytes = b"") -> tuple[array[int], Column, Column]:
-    """The items at `path` in each row (child bucket) of `bucket`: (rows, keys, values).
-
-    Only items whose keys start with `prefix`. `rows`: an array of type code "i" with the row number of each
-    item, ascending. Values are None for buckets.
     """
 
 def items(bucket: Bucket) -> tuple[Column, Column]:

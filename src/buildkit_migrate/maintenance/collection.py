@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from buildkit_migrate.schema.columns import Mask, Texts, present, starting_with
 from buildkit_migrate.schema.containerd import (
+    GC_ROOT,
     Blobs,
     Containers,
     Images,
@@ -27,9 +28,8 @@ from buildkit_migrate.schema.graph import Graph
 from buildkit_migrate.schema.tables import Entries
 from buildkit_migrate.values.times import nanoseconds
 
-__all__ = ["GC_ROOT", "Collection", "Held", "Objects", "expired", "expires"]
+__all__ = ["Collection", "Held", "Objects", "expired", "expires"]
 
-GC_ROOT: Final = b"containerd.io/gc.root"
 _EXPIRE: Final = b"containerd.io/gc.expire"
 _CONTENT: Final = b"containerd.io/gc.ref.content"
 _IMAGE: Final = b"containerd.io/gc.ref.image"

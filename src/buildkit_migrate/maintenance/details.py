@@ -81,8 +81,8 @@ class Details:
 
     @cached_property
     def _stats(self) -> array[int]:
-        assert self._worker.backend is not None and self._worker.snapshots is not None
-        return self._worker.backend.index.rows(self._worker.snapshots.name)
+        assert self._worker.stat is not None
+        return self._worker.stat
 
     @cached_property
     def _leases(self) -> Index | None:

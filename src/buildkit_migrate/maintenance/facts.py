@@ -60,7 +60,7 @@ class WorkerFacts:
     def namespace(self) -> Namespace | None:
         """The worker's namespace in containerd's metadata database."""
         root = self.root_of(self.stores.containerd)
-        return None if root is None else Namespace(root, self.stores.namespace)
+        return None if root is None else Namespace(root, self.stores.namespace, self.stores.snapshotter)
 
     @cached_property
     def history_namespace(self) -> Namespace | None:

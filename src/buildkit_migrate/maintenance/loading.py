@@ -29,7 +29,7 @@ from buildkit_migrate.schema.columns import (
     equal_to,
     present,
 )
-from buildkit_migrate.schema.containerd import Snapshots
+from buildkit_migrate.schema.containerd import REMOTE, Snapshots
 from buildkit_migrate.schema.graph import Graph
 from buildkit_migrate.schema.records import Records
 
@@ -39,7 +39,6 @@ BASE, LAYER, MERGE, DIFF = range(4)
 """Kinds of records."""
 
 _MOST: Final = 2**31 - 1
-_REMOTE: Final = b"containerd.io/snapshot/remote"
 
 
 class Cause(enum.Enum):
@@ -75,7 +74,7 @@ class Found:
         """``stat``: rows that the snapshotter has of them; None: all that containerd lists exist."""
         every = ~Mask(len(snapshots))
         there = every if stat is None else between(stat, 0, _MOST)
-        return cls(snapshots.index, there, there & present(snapshots.label(_REMOTE)))
+        return cls(snapshots.index, there, there & snapshots.labelled(REMOTE))
 
 
 class Loading:

@@ -21,7 +21,7 @@ from buildkit_migrate.maintenance.leases import Kind, Owners, of_builds, owners_
 from buildkit_migrate.maintenance.loading import Loading
 from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import Mask
-from buildkit_migrate.schema.containerd import Namespace, namespaces
+from buildkit_migrate.schema.containerd import VARIANT, Namespace, namespaces
 from buildkit_migrate.schema.graph import Graph
 from buildkit_migrate.text import meter, named_text, printable
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Store
@@ -357,7 +357,7 @@ def _raise_all(shares: dict[bytes, Share], digests: Iterable[bytes | None], shar
 def _variants(namespace: Namespace, digests: list[bytes | None]) -> Iterator[bytes]:
     """Other compressions of blobs."""
     blobs = namespace.blobs
-    links = blobs.below(b"labels", prefix=b"containerd.io/gc.ref.content.blob-")
+    links = blobs.below(b"labels", prefix=VARIANT)
     graph = Graph(len(blobs))
     graph.add(links.rows, blobs.index.rows(links.values))
     start = Mask(len(blobs), (row for row in blobs.index.rows(digests) if row >= 0))

@@ -18,6 +18,7 @@ from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.loading import Loading
 from buildkit_migrate.schema.columns import ABSENT, NOT_FOUND, Mask, between, equal_to, present
+from buildkit_migrate.schema.containerd import VARIANT
 from buildkit_migrate.schema.snapshots import ACTIVE
 from buildkit_migrate.text import meter
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER
@@ -27,7 +28,6 @@ __all__ = ["UNKNOWN_SIZE", "Sizes", "Unsized", "snapshot_directory"]
 UNKNOWN_SIZE: Final = -1
 
 _MERGE_USAGE: Final = b"buildkit.mergeUsageSize"
-_VARIANT: Final = b"containerd.io/gc.ref.content.blob-"
 _MEDIA_TYPE: Final = b"buildkit.io/blob/mediatype"
 _STEP: Final = 64  # records between two steps of progress
 _OF_THE_HOST: Final = frozenset({b"zfs", b"btrfs", b"devmapper", b"erofs", b"blockfile"})
@@ -149,8 +149,8 @@ class Sizes:
     @cached_property
     def _stats(self) -> array[int]:
         """For each snapshot in containerd's table, its row in the snapshotter's."""
-        assert self._worker.backend is not None and self._worker.snapshots is not None
-        return self._worker.backend.index.rows(self._worker.snapshots.name)
+        assert self._worker.stat is not None
+        return self._worker.stat
 
     @cached_property
     def _merge_usage(self) -> list[bytes | None]:
@@ -194,7 +194,7 @@ class Sizes:
         if self._worker.namespace is None:
             return {}
         blobs = self._worker.namespace.blobs
-        links = blobs.below(b"labels", prefix=_VARIANT)
+        links = blobs.below(b"labels", prefix=VARIANT)
         described = present(blobs.label(_MEDIA_TYPE))
         found: dict[int, list[int]] = {}
         for blob, variant in zip(links.rows, blobs.index.rows(links.values), strict=True):

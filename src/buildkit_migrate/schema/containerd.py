@@ -12,19 +12,25 @@ from array import array
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from buildkit_migrate.bolt import Bucket, scan
-from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts, column, present
+from buildkit_migrate.bolt import Bucket
+from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts, chosen, equal_to, present
 from buildkit_migrate.schema.tables import (
     Entries,
+    Path,
     Times,
     below,
     buckets_in,
     integers,
+    read_table,
     read_times,
 )
 from buildkit_migrate.values import numbers
 
 __all__ = [
+    "GC_ROOT",
+    "MERGE_USAGE",
+    "REMOTE",
+    "VARIANT",
     "Blobs",
     "Containers",
     "Images",
@@ -40,6 +46,16 @@ __all__ = [
 
 _V1: Final = b"v1"
 
+_LABELS: Final = (b"labels",)
+REMOTE: Final = b"containerd.io/snapshot/remote"
+"""Label of snapshots whose data the snapshotter fetches when it is used."""
+MERGE_USAGE: Final = b"buildkit.mergeUsage"
+"""Beginning of the labels with the size of a merge."""
+GC_ROOT: Final = b"containerd.io/gc.root"
+"""Beginning of the labels of what is never collected."""
+VARIANT: Final = b"containerd.io/gc.ref.content.blob-"
+"""Beginning of the labels that name the other variants of a blob."""
+
 
 def namespaces(root: Bucket) -> list[bytes]:
     """Names of all namespaces."""
@@ -53,17 +69,20 @@ def version(root: Bucket) -> int | None:
 
 
 class _Table:
-    """Rows in key order. ``bucket``: None if it is missing, which is a table without rows."""
+    """Rows in key order. ``bucket``: None if it is missing, which is a table without rows.
 
-    _columns: tuple[tuple[bytes, ...], ...] = ()
+    ``_columns`` and ``_lists``: what is read in the first walk, as that is what takes time.
+    """
 
-    def __init__(self, bucket: Bucket | None) -> None:
+    _columns: tuple[Path, ...] = ()
+    _lists: tuple[tuple[Path, bytes], ...] = ()
+
+    def __init__(self, bucket: Bucket | None, lists: tuple[tuple[Path, bytes], ...] = ()) -> None:
         self.bucket = bucket
-        self.keys: Texts = column(())
-        self._values: dict[tuple[bytes, ...], Texts] = {path: column(()) for path in self._columns}
-        if bucket is not None:
-            self.keys, columns = scan(bucket, self._columns)
-            self._values = dict(zip(self._columns, columns, strict=True))
+        lists += self._lists
+        self.keys, columns, entries = read_table(bucket, self._columns, lists)
+        self._values = dict(zip(self._columns, columns, strict=True))
+        self._entries = dict(zip(lists, entries, strict=True))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -80,7 +99,8 @@ class _Table:
 
     def below(self, *path: bytes, prefix: bytes = b"") -> Entries:
         """Items of the bucket at this path in each row."""
-        return below(self.bucket, *path, prefix=prefix)
+        read = self._entries.get((path, prefix))
+        return read if read is not None else below(self.bucket, *path, prefix=prefix)
 
     @cached_property
     def labels(self) -> Entries:
@@ -89,7 +109,13 @@ class _Table:
 
     def label(self, name: bytes) -> Texts:
         """Values of one label."""
-        return scan(self.bucket, [(b"labels", name)])[1][0] if self.bucket is not None else column(())
+        return read_table(self.bucket, [(b"labels", name)], ())[1][0]
+
+    def labelled(self, name: bytes) -> Mask:
+        """Rows with this label."""
+        labels = self.below(b"labels", prefix=name)
+        named = equal_to(labels.keys, name) & present(labels.values)
+        return Mask(len(self), chosen(labels.rows, named))
 
     def times(self, key: bytes) -> Times:
         """``createdat`` or ``updatedat``."""
@@ -102,6 +128,7 @@ class Snapshots(_Table):
     """
 
     _columns = ((b"name",), (b"parent",), (b"createdat",), (b"updatedat",))
+    _lists = ((_LABELS, REMOTE), (_LABELS, MERGE_USAGE), (_LABELS, GC_ROOT))
 
     @property
     def name(self) -> Texts:
@@ -126,6 +153,7 @@ class Blobs(_Table):
     """``keys``: digests."""
 
     _columns = ((b"size",), (b"createdat",), (b"updatedat",))
+    _lists = ((_LABELS, VARIANT), (_LABELS, GC_ROOT))
 
     @cached_property
     def size(self) -> Integers:
@@ -158,7 +186,12 @@ def _holds(bucket: Bucket | None) -> bool:
 class Leases(_Table):
     """``keys``: ids. What they hold are the keys of the following entries, and may be missing."""
 
-    _columns = ((b"createdat",), *_MARKS)  # in one walk, as each lease has pages of its own
+    _columns = ((b"createdat",), *_MARKS)  # with what they list in one walk: each has pages of its own
+    _lists = (((b"content",), b""),)
+
+    def __init__(self, bucket: Bucket | None, snapshotter: bytes | None = None) -> None:
+        """``snapshotter``: whose snapshots are read in the first walk."""
+        super().__init__(bucket, (((b"snapshots", snapshotter), b""),) if snapshotter is not None else ())
 
     @cached_property
     def marks(self) -> Marks:
@@ -252,8 +285,10 @@ class Sandboxes(_Table):
 class Namespace:
     """One namespace. Tables that it does not have are empty."""
 
-    def __init__(self, root: Bucket, name: bytes) -> None:
+    def __init__(self, root: Bucket, name: bytes, snapshotter: bytes | None = None) -> None:
+        """``snapshotter``: the one whose snapshots will be asked for."""
         self.name = name
+        self._snapshotter = snapshotter
         self._top = root.bucket(_V1, name)
         self._snapshots: dict[bytes, Snapshots] = {}
 
@@ -281,7 +316,7 @@ class Namespace:
 
     @cached_property
     def leases(self) -> Leases:
-        return Leases(self._bucket(b"leases"))
+        return Leases(self._bucket(b"leases"), self._snapshotter)
 
     @cached_property
     def images(self) -> Images:

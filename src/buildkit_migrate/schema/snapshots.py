@@ -8,9 +8,9 @@ from typing import Final
 
 from buildkit_migrate._native.bolt import items
 from buildkit_migrate._native.numbers import counters, links, small
-from buildkit_migrate.bolt import Bucket, scan
+from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.schema.columns import Index, Integers, Texts, column
-from buildkit_migrate.schema.tables import Times, integers, read_times
+from buildkit_migrate.schema.tables import Times, integers, read_table, read_times
 
 __all__ = ["ACTIVE", "COMMITTED", "UNKNOWN", "VIEW", "Backend", "ParentLinks", "counters"]
 
@@ -28,13 +28,8 @@ class Backend:
     def __init__(self, root: Bucket) -> None:
         self._root = root
         bucket = root.bucket(b"v1", b"snapshots")
-        self.names: Texts = column(())
-        columns: list[Texts] = [column(()) for _ in _PATHS]
-        self.sequence = 0
-        if bucket is not None:
-            self.names, found = scan(bucket, [(path,) for path in _PATHS])
-            columns = list(found)
-            self.sequence = bucket.sequence
+        self.sequence = bucket.sequence if bucket is not None else 0
+        self.names, columns, _ = read_table(bucket, [(path,) for path in _PATHS], ())
         self._id, self._kind, self.parent, self._size, self._inodes, self._created, self._updated = columns
 
     def __len__(self) -> int:

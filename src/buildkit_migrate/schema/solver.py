@@ -8,7 +8,7 @@ from typing import Final
 from buildkit_migrate._native.solver import plain_links, plain_results
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.schema.columns import Index, Texts, split_last
-from buildkit_migrate.schema.tables import Entries, below, names_in
+from buildkit_migrate.schema.tables import Entries, read_table
 
 __all__ = ["BUCKETS", "SEPARATOR", "SolverCache", "plain_links", "plain_results", "workers_and_records"]
 
@@ -23,17 +23,25 @@ class SolverCache:
 
     def __init__(self, root: Bucket) -> None:
         self._root = root
+        self._tables: dict[bytes, tuple[Texts, Entries]] = {}
 
     @cached_property
     def missing(self) -> list[bytes]:
         """Which of BUCKETS are missing; a daemon creates them at its next start."""
         return [name for name in BUCKETS if self._root.bucket(name) is None]
 
+    def _read(self, name: bytes) -> tuple[Texts, Entries]:
+        """Both in one walk."""
+        if name not in self._tables:
+            names, _, (entries,) = read_table(self._root.bucket(name), (), [((), b"")])
+            self._tables[name] = names, entries
+        return self._tables[name]
+
     def _below(self, name: bytes) -> Entries:
-        return below(self._root.bucket(name))
+        return self._read(name)[1]
 
     def _names(self, name: bytes) -> Texts:
-        return names_in(self._root.bucket(name))
+        return self._read(name)[0]
 
     @cached_property
     def keys(self) -> Texts:

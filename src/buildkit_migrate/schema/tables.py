@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Collection
 from typing import NamedTuple
 
 from buildkit_migrate._native import numbers
-from buildkit_migrate._native.bolt import below as native_below
-from buildkit_migrate.bolt import Bucket, scan
+from buildkit_migrate._native.tables import read
+from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.schema.columns import Integers, Mask, Texts, column
 
-__all__ = ["Entries", "Times", "below", "buckets_in", "integers", "names_in", "read_times"]
+__all__ = ["Entries", "Times", "below", "buckets_in", "integers", "names_in", "read_table", "read_times"]
+
+Path = tuple[bytes, ...]
 
 
 class Entries(NamedTuple):
@@ -46,7 +49,7 @@ class Times(NamedTuple):
 
 def names_in(bucket: Bucket | None) -> Texts:
     """Names of the child buckets, as a column; none for None."""
-    return scan(bucket, [])[0] if bucket is not None else column(())
+    return read(bucket, (), ())[0] if bucket is not None else column(())
 
 
 def buckets_in(bucket: Bucket | None) -> list[bytes]:
@@ -56,9 +59,20 @@ def buckets_in(bucket: Bucket | None) -> list[bytes]:
 
 def below(bucket: Bucket | None, *path: bytes, prefix: bytes = b"") -> Entries:
     """The items at ``path`` in each row of ``bucket``, with keys that start with ``prefix``."""
+    return read_table(bucket, (), [(path, prefix)])[2][0]
+
+
+def read_table(
+    bucket: Bucket | None, values: Collection[Path], lists: Collection[tuple[Path, bytes]]
+) -> tuple[Texts, list[Texts], list[Entries]]:
+    """All of this in one walk: names of rows, columns of values at paths within a row, and items at paths,
+    with keys that start with a prefix. A table without rows for None.
+    """
     if bucket is None:
-        return Entries(array("i"), column(()), column(()))
-    return Entries(*native_below(bucket, path, prefix))
+        none = Entries(array("i"), column(()), column(()))
+        return column(()), [column(()) for _ in values], [none for _ in lists]
+    names, columns, found = read(bucket, values, lists)
+    return names, list(columns), [Entries(*entries) for entries in found]
 
 
 def integers(column: Texts, *, signed: bool = True) -> Integers:

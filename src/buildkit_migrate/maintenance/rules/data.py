@@ -23,7 +23,7 @@ from buildkit_migrate.schema.columns import (
     starting_with,
     take,
 )
-from buildkit_migrate.schema.containerd import Namespace
+from buildkit_migrate.schema.containerd import VARIANT, Namespace
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, UNKNOWN, VIEW
 from buildkit_migrate.text import cut
 
@@ -31,7 +31,6 @@ __all__ = ["RULES", "Protection", "lost_for_good", "protection", "stood_on"]
 
 _STORES: Final = (Part.RECORDS, Part.CONTAINERD, Part.SNAPSHOTS)
 _KINDS: Final = {VIEW: "a view", ACTIVE: "active", COMMITTED: "committed", UNKNOWN: "of no known kind"}
-_VARIANT: Final = b"containerd.io/gc.ref.content.blob-"
 
 
 @worker_rule("C23", needs=_STORES)
@@ -174,7 +173,7 @@ def variants(facts: WorkerFacts) -> Iterator[Finding]:
         return
     file = path_of(facts.stores.containerd)
     blobs, leases = namespace.blobs, namespace.leases
-    links = blobs.below(b"labels", prefix=_VARIANT)
+    links = blobs.below(b"labels", prefix=VARIANT)
     if not links:
         return
     sources = take(blobs.keys, links.rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from buildkit_migrate.maintenance.collection import GC_ROOT, Collection
+from buildkit_migrate.maintenance.collection import Collection
 from buildkit_migrate.maintenance.facts import Facts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.leases import (
@@ -23,7 +23,7 @@ from buildkit_migrate.maintenance.leases import (
 )
 from buildkit_migrate.maintenance.rule import Part, RootRule, root_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, subject
-from buildkit_migrate.schema.containerd import Blobs, Namespace, Snapshots
+from buildkit_migrate.schema.containerd import GC_ROOT, Blobs, Namespace, Snapshots
 
 __all__ = ["RULES"]
 

@@ -32,13 +32,15 @@ def leases_list_what_is_there(facts: WorkerFacts) -> Iterator[Finding]:
         ("blob", leases.content, facts.listed_blobs, keys.BLOB),
         ("snapshot", leases.snapshots(facts.stores.snapshotter), facts.listed_snapshots, keys.SNAPSHOT),
     ):
-        gone = between(rows, NOT_FOUND, NOT_FOUND)
-        if not gone:
-            continue
-        by_records = Index(records.text(named))
+        gone = [
+            place
+            for place in between(rows, NOT_FOUND, NOT_FOUND)
+            if records.index.row(listed.keys[place] or b"") < 0
+        ]
+        by_records = Index(records.text(named) if gone else ())
         for place in gone:
             key = listed.keys[place] or b""
-            if by_records.row(key) < 0 and records.index.row(key) < 0:
+            if by_records.row(key) < 0:
                 missing.setdefault(listed.rows[place], []).append(f"the {what} {quoted(key)}")
     for row, objects in sorted(missing.items()):
         id = leases.keys[row] or b""

@@ -10,7 +10,7 @@ from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.loading import BASE, LAYER, Loading
 from buildkit_migrate.maintenance.rule import Part, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, quoted, subject
-from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, count_rows, take
+from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, count_rows, gather
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.schema.snapshots import COMMITTED, VIEW
 from buildkit_migrate.values import keys
@@ -180,12 +180,12 @@ def mutable_records_have_their_snapshot(facts: WorkerFacts) -> Iterator[Finding]
     """
     of = _Rows(facts)
     snapshots, backend = facts.snapshots, facts.backend
-    assert snapshots is not None and backend is not None
+    assert snapshots is not None and backend is not None and facts.stat is not None
     alone = of.unfinished & of.told - between(of.loading.target, 0, _MOST)
     own = snapshots.index.rows(of.records.ids)
     for row in alone & between(own, NOT_FOUND, NOT_FOUND):
         yield of.finding("C14", Severity.HARMLESS, row, "it is mutable, and its snapshot does not exist")
-    at = backend.index.rows(take(snapshots.name, own))
+    at = gather(facts.stat, own)
     for kind, what in ((VIEW, "a view"), (COMMITTED, "committed")):
         for row in alone & between(backend.kind, kind, kind).take(at):
             message = f"it is mutable, and its snapshot is {what}, not active"

@@ -28,7 +28,7 @@ from buildkit_migrate.schema.columns import (
     same,
     take,
 )
-from buildkit_migrate.schema.containerd import Snapshots
+from buildkit_migrate.schema.containerd import MERGE_USAGE, Snapshots
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW, Backend, counters
 from buildkit_migrate.text import cut
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER
@@ -406,9 +406,8 @@ def inodes(facts: WorkerFacts) -> Iterator[Finding]:
 
 
 _NUMBER: Final = re.compile(rb"[+-]?[0-9]+")
-_MERGE: Final = b"buildkit.mergeUsage"
-SIZE_LABEL: Final = _MERGE + b"Size"
-INODES_LABEL: Final = _MERGE + b"Inodes"
+SIZE_LABEL: Final = MERGE_USAGE + b"Size"
+INODES_LABEL: Final = MERGE_USAGE + b"Inodes"
 
 
 @worker_rule("C50", needs=_BOTH)
@@ -430,7 +429,7 @@ def merge_usage(facts: WorkerFacts) -> Iterator[Finding]:
 
 def wrong_usage_labels(snapshots: Snapshots) -> dict[int, dict[bytes, bytes]]:
     """For each snapshot that has any the labels with the usage of a merge that are no numbers."""
-    labels = snapshots.below(b"labels", prefix=_MERGE)
+    labels = snapshots.below(b"labels", prefix=MERGE_USAGE)
     wrong: dict[int, dict[bytes, bytes]] = {}
     for row, key, value in zip(labels.rows, labels.keys, labels.values, strict=True):
         if key in (SIZE_LABEL, INODES_LABEL) and not _is_integer(value or b""):
