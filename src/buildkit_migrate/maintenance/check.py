@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -236,28 +238,54 @@ def examine_stores(
     if not stores.workers:
         for worker_rule in WORKER_RULES:
             run.can(worker_rule.numbers, (Part.RECORDS,), {Part.RECORDS: _NO_WORKER}, stores.root.state)
-    lacking = {}
-    for worker in looked_at.facts.workers:
-        missing = unavailable_in_worker(worker.stores, looked_at.unusable)
-        try:
-            missing.update(_left_out(worker, content))
-            missing.update(_of_docker(worker, missing))
-        except StorageError as error:
-            run.failed = True
-            missing.update(dict.fromkeys(_ON_DISK, error.message))
-        lacking[worker] = frozenset(missing)
-        for worker_rule in WORKER_RULES:
-            if run.can(worker_rule.numbers, worker_rule.needs, missing, worker.stores.path):
-                tell(f"checking {worker.stores.path}: {', '.join(worker_rule.numbers)}")
-                findings = _without_consequences(worker, worker_rule.find(worker))
-                run.test(worker_rule.numbers, worker.stores.path, findings)
-    missing = unavailable(stores, looked_at.unusable)
+    facts, state = looked_at.facts, stores.root.state
+    missing_in_root = unavailable(stores, looked_at.unusable)
+    apart = [
+        rule
+        for rule in ROOT_RULES
+        if rule.needs == (Part.CACHE,) and run.can(rule.numbers, rule.needs, missing_in_root, state)
+    ]
+    with ThreadPoolExecutor(1) as beside:  # the solver cache is a store that rules about workers don't read
+        found_apart = beside.submit(_find, apart, facts)
+        lacking = {
+            worker: _check_worker(run, worker, looked_at.unusable, content, tell) for worker in facts.workers
+        }
+        found = found_apart.result()
     for root_rule in ROOT_RULES:
-        if run.can(root_rule.numbers, root_rule.needs, missing, stores.root.state):
-            tell(f"checking {stores.root.state}: {', '.join(root_rule.numbers)}")
-            run.test(root_rule.numbers, stores.root.state, root_rule.find(looked_at.facts))
+        if run.can(root_rule.numbers, root_rule.needs, missing_in_root, state):
+            tell(f"checking {state}: {', '.join(root_rule.numbers)}")
+            findings = found[root_rule] if root_rule in found else root_rule.find(facts)
+            run.test(root_rule.numbers, state, findings)
     checked = run.result(looked_at.unsound, lambda finding: not severities or finding.severity in severities)
-    return Examination(checked, looked_at.facts, looked_at.unusable, lacking)
+    return Examination(checked, facts, looked_at.unusable, lacking)
+
+
+def _find(rules: Iterable[RootRule], facts: Facts) -> dict[RootRule, list[Finding]]:
+    """What these rules find, without those that could not read something."""
+    found = {}
+    for rule in rules:
+        with suppress(StorageError):
+            found[rule] = [*rule.find(facts)]
+    return found
+
+
+def _check_worker(
+    run: _Run, worker: WorkerFacts, unusable: Mapping[Store, str], content: bool, tell: Progress
+) -> frozenset[Part]:
+    """Runs the rules about it. Returns what could not be looked at."""
+    missing = unavailable_in_worker(worker.stores, unusable)
+    try:
+        missing.update(_left_out(worker, content))
+        missing.update(_of_docker(worker, missing))
+    except StorageError as error:
+        run.failed = True
+        missing.update(dict.fromkeys(_ON_DISK, error.message))
+    for rule in WORKER_RULES:
+        if run.can(rule.numbers, rule.needs, missing, worker.stores.path):
+            tell(f"checking {worker.stores.path}: {', '.join(rule.numbers)}")
+            findings = _without_consequences(worker, rule.find(worker))
+            run.test(rule.numbers, worker.stores.path, findings)
+    return frozenset(missing)
 
 
 _ON_DISK: Final = (Part.DIRECTORIES, Part.FILES, Part.CONTENT, Part.BLOBS)

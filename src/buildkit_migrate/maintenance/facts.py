@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +41,14 @@ class WorkerFacts:
         self._unsound = unsound
         self.now = time.time_ns()
         """When the root was looked at, in nanoseconds since 1970; leases expire."""
+
+    def read(self) -> None:
+        """Reads what most rules look at; two databases at once, as each has a reader of its own."""
+        with ThreadPoolExecutor(1) as beside:
+            others = beside.submit(lambda: (self.records, self.backend))
+            if self.namespace is not None:
+                _ = self.namespace.leases, self.namespace.blobs, self.snapshots
+            others.result()
 
     @cached_property
     def records(self) -> Records | None:

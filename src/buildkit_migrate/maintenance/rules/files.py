@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from buildkit_migrate.files.errors import exists, storage_errors
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rules import pages
-from buildkit_migrate.maintenance.rules.pages import Role, check_pages
+from buildkit_migrate.maintenance.rules.pages import Role, StorePages, check_pages
 from buildkit_migrate.model import Progress
 from buildkit_migrate.schema.columns import starting_with
 from buildkit_migrate.schema.records import Records
@@ -56,18 +57,16 @@ def look_at_files(stores: Stores, progress: Progress) -> FilesLookedAt:
     unusable: dict[Store, str] = {}
     unsound = []
     unusable.update(dict.fromkeys(_of_other_engines(stores), _OTHER_ENGINE))
-    for store in stores.all:
-        if store in unusable:
-            continue
-        if store.path is not None and store.fault is not Fault.MISSING:
-            progress(f"checking the pages of {store.path}")
-        looked_at = check_pages(store, _role(store, stores))
+    asked = [store for store in stores.all if store not in unusable]
+    for store, looked_at in zip(asked, _check_all(asked, stores, progress), strict=True):
         findings += looked_at.findings
         if looked_at.damage and store.path is not None:
             unsound.append(store.path)
         if not looked_at.usable:
             unusable[store] = looked_at.damage
     facts = Facts(stores, frozenset(unusable))
+    for worker in facts.workers:
+        worker.read()
     for finding, store, what in (*_not_migrated(stores), *_lost(facts)):
         if store in unusable:
             continue
@@ -76,6 +75,25 @@ def look_at_files(stores: Stores, progress: Progress) -> FilesLookedAt:
     if unusable.keys() != facts.unsound:
         facts = Facts(stores, frozenset(unusable))
     return FilesLookedAt(tuple(findings), unusable, tuple(unsound), facts)
+
+
+def _check_all(asked: Sequence[Store], stores: Stores, progress: Progress) -> list[StorePages]:
+    """Checks the largest store, and beside it, in another thread, the others."""
+    largest = max(asked, key=_size, default=None)
+    for store in asked:
+        if store.path is not None and store.fault is not Fault.MISSING:
+            progress(f"checking the pages of {store.path}")
+    with ThreadPoolExecutor(1) as beside:
+        others = beside.submit(
+            lambda: [check_pages(store, _role(store, stores)) for store in asked if store is not largest]
+        )
+        found = iter([check_pages(largest, _role(largest, stores))] if largest is not None else [])
+        rest = iter(others.result())
+    return [next(found if store is largest else rest) for store in asked]
+
+
+def _size(store: Store) -> int:
+    return store.database.size if store.database is not None else 0
 
 
 def _of_other_engines(stores: Stores) -> Iterator[Store]:
