@@ -266,6 +266,8 @@ def _find(rules: Iterable[RootRule], facts: Facts) -> dict[RootRule, list[Findin
     for rule in rules:
         with suppress(StorageError):
             found[rule] = [*rule.find(facts)]
+    if facts.solver is not None:
+        facts.solver.forget_links()
     return found
 
 

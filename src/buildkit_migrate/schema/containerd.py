@@ -118,17 +118,25 @@ class _Table:
         return Mask(len(self), chosen(labels.rows, named))
 
     def times(self, key: bytes) -> Times:
-        """``createdat`` or ``updatedat``."""
-        return read_times(self._values[(key,)])
+        """``createdat`` or ``updatedat``, read when asked for."""
+        path = (key,)
+        stored = self._values.get(path)
+        return read_times(stored if stored is not None else read_table(self.bucket, [path], ())[1][0])
 
 
 class Snapshots(_Table):
     """Of one snapshotter. ``keys``: what BuildKit calls them; ``name``: the snapshotter's name of each,
     ``parent``: key of the parent, None if there is none. ``sequence``: last one that is in a name.
+    ``broken_times``: snapshots with a time that can't be read.
     """
 
     _columns = ((b"name",), (b"parent",), (b"createdat",), (b"updatedat",))
     _lists = ((_LABELS, REMOTE), (_LABELS, MERGE_USAGE), (_LABELS, GC_ROOT))
+
+    def __init__(self, bucket: Bucket | None) -> None:
+        super().__init__(bucket)
+        created, updated = (read_times(self._values.pop((key,))) for key in (b"createdat", b"updatedat"))
+        self.broken_times = created.broken | updated.broken
 
     @property
     def name(self) -> Texts:
@@ -152,7 +160,7 @@ class Snapshots(_Table):
 class Blobs(_Table):
     """``keys``: digests."""
 
-    _columns = ((b"size",), (b"createdat",), (b"updatedat",))
+    _columns = ((b"size",),)
     _lists = ((_LABELS, VARIANT), (_LABELS, GC_ROOT))
 
     @cached_property
@@ -186,18 +194,15 @@ def _holds(bucket: Bucket | None) -> bool:
 class Leases(_Table):
     """``keys``: ids. What they hold are the keys of the following entries, and may be missing."""
 
-    _columns = ((b"createdat",), *_MARKS)  # with what they list in one walk: each has pages of its own
+    _columns = _MARKS  # with what they list in one walk: each has pages of its own
     _lists = (((b"content",), b""),)
 
     def __init__(self, bucket: Bucket | None, snapshotter: bytes | None = None) -> None:
         """``snapshotter``: whose snapshots are read in the first walk."""
         super().__init__(bucket, (((b"snapshots", snapshotter), b""),) if snapshotter is not None else ())
-
-    @cached_property
-    def marks(self) -> Marks:
-        """Labels about how long a lease stays and what it keeps."""
         temporary, flat, expire = (self._values.pop(path) for path in _MARKS)
-        return Marks(present(temporary), present(flat), expire)
+        self.marks = Marks(present(temporary), present(flat), expire)
+        """Labels about how long a lease stays and what it keeps."""
 
     @cached_property
     def content(self) -> Entries:

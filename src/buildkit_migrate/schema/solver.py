@@ -88,6 +88,13 @@ class SolverCache:
         """Of each of `links` what it is, and the key that it leads to."""
         return split_last(self.links.keys, b"@")
 
+    def forget_links(self) -> None:
+        """Gives back the memory of links and backlinks, which are read anew if they are asked for again."""
+        for name in (LINKS, BACKLINKS):
+            self._tables.pop(name, None)
+        for attribute in ("linked", "linked_index", "links", "link_parts", "targets", "backlinks"):
+            self.__dict__.pop(attribute, None)
+
     @cached_property
     def targets(self) -> Texts:
         """Key ids in ``_backlinks``: rows of `backlinks`."""

@@ -241,7 +241,7 @@ def broken_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
     for what, unread in (
         ("number", ~backend.id.known),
         ("kind", between(backend.kind, UNKNOWN, UNKNOWN)),
-        ("time", backend.created.broken | backend.updated.broken),
+        ("time", backend.broken_times),
     ):
         for row in unread & ours - told:
             told.add(row)
@@ -249,7 +249,7 @@ def broken_snapshots(facts: WorkerFacts) -> Iterator[Finding]:
             message = f"the snapshotter's {what} of this snapshot can't be read"
             severity = Severity.BUILD if row in used else Severity.LEAK
             yield Finding("C30", severity, file, subject(key), message)
-    for row in snapshots.times(b"createdat").broken | snapshots.times(b"updatedat").broken:
+    for row in snapshots.broken_times:
         if facts.leaving is not None and row in facts.leaving.snapshots:
             continue
         message = "containerd's times of this snapshot can't be read"
