@@ -46,7 +46,7 @@ cdef c_array.array rows_of(object numbers):
 
 cdef c_array.array unshared(c_array.array made, object given):
     """Of an array that the caller has, a copy: another thread may change that while the GIL is released."""
-    return c_array.copy(made) if made is given else made
+    return c_array.copy(made) if made is given and len(made) else made
 
 
 cdef c_array.array numbers_of(object numbers):
