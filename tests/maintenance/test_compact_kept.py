@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from compacting import compacted, contents, kept
 
-from buildkit_migrate import discard_kept, undo_compaction
+from buildkit_migrate import compact_root, discard_kept, undo_compaction
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.errors import (
     CorruptDatabaseError,
@@ -17,7 +17,7 @@ from buildkit_migrate.errors import (
     UndoRefusedError,
 )
 from buildkit_migrate.maintenance.kept_files import KeptOutcome
-from ondisk import listing, run
+from ondisk import listing, run, sample
 from planting import break_free_list, damage, edit, grow, page_size, set_sequence
 from v2_roots import V2Root, healed_databases
 
@@ -154,3 +154,19 @@ def test_second_name_of_the_file_in_use_is_only_removed(root: V2Root) -> None:
     assert undo_compaction(root.root).bytes == 0
     assert contents(root) == before
     assert not kept(root.cache).exists()
+
+
+def test_clean_leaves_what_compact_keeps_and_tells_of_it(tmp_path: Path) -> None:
+    root = sample(tmp_path)
+    assert root.migrate().returncode == 0
+    assert compact_root(root.root).saved
+    before = {path.name for path in root.root.rglob("*.before-compact")}
+    assert before
+    result = run("clean", str(root.root))
+    assert result.returncode == 0
+    assert f"{len(before)} old files" in result.stderr
+    assert "compact --discard-kept" in result.stderr
+    assert {path.name for path in root.root.rglob("*.before-compact")} == before
+    assert not list(root.root.rglob("*.journal"))
+    assert undo_compaction(root.root).files
+    assert run("clean", str(root.root)).stderr == ""

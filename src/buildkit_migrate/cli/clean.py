@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     del place["containerd"]  # a running containerd is not needed
 
     def work(root: Root, progress: Progress | None) -> targets.Result:
+        kept = files_kept(root.path, containerd_root=place["containerd_root"])
         results = clean_root(
             root.path,
             **place,
@@ -58,7 +59,6 @@ def run(options: argparse.Namespace) -> int:
             dry_run=options.dry_run,
             progress=progress,
         )
-        kept = files_kept(root.path, containerd_root=place["containerd_root"])
         repairs = repairs_kept(root.path)
         return targets.Result(
             lambda: render.results_as_dict(root.path, results),
