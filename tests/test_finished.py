@@ -205,7 +205,7 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[OnDisk]:
 
 
 def names(document: dict[str, Any]) -> list[str]:
-    assert list(document) == ["unreadable", "roots", "error"]
+    assert list(document) == ["schema", "unreadable", "roots", "error"]
     return [root["root"] for root in document["roots"]]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.errors import StorageError
+from buildkit_migrate.files.errors import exists
 
 __all__ = ["LayerStore", "is_chain_id"]
 
@@ -83,7 +84,7 @@ class LayerStore:
             return None
         parent = _text(place, b"parent")
         if parent is None:
-            return None if os.path.lexists(place + b"parent") else b""
+            return None if exists(Path(os.fsdecode(place + b"parent")), follow_symlinks=False) else b""
         parent = parent.strip(_SPACE)
         return parent if is_chain_id(parent) else None
 
