@@ -194,6 +194,12 @@ def test_the_counter_of_the_snapshotter_is_behind(healthy: Healthy, behind: int)
     assert found(healthy.root) == {("C43", "W", "v1/snapshots")}
 
 
+@pytest.mark.parametrize("counter", [2**63 - 1, 2**63, 2**64 - 1])
+def test_the_counter_of_the_snapshotter_is_far_ahead(healthy: Healthy, counter: int) -> None:
+    set_sequence(healthy.root.snapshots, (b"v1", b"snapshots"), counter)
+    assert found(healthy.root) == set()
+
+
 def test_the_counter_of_containerd_is_behind(healthy: Healthy) -> None:
     bucket = (b"v1", healthy.namespace, b"snapshots", healthy.snapshotter)
     set_sequence(healthy.root.containerd, bucket, 5)

@@ -297,10 +297,10 @@ def counters_wanted(facts: WorkerFacts) -> tuple[int, int]:
     """What the counters of the snapshotter and of containerd have to be at least."""
     snapshots, backend = facts.snapshots, facts.backend
     assert snapshots is not None and backend is not None
-    own = max(backend.sequence, *backend.id.values, 0)
+    own = max(backend.sequence, max(backend.id.values, default=0), 0)
     while in_the_way := _in_the_way(facts, own):
         own = in_the_way[-1]
-    return own, max(snapshots.sequence, *counters(snapshots.name), 0)
+    return own, max(snapshots.sequence, max(counters(snapshots.name), default=0))
 
 
 def _in_the_way(facts: WorkerFacts, counter: int) -> list[int]:
@@ -308,8 +308,9 @@ def _in_the_way(facts: WorkerFacts, counter: int) -> list[int]:
     backend, directories = facts.backend, facts.directories
     if backend is None or directories is None:
         return []
-    known = set(backend.id.values)
+    ids = backend.id.values
     near = range(counter + 1, counter + _NEAR)
+    known = {ids[row] for row in between(ids, min(near.start, _LARGEST), near.stop - 1)}
     return sorted(number for number in directories.numbers if number in near and number not in known)
 
 
