@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, Error, StorageError
-from buildkit_migrate.files.errors import is_file
+from buildkit_migrate.files.errors import exists, is_file
 from buildkit_migrate.files.fingerprint import fingerprint
 from buildkit_migrate.maintenance import kept_files
 from buildkit_migrate.maintenance.check import FINDINGS, Checked, check_stores, finding_as_dict
-from buildkit_migrate.maintenance.compact_root import opened_stores
+from buildkit_migrate.maintenance.compact_root import files_kept, opened_stores
 from buildkit_migrate.maintenance.kept_files import KeptFiles, fault_of, kept_name
 from buildkit_migrate.maintenance.mend import Mend, RepairClass
 from buildkit_migrate.maintenance.repair import RepairPlan, plan_repair
@@ -32,9 +32,10 @@ from buildkit_migrate.model import Progress
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.finding import find_root
+from buildkit_migrate.workspace.layout import Root
 from buildkit_migrate.workspace.one_file import find_stores, lock_out_daemons, state_of
 from buildkit_migrate.workspace.opening import lock_out_daemon
-from buildkit_migrate.workspace.stores import Stores
+from buildkit_migrate.workspace.stores import Fault, Stores
 
 __all__ = [
     "Repaired",
@@ -187,7 +188,12 @@ def undo_maintenance(
     root = find_stores(path)
     journal = _journal(root.path, root.state)
     place = containerd_root, namespace, snapshotter, snapshotter_root
+    if not journal.entries() and not _has_compactions(root, containerd_root):
+        return None
     with contextlib.ExitStack() as held, opened_stores(path, *place, exclusive=not dry_run) as stores:
+        for store in stores.all:
+            if store.fault is Fault.UNREADABLE and store.error is not None:
+                raise store.error
         entries = journal.entries()
         known = entries[-1].compactions if entries else {}
         newer = [kept for kept, mark in _marks(stores).items() if known.get(kept) != mark]
@@ -201,6 +207,13 @@ def undo_maintenance(
         else:
             lock_out_daemon(root, held, exclusive=not dry_run)
         return undo_entry(root.path, journal, journal.entries(), held, dry_run=dry_run, progress=progress)
+
+
+def _has_compactions(root: Root, containerd_root: StrPath | Setting | None) -> bool:
+    """Whether compactions keep anything, judged by file names."""
+    if is_file(root.path):
+        return exists(kept_name(root.path))
+    return bool(files_kept(root.path, containerd_root=containerd_root).files)
 
 
 def repairs_kept(path: StrPath | None = None, *, missing_ok: bool = False) -> KeptRepairs:
