@@ -146,18 +146,25 @@ static void read_columns(const bkm_cells *cells)
     uint8_t *known = room(count, 1);
     look_at(&cells->ids);
     for (uint8_t key = 0; key < KEYS; key++) {
-        bkm_spans column, decoded;
+        bkm_spans column;
         int32_t *rows;
-        BKM_DEMAND(bkm_cells_stored(cells, key, &column) && bkm_cells_texts(cells, key, &decoded));
-        BKM_DEMAND(look_at(&decoded) <= 3 * look_at(&column));
-        look_up(&cells->ids, &decoded);
-        bkm_spans_free(&column);
-        bkm_spans_free(&decoded);
-        bkm_cells_numbers(cells, key, values, known);
-        BKM_DEMAND(bkm_cells_lists(cells, key, &rows, &column));
-        look_at(&column);
-        bkm_spans_free(&column);
-        free(rows);
+        switch (keys[key].form) {
+        case BKM_CELL_INTEGER:
+        case BKM_CELL_FLAG:
+            bkm_cells_numbers(cells, key, values, known);
+            break;
+        case BKM_CELL_TEXTS:
+            BKM_DEMAND(bkm_cells_lists(cells, key, &rows, &column));
+            look_at(&column);
+            bkm_spans_free(&column);
+            free(rows);
+            break;
+        default:
+            BKM_DEMAND(bkm_cells_spans(cells, key, &column));
+            look_up(&cells->ids, &column);
+            bkm_spans_free(&column);
+        }
+        bkm_cells_has(cells, key, known);
     }
     free(values);
     free(known);
