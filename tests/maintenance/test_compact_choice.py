@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -169,3 +170,14 @@ def test_databases_of_dockers_builder_are_compacted(path: str, tmp_path: Path, j
     assert run("verify", str(root.root.parent)).returncode == 0
     assert undo_compaction(root.root.parent / path).files
     assert {path: rows(path) for path in paths} == before
+
+
+def test_one_thread_is_enough(root: V2Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = {path: rows(path) for path in root.databases}
+    monkeypatch.setattr(Thread, "start", refuse)
+    found = compacted(root)
+    assert {file.outcome for file in found.files} == {CompactionOutcome.COMPACTED}
+    assert {path: rows(path) for path in root.databases} == before
