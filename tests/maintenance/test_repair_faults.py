@@ -44,9 +44,16 @@ def calls(command: str) -> tuple[str, ...]:
 
 
 def points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Those of `fault_points.points`; of calls that change nothing only the first of each kind."""
+    """Those of `fault_points.points`: a kill at each call that changes something, and an error at each that
+    changes a name; of all others only the first of each kind.
+    """
     for index, fault in fault_points.points(names):
-        if names[index] not in ("flock", "mmap", "lseek") or names.index(names[index]) == index:
+        name = names[index]
+        if (
+            names.index(name) == index
+            or (fault == "kill" and name not in ("flock", "mmap", "lseek", "fchmod"))
+            or name in ("rename", "link", "mkdir", "rmdir")
+        ):
             yield index, fault
 
 

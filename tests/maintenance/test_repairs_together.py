@@ -104,7 +104,7 @@ CATALOGUE: list[Plant] = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(10))
 def test_nothing_is_left_that_a_repair_mends(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
