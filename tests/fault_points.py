@@ -87,6 +87,20 @@ def points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:
             yield index, "EWOULDBLOCK"
 
 
+def decisive_points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """A kill at each call that changes something, an error at each that changes a name, and of all others the
+    first of each kind.
+    """
+    for index, fault in points(names):
+        name = names[index]
+        if (
+            names.index(name) == index
+            or (fault == "kill" and name not in ("flock", "mmap", "lseek", "fchmod"))
+            or name in ("rename", "link", "mkdir", "rmdir")
+        ):
+            yield index, fault
+
+
 def parametrize(
     metafunc: pytest.Metafunc, command: str, make: Callable[[Path], OnDisk] = ondisk.sample
 ) -> None:

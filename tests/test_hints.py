@@ -76,6 +76,7 @@ def test_unreadable_list_of_locks_names_no_process(root: OnDisk, monkeypatch: py
 
 def test_lock_of_this_process_is_named_as_such(root: OnDisk) -> None:
     """Two threads of a daemon, or a store that it has open."""
+    before = dict(holders._OWN)
     with open_store(root.v1):
         found: list[BaseException] = []
 
@@ -96,7 +97,7 @@ def test_lock_of_this_process_is_named_as_such(root: OnDisk) -> None:
     with held(root.v2), pytest.raises(errors.BusyError) as raised:
         Database.open(root.v2, exclusive=True)
     assert "this process" not in raised.value.message
-    assert holders._OWN == {}
+    assert holders._OWN.keys() <= before.keys()
 
 
 # --- Interrupted, and continued with other options

@@ -9,6 +9,7 @@ from faults import Healthy, check, found
 from mending import changed, everything, mend, plan, store
 
 import v2_roots
+from buildkit_migrate import check_root, repair_root
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.maintenance.mend import MoveAside, RepairClass
 from planting import cut, damage, damage_page, edit, page_size
@@ -256,3 +257,15 @@ def test_nothing_is_done_about_a_log_that_is_gone(root: V2Root) -> None:
     (finding,) = check(root)
     assert (finding.rule, finding.repair) == ("C25", "`repair` does nothing, as no record uses the blob.")
     assert plan(root, *RepairClass).changes == ()
+
+
+def test_of_one_worker_alone_no_build_is_missed_and_none_goes(root: V2Root) -> None:
+    """The leases of its builds may be those of another worker."""
+    healthy, worker = Healthy(root), root.worker
+    without_lease(healthy, min(healthy.builds))
+    assert "C57" not in check_root(worker).counts
+    before = root.history.read_bytes()
+    done = repair_root(worker, classes=RepairClass)
+    assert not any(mend.rule in ("C56", "C57") for mend in (*done.plan.mends, *done.plan.offered))
+    assert root.history.read_bytes() == before
+    assert "C57" in check_root(root.root).counts

@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         cases = [
             pytest.param(command, index, fault, id=f"{command}-call-{index}-{calls(command)[index]}-{fault}")
             for command in COMMANDS
-            for index, fault in fault_points.points(calls(command))
+            for index, fault in fault_points.decisive_points(calls(command))
         ]
         metafunc.parametrize(("command", "call", "fault"), cases)
 

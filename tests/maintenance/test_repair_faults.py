@@ -9,7 +9,6 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import hand_made
@@ -43,26 +42,12 @@ def calls(command: str) -> tuple[str, ...]:
     return tuple(result.stderr.split())
 
 
-def points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Those of `fault_points.points`: a kill at each call that changes something, and an error at each that
-    changes a name; of all others only the first of each kind.
-    """
-    for index, fault in fault_points.points(names):
-        name = names[index]
-        if (
-            names.index(name) == index
-            or (fault == "kill" and name not in ("flock", "mmap", "lseek", "fchmod"))
-            or name in ("rename", "link", "mkdir", "rmdir")
-        ):
-            yield index, fault
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "command" in metafunc.fixturenames:
         cases = [
             pytest.param(command, index, fault, id=f"{command}-call-{index}-{calls(command)[index]}-{fault}")
             for command in COMMANDS
-            for index, fault in points(calls(command))
+            for index, fault in fault_points.decisive_points(calls(command))
         ]
         metafunc.parametrize(("command", "call", "fault"), cases)
 

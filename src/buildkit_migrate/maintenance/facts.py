@@ -261,6 +261,12 @@ class Facts:
         self.unsound = unsound
         self.workers = tuple(WorkerFacts(worker, unsound) for worker in stores.workers)
 
+    @property
+    def all_workers(self) -> bool:
+        """Whether these are all workers of the state directory, which share the history and its leases."""
+        root = self.stores.root
+        return root.path == root.state and not root.skipped
+
     @cached_property
     def solver(self) -> SolverCache | None:
         store = self.stores.cache

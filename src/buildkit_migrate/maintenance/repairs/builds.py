@@ -19,7 +19,10 @@ __all__ = ["REPAIRS"]
 def builds(facts: Facts) -> Iterator[Mend]:
     """Builds that can't be shown, or whose logs are gone."""
     stores = {store.path: store for store in facts.stores.histories}
-    for finding in (*history.builds_decode.find(facts), *history.builds_have_leases.find(facts)):
+    findings = list(history.builds_decode.find(facts))
+    if facts.all_workers:  # else a lease that was not found may be that of a worker that was not looked at
+        findings += history.builds_have_leases.find(facts)
+    for finding in findings:
         key = finding.subject.encode(errors="surrogateescape")
         leases = tuple(_leases(facts, finding, key))
         yield Mend(
