@@ -1,6 +1,13 @@
 """The words that options accept. Daemons load this module at each start, so it imports nothing."""
 
-__all__ = ["ENGINES", "KNOWN_SNAPSHOTTERS", "ON_BROKEN", "check_choice", "check_options"]
+__all__ = [
+    "ENGINES",
+    "KNOWN_SNAPSHOTTERS",
+    "ON_BROKEN",
+    "SNAPSHOTTERS_WITH_DATABASE",
+    "check_choice",
+    "check_options",
+]
 
 ENGINES = ("bolt", "lmdb")
 ON_BROKEN = ("fail", "drop")
@@ -23,6 +30,9 @@ KNOWN_SNAPSHOTTERS = frozenset(
     )
 )
 """Those of BuildKit and containerd, and remote ones that are widely used; any other may be configured."""
+
+SNAPSHOTTERS_WITH_DATABASE = frozenset(("overlayfs", "native", "fuse-overlayfs", "stargz"))
+"""Those whose database is below the worker's directory if they are BuildKit's own."""
 
 
 def check_choice(name: str, value: object, choices: "tuple[str, ...]") -> None:

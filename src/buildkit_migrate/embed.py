@@ -3,7 +3,7 @@
 import os
 from collections import namedtuple
 
-from buildkit_migrate.choices import KNOWN_SNAPSHOTTERS, check_options
+from buildkit_migrate.choices import KNOWN_SNAPSHOTTERS, SNAPSHOTTERS_WITH_DATABASE, check_options
 from buildkit_migrate.workspace.names import copied_from
 
 TYPE_CHECKING = False
@@ -140,9 +140,6 @@ class Soundness(namedtuple("Soundness", ("doubts",))):
 _CALLS = {"C5": "compact_root", "C7": "migrate_root"}
 """What helps; for all other rules `check_root` tells what does."""
 
-_WITH_DATABASE = ("overlayfs", "native", "fuse-overlayfs", "stargz")
-"""Snapshotters that have a database; as in the rules, which are too expensive to import here."""
-
 _OF_STATE = ("cache.db", "cache-debug.db", "history.db", "history_c8d.db")
 
 
@@ -207,7 +204,7 @@ def _look_at_worker(worker: str, doubts: "list[Doubt]") -> bool:
     records = f"{worker}/metadata_v2.db"
     if kind != "runc":  # its other stores are containerd's
         return _look_at_records(records, None, doubts)
-    database = snapshotter in _WITH_DATABASE
+    database = snapshotter in SNAPSHOTTERS_WITH_DATABASE
     backend = _look_at(f"{worker}/snapshots/metadata.db", doubts) if database else None
     containerd = _look_at(f"{worker}/containerdmeta.db", doubts)
     has_records = _look_at_records(records, backend if database else containerd, doubts)

@@ -16,6 +16,7 @@ from buildkit_migrate.bolt.edits import Edits, below
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.leases import VARIANTS, is_of_record
 from buildkit_migrate.maintenance.mend import EditStore
+from buildkit_migrate.maintenance.record_data import there
 from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.schema.snapshots import COMMITTED
@@ -59,7 +60,7 @@ def with_descendants(facts: WorkerFacts, rows: Mask) -> Mask:
     """
     loading = facts.references
     assert loading is not None
-    return loading.failing(rows, between(loading.target, 0, 2**31 - 1) - _independent(facts))
+    return loading.failing(rows, there(loading.target) - _independent(facts))
 
 
 def _independent(facts: WorkerFacts) -> Mask:

@@ -19,7 +19,8 @@ from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.maintenance.collection import Collection, Held, expires
 from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
-from buildkit_migrate.schema.columns import Mask, between, count_rows, equal_to, split_last, starting_with
+from buildkit_migrate.maintenance.record_data import referred, there
+from buildkit_migrate.schema.columns import Mask, equal_to, split_last, starting_with
 from buildkit_migrate.schema.containerd import Leases, Namespace, namespaces
 from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, DOCKER_BUILDER
 
@@ -226,8 +227,8 @@ def _without_record(owners: Owners, leases: Leases) -> Mask:
     for worker in owners.workers:
         if worker.records is not None:
             rows = leases.index.rows(worker.records.ids)
-            owned |= between(count_rows(rows, len(leases)), 1, 2**31 - 1)
-            owned |= second & between(worker.records.index.rows(before), 0, 2**31 - 1)
+            owned |= referred(rows, len(leases))
+            owned |= second & there(worker.records.index.rows(before))
     return ~owned
 
 

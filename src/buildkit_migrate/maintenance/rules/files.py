@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.bolt import Database
+from buildkit_migrate.choices import SNAPSHOTTERS_WITH_DATABASE
 from buildkit_migrate.errors import CorruptDatabaseError, Error
 from buildkit_migrate.files.errors import exists, storage_errors
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
@@ -30,8 +32,7 @@ __all__ = ["NUMBERS", "FilesLookedAt", "look_at_files"]
 NUMBERS: Final = (*pages.NUMBERS, "C2", "C6", "C7")
 """C6, that nobody holds a lock, is tested when the stores are opened; then it is an error."""
 
-_WITH_DATABASE: Final = (b"overlayfs", b"native", b"fuse-overlayfs", b"stargz")
-"""Snapshotters whose database is below the worker's directory if they are BuildKit's own."""
+_WITH_DATABASE: Final = frozenset(map(os.fsencode, SNAPSHOTTERS_WITH_DATABASE))
 
 _OTHER_ENGINE: Final = "is an LMDB store, which only `verify` reads"
 

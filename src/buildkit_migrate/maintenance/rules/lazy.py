@@ -13,7 +13,6 @@ them apart is what only a blob that was here leaves behind:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
@@ -25,8 +24,6 @@ from buildkit_migrate.schema.columns import NOT_FOUND, between, chosen, equal_to
 from buildkit_migrate.values import keys
 
 __all__ = ["RULES"]
-
-_MOST: Final = 2**31 - 1
 
 
 @worker_rule("C16", needs=(Part.RECORDS, Part.CONTAINERD, Part.SNAPSHOTS))

@@ -8,6 +8,7 @@ from typing import Final
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.loading import BASE, LAYER, Loading
+from buildkit_migrate.maintenance.record_data import there
 from buildkit_migrate.maintenance.rule import Part, worker_rule
 from buildkit_migrate.maintenance.rules.wording import path_of, quoted, subject
 from buildkit_migrate.schema.columns import NOT_FOUND, Mask, between, count_rows, gather
@@ -181,7 +182,7 @@ def mutable_records_have_their_snapshot(facts: WorkerFacts) -> Iterator[Finding]
     of = _Rows(facts)
     snapshots, backend = facts.snapshots, facts.backend
     assert snapshots is not None and backend is not None and facts.stat is not None
-    alone = of.unfinished & of.told - between(of.loading.target, 0, _MOST)
+    alone = of.unfinished & of.told - there(of.loading.target)
     own = snapshots.index.rows(of.records.ids)
     for row in alone & between(own, NOT_FOUND, NOT_FOUND):
         yield of.finding("C14", Severity.HARMLESS, row, "it is mutable, and its snapshot does not exist")
