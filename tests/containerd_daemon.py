@@ -53,6 +53,18 @@ def why_missing() -> str:
     return "" if os.geteuid() == 0 else "containerd needs root"
 
 
+def end(process: subprocess.Popen[bytes] | None, patience: float) -> None:
+    """Ends a daemon with SIGTERM, or with SIGKILL if it has not ended after so many seconds."""
+    if process is None:
+        return
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Containerd:
     """A daemon that runs inside a `with` block, in which `stop` and `start` may be called.
 
@@ -104,14 +116,7 @@ class Containerd:
     def stop(self) -> None:
         """Ends the daemon with SIGTERM, or with SIGKILL if that does not help."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, 20)
 
     def kill(self) -> None:
         """Ends the daemon with SIGKILL."""

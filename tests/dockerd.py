@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 import containerd_daemon
-from containerd_daemon import Containerd
+from containerd_daemon import Containerd, end
 
 API = "/v1.41"
 
@@ -131,14 +131,7 @@ class Dockerd:
     def stop(self) -> None:
         """Ends the engine with SIGTERM, or with SIGKILL if that does not help."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, 30)
 
     @property
     def pid(self) -> int:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,13 +102,29 @@ def decisive_points(names: tuple[str, ...]) -> Iterator[tuple[int, str]]:
 
 
 def parametrize(
-    metafunc: pytest.Metafunc, command: str, make: Callable[[Path], OnDisk] = ondisk.sample
+    metafunc: pytest.Metafunc,
+    command: str,
+    make: Callable[[Path], OnDisk] = ondisk.sample,
+    points: Callable[[tuple[str, ...]], Iterator[tuple[int, str]]] = points,
 ) -> None:
     """Parametrizes a test that takes ``call`` and ``fault`` with all of them."""
     if "call" in metafunc.fixturenames:
         names = calls(command, make)
         ids = [f"call-{index}-{names[index]}-{fault}" for index, fault in points(names)]
         metafunc.parametrize(("call", "fault"), list(points(names)), ids=ids)
+
+
+def parametrize_commands(
+    metafunc: pytest.Metafunc, commands: Iterable[str], calls: Callable[[str], tuple[str, ...]]
+) -> None:
+    """Parametrizes a test that takes ``command``, too, with the decisive points of each command."""
+    if "command" in metafunc.fixturenames:
+        cases = [
+            pytest.param(command, index, fault, id=f"{command}-call-{index}-{calls(command)[index]}-{fault}")
+            for command in commands
+            for index, fault in decisive_points(calls(command))
+        ]
+        metafunc.parametrize(("command", "call", "fault"), cases)
 
 
 def check_status(result: subprocess.CompletedProcess[str], fault: str, name: str) -> None:

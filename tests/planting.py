@@ -7,7 +7,7 @@ from pathlib import Path
 
 import crafted
 from buildkit_migrate.bolt import Database
-from buildkit_migrate.bolt.edits import Edits
+from buildkit_migrate.bolt.edits import below
 from ondisk import edit, set_sequence
 
 __all__ = [
@@ -21,13 +21,6 @@ __all__ = [
     "page_size",
     "set_sequence",
 ]
-
-
-def below(path: tuple[bytes, ...], edits: Edits) -> Edits:
-    """The same edits, of the bucket at ``path``."""
-    for name in reversed(path):
-        edits = {name: edits}
-    return edits
 
 
 def damage(path: Path, offset: int, data: bytes) -> None:

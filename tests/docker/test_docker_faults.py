@@ -25,12 +25,7 @@ OURS = ("metadata_v2.db", "containerdmeta.db", "lock.mdb", "data.mdb")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "fault" in metafunc.fixturenames:
         command = "undo" if metafunc.function.__name__.startswith("test_undo") else "migrate"
-        names = calls(command, ondisk.docker_sample)
-        cases = [
-            pytest.param(index, fault, id=f"call-{index}-{names[index]}-{fault}")
-            for index, fault in fault_points.decisive_points(names)
-        ]
-        metafunc.parametrize(("call", "fault"), cases)
+        fault_points.parametrize(metafunc, command, ondisk.docker_sample, fault_points.decisive_points)
     elif "call" in metafunc.fixturenames:
         metafunc.parametrize("call", range(len(calls("migrate", ondisk.docker_sample))))
 

@@ -23,12 +23,7 @@ from v2_roots import V2Root, healed_databases, v2_root
 early_fill = compact._EARLY_FILL
 
 
-@pytest.fixture(autouse=True, params=["checked-first", "written-early"])
-def early(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large files are written while they are checked: here, all are."""
-    if request.param == "written-early":
-        monkeypatch.setattr(compact, "_EARLY_BYTES", 0)
-        monkeypatch.setattr(compact, "_EARLY_FILL", 1.0)
+pytestmark = pytest.mark.usefixtures("early")
 
 
 @pytest.fixture

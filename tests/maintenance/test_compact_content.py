@@ -14,20 +14,13 @@ from compacting import compacted, contents, kept, of, rows
 import crafted
 from buildkit_migrate import check_root, compact_root, discard_kept
 from buildkit_migrate.bolt import Database, check
-from buildkit_migrate.maintenance import compact
 from buildkit_migrate.maintenance.compact import CompactionOutcome
 from judge import Judge
 from planting import break_free_list, damage, grow, page_size
 from trees import PlainBucket, write
 from v2_roots import NAMES, V2Root, healed, healed_databases, v2_root
 
-
-@pytest.fixture(autouse=True, params=["checked-first", "written-early"])
-def early(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large files are written while they are checked: here, all are."""
-    if request.param == "written-early":
-        monkeypatch.setattr(compact, "_EARLY_BYTES", 0)
-        monkeypatch.setattr(compact, "_EARLY_FILL", 1.0)
+pytestmark = pytest.mark.usefixtures("early")
 
 
 @pytest.fixture

@@ -23,13 +23,7 @@ COMPACT, EARLY, UNDO, DISCARD = COMMANDS = (
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "command" in metafunc.fixturenames:
-        cases = [
-            pytest.param(command, index, fault, id=f"{command}-call-{index}-{calls(command)[index]}-{fault}")
-            for command in COMMANDS
-            for index, fault in fault_points.decisive_points(calls(command))
-        ]
-        metafunc.parametrize(("command", "call", "fault"), cases)
+    fault_points.parametrize_commands(metafunc, COMMANDS, calls)
 
 
 def databases(root: OnDisk) -> tuple[Path, ...]:

@@ -21,19 +21,12 @@ from buildkit_migrate.errors import (
     StorageError,
 )
 from buildkit_migrate.files import durable
-from buildkit_migrate.maintenance import compact
 from ondisk import listing, run, tmpfs
 from planting import damage_page
 from trees import PlainBucket, write
 from v2_roots import V2Root, healed_databases
 
-
-@pytest.fixture(autouse=True, params=["checked-first", "written-early"])
-def early(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large files are written while they are checked: here, all are."""
-    if request.param == "written-early":
-        monkeypatch.setattr(compact, "_EARLY_BYTES", 0)
-        monkeypatch.setattr(compact, "_EARLY_FILL", 1.0)
+pytestmark = pytest.mark.usefixtures("early")
 
 
 @pytest.fixture

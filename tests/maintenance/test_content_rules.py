@@ -7,16 +7,10 @@ from pathlib import Path
 import pytest
 from faults import Healthy, check, found
 
-import v2_roots
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.maintenance.check import check_stores
 from buildkit_migrate.maintenance.disk import ingest_name
 from planting import below
-
-
-@pytest.fixture
-def healthy(tmp_path: Path) -> Healthy:
-    return Healthy(v2_roots.healed(tmp_path))
 
 
 def used(healthy: Healthy) -> bytes:

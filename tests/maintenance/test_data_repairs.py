@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 from faults import FLAT, TIME, Healthy, Record, check, found
 from mending import Place, changed, everything, mend, plan, store
 
-import v2_roots
 from buildkit_migrate.schema.snapshots import VIEW
 from buildkit_migrate.values.times import is_stored_time, nanoseconds
 
 EXPIRE = b"containerd.io/gc.expire"
 TEMPORARY = b"buildkit/lease.temporary"
 TIMES = "a time", "a time as text"
-
-
-@pytest.fixture
-def healthy(tmp_path: Path) -> Healthy:
-    return Healthy(v2_roots.healed(tmp_path))
 
 
 def mended(it: Healthy, *, left: Iterable[str] = ()) -> dict[Place, object]:

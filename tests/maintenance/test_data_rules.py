@@ -12,11 +12,6 @@ from buildkit_migrate.maintenance.facts import Facts
 from buildkit_migrate.schema.snapshots import VIEW
 
 
-@pytest.fixture
-def healthy(tmp_path: Path) -> Healthy:
-    return Healthy(v2_roots.healed(tmp_path))
-
-
 @pytest.mark.parametrize("name", v2_roots.NAMES)
 def test_a_healthy_root_has_no_finding(tmp_path: Path, name: str) -> None:
     assert found(v2_roots.v2_root(name, tmp_path), content=True) == set()

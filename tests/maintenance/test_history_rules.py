@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from faults import TIME, Healthy, check, found
 
-import v2_roots
 from buildkit_migrate.schema import history_pb2
 from planting import edit
 
 HISTORY = b"buildkit_history"
-
-
-@pytest.fixture
-def healthy(tmp_path: Path) -> Healthy:
-    return Healthy(v2_roots.healed(tmp_path))
 
 
 def first(healthy: Healthy) -> bytes:

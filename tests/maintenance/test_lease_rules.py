@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 from faults import FLAT, TIME, Healthy, check, found
 
-import v2_roots
 from buildkit_migrate.bolt.edits import Edits
 from planting import below, edit
 
 TEMPORARY = b"buildkit/lease.temporary"
 EXPIRE = b"containerd.io/gc.expire"
 LONG_AGO, LONG_AFTER = b"2024-01-01T00:00:00Z", b"2999-01-01T00:00:00Z"
-
-
-@pytest.fixture
-def healthy(tmp_path: Path) -> Healthy:
-    return Healthy(v2_roots.healed(tmp_path))
 
 
 def lease(labels: dict[bytes, bytes], *digests: bytes, **more: Edits) -> Edits:

@@ -21,11 +21,6 @@ from v2_roots import V2Root
 RELEASE = RepairClass.RELEASE_LEAKS
 
 
-@pytest.fixture
-def healthy(tmp_path: Path) -> Healthy:
-    return Healthy(v2_roots.healed(tmp_path))
-
-
 @pytest.fixture(params=["healed", "containerd"])
 def either(request: pytest.FixtureRequest, tmp_path: Path) -> Healthy:
     """A root of each kind of worker."""

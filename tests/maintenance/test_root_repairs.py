@@ -12,7 +12,6 @@ from faults import TIME, Healthy, check, found
 from mending import Place, changed, everything, mend, plan, store
 
 import crafted
-import v2_roots
 from buildkit_migrate.bolt import Database, Reader
 from buildkit_migrate.bolt import check as check_bolt
 from buildkit_migrate.maintenance.mend import RepairClass, RewriteStore
@@ -21,11 +20,6 @@ from planting import break_free_list, damage, damage_page, edit, page_size
 
 HISTORY = b"buildkit_history"
 STORES = ("records", "containerd", "snapshots", "cache", "history")
-
-
-@pytest.fixture
-def healthy(tmp_path: Path) -> Healthy:
-    return Healthy(v2_roots.healed(tmp_path))
 
 
 def mended(it: Healthy, *, follow: Iterable[str] = ()) -> dict[Place, object]:

@@ -15,11 +15,6 @@ from buildkit_migrate.maintenance.mend import RepairClass
 from planting import set_sequence
 
 
-@pytest.fixture
-def healthy(tmp_path: Path) -> Healthy:
-    return Healthy(v2_roots.healed(tmp_path))
-
-
 def mended(it: Healthy, *, left: Iterable[str] = ()) -> dict[Place, object]:
     before = everything(it.root)
     planned = mend(it.root)

@@ -16,11 +16,6 @@ from planting import set_sequence
 
 
 @pytest.fixture
-def healthy(tmp_path: Path) -> Healthy:
-    return Healthy(v2_roots.healed(tmp_path))
-
-
-@pytest.fixture
 def native(tmp_path: Path) -> Healthy:
     return Healthy(v2_roots.v2_root("native", tmp_path))
 
