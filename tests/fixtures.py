@@ -1,7 +1,7 @@
-"""Loaders for the shared fixtures: real roots and synthetic stores with upstream's own results.
+"""Loaders for ``tests/data/fixtures``: real roots and synthetic stores with upstream's own results.
 
-They lie outside the repository, at ``$BUILDKIT_MIGRATE_FIXTURES`` or ``<checkout>/../shared/fixtures``; tests
-that need them are skipped where they are absent. Their forms are described in the MANIFEST.md beside them.
+The source distribution leaves them out; there, tests that need them are skipped. Their forms are described in
+the MANIFEST.md beside them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +35,9 @@ SYNTHETIC_STORES = ("deep-1000-1", "flat-1000-1", "forest-1000-1", "wide-1000-1"
 
 def directory() -> Path:
     """Where the fixtures are; skips the test if they are absent."""
-    default = Path(__file__).parents[2] / "shared" / "fixtures"
-    path = Path(os.environ.get("BUILDKIT_MIGRATE_FIXTURES", default))
-    if not (path / "MANIFEST.md").is_file():
-        pytest.skip(f"no shared fixtures at {path} (set BUILDKIT_MIGRATE_FIXTURES)")
+    path = Path(__file__).parent / "data" / "fixtures"
+    if not path.is_dir():
+        pytest.skip("the real roots are in the repository, not in the source distribution")
     return path
 
 

@@ -1,7 +1,7 @@
 """Real v2 roots with what their daemons said of them; each test that asks for one has a copy of its own.
 
-Those of ``../shared/fixtures/v2`` (see fixtures.py; MANIFEST.md there describes them), and `healed`, which
-needs nothing outside of the checkout. They hold device nodes, so that only root can unpack them.
+Those of ``data/fixtures/v2`` (see fixtures.py; MANIFEST.md there describes them), and `healed`, which the
+source distribution has, too. They hold device nodes, so that only root can unpack them.
 """
 
 from __future__ import annotations
@@ -92,8 +92,9 @@ class V2Root:
 
 
 def v2_root(name: str, into: Path) -> V2Root:
-    """A private copy of one of the shared roots, below the directory ``into``."""
-    return _copy(fixtures.directory() / "v2" / name / "v2.tar.zst", name, into)
+    """A private copy of one of the roots, below the directory ``into``."""
+    archive = HEALED if name == "healed" else fixtures.directory() / "v2" / name / "v2.tar.zst"
+    return _copy(archive, name, into)
 
 
 def healed(into: Path) -> V2Root:
