@@ -282,7 +282,9 @@ def empty_database(path: Path) -> None:
 
 
 def listing(directory: Path, without: Iterable[str] = ()) -> dict[str, tuple[object, ...]]:
-    """Everything below a directory, directories too: kind and mode, owner, size, time, inode, content."""
+    """Everything below a directory, directories too: kind and mode, owner, size of what is no directory, time,
+    inode, content.
+    """
     found: dict[str, tuple[object, ...]] = {}
     for path in [directory, *directory.rglob("*")]:
         if path.name in without:
@@ -293,7 +295,7 @@ def listing(directory: Path, without: Iterable[str] = ()) -> dict[str, tuple[obj
             info.st_mode,
             info.st_uid,
             info.st_gid,
-            info.st_size,
+            0 if stat.S_ISDIR(info.st_mode) else info.st_size,
             info.st_mtime_ns,
             info.st_ino,
             content,
