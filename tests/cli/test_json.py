@@ -10,10 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import json_schemas
 import jsonschema
 import pytest
 
-import json_schemas
 import ondisk
 import v2_roots
 from buildkit_migrate.cli import _COMMANDS
@@ -306,7 +306,7 @@ def test_all_documents_of_a_command_have_the_same_fields(tmp_path: Path, command
     schema = json_schemas.read(command)
     for one in documents:
         jsonschema.validate(one, schema, jsonschema.Draft202012Validator)
-    # Else: python tests/json_schemas.py
+    # Else: python tests/cli/json_schemas.py
     assert json_schemas.merged(schema, json_schemas.of_command(command, documents)) == schema
 
 
@@ -353,7 +353,7 @@ def test_schemas_are_shipped() -> None:
     shipped = resources.files("buildkit_migrate.cli").joinpath("schemas").iterdir()
     names = {"all-roots", *COMMANDS}
     assert {path.name for path in shipped} == {f"{name}.schema.json" for name in names}
-    patterns = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert "cli/schemas/*.json" in patterns["package-data"]["buildkit_migrate"]
 
 

@@ -24,7 +24,7 @@ from buildkit_migrate.values import gojson
 from buildkit_migrate.values.times import stored_time, text_time
 from dicts import Image, file_of, tree_of
 
-FUZZ = Path(__file__).parents[1] / "fuzz"
+FUZZ = Path(__file__).parents[2] / "fuzz"
 TARGETS = ("bolt", "columns", "json", "plan")
 NOW = 1_600_000_000_000_000_000
 

@@ -16,8 +16,8 @@ from buildkit_migrate.migration import target
 from buildkit_migrate.migration.status import Stage
 from buildkit_migrate.store.engines import Engine
 from dicts import file_of
+from holding import held
 from ondisk import OnDisk, run
-from test_locks import held
 
 
 def judge_by_both_commands(root: OnDisk, *options: str) -> tuple[int, dict[str, Any], dict[str, Any]]:

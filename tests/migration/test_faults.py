@@ -1,8 +1,7 @@
 """After a kill or a failing system call at any point v1 is unchanged and the next run finishes.
 
 The faults are put into a real run of the command on a real root, at each call that changes something on disk,
-locks or maps a file. How many:
-``pytest --collect-only -q tests/test_faults.py tests/test_undo.py`` lists them, with ``call-``
+locks or maps a file. ``pytest --collect-only -q tests/migration/test_faults.py`` lists them, with ``call-``
 in their names.
 """
 

@@ -21,8 +21,8 @@ from buildkit_migrate.cli import _make_parser
 from buildkit_migrate.files import holders
 from buildkit_migrate.migration.journal import State
 from buildkit_migrate.migration.resuming import check_is_the_same
+from holding import held
 from ondisk import OnDisk, run
-from test_locks import held
 
 
 def error_of(*arguments: str, status: int) -> dict[str, Any]:

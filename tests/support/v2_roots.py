@@ -31,7 +31,7 @@ from buildkit_migrate.workspace.stores import Stores, find_state, open_stores
 __all__ = ["NAMES", "V2Root", "healed", "healed_databases", "v2_root"]
 
 NAMES = ("rich", "native", "v012", "containerd", "healed", "growth")
-HEALED = Path(__file__).parent / "data" / "healed-v2-root.tar.zst"
+HEALED = Path(__file__).parents[1] / "data" / "healed-v2-root.tar.zst"
 
 
 @dataclass(frozen=True)

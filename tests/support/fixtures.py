@@ -35,7 +35,7 @@ SYNTHETIC_STORES = ("deep-1000-1", "flat-1000-1", "forest-1000-1", "wide-1000-1"
 
 def directory() -> Path:
     """Where the fixtures are; skips the test if they are absent."""
-    path = Path(__file__).parent / "data" / "fixtures"
+    path = Path(__file__).parents[1] / "data" / "fixtures"
     if not path.is_dir():
         pytest.skip("the real roots are in the repository, not in the source distribution")
     return path

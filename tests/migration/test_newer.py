@@ -10,9 +10,9 @@ import pytest
 import ondisk
 from buildkit_migrate import migrate_root, root_status
 from fixtures import bucket, buckets
+from holding import held
 from ondisk import OnDisk, run
 from plain_bbolt import BucketDict
-from test_locks import held
 
 LATER = b'{"value":9000000000000000000}'
 

@@ -47,7 +47,7 @@ __all__ = [
     "two_workers",
 ]
 
-SAMPLE = Path(__file__).parent / "data" / "sample-root.tar.gz"
+SAMPLE = Path(__file__).parents[1] / "data" / "sample-root.tar.gz"
 DOCKER_SAMPLE = SAMPLE.with_name("docker-root.tar.gz")
 
 
@@ -282,9 +282,7 @@ def empty_database(path: Path) -> None:
 
 
 def listing(directory: Path, without: Iterable[str] = ()) -> dict[str, tuple[object, ...]]:
-    """Everything below a directory, directories too: kind and mode, owner, size of what is no directory, time,
-    inode, content.
-    """
+    """Everything below a directory: kind and mode, owner, size (0 of directories), time, inode, content."""
     found: dict[str, tuple[object, ...]] = {}
     for path in [directory, *directory.rglob("*")]:
         if path.name in without:

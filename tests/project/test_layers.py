@@ -1,6 +1,6 @@
 """The house stands: no import goes up, none in a circle, no source is long; extension modules and C included.
 
-Run as a program it prints what it found: ``python tests/test_layers.py``.
+Run as a program it prints what it found: ``python tests/project/test_layers.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 PACKAGE = "buildkit_migrate"
 
 ROOMS = (

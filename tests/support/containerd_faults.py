@@ -10,7 +10,7 @@ from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.migration.findings import DifferenceKind
 from fixtures import bucket, buckets
 from ondisk import OnDisk
-from test_verify_root import Sample
+from verify_faults import Sample
 
 EXPIRE_LABEL = b"containerd.io/gc.expire"
 OF_BLOB = b"containerd.io/uncompressed"

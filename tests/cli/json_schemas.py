@@ -1,7 +1,7 @@
 """The JSON Schema files of the commands' documents: kept up to date from real documents.
 
-``python tests/json_schemas.py``, with ``src`` on the path, adds to the files the fields and types that the
-documents of test_json.py have. Descriptions and what else was written into them stay.
+``python tests/cli/json_schemas.py``, with ``src`` on the path, adds to the files the fields and types that
+the documents of test_json.py have. Descriptions and what else was written into them stay.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["MAPS", "file_of", "infer", "merged", "of_command", "read"]
 
 Schema = dict[str, Any]
 
-DIRECTORY: Final = Path(__file__).parents[1] / "src" / "buildkit_migrate" / "cli" / "schemas"
+DIRECTORY: Final = Path(__file__).parents[2] / "src" / "buildkit_migrate" / "cli" / "schemas"
 
 MAPS: Final = {".results", ".counts", ".verdict.counts", ".results{}.stages"}
 """Objects whose names are data: of rules, of stages."""

@@ -19,9 +19,9 @@ from buildkit_migrate.migration.verify import DifferenceKind
 from buildkit_migrate.store.lmdb_store import LmdbStore
 from dicts import file_of
 from fixtures import FLAT_LABEL, NAMESPACE, bucket, buckets
+from holding import HELD, held
 from ondisk import OnDisk
 from terminal import on_a_terminal
-from test_locks import HELD, held
 from verify_faults import (
     FAULTS,
     FOLLOW,

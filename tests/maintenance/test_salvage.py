@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import faulty
 import v2_roots
 from fault_points import check_status, points
 from judge import Judge
@@ -143,8 +144,8 @@ def test_go_accepts_the_new_file(path: Path, judge: Judge) -> None:
 # --- Faults
 
 
-def faulty(index: int, fault: str, path: Path) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, str(Path(__file__).with_name("faulty.py")), str(index), fault]
+def with_fault(index: int, fault: str, path: Path) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, faulty.__file__, str(index), fault]
     command = ["repair", "--salvage", str(path), "--output", str(path.with_name("new")), "--format", "json"]
     return subprocess.run([*program, *command], capture_output=True, text=True, timeout=120, check=False)
 
@@ -152,12 +153,12 @@ def faulty(index: int, fault: str, path: Path) -> subprocess.CompletedProcess[st
 def test_fault_at_any_call_leaves_a_whole_file_or_none(path: Path) -> None:
     damage_page(path, 2)
     before, new = path.read_bytes(), path.with_name("new")
-    names = tuple(faulty(-1, "none", path).stderr.split())
+    names = tuple(with_fault(-1, "none", path).stderr.split())
     whole = tree(new.read_bytes())
     assert {"open", "write", "fsync", "link", "mmap", "flock"} <= set(names)
     for index, fault in points(names):
         new.unlink(missing_ok=True)
-        result = faulty(index, fault, path)
+        result = with_fault(index, fault, path)
         where = f"{index} {names[index]} {fault}: {result.stderr}"
         if result.returncode != 15:  # a failing unlock at the end does no harm
             check_status(result, fault, names[index])
@@ -173,5 +174,5 @@ def test_fault_at_any_call_leaves_a_whole_file_or_none(path: Path) -> None:
 
 
 def test_short_writes_are_continued(path: Path) -> None:
-    assert faulty(-1, "short", path).returncode == 0
+    assert with_fault(-1, "short", path).returncode == 0
     assert list(rows_of(read(path.with_name("new")).root)) == list(rows(TREE))

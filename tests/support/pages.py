@@ -10,7 +10,7 @@ from typing import Final
 
 __all__ = ["PAGES", "REPOSITORY", "Block", "anchors", "blocks", "links", "name"]
 
-REPOSITORY: Final = Path(__file__).parents[1]
+REPOSITORY: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(page for at in ("*.md", "docs/**/*.md", "fuzz/*.md") for page in REPOSITORY.glob(at))
 
 _FENCE: Final = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.M | re.S)
