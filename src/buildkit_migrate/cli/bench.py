@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from buildkit_migrate.cli import options as shared
+from buildkit_migrate.progress import silent
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
 
@@ -40,6 +41,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         default=10_000,
         help="size of the cache; takes 0.7 kB of memory per record (default: %(default)d)",
     )
+    shared.add_progress(parser)
     shared.add_output(parser)
 
 
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.bench.compare import compare
     from buildkit_migrate.cli import output, render
 
-    with output.progress() as progress:
-        comparison = compare(options.records, progress or (lambda step: None))
+    with output.progress(options.progress) as progress:
+        comparison = compare(options.records, progress or silent)
     output.answer(options, comparison.as_dict, lambda: render.comparison_lines(comparison))
     return 0
