@@ -48,7 +48,7 @@ class MetadataDatabase:
         """
         if is_link(path):
             raise ContainerdStateError(
-                f"containerd's database {path} is a symbolic link",
+                f"the database {path} is a symbolic link",
                 hint="replace the link with the file itself",
             )
         self.path = path
@@ -142,7 +142,7 @@ def open_database(path: Path, *, exclusive: bool) -> Database:
         return Database.open(path, exclusive=exclusive)
     except StorageError as error:
         if error.missing:
-            raise ContainerdStateError(f"containerd's database {path} is missing") from error
+            raise ContainerdStateError(f"the database {path} is missing") from error
         raise
 
 

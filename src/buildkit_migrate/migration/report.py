@@ -72,7 +72,7 @@ class Report:
     newer_in_v1: int | None = None
     """For a store migrated already: number of v1 records created since; None if unknown."""
     notes: tuple[str, ...] = ()
-    """Notes about files: an owner or mode that could not be preserved."""
+    """Notes about files: an owner or mode that could not be preserved, or data that nobody will free."""
     space: tuple[Space, ...] = ()
     """Of a dry run: per file system the room for new files, estimated rather too high, and what is free."""
     seconds: float = 0.0
