@@ -185,7 +185,7 @@ def test_every_status_is_one_of_some_command() -> None:
         (["--dry-run", "undo", "/path"], "the command comes first: buildkit-migrate undo --dry-run"),
         (["--versoin"], "did you mean --version? Else see buildkit-migrate --help"),
         (["--print-completion", "bsh"], "did you mean bash? Else see buildkit-migrate --help"),
-        (["check", "--progress", "plian"], "did you mean plain? Else see buildkit-migrate check --help"),
+        (["check", "--progress", "bars"], "did you mean bar? Else see buildkit-migrate check --help"),
         (["migrate", "--all", "/path"], "see buildkit-migrate migrate --help"),
     ],
 )
