@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate._native.plan import Plan
-from buildkit_migrate.bolt import Database, compacted_size
+from buildkit_migrate.bolt import Bucket, Database, compacted_size
 from buildkit_migrate.containerd.services import Containerd
 from buildkit_migrate.files.durable import aside_of
 from buildkit_migrate.files.errors import look
@@ -49,8 +49,9 @@ class Room:
         """Quickly, and rather too much."""
         counts = self._plan.counts
         new = [(self._target.parent, self._source.size + counts["kept"] * _OF_RECORD)]
-        if (old := self._containerd.root) is not None and self._changes_containerd:
-            reader = old.reader
+        root = self._changed_root
+        if root is not None:
+            reader = root.reader
             growth = counts["leases_to_create"] * _PAGES_OF_LEASE * reader.page_size
             growth += counts["resources_to_add"] * _OF_RESOURCE
             new.append((self._directory, reader.high_water * reader.page_size + growth))
@@ -65,7 +66,8 @@ class Room:
         if self._engine == "bolt":
             size = compacted_size(self._source.root, self._plan.store_edits())
             new.append((self._target.parent, size - _taken(aside_of(self._target))))
-        if (root := self._containerd.root) is not None and self._changes_containerd:
+        root = self._changed_root
+        if root is not None:
             now = time.time_ns()
             edits = self._plan.containerd_edits(stored_time(now), text_time(now))
             assert self._containerd.database is not None
@@ -79,10 +81,11 @@ class Room:
         return self._containerd.database.parent
 
     @property
-    def _changes_containerd(self) -> bool:
-        counts = self._plan.counts
+    def _changed_root(self) -> Bucket | None:
+        """Root bucket of containerd's database; None if no file is replaced."""
         leases = ("leases_to_create", "leases_to_keep", "resources_to_add")
-        return any(counts[name] for name in (*leases, "unlabel_snapshots", "unlabel_blobs"))
+        changes = (self._plan.counts[name] for name in (*leases, "unlabel_snapshots", "unlabel_blobs"))
+        return self._containerd.root if self._containerd.database is not None and any(changes) else None
 
 
 def _taken(path: Path) -> int:
