@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from faults import TIME, Healthy, check, found
 from mending import Place, changed, everything, mend, plan, store
 
 import crafted
+from buildkit_migrate import repair_root
 from buildkit_migrate.bolt import Database, Reader
 from buildkit_migrate.bolt import check as check_bolt
+from buildkit_migrate.maintenance import disk, repair_apply
 from buildkit_migrate.maintenance.mend import RepairClass, RewriteStore
+from buildkit_migrate.maintenance.rules import leftovers
 from buildkit_migrate.schema.solver import BY_RESULT, RESULTS
 from planting import break_free_list, damage, damage_page, edit, page_size
 
@@ -248,6 +252,64 @@ def test_what_containers_left_is_removed(healthy: Healthy) -> None:
         place for place in changed(before, after) if not (healthy.root.root.parent / str(place[0])).is_dir()
     } == set()
     assert after.keys() == before.keys()
+
+
+@contextlib.contextmanager
+def in_another_place(kind: str, place: Path, elsewhere: Path) -> Iterator[None]:
+    """What is in a directory is in another file system, or elsewhere in this one."""
+    if kind == "link":
+        place.rename(elsewhere)
+        place.symlink_to(elsewhere)
+        yield
+        return
+    elsewhere.mkdir()
+    what = ["--bind", str(elsewhere)] if kind == "bind mount" else ["-t", "tmpfs", "none"]
+    if subprocess.run(["mount", *what, str(place)], capture_output=True).returncode != 0:
+        pytest.skip("this process may not mount anything")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["link", "mount", "bind mount"])
+def test_what_can_not_be_moved_away_does_not_stop_the_rest(
+    healthy: Healthy, tmp_path: Path, kind: str
+) -> None:
+    executor, other = healthy.root.worker / "executor", healthy.root.worker / "cachemounts" / "buildkit123"
+    other.mkdir(parents=True)
+    with in_another_place(kind, executor, tmp_path / "elsewhere"):
+        (executor / "w3ng0ol6").mkdir()
+        repaired = repair_root(healthy.root.root)
+        assert [mend.subject for mend in repaired.plan.mends] == [other.name]
+        assert not other.exists()
+        (left,) = check(healthy.root)
+        assert (left.rule, left.subject) == ("C60", "w3ng0ol6")
+        assert left.repair is not None
+        assert left.repair.startswith("`repair` leaves it: ")
+
+
+def test_mount_points_are_read_as_often_for_many_directories(
+    healthy: Healthy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = disk.mount_points
+
+    def reads(count: int) -> int:
+        for number in range(count):
+            (healthy.root.worker / "executor" / f"{count}-{number}").mkdir()
+        made: list[None] = []
+
+        def counted() -> list[Path]:
+            made.append(None)
+            return whole()
+
+        with monkeypatch.context() as patch:
+            for module in (disk, leftovers, repair_apply):
+                patch.setattr(module, "mount_points", counted)
+            repair_root(healthy.root.root)
+        return len(made)
+
+    assert reads(2) == reads(20) > 0
 
 
 def test_what_is_mounted_stays(healthy: Healthy) -> None:

@@ -180,7 +180,6 @@ def _in_order(changes: Iterable[Change], stores: Stores) -> Iterator[Change]:
                 rewritten[change.store] = change
         else:
             others[change] = None
-    yield from (change for change in others if isinstance(change, MoveAside))
     yield from (change for change in others if isinstance(change, MakeDirectory | WriteFile))
     order = tuple(dict.fromkeys(protecting_first(stores)))
     for store in order:
@@ -191,6 +190,7 @@ def _in_order(changes: Iterable[Change], stores: Stores) -> Iterator[Change]:
     for store in order:
         if store in last:
             yield _merged(last[store])
+    yield from (change for change in others if isinstance(change, MoveAside))
     yield from (change for change in others if isinstance(change, RemoveDirectory))
 
 
