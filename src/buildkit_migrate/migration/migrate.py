@@ -24,6 +24,7 @@ from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.fingerprint import digesting, fingerprint
+from buildkit_migrate.files.openers import refuse_others
 from buildkit_migrate.files.ownership import (
     changed_access,
     is_read_only,
@@ -297,6 +298,7 @@ class Migration:
     def carry_out(self) -> Report:
         """The rest, after `prepare`: containerd's leases and labels, and the switch."""
         assert self._store is not None
+        refuse_others(self._from_path)  # a daemon that waits for v1 would go on with it
         goes_on = self._journal is not None
         written = self._note_what_will_be_replaced()
         self._progress(reading("writing leases and labels", *self._containerd.readers[:-1]))

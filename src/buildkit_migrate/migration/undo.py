@@ -26,6 +26,7 @@ from buildkit_migrate.errors import (
     JournalError,
     UndoRefusedError,
 )
+from buildkit_migrate.files.directories import move
 from buildkit_migrate.files.durable import remove, rename
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.fingerprint import digest, fingerprint
@@ -454,7 +455,7 @@ class Undo:
             remove(lock)
             return None
         moved = self._free_name()
-        rename(self._to_path, moved)
+        move(self._to_path, moved)
         if exists(lock, follow_symlinks=False):
             rename(lock, moved.with_name(moved.name + _LOCK_SUFFIX))
         return moved
