@@ -147,18 +147,6 @@ class Entry:
     others: Mapping[Path, str] = field(default_factory=dict)
     compactions: Mapping[Path, str] = field(default_factory=dict)
 
-    def of(self, path: Path) -> Item | None:
-        """What is done to the file or directory at a path."""
-        return next((item for item in self.items if item.path == path), None)
-
-    def with_item(self, item: Item) -> Entry:
-        """This entry with an item added, or put in the place of the one of that path."""
-        if self.of(item.path) is None:
-            others = {path: mark for path, mark in self.others.items() if path != item.path}
-            return replace(self, items=(*self.items, item), others=others)
-        items = tuple(item if one.path == item.path else one for one in self.items)
-        return replace(self, items=items)
-
     def reasons(self) -> tuple[str, ...]:
         """Why it can't be taken back without a loss; none if it can. Raises StorageError."""
         found = [why for item in self.items if (why := item.why_not())]
