@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,7 @@ if (
     and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
 ):
     os.environ["TMPDIR"] = str(MEMORY)
+    tempfile.tempdir = None  # pytest, which captures output in files, has already asked for it
 
 # A shell makes background processes ignore Ctrl-C; the commands that tests start must not inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -24,8 +24,8 @@ from buildkit_migrate.files.holders import own_lock
 __all__ = ["others_with", "refuse_others"]
 
 _UNSEEN = "a process that can't be seen from here"
-_NO_FILES = ("/dev/", "/proc/", "/sys/", "/memfd:")
-"""Beginnings of what descriptors are called that are no files on a disk."""
+_NO_FILES = ("/proc/", "/sys/", "/memfd:")
+"""Beginnings of what descriptors are called that are no files on a disk. /dev/shm may have some."""
 
 
 def refuse_others(path: Path) -> None:
