@@ -39,7 +39,7 @@ def unreadable(facts: Facts) -> Iterator[Mend]:
         is_damaged = store in facts.unsound and store.fault in (None, Fault.CORRUPT)
         if store.path is None or not is_damaged:
             continue
-        if store.database is not None and whole_before(store.path) is not None:
+        if whole_before(store.path) is not None:
             continue  # `repair` goes back to that
         for rule in ("C1", "C3"):
             does = "moves the file aside, as a new daemon would"
