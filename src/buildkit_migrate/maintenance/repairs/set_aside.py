@@ -32,7 +32,7 @@ def unreadable(facts: Facts) -> Iterator[Mend]:
         **dict.fromkeys(
             stores.histories,
             f"the list of builds ({builds} have a lease): "
-            "what they hold stays on disk until `repair --release-leaks` frees it",
+            "what they hold stays on disk until `repair --release-leaks` gives up those leases",
         ),
     }
     for store, loses in costs.items():
