@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,7 +17,7 @@ from buildkit_migrate.files import holders
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.ownership import copy_access, model_for
 
-__all__ = ["Lock", "check_not_replaced", "lock", "readable", "take_lock"]
+__all__ = ["Lock", "check_not_replaced", "lock", "readable", "take_lock", "using_own_locks"]
 
 _NOT_WRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ETXTBSY)
 _KINDS: Final = {
@@ -26,6 +27,7 @@ _KINDS: Final = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_OWN_LOCKS_ARE_ENOUGH: Final = ContextVar("own locks are enough", default=False)
 _NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -74,6 +76,19 @@ def lock(path: Path, *, exclusive: bool, create: bool = False, like: Path | None
             os.close(fd)
             raise
     return Lock(path, fd)
+
+
+@contextlib.contextmanager
+def using_own_locks() -> Iterator[None]:
+    """In this block `lock` is content with an exclusive lock that this process has on the file already.
+
+    So files that stay locked can be looked at again. That lock must outlive those taken in the block.
+    """
+    token = _OWN_LOCKS_ARE_ENOUGH.set(True)
+    try:
+        yield
+    finally:
+        _OWN_LOCKS_ARE_ENOUGH.reset(token)
 
 
 @contextlib.contextmanager
@@ -153,6 +168,8 @@ def take_lock(fd: int, path: Path, *, exclusive: bool) -> None:
     except OSError as error:
         if error.errno == errno.EWOULDBLOCK:
             holder = holders.holder_of(fd)
+            if holder == "this process" and _OWN_LOCKS_ARE_ENOUGH.get():
+                return
             own = "close the store that has it open, or wait for the thread that uses it"
             raise BusyError(
                 f"{path} is in use by {holder}", hint=own if holder == "this process" else None

@@ -168,6 +168,17 @@ class Entry:
         return tuple(found)
 
     @property
+    def known(self) -> frozenset[Path]:
+        """All paths that it says anything of."""
+        return frozenset({*self.others, *(item.path for item in self.items)})
+
+    @property
+    def databases(self) -> frozenset[Path]:
+        """The databases, and other files that it changed, that were there before it."""
+        before = {**self.others, **{item.path: item.before for item in self.items}}
+        return frozenset(path for path, mark in before.items() if mark)
+
+    @property
     def kept_bytes(self) -> int:
         """Size of the kept files; directories are not counted. Raises StorageError."""
         found = (look(item.kept, follow_symlinks=False) for item in self.items if item.kept is not None)
