@@ -27,7 +27,7 @@ _KINDS: Final = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_OWN_LOCKS_ARE_ENOUGH: Final = ContextVar("own locks are enough", default=False)
+_TAKEN_HERE: Final[ContextVar[list[Lock] | None]] = ContextVar("locks taken in this block", default=None)
 _NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -38,6 +38,8 @@ class Lock:
         self.path = path
         self.fd = fd
         holders.remember(fd)
+        if (taken := _TAKEN_HERE.get()) is not None:
+            taken.append(self)
 
     def close(self) -> None:
         """Unlocks and closes the file. A second call does nothing."""
@@ -80,15 +82,15 @@ def lock(path: Path, *, exclusive: bool, create: bool = False, like: Path | None
 
 @contextlib.contextmanager
 def using_own_locks() -> Iterator[None]:
-    """In this block `lock` is content with an exclusive lock that this process has on the file already.
+    """In this block `lock` is content with a lock on the file that was taken in this block, by this thread.
 
-    So files that stay locked can be looked at again. That lock must outlive those taken in the block.
+    So files that stay locked can be looked at again. The first lock must outlive those that use it.
     """
-    token = _OWN_LOCKS_ARE_ENOUGH.set(True)
+    token = _TAKEN_HERE.set([])
     try:
         yield
     finally:
-        _OWN_LOCKS_ARE_ENOUGH.reset(token)
+        _TAKEN_HERE.reset(token)
 
 
 @contextlib.contextmanager
@@ -161,6 +163,12 @@ def check_not_replaced(fd: int, path: Path) -> None:
         raise BusyError(f"{path} was replaced by another process", hint="run the command again")
 
 
+def _is_locked_here(file: os.stat_result) -> bool:
+    """Whether a lock on this file was taken in a block of `using_own_locks`, and is still held."""
+    taken = _TAKEN_HERE.get() or ()
+    return any(one.fd >= 0 and os.path.samestat(os.fstat(one.fd), file) for one in taken)
+
+
 def take_lock(fd: int, path: Path, *, exclusive: bool) -> None:
     """Takes a flock without waiting. Raises BusyError, StorageError, OSError."""
     try:
@@ -168,7 +176,7 @@ def take_lock(fd: int, path: Path, *, exclusive: bool) -> None:
     except OSError as error:
         if error.errno == errno.EWOULDBLOCK:
             holder = holders.holder_of(fd)
-            if holder == "this process" and _OWN_LOCKS_ARE_ENOUGH.get():
+            if _is_locked_here(os.fstat(fd)):
                 return
             own = "close the store that has it open, or wait for the thread that uses it"
             raise BusyError(

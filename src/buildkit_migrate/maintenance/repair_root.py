@@ -138,7 +138,7 @@ def repair_root(
     """
     place = containerd_root, namespace, snapshotter, snapshotter_root
     chosen = frozenset(map(RepairClass, classes))
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held, using_own_locks():
         stores = held.enter_context(opened_stores(path, *place, exclusive=not dry_run))
         plan = plan_repair(stores, chosen, progress=progress)
         journal = _journal(stores.root.path, stores.root.state)
@@ -159,7 +159,7 @@ def repair_root(
                 return found
             try:
                 # No daemon gets in before the check: all locks are still held.
-                with using_own_locks(), opened_stores(path, *place, exclusive=False) as stores:
+                with opened_stores(path, *place, exclusive=False) as stores:
                     return replace(found, verdict=check_stores(stores, progress=progress))
             except Error as error:
                 return replace(found, verdict=None, unchecked=error)
