@@ -24,6 +24,7 @@ from buildkit_migrate.migration.journal import journal_path, leases_before, read
 from buildkit_migrate.migration.kept import open_kept
 from buildkit_migrate.migration.migrate import Migration, OnBroken, StrPath, refuse_broken, report_settled
 from buildkit_migrate.migration.report import Outcome, Report
+from buildkit_migrate.migration.resuming import noted_driver
 from buildkit_migrate.migration.status import Stage, Status, status
 from buildkit_migrate.migration.undo import Undo, Undone, UndoneOutcome, refuse_losses
 from buildkit_migrate.migration.verification import (
@@ -37,7 +38,7 @@ from buildkit_migrate.progress import Progress, silent
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.workspace.finding import Host, find_root, find_roots
-from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, Root, Skipped, Worker
+from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, DOCKER_BUILDER, Root, Skipped, Worker
 from buildkit_migrate.workspace.one_file import find_stores, open_found
 from buildkit_migrate.workspace.opening import (
     ONE_BY_ONE,
@@ -165,7 +166,7 @@ def _migration(
     return Migration(
         worker.v1,
         worker.v2,
-        opener.containerd(worker),
+        opener.containerd(worker, _noted_driver(worker, resuming=True)),
         exclusive=exclusive,
         engine=engine,
         upstream_exact=upstream_exact,
@@ -173,6 +174,13 @@ def _migration(
         place=opener.place(worker),
         progress=progress,
     )
+
+
+def _noted_driver(worker: Worker, *, resuming: bool = False) -> str:
+    """The storage driver that the journal of a worker of Docker's names, else ""."""
+    if worker.kind != DOCKER_BUILDER:
+        return ""
+    return noted_driver(worker.v2, worker.path / "containerdmeta.db" if resuming else None)
 
 
 def undo_root(
@@ -222,7 +230,7 @@ def undo_root(
                     results[worker] = Undone(worker.v1, worker.v2, UndoneOutcome.NOTHING_TO_UNDO)
                     continue
                 with about(worker, root, False, ONE_BY_ONE):
-                    found = opener.containerd(worker)
+                    found = opener.containerd(worker, _noted_driver(worker))
                     undos[worker] = undo = Undo(
                         worker.v1,
                         worker.v2,
@@ -397,7 +405,7 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
             return Verification(worker.v1, worker.v2, Verdict.NOTHING_TO_VERIFY)
         raise
     with source, open_migrated(worker.v2) as (store, files), contextlib.ExitStack() as held:
-        containerd = opener.containerd(worker)
+        containerd = opener.containerd(worker, _noted_driver(worker))
         blobs = opener.content(worker) if content else None
         stopped = None
         if isinstance(containerd, OfflineContainerd):
@@ -431,6 +439,7 @@ def check_root(
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
     snapshotter_root: StrPath | Setting | None = None,
+    storage_driver: str | Setting | None = None,
     rules: Collection[str] | None = None,
     severities: Collection[Severity] | None = None,
     content: bool = False,
@@ -444,7 +453,9 @@ def check_root(
     is a finding and raises nothing. Raises the errors of `find_root`, BusyError, which names the daemon,
     StorageError, ContainerdStateError.
     """
-    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(
+        containerd, containerd_root, namespace, snapshotter, snapshotter_root, storage_driver
+    )
     with open_found(find_stores(path), place) as stores:
         return check_stores(stores, rules=rules, severities=severities, content=content, progress=progress)
 
@@ -467,6 +478,7 @@ def open_usage(
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
     snapshotter_root: StrPath | Setting | None = None,
+    storage_driver: str | Setting | None = None,
     filter: Sequence[str] = (),
     after_start: bool = False,
     top: int | None = None,
@@ -478,6 +490,8 @@ def open_usage(
     `migrate_root`. Nothing is written. Raises the errors of `find_root`, BusyError, which names the daemon,
     StorageError, ContainerdStateError, and FilterError (a ValueError).
     """
-    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(
+        containerd, containerd_root, namespace, snapshotter, snapshotter_root, storage_driver
+    )
     with open_stores(find_state(path), place) as stores:
         yield usage_of(stores, filter=filter, after_start=after_start, top=top, progress=progress)

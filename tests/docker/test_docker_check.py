@@ -89,6 +89,7 @@ def test_kinds_that_do_not_fit_are_found(docker: OnDisk) -> None:
         mutable: {b"committed": committed},
     }
     ondisk.edit(docker.snapshots, edits)
+    (docker.root.parent / "overlay2" / layer.decode()).mkdir()
     assert "active, not committed" in found(docker, "C30")[layer.decode()]
     assert "committed, not active" in found(docker, "C14")[mutable.decode()]
 

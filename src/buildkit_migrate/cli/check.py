@@ -86,6 +86,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     add("--explain", metavar="RULE", type=_rules, help="print what a rule is about, and end")
     add("-v", "--verbose", action="store_true", help="print all findings, not the first 20 of each rule")
     shared.add_containerd(parser)
+    shared.add_storage_driver(parser)
     shared.add_progress(parser)
     shared.add_output(parser)
 
@@ -104,6 +105,7 @@ def run(options: argparse.Namespace) -> int:
         checked = check_root(
             root.path,
             **shared.containerd_arguments(options),
+            storage_driver=shared.storage_driver(options),
             rules=options.rules,
             severities=options.severity,
             content=options.content,

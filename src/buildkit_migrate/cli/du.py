@@ -82,6 +82,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "du -s says, instead of a list",
     )
     shared.add_containerd(parser)
+    shared.add_storage_driver(parser)
     shared.add_progress(parser)
     shared.add_output(parser)
 
@@ -106,6 +107,7 @@ def run(options: argparse.Namespace) -> int:
             open_usage(
                 root.path,
                 **shared.containerd_arguments(options),
+                storage_driver=shared.storage_driver(options),
                 filter=options.filter,
                 after_start=options.after_start,
                 top=options.top,

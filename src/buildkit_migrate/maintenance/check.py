@@ -326,7 +326,7 @@ def _of_docker(worker: WorkerFacts, missing: Mapping[Part, str]) -> dict[Part, s
     """The layer store, if it can't be told which. Raises StorageError."""
     try:
         if Part.LAYERS not in missing:
-            worker.layers  # noqa: B018
+            worker.driver  # noqa: B018
     except ContainerdStateError as error:
         return {Part.LAYERS: error.message}
     return {}

@@ -106,7 +106,8 @@ class State:
     ``upstream_exact``: the new store has no sizes of blobs; before format 2 no store had them. ``previous``:
     it was made from the state of v1 before its newest transaction. ``way_back``: how an undo that has begun
     goes back; "" before that. ``lacking``: how many records lacked their snapshot then; None if labels tell
-    which snapshots there were.
+    which snapshots there were. ``lacking_records``: the ids of those that were left out for that, a character
+    for each byte.
     """
 
     v1: str
@@ -123,6 +124,7 @@ class State:
     previous: bool = False
     way_back: str = ""
     lacking: int | None = None
+    lacking_records: tuple[str, ...] = ()
 
 
 def journal_path(v2: Path) -> Path:
@@ -435,7 +437,7 @@ def _errors(path: Path) -> Iterator[None]:
 def _encode(state: State) -> bytes:
     fields = asdict(state)
     if state.lacking is None:
-        del fields["lacking"]  # older versions don't know it, and don't need it
+        del fields["lacking"], fields["lacking_records"]  # older versions don't know them, or need them
     return json.dumps({"format": _FORMAT, **fields}, sort_keys=True).encode()
 
 
@@ -452,6 +454,7 @@ def _decode(stored: bytes, path: Path) -> State:
         if fields["phase"] == UNDOING:
             # Before this field existed, only a database that was put back, or not yet kept, could be missing.
             fields.setdefault("way_back", PUT_BACK)
+        fields["lacking_records"] = tuple(fields.get("lacking_records", ()))
         return State(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise JournalError(f"{path}: the journal's state can't be read", hint=_UNREADABLE) from error

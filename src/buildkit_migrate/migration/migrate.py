@@ -12,6 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -23,6 +24,7 @@ from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.fingerprint import digesting, fingerprint
+from buildkit_migrate.files.openers import refuse_others
 from buildkit_migrate.files.ownership import (
     changed_access,
     is_read_only,
@@ -36,7 +38,7 @@ from buildkit_migrate.migration.previous import check_going_back, reporting_prev
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.resuming import check_is_the_same
 from buildkit_migrate.migration.target import target_at
-from buildkit_migrate.model import Problem
+from buildkit_migrate.model import Problem, Reason
 from buildkit_migrate.progress import Progress, reading, silent
 from buildkit_migrate.store.engines import Engine, write_store
 from buildkit_migrate.workspace.new_files import foresee_migration
@@ -182,13 +184,16 @@ class Migration:
             raise
 
     def _notes(self, outcome: Outcome) -> tuple[str, ...]:
-        """Notes on owners and modes that differ, or would; and on a read-only mount."""
+        """Notes on owners and modes that differ, or would; on a read-only mount; and on what nobody frees."""
         planned = outcome is Outcome.PLANNED
         notes = [
             note
             for path, (wanted, foreseen) in self._models.items()
             for note in changed_access(wanted, path, foreseen if planned else None)
         ]
+        dropped = [one.record for one in self.problems if one.reason is not Reason.REPAIRED]
+        if dropped and (left := self._containerd.left_behind(dropped)):
+            notes.append(left)
         directory = self._to_path.parent
         if planned and is_read_only(directory):
             notes.append(f"{directory}: mounted read-only, so that a migration will be refused")
@@ -231,6 +236,7 @@ class Migration:
         about = f"{doing} {identity.get('place', 'containerd')}"
         self._progress(reading(about, *self._containerd.readers))
         survey = self._containerd.survey(records, finished)
+        self.place = replace(self.place, storage_driver=self._containerd.storage_driver)
         self._progress(f"planning what becomes of {len(records):,} records")
         plan = Plan(records, survey, upstream_exact=self._upstream_exact)
         check_belonging(self._source, plan, self.place, self._containerd)
@@ -292,6 +298,7 @@ class Migration:
     def carry_out(self) -> Report:
         """The rest, after `prepare`: containerd's leases and labels, and the switch."""
         assert self._store is not None
+        refuse_others(self._from_path)  # a daemon that waits for v1 would go on with it
         goes_on = self._journal is not None
         written = self._note_what_will_be_replaced()
         self._progress(reading("writing leases and labels", *self._containerd.readers[:-1]))
@@ -339,6 +346,7 @@ class Migration:
                 upstream_exact=self._upstream_exact,
                 previous=self._previous,
                 lacking=self._count_lacking(),
+                lacking_records=self._lacking_records(),
             )
             self._journal = Journal.create(
                 journal.journal_path(self._to_path), state, before, like=self._from_path
@@ -350,6 +358,13 @@ class Migration:
         if self._containerd.has_root_labels:
             return None
         return self.plan.counts["snapshots_needed"] - self.plan.counts["snapshots_found"]
+
+    def _lacking_records(self) -> tuple[str, ...]:
+        """Those of them that were left out for that, as `State` has them."""
+        if self._containerd.has_root_labels:
+            return ()
+        lacking = (problem for problem in self.problems if problem.reason is Reason.NO_SNAPSHOT)
+        return tuple(problem.record.decode("latin-1") for problem in lacking)
 
     @contextlib.contextmanager
     def _digesting_old_database(self, state: State, goes_on: bool) -> Iterator[Callable[[], str]]:

@@ -71,7 +71,7 @@ class Report:
     newer_in_v1: int | None = None
     """For a store migrated already: number of v1 records created since; None if unknown."""
     notes: tuple[str, ...] = ()
-    """Notes about files: an owner or mode that could not be preserved."""
+    """Notes about files: an owner or mode that could not be preserved, or data that nobody will free."""
     seconds: float = 0.0
     plan: Plan | None = field(default=None, repr=False, compare=False)
     """The underlying plan, None if there was nothing to do."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from buildkit_migrate.bolt import Database
-from buildkit_migrate.containerd.docker import DOCKER_NAMESPACE, DockerBuilder, chain_ids
-from buildkit_migrate.containerd.layers import LayerStore
+from buildkit_migrate.bolt import Bucket, Database
+from buildkit_migrate.containerd.docker import DOCKER_NAMESPACE, DockerBuilder, needed_by
+from buildkit_migrate.containerd.driver_store import DriverStore
 from buildkit_migrate.containerd.offline import (
     KEPT_SUFFIX,
     MetadataDatabase,
@@ -31,7 +31,7 @@ from buildkit_migrate.files.locks import lock
 from buildkit_migrate.files.ownership import model_for, predict_access
 from buildkit_migrate.progress import Progress
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
-from buildkit_migrate.workspace.docker import data_root, layers_of, storage_driver
+from buildkit_migrate.workspace.docker import data_root, storage_driver
 from buildkit_migrate.workspace.layout import (
     CONTAINERD_WORKER,
     DOCKER_BUILDER,
@@ -290,7 +290,6 @@ class Opener:
         self._progress = progress
         self._stopped: MetadataDatabase | None = None
         self._running: Connection | None = None
-        self._driver: Setting | None = None
 
     def content(self, worker: Worker) -> Path:
         """The directory of the content store."""
@@ -306,7 +305,7 @@ class Opener:
     def place(self, worker: Worker) -> Place:
         """Where the worker's containerd is, and the origin of each setting.
 
-        Docker's storage driver is known when the services are open.
+        Docker's storage driver is not known before the services needed it.
         """
         root = Setting(str(self._root.path), self._root.origin)
         if worker.kind == DOCKER_BUILDER:
@@ -317,7 +316,6 @@ class Opener:
                 Setting(DOCKER_NAMESPACE, "fixed"),
                 Setting(worker.snapshotter, "fixed"),
                 str(worker.path / "snapshots.db"),
-                self._driver,
             )
         named = Setting(worker.snapshotter, "name of the directory")
         if worker.kind == OCI_WORKER:
@@ -341,8 +339,12 @@ class Opener:
         below = path.parent / "snapshotter" / path.name
         return str(below if not exists(path) and exists(below) else path)
 
-    def containerd(self, worker: Worker) -> AnyContainerd:
-        """Opens the worker's containerd. Raises ContainerdStateError with a hint for this kind of worker."""
+    def containerd(self, worker: Worker, noted_driver: str = "") -> AnyContainerd:
+        """Opens the worker's containerd. Raises ContainerdStateError with a hint for this kind of worker.
+
+        ``noted_driver``: Docker's storage driver when the worker was migrated, which is used unless another
+        one was given; "" if that is not known.
+        """
         place = self.place(worker)
         snapshotter, namespace = place.snapshotter.value, place.namespace.value
         if not place.backend:
@@ -350,7 +352,7 @@ class Opener:
         metadata, backend = Path(place.containerd.value), Path(place.backend)
         try:
             if worker.kind == DOCKER_BUILDER:
-                return self._docker(worker, metadata, self._database(backend))
+                return self._docker(worker, metadata, self._database(backend), noted_driver)
             if worker.kind == OCI_WORKER:
                 return OfflineContainerd(
                     self._metadata(metadata), self._database(backend), namespace, snapshotter
@@ -370,12 +372,20 @@ class Opener:
                 error.hint = _STOP_CONTAINERD
             raise
 
-    def _docker(self, worker: Worker, metadata: Path, snapshots: Database) -> DockerBuilder:
-        data, mentioned = data_root(worker.path), chain_ids(snapshots.root)
-        self._driver = storage_driver(data, self._place.storage_driver, mentioned)
+    def _docker(
+        self, worker: Worker, metadata: Path, snapshots: Database, noted_driver: str
+    ) -> DockerBuilder:
+        given = self._place.storage_driver
+        is_noted = bool(noted_driver) and (given is None or given.value == noted_driver)
+        named = Setting(noted_driver, "noted by the migration") if is_noted else given
+
+        def choose(root: Bucket, ids: Collection[bytes]) -> DriverStore:
+            data = data_root(worker.path)
+            return DriverStore(data, named if is_noted else storage_driver(data, given, needed_by(root, ids)))
+
         database = MetadataDatabase(metadata, exclusive=self._exclusive, like=worker.v1)
         self._held.enter_context(contextlib.closing(database))
-        return DockerBuilder(database, snapshots, LayerStore(layers_of(data, self._driver)))
+        return DockerBuilder(database, snapshots, choose, named)
 
     def _live(self, snapshotter: str) -> LiveContainerd:
         # gRPC is only loaded when needed.

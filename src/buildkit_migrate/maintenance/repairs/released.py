@@ -57,7 +57,7 @@ def leases_of_builds(facts: Facts) -> Iterator[Mend]:
 def _are_known(owners: Owners, facts: Facts) -> bool:
     """Whether all is known of the root that could own a lease. Of other roots nobody here can know."""
     root = facts.stores.root
-    whole = root.path == root.state and not root.skipped
+    whole = root.is_whole
     return owners.reset is None and (whole or not owners.shared)
 
 

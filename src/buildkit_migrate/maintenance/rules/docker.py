@@ -23,7 +23,7 @@ _NO_REPAIR: Final = "`repair` does nothing: only the engine can remove what the 
 @worker_rule("C14", "C23", "C30", needs=(Part.RECORDS, Part.CONTAINERD, Part.LAYERS))
 def snapshots_of_docker(facts: WorkerFacts) -> Iterator[Finding]:
     """Mutable records have an active snapshot, layers a committed one."""
-    data, kinds = facts.data, facts.docker_kinds
+    data, snapshots = facts.data, facts.docker_snapshots
     assert data is not None
     file = path_of(facts.stores.snapshots)
     ids = data.records.ids
@@ -33,20 +33,20 @@ def snapshots_of_docker(facts: WorkerFacts) -> Iterator[Finding]:
 
     unfinished = data.layered - data.records.flag(b"snapshot.committed") - there(data.loading.target)
     for row in unfinished - data.blob_only:
-        kind = kinds.get(ids[row] or b"")
-        if kind is None:
+        snapshot = snapshots.get(ids[row] or b"")
+        if snapshot is None:
             message = "it is mutable, and its snapshot does not exist"
             yield finding("C14", Severity.HARMLESS, row, message)
-        elif kind is not Kind.ACTIVE:
+        elif snapshot.kind is not Kind.ACTIVE:
             message = "it is mutable, and its snapshot is committed, not active"
             yield finding("C14", Severity.BUILD, row, message)
     for row in (data.immutable & data.layered) - data.blob_only:
         key = data.keys[row] or b""
-        kind = kinds.get(key)
-        if kind is None:
+        snapshot = snapshots.get(key)
+        if snapshot is None:
             message = f"its snapshot {quoted(key)}, or the layer that this has become, does not exist"
             yield finding("C23", Severity.BUILD, row, message)
-        elif kind is not Kind.COMMITTED:
+        elif snapshot.kind is not Kind.COMMITTED:
             yield finding("C30", Severity.BUILD, row, f"its snapshot {quoted(key)} is active, not committed")
 
 
