@@ -15,6 +15,7 @@ from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import DifferencesError, JournalError, StorageError
 from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.foreseeing import foresee_moved
 from buildkit_migrate.maintenance.check import Checked, check_stores
 from buildkit_migrate.maintenance.du import DiskUsage, usage_of
 from buildkit_migrate.maintenance.finding import Severity
@@ -25,6 +26,7 @@ from buildkit_migrate.migration.kept import open_kept
 from buildkit_migrate.migration.migrate import Migration, OnBroken, StrPath, refuse_broken, report_settled
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.resuming import noted_driver
+from buildkit_migrate.migration.room import refuse_lacking_room
 from buildkit_migrate.migration.status import Stage, Status, status
 from buildkit_migrate.migration.undo import Undo, Undone, UndoneOutcome, refuse_losses
 from buildkit_migrate.migration.verification import (
@@ -46,6 +48,7 @@ from buildkit_migrate.workspace.opening import (
     about,
     containerd_place,
     foresee_files,
+    foresee_lock,
     lock_state,
     metadata_database,
 )
@@ -120,13 +123,15 @@ def migrate_root(
             for worker in waiting:
                 with about(worker, root, skip_unreachable) as unreachable:
                     migrations[worker] = held.enter_context(
-                        _migration(
-                            worker,
-                            opener,
+                        Migration(
+                            worker.v1,
+                            worker.v2,
+                            opener.containerd(worker, _noted_driver(worker, resuming=True)),
                             exclusive=not dry_run,
                             engine=engine,
                             upstream_exact=upstream_exact,
                             previous_transaction=previous_transaction,
+                            place=opener.place(worker),
                             progress=progress,
                         )
                     )
@@ -134,6 +139,7 @@ def migrate_root(
                     reports[worker] = _skipped(worker, unreachable[0])
             if on_broken == "drop" or not dry_run:
                 refuse_broken(list(migrations.values()), on_broken)
+            refuse_lacking_room([migration.room for migration in migrations.values()])
             for worker, migration in migrations.items():
                 if dry_run:
                     reports[worker] = migration.report(Outcome.PLANNED)
@@ -151,29 +157,6 @@ def migrate_root(
 
 def _skipped(directory: Worker | Skipped, reason: str) -> Report:
     return Report(directory.v1, directory.v2, Outcome.SKIPPED, reason=reason)
-
-
-def _migration(
-    worker: Worker,
-    opener: Opener,
-    *,
-    exclusive: bool,
-    engine: Engine,
-    upstream_exact: bool,
-    previous_transaction: bool,
-    progress: Progress | None,
-) -> Migration:
-    return Migration(
-        worker.v1,
-        worker.v2,
-        opener.containerd(worker, _noted_driver(worker, resuming=True)),
-        exclusive=exclusive,
-        engine=engine,
-        upstream_exact=upstream_exact,
-        previous_transaction=previous_transaction,
-        place=opener.place(worker),
-        progress=progress,
-    )
 
 
 def _noted_driver(worker: Worker, *, resuming: bool = False) -> str:
@@ -217,6 +200,7 @@ def undo_root(
     undos: dict[Worker, Undo] = {}
     obstacles: list[JournalError] = []
     with reporting_finished(root.path, results), contextlib.ExitStack() as held:
+        foresee_lock(root)
         lock_state(root, held, dry_run=dry_run)
         opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
         coming: dict[Path, Database] = {}
@@ -295,6 +279,7 @@ def clean_root(
     place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root, storage_driver)
     results: dict[Worker, Cleaned] = {}
     with reporting_finished(root.path, results), contextlib.ExitStack() as held:
+        foresee_lock(root)
         lock_state(root, held, dry_run=dry_run)
         opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
         for worker in root.workers:
@@ -308,6 +293,7 @@ def clean_root(
             databases = offline.databases if offline else ()
             wrong = tuple(faults(worker.v1, worker.v2, databases, progress or silent))
             results[worker] = Cleaned(worker.path, CleanedOutcome.PLANNED, files, wrong)
+            foresee_moved(*(path for path, _ in files))
         if not dry_run:
             _refuse([fault for planned in results.values() for fault in planned.faults])
             for worker, planned in results.items():

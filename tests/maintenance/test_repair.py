@@ -433,10 +433,6 @@ def make_directory_anew(root: OnDisk) -> None:
     (root.worker / "executor" / "left").mkdir()
 
 
-def lose_store(root: OnDisk) -> None:
-    root.containerd.unlink()
-
-
 def lose_original(root: OnDisk) -> None:
     kept(root.v2).unlink()
 
@@ -457,7 +453,6 @@ USED = (
     use_made_directory,
     make_store_anew,
     make_directory_anew,
-    lose_store,
     lose_original,
     change_original,
     lose_directory,

@@ -21,10 +21,9 @@ from buildkit_migrate.bolt import Database, compacted_size
 from buildkit_migrate.errors import CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.files.beside import beside
 from buildkit_migrate.files.durable import Aside
-from buildkit_migrate.files.ownership import predict_replaced_access
+from buildkit_migrate.files.foreseeing import foresee_replaced, lacking_room
 from buildkit_migrate.maintenance.kept_files import kept_name, telling_done
 from buildkit_migrate.maintenance.rewriting import (
-    lacking_room,
     refuse_link,
     wants_free_list,
     whole_trees,
@@ -244,7 +243,7 @@ def _planned(store: Store, min_free: float, drafts: _Drafts | None, tell: Progre
         refuse_link(path, "compact")
         file = _decided(file, min_free)
         if file.outcome is CompactionOutcome.PLANNED:
-            predict_replaced_access(path)
+            foresee_replaced(path)
         elif early is not None:
             early.drop(path)
     except (CorruptDatabaseError, StorageError) as error:
@@ -264,7 +263,7 @@ def _is_promising(path: Path, database: Database) -> bool:
     if database.size < _EARLY_BYTES or database.estimated_fill() > _EARLY_FILL:
         return False
     refuse_link(path, "compact")
-    predict_replaced_access(path)
+    foresee_replaced(path)
     return True
 
 

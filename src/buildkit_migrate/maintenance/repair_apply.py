@@ -24,7 +24,8 @@ from buildkit_migrate.files.directories import make_directory_like, move
 from buildkit_migrate.files.durable import Aside, remove, remove_aside, write_content
 from buildkit_migrate.files.errors import exists, is_directory, look
 from buildkit_migrate.files.fingerprint import fingerprint, fingerprint_of
-from buildkit_migrate.files.ownership import access_of, predict_replaced_access
+from buildkit_migrate.files.foreseeing import foresee_replaced, lacking_room
+from buildkit_migrate.files.ownership import access_of
 from buildkit_migrate.maintenance.disk import refuse_mounts
 from buildkit_migrate.maintenance.kept_files import telling_done
 from buildkit_migrate.maintenance.mend import (
@@ -48,7 +49,6 @@ from buildkit_migrate.maintenance.repair_journal import (
     kept_place,
 )
 from buildkit_migrate.maintenance.rewriting import (
-    lacking_room,
     refuse_link,
     whole_trees,
     write_like,
@@ -220,7 +220,7 @@ class Application:
     def _examined_store(self, change: EditStore | RewriteStore, path: Path) -> int:
         """Size in bytes of the new file. Raises the errors of what can't be rewritten."""
         refuse_link(path, "repair")
-        predict_replaced_access(path)
+        foresee_replaced(path)
         database, reader = self._source(change)
         self._tell(reading(f"examining {path}", reader))
         if isinstance(change, RewriteStore):

@@ -83,7 +83,10 @@ class Item:
         return self.kept is not None and exists(self.kept, follow_symlinks=False)
 
     def why_not(self) -> str:
-        """Why the original can't be put back without a loss; "" if it can be, or is. Raises StorageError."""
+        """Why the original can't be put back without a loss; "" if it can be, or is. Raises StorageError.
+
+        A new file that is lost is no reason: all that is left then is the original.
+        """
         if self.kind is Kind.MADE_DIRECTORY:
             with_files = is_directory(self.path) and any(self.path.iterdir())
             return f"{self.path} is used: there is something in it" if with_files else ""
@@ -96,9 +99,7 @@ class Item:
             return self._why_not_back()
         if now == self.before:
             return ""
-        if not now:
-            return f"{self.path} is gone"
-        if now not in self.after:
+        if now and now not in self.after:
             return f"{self.path} was used since it was repaired"
         return "" if self.kind is Kind.MADE else self._why_not_kept()
 
@@ -108,6 +109,9 @@ class Item:
             return f"{self.path} was made anew since the repair"
         if there:
             return ""
+        above = self.path.parent
+        if self.kind is Kind.REMOVED and not is_directory(above) and not is_directory(above.parent):
+            return f"{above.parent}, where {self.path} was, is gone"
         return self._why_not_kept()
 
     def _why_not_kept(self) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final, assert_never
 
 from buildkit_migrate.errors import CorruptDatabaseError, Error, JournalError, StorageError, UndoRefusedError
-from buildkit_migrate.files.directories import move, remove_if_empty, remove_tree
+from buildkit_migrate.files.directories import make_directory_like, move, remove_if_empty, remove_tree
 from buildkit_migrate.files.durable import aside_of, remove, remove_aside, rename, sync_directory
-from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.errors import exists, is_directory
 from buildkit_migrate.files.fingerprint import fingerprint
 from buildkit_migrate.files.locks import lock
 from buildkit_migrate.maintenance.disk import refuse_mounts
@@ -201,17 +201,22 @@ def _put_back(item: Item) -> None:
         case Kind.MADE:
             remove_aside(item.path)
             remove(item.path)
-            sync_directory(item.path.parent)
+            if is_directory(item.path.parent):
+                sync_directory(item.path.parent)
         case Kind.MADE_DIRECTORY:
             remove_if_empty(aside_of(item.path))
             remove_if_empty(item.path)
-        case Kind.MOVED | Kind.REMOVED:
+        case Kind.MOVED:
             assert item.kept is not None
             if item.has_original:
+                rename(item.kept, item.path)
+        case Kind.REMOVED:
+            assert item.kept is not None
+            if item.has_original:
+                make_directory_like(item.path.parent, item.kept.parent)  # nobody may need it any more
                 move(item.kept, item.path)
-            if item.kind is Kind.REMOVED:
-                remove_if_empty(aside_of(item.kept.parent))
-                remove_if_empty(item.kept.parent)
+            remove_if_empty(aside_of(item.kept.parent))
+            remove_if_empty(item.kept.parent)
         case _:
             assert_never(item.kind)
 

@@ -85,6 +85,8 @@ _OVERHEAD: Final = 64
 
 _DATA: Final = "data.mdb"
 _LOCK: Final = "lock.mdb"
+FILES: Final = (_DATA, _LOCK)
+"""What is in a journal, which is a directory."""
 _LOCK_SIZE: Final = 8192
 """Size in bytes that LMDB needs for its 126 readers."""
 _SIZE: Final = struct.Struct("<I")
@@ -372,7 +374,7 @@ def _state_in(environment: lmdb.Environment, path: Path) -> State | None:
 
 def discard(path: Path) -> None:
     """Deletes a journal, if there is one. Raises StorageError."""
-    discard_directory(path, (_DATA, _LOCK))
+    discard_directory(path, FILES)
 
 
 def _open(path: Path, *, map_size: int, create: bool = False) -> lmdb.Environment:

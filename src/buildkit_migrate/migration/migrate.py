@@ -25,6 +25,8 @@ from buildkit_migrate.files.beside import beside
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.fingerprint import digesting, fingerprint
+from buildkit_migrate.files.foreseeing import space_for
+from buildkit_migrate.files.openers import refuse_others
 from buildkit_migrate.files.ownership import (
     changed_access,
     is_read_only,
@@ -36,7 +38,8 @@ from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.plan import cautions_of, problems_of, read_records
 from buildkit_migrate.migration.previous import check_going_back, reporting_previous
 from buildkit_migrate.migration.report import Outcome, Report
-from buildkit_migrate.migration.resuming import check_is_the_same
+from buildkit_migrate.migration.resuming import check_is_the_same, foresee_journal
+from buildkit_migrate.migration.room import Room, refuse_lacking_room
 from buildkit_migrate.migration.target import target_at
 from buildkit_migrate.model import Problem, Reason
 from buildkit_migrate.progress import Progress, reading, silent
@@ -105,6 +108,7 @@ def migrate_v2(
     ) as migration:
         if on_broken == "drop" or not dry_run:
             refuse_broken([migration], on_broken)
+        refuse_lacking_room([migration.room])
         if dry_run:
             return migration.report(Outcome.PLANNED)
         migration.prepare()
@@ -177,6 +181,8 @@ class Migration:
                 check_going_back(from_path)
             self._models = foresee_migration(from_path, to_path, self._containerd.database)
             self._journal = self._interrupted(exclusive)
+            if self._journal is None:
+                foresee_journal(journal.journal_path(to_path))
             with reporting_previous(from_path, previous=previous_transaction):
                 self.plan = self._make_plan()
         except BaseException:
@@ -251,6 +257,11 @@ class Migration:
         return self._from_path
 
     @property
+    def room(self) -> Room:
+        """What the new files need on disk."""
+        return Room(self._source, self._to_path, self._engine, self._containerd, self.plan)
+
+    @property
     def problems(self) -> list[Problem]:
         """Problems of the plan."""
         return problems_of(self.plan)
@@ -266,6 +277,7 @@ class Migration:
             notes=self._notes(outcome),
             engine=self._engine,
             place=self.place,
+            space=tuple(space_for(self.room.estimated())) if outcome is Outcome.PLANNED else (),
             seconds=time.perf_counter() - self._started,
             plan=self.plan,
         )
@@ -302,6 +314,7 @@ class Migration:
     def carry_out(self) -> Report:
         """The rest, after `prepare`: containerd's leases and labels, and the switch."""
         assert self._store is not None
+        refuse_others(self._from_path)  # a daemon that waits for v1 would go on with it
         goes_on = self._journal is not None
         written = self._note_what_will_be_replaced()
         self._progress(reading("writing leases and labels", *self._containerd.readers[:-1]))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from buildkit_migrate.errors import JournalError
-from buildkit_migrate.migration.journal import State, is_untouched, journal_path, read_state
+from buildkit_migrate.errors import JournalError, StorageError
+from buildkit_migrate.files.errors import look, storage_errors
+from buildkit_migrate.migration.journal import FILES, State, is_untouched, journal_path, read_state
 
-__all__ = ["check_is_the_same", "noted_driver"]
+__all__ = ["check_is_the_same", "foresee_journal", "noted_driver"]
 
 _UNDO = "take back what it did with buildkit-migrate undo"
 
@@ -81,6 +82,15 @@ def _differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tu
 def _root_of(database: str) -> Path:
     """The root of the containerd with this database, ``<root>/io.containerd.metadata.v1.bolt/meta.db``."""
     return Path(database).parent.parent
+
+
+def foresee_journal(path: Path) -> None:
+    """Raises StorageError if no journal can be created here, as `Journal.create` will. Writes nothing."""
+    with storage_errors(path):
+        there = look(path, follow_symlinks=False)
+        others = set() if there is None else {entry.name for entry in path.iterdir()} - {*FILES}
+    if others:
+        raise StorageError(f"{path} has files of no journal: {min(others)}", hint="move it out of the way")
 
 
 def noted_driver(v2: Path, database: Path | None = None) -> str:

@@ -26,9 +26,11 @@ from buildkit_migrate.errors import (
     JournalError,
     UndoRefusedError,
 )
+from buildkit_migrate.files.directories import move
 from buildkit_migrate.files.durable import remove, rename
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.fingerprint import digest, fingerprint
+from buildkit_migrate.files.foreseeing import foresee_moved, foresee_replaced
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.changes import (
     count_lost,
@@ -187,6 +189,7 @@ class Undo:
             self.changes = tuple(self._changes)
             # An undo that has moved the new store is decided: finishing it loses nothing more.
             begun = self._state.phase == journal.UNDOING and not exists(to_path)
+            self._foresee()
             self.losses = () if begun else tuple(self._losses)
             self._held = held.pop_all()
 
@@ -386,6 +389,19 @@ class Undo:
         """The database that will replace containerd's; None if nothing does."""
         return self._kept if self._way == PUT_BACK else None
 
+    def _foresee(self) -> None:
+        """Raises StorageError if the system will refuse to go back."""
+        if exists(self._to_path):
+            foresee_moved(self._to_path)
+        foresee_moved(self._journal.path)
+        database = self._containerd.database
+        if database is None or self._way == NOTHING or not exists(database):
+            return
+        if self._way == EDIT:
+            foresee_replaced(database)
+        else:
+            foresee_moved(database)
+
     # --- Reporting and carrying out
 
     def report(self) -> Undone:
@@ -454,7 +470,7 @@ class Undo:
             remove(lock)
             return None
         moved = self._free_name()
-        rename(self._to_path, moved)
+        move(self._to_path, moved)
         if exists(lock, follow_symlinks=False):
             rename(lock, moved.with_name(moved.name + _LOCK_SUFFIX))
         return moved

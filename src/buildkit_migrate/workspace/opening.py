@@ -26,7 +26,7 @@ from buildkit_migrate.errors import (
     Error,
     StorageError,
 )
-from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.errors import exists, is_link
 from buildkit_migrate.files.locks import lock
 from buildkit_migrate.files.ownership import model_for, predict_access
 from buildkit_migrate.progress import Progress
@@ -59,6 +59,7 @@ __all__ = [
     "about_docker",
     "containerd_place",
     "foresee_files",
+    "foresee_lock",
     "lock_out_daemon",
     "lock_state",
     "metadata_database",
@@ -104,7 +105,7 @@ def lock_out_daemon(root: Root, held: contextlib.ExitStack, *, exclusive: bool) 
     The file is left behind, because removing it could pull it from under a daemon that is about to start.
     Daemons remove it themselves when they stop. Docker has no such file.
     """
-    create = exclusive and root.path == root.state and not docker_builder(root.state)
+    create = exclusive and _makes_lock(root)
     _lock_if_there(root.state / LOCK_FILE, held, exclusive=exclusive, create=create, like=_any_store(root))
 
 
@@ -180,10 +181,7 @@ def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None
 
     Raises EventLoopError if a running containerd can't be called here.
     """
-    path = root.state / LOCK_FILE
-    creates = root.path == root.state and not docker_builder(root.state)
-    if creates and not exists(path, follow_symlinks=False):
-        predict_access(path, *model_for(path, _any_store(root)))
+    foresee_lock(root)
     for worker in workers:
         place = opener.place(worker)
         if not place.backend:
@@ -192,6 +190,21 @@ def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None
         # A missing one is created for Docker; otherwise opening it will say so.
         there = database is not None and (worker.kind == DOCKER_BUILDER or exists(database))
         foresee_migration(worker.v1, worker.v2, database if there else None)
+
+
+def foresee_lock(root: Root) -> None:
+    """Raises StorageError if ``buildkitd.lock`` can't be made where `lock_out_daemon` does that."""
+    path = root.state / LOCK_FILE
+    if not _makes_lock(root):
+        return
+    if is_link(path):
+        raise StorageError(f"{path} is a symbolic link", hint="remove it, if no daemon uses the root")
+    if not exists(path):
+        predict_access(path, *model_for(path, _any_store(root)))
+
+
+def _makes_lock(root: Root) -> bool:
+    return root.path == root.state and not docker_builder(root.state)
 
 
 def _any_store(root: Root) -> Path | None:
