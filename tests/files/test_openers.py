@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from buildkit_migrate.errors import BusyError
 from buildkit_migrate.files import openers
 from buildkit_migrate.files.directories import move
 from buildkit_migrate.files.durable import keep, rename
-from buildkit_migrate.files.locks import lock, readable
+from buildkit_migrate.files.locks import Lock, lock, readable, using_own_locks
 from openers import coming_at_the_rename, opened_by_another
 
 
@@ -72,6 +74,21 @@ def test_a_file_that_was_opened_at_the_last_moment_is_back(
     assert not path.with_name("kept").exists() and not path.with_name("moved").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm")
+def test_a_file_below_dev_is_like_any_other() -> None:
+    """A second descriptor of this process, for reading, says why there is no lease."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        path = Path(directory, "db")
+        path.write_bytes(b"old")
+        with lock(path, exclusive=True), path.open("rb"):
+            openers.refuse_others(path)
+            with (
+                opened_by_another(path, os.O_RDWR) as number,
+                pytest.raises(BusyError, match=f"process {number}"),
+            ):
+                openers.refuse_others(path)
+
+
 def test_whoever_holds_a_file_without_a_name_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with lock(path, exclusive=True), coming_at_the_rename(path, os.O_RDWR, monkeypatch) as came:
         with pytest.raises(BusyError, match="is lost") as raised:
@@ -87,6 +104,17 @@ def test_what_writes_nothing_is_no_danger(way: Callable[[Path], None], flags: in
     with lock(path, exclusive=True), readable(path), opened_by_another(path, flags):
         way(path)
     assert not path.exists() or path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no file system in memory")
+def test_a_file_among_devices_is_a_file_too() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        path = Path(directory) / "old.db"
+        path.write_bytes(b"old")
+        with lock(path, exclusive=True) as held, readable(path):
+            assert openers.others_with(held.fd) == ""
+            with opened_by_another(path, os.O_RDWR) as number:
+                assert f"(process {number})" in openers.others_with(held.fd)
 
 
 def test_own_descriptors_alone_are_no_danger(path: Path) -> None:
@@ -108,3 +136,20 @@ def test_files_that_are_not_locked_here_are_not_looked_at(path: Path) -> None:
     with opened_by_another(path, os.O_RDWR):
         replace(path)
     assert path.read_bytes() == b"new"
+
+
+def test_only_locks_of_the_block_are_enough_for_another_look(path: Path) -> None:
+    with lock(path, exclusive=True), using_own_locks(), pytest.raises(BusyError):
+        lock(path, exclusive=False)
+    with using_own_locks():
+        with lock(path, exclusive=True), lock(path, exclusive=False), pytest.raises(BusyError):
+            lock_elsewhere(path).close()
+        with lock_elsewhere(path), pytest.raises(BusyError):
+            lock(path, exclusive=False)
+    lock(path, exclusive=True).close()
+
+
+def lock_elsewhere(path: Path) -> Lock:
+    """Locked by another thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lock, path, exclusive=True).result()
