@@ -18,6 +18,8 @@ from buildkit_migrate.maintenance.state_bytes import Share
 from ondisk import run
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 DAY = 86_400_000_000_000
 
 
