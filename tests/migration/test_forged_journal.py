@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from buildkit_migrate.errors import JournalError
-from buildkit_migrate.migration import journal
-from buildkit_migrate.migration.journal import State
+from buildkit_migrate.migration import journal_state
+from buildkit_migrate.migration.journal_state import State
 
 STATE = State(v1="1:2", plan="plan", containerd={"mode": "offline"})
 KEPT = ("", "containerdmeta.db.before-v2", "/var/lib/meta.db.before-v2-buildkit-overlayfs")
@@ -24,8 +24,8 @@ OTHERS = (
 
 
 def read(kept: str) -> State:
-    stored = journal._encode(State(STATE.v1, STATE.plan, STATE.containerd, kept_path=kept))
-    return journal._decode(stored, Path("metadata_v2.db.journal"))
+    stored = journal_state.encode(State(STATE.v1, STATE.plan, STATE.containerd, kept_path=kept))
+    return journal_state.decode(stored, Path("metadata_v2.db.journal"))
 
 
 @pytest.mark.parametrize("kept", KEPT)

@@ -112,7 +112,7 @@ def test_journal_of_an_older_version_is_undone(root: OnDisk, monkeypatch: pytest
     before = databases(root)
     root.migrate_here()
     with Journal.open(root.v2.with_name(root.v2.name + ".journal")) as journal:  # type: ignore[union-attr]
-        from buildkit_migrate.migration import journal as module
+        from buildkit_migrate.migration import journal_state as module
 
         def with_time(fingerprint: str) -> str:
             return fingerprint.replace(":", ":1700000000000000000:")
@@ -120,7 +120,7 @@ def test_journal_of_an_older_version_is_undone(root: OnDisk, monkeypatch: pytest
         old = {
             name: with_time(getattr(journal.state, name)) for name in ("v1", "v2", "kept", "containerd_after")
         }
-        fields = json.loads(module._encode(journal.state)) | old | {"format": 1}
+        fields = json.loads(module.encode(journal.state)) | old | {"format": 1}
         for new in ("kept_digest", "way_back", "upstream_exact"):
             del fields[new]
         monkeypatch.setattr(module, "_encode", lambda state: json.dumps(fields).encode())
