@@ -24,7 +24,7 @@ from buildkit_migrate.files.directories import make_directory_like, move
 from buildkit_migrate.files.durable import Aside, remove, remove_aside, write_content
 from buildkit_migrate.files.errors import exists, is_directory, look
 from buildkit_migrate.files.fingerprint import fingerprint, fingerprint_of
-from buildkit_migrate.files.foreseeing import foresee_replaced, lacking_room
+from buildkit_migrate.files.foreseeing import foresee_replaced, lacking_room, space_for
 from buildkit_migrate.files.ownership import access_of
 from buildkit_migrate.maintenance.disk import refuse_mounts
 from buildkit_migrate.maintenance.kept_files import telling_done
@@ -161,6 +161,7 @@ class Application:
             except Error as error:
                 self.obstacles.append(error)
         self._entry = replace(self._entry, items=_in_order(self._entry.items, stores))
+        self.space = tuple(space_for(room))
         if (lacking := lacking_room(room, "a repair", _ROOM)) is not None:
             self.obstacles.append(lacking)
 
