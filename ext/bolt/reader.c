@@ -17,6 +17,7 @@ static const char *const rule_texts[BKM_RULES] = {
     [BKM_BAD_PAGE_SIZE] = "impossible page size",
     [BKM_PAGE_SIZES_DIFFER] = "the two meta pages state different page sizes",
     [BKM_TRUNCATED] = "truncated: the file is shorter than its pages in use",
+    [BKM_UNREADABLE] = "the disk can't read the page",
     [BKM_BAD_HIGH_WATER] = "impossible high-water mark",
     [BKM_BAD_ROOT] = "root bucket is not in the file",
     [BKM_BAD_FREELIST_ID] = "free list is not in the file",

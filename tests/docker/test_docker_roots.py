@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from buildkit_migrate.workspace.stores import find_state
 from dicts import file_of
 from fixtures import bucket, buckets, leases_of
 from ondisk import OnDisk
+from openers import opened_by_another
 from plain_bbolt import BucketDict
 
 
@@ -97,6 +99,21 @@ def test_an_engine_that_starts_meanwhile_keeps_its_database(
     docker.migrate_here()
     docker.verify_here()
     assert set(leases_of(ondisk.tree(docker.containerd))) == records(docker.v2)
+
+
+def test_an_engine_that_opens_the_leases_meanwhile_is_noticed(docker: OnDisk) -> None:
+    """It would go on with the replaced file, in which no record has a lease."""
+    ondisk.empty_database(docker.containerd)
+    before = docker.containerd.stat().st_ino
+    with opened_by_another(docker.containerd, os.O_RDWR) as number:
+        with pytest.raises(BusyError, match=rf"process {number}\)"):
+            migrate_root(docker.root)
+        assert docker.containerd.stat().st_ino == before
+    assert not docker.v2.exists()
+    docker.migrate_here()
+    with opened_by_another(docker.containerd, os.O_RDWR), pytest.raises(BusyError):
+        undo_root(docker.root)
+    assert undo_root(docker.root)[0].outcome == "undone"
 
 
 # --- Where it is found

@@ -30,7 +30,9 @@ __all__ = [
     "DOCKER_SNAPSHOTTER",
     "DockerBuilder",
     "Needed",
+    "SnapshotRow",
     "needed_by",
+    "snapshot_rows",
     "snapshots_named",
 ]
 
@@ -133,7 +135,7 @@ class DockerBuilder(OfflineContainerd):
         driver = self._store_for(ids)
         left = sum(
             row.there if driver.ids is None else row.data in driver.ids
-            for row in _rows_of(self._snapshots.root, ids)
+            for row in snapshot_rows(self._snapshots.root, ids)
         )
         if not left:
             return ""
@@ -166,7 +168,7 @@ def needed_by(root: Bucket, ids: Collection[bytes]) -> Needed:
     """
     layers: set[bytes] = set()
     data: set[bytes] = set()
-    for row in _rows_of(root, ids):
+    for row in snapshot_rows(root, ids):
         layers.update(id for id in (row.id, row.chain, row.parent) if id and is_chain_id(id))
         if row.there and not row.chain and not is_chain_id(row.id):
             data.add(row.data)
@@ -174,7 +176,7 @@ def needed_by(root: Bucket, ids: Collection[bytes]) -> Needed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class SnapshotRow:
     """What ``snapshots.db`` says of a snapshot. Of a committed one, ``parent`` is that of its active one.
 
     ``there``: whether it has the bucket that has or could have the parent. ``data``: id of its data.
@@ -188,11 +190,14 @@ class _Row:
     data: bytes
 
 
-def _rows_of(root: Bucket, ids: Collection[bytes]) -> Iterator[_Row]:
-    """``snapshots.db`` is read in one walk, and looked up in whole columns."""
+def snapshot_rows(root: Bucket, ids: Collection[bytes] | None = None) -> Iterator[SnapshotRow]:
+    """What ``snapshots.db`` says of these snapshots, or of all that it has, given its root bucket.
+
+    It is read in one walk, and looked up in whole columns.
+    """
     names, (parents, committed, chains) = scan(root, [(_PARENT,), (_COMMITTED,), (_CHAIN_ID,)])
     index = Index(names)
-    ids = list(ids)
+    ids = [name for name in names if name] if ids is None else list(ids)
     rows = index.rows(ids)
     active = take(committed, rows)
     places = [
@@ -200,7 +205,7 @@ def _rows_of(root: Bucket, ids: Collection[bytes]) -> Iterator[_Row]:
     ]
     columns = (ids, take(chains, rows), active, places, take(parents, places))
     for id, chain, name, place, parent in zip(*columns, strict=True):
-        yield _Row(id, chain, bool(name), place >= 0, parent, name or id)
+        yield SnapshotRow(id, chain, bool(name), place >= 0, parent, name or id)
 
 
 def snapshots_named(
@@ -208,7 +213,7 @@ def snapshots_named(
 ) -> Iterator[tuple[bytes, int, bytes, bool]]:
     """Snapshots with these names, as `Survey` takes them; see `_stat`, which is the rule in full."""
     layers = driver.layers
-    for row in _rows_of(root, ids):
+    for row in snapshot_rows(root, ids):
         if is_chain_id(row.id):
             if (above := layers.parent(row.id)) is not None:
                 yield row.id, Kind.COMMITTED, above, False

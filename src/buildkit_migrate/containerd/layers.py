@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from buildkit_migrate.errors import StorageError
-from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.errors import exists, storage_errors
 
 __all__ = ["LayerStore", "is_chain_id"]
 
@@ -55,6 +55,16 @@ class LayerStore:
             self._load(chain_id)
         return self._parents[chain_id]
 
+    def data_ids(self) -> set[bytes]:
+        """Ids of the data of all layers, complete or not, and of containers. Raises StorageError."""
+        if self._directory is None:
+            return set()
+        places = [(place, b"cache-id") for place in _directories(self._directory)]
+        mounts = self._directory.removesuffix(b"sha256/") + b"mounts/"
+        places += [(at, name) for at in _directories(mounts) for name in (b"mount-id", b"init-id")]
+        texts = (_text(place, name) for place, name in places)
+        return {text.strip(_SPACE) for text in texts if text is not None}
+
     def _load(self, chain_id: bytes) -> None:
         """Reads a layer and its ancestors. Not recursive: nobody limits how many there are."""
         line: dict[bytes, bytes] = {}
@@ -93,6 +103,14 @@ class LayerStore:
             return None if _is_there(place, b"parent") else b""
         parent = parent.strip(_SPACE)
         return parent if is_chain_id(parent) else None
+
+
+def _directories(place: bytes) -> list[bytes]:
+    with storage_errors(Path(os.fsdecode(place))):
+        try:
+            return sorted(os.fsencode(entry.path) + b"/" for entry in os.scandir(os.fsdecode(place)))
+        except FileNotFoundError:
+            return []
 
 
 def _is_number(text: bytes) -> bool:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from buildkit_migrate.bolt import Bucket, scan
-from buildkit_migrate.containerd.docker import needed_by, snapshots_named
+from buildkit_migrate.containerd.docker import SnapshotRow, needed_by, snapshot_rows, snapshots_named
 from buildkit_migrate.containerd.driver_store import DriverStore
 from buildkit_migrate.maintenance.collection import expired
 from buildkit_migrate.maintenance.disk import Content, SnapshotDirectories
@@ -110,12 +110,32 @@ class WorkerFacts:
     @cached_property
     def docker_snapshots(self) -> dict[bytes, Snapshot]:
         """The snapshots of Docker's builder that records name. Raises StorageError."""
-        root = self.root_of(self.stores.snapshots)
-        if root is None or self.data is None:
+        if self.data is None:
             return {}
         named = {key for column in (self.data.keys, self.data.records.ids) for key in column if key}
-        found = snapshots_named(root, self.driver, sorted(named))
+        return self._docker_snapshots(named)
+
+    @cached_property
+    def docker_parents(self) -> dict[bytes, Snapshot]:
+        """Those that they stand on, named by records or not."""
+        known = self.docker_snapshots
+        named = {it.parent for it in known.values() if it.parent}
+        return {key: it for key, it in known.items() if key in named} | self._docker_snapshots(
+            named - known.keys()
+        )
+
+    def _docker_snapshots(self, names: set[bytes]) -> dict[bytes, Snapshot]:
+        root = self.root_of(self.stores.snapshots)
+        if root is None or not names:
+            return {}
+        found = snapshots_named(root, self.driver, sorted(names))
         return {key: Snapshot(Kind(kind), parent) for key, kind, parent, _ in found}
+
+    @cached_property
+    def docker_rows(self) -> dict[bytes, SnapshotRow]:
+        """All that ``snapshots.db`` has."""
+        root = self.root_of(self.stores.snapshots)
+        return {} if root is None else {row.id: row for row in snapshot_rows(root)}
 
     @cached_property
     def stat(self) -> array[int] | None:
