@@ -197,11 +197,6 @@ uint64_t bkm_branch_child(const bkm_page *page, uint32_t index)
     return bkm_load64(page->data + BKM_PAGE_HEADER + (size_t)index * BKM_BRANCH_ELEMENT + 8);
 }
 
-bkm_span bkm_page_key(const bkm_page *page, uint32_t index)
-{
-    return page->leaf ? bkm_leaf_item(page, index).key : bkm_branch_key(page, index);
-}
-
 bkm_rule bkm_element_rule(const bkm_page *page, uint32_t index, uint64_t bytes, bool is_inline)
 {
     uint64_t table_end = BKM_PAGE_HEADER + (uint64_t)page->count * BKM_LEAF_ELEMENT;

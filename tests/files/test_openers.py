@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from buildkit_migrate.errors import BusyError
 from buildkit_migrate.files import openers
 from buildkit_migrate.files.directories import move
 from buildkit_migrate.files.durable import keep, rename
-from buildkit_migrate.files.locks import lock, readable
+from buildkit_migrate.files.locks import Lock, lock, readable, using_own_locks
 from openers import coming_at_the_rename, opened_by_another
 
 
@@ -108,3 +109,20 @@ def test_files_that_are_not_locked_here_are_not_looked_at(path: Path) -> None:
     with opened_by_another(path, os.O_RDWR):
         replace(path)
     assert path.read_bytes() == b"new"
+
+
+def test_only_locks_of_the_block_are_enough_for_another_look(path: Path) -> None:
+    with lock(path, exclusive=True), using_own_locks(), pytest.raises(BusyError):
+        lock(path, exclusive=False)
+    with using_own_locks():
+        with lock(path, exclusive=True), lock(path, exclusive=False), pytest.raises(BusyError):
+            lock_elsewhere(path).close()
+        with lock_elsewhere(path), pytest.raises(BusyError):
+            lock(path, exclusive=False)
+    lock(path, exclusive=True).close()
+
+
+def lock_elsewhere(path: Path) -> Lock:
+    """Locked by another thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lock, path, exclusive=True).result()

@@ -344,7 +344,7 @@ def test_symbolic_links_are_refused(root: OnDisk, planning: Planning) -> None:
 
 
 def test_full_disk_is_foreseen(root: OnDisk, planning: Planning, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = os.statvfs_result([4096, 4096, 0, 0, 10, 0, 0, 0, 0, 255])
+    full = os.statvfs_result([4096, 4096, 1000, 0, 10, 0, 0, 0, 0, 255])
     monkeypatch.setattr(os, "statvfs", lambda path: full)
     planning(with_stray)
     refused(root, StorageError, "no space left")

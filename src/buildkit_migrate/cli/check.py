@@ -94,10 +94,12 @@ def add_parser(commands: Any, epilog: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Returns 0, the exit status of findings, or that of a damaged database."""
     from buildkit_migrate.api import check_root
+    from buildkit_migrate.schema.columns import give_back
     from buildkit_migrate.workspace.one_file import find_stores
 
     if options.explain:
         return _explain(options)
+    give_back()
 
     def work(root: Root, progress: Progress | None) -> targets.Result:
         checked = check_root(

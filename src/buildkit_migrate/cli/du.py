@@ -93,12 +93,14 @@ def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.cli.exit_statuses import worst
     from buildkit_migrate.cli.failures import UsageError
     from buildkit_migrate.maintenance.filters import FilterError, parse
+    from buildkit_migrate.schema.columns import give_back
     from buildkit_migrate.workspace.stores import find_state
 
     try:
         parse(options.filter)
     except FilterError as error:
         raise UsageError(str(error)) from error
+    give_back()
 
     def work(root: Root, progress: Progress | None) -> targets.Result:
         usage = opened.enter_context(

@@ -33,6 +33,7 @@ DOCUMENT: Final[Mapping[str, Any]] = {
     "left": [],
     "space": [],
     "verdict": None,
+    "unchecked": None,
     "obstacle": None,
     "repairs": [],
     "discarded": None,
@@ -168,6 +169,8 @@ def _lines(found: Repaired, verbose: bool) -> Iterator[str]:
         yield f"{printable(str(root))}: {_count(len(plan.mends))} would be made; nothing was changed"
     else:
         yield f"{printable(str(root))}: {_count(len(plan.mends))} made; undo takes all of it back"
+    if found.unchecked is not None:
+        yield f"it could not be checked afterwards: {printable(found.unchecked.message)}; run check"
     if found.verdict is not None and found.changes:
         yield "check after the repair:"
         yield from (f"  {line}" for line in verdict_lines(found.verdict, verbose))

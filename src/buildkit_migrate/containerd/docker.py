@@ -102,8 +102,8 @@ class DockerBuilder(OfflineContainerd):
             self._driver = self._choose(self._snapshots.root, ids)
         return self._driver
 
-    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
-        ids = list(records.ids())
+    def survey(self, records: Callable[[], Records], finished: Container[bytes] = frozenset()) -> Survey:
+        ids = list(records().ids())
         state = read_state(self.root, self._snapshots.root, self._namespace, self._snapshotter)
         return Survey(
             self._snapshotter,

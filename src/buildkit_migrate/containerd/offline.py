@@ -228,7 +228,7 @@ class OfflineContainerd(Services):
     def root(self) -> Bucket:
         return self._metadata.root
 
-    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
+    def survey(self, records: Callable[[], Records], finished: Container[bytes] = frozenset()) -> Survey:
         return Survey.offline(
             self._metadata.reader, self._snapshots.reader, self._namespace, self._snapshotter
         )

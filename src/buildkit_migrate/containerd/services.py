@@ -132,11 +132,12 @@ class Containerd(Protocol):
         A running containerd has none.
         """
 
-    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
+    def survey(self, records: Callable[[], Records], finished: Container[bytes] = frozenset()) -> Survey:
         """The current state; of leases, at least those named like a record.
 
-        ``finished``: leases known to have all their resources if they exist; their resources need not be
-        read. A containerd that does not know the namespace or the snapshotter has no snapshots.
+        ``records``: waits for the records, which another thread may be reading meanwhile; not called if they
+        are not needed. ``finished``: leases known to have all their resources if they exist; their resources
+        need not be read. A containerd that does not know the namespace or the snapshotter has no snapshots.
         """
 
     def holdings(self, ids: Collection[bytes]) -> list[Holding]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from buildkit_migrate.bolt import Bucket, scan
 from buildkit_migrate.containerd.docker import SnapshotRow, needed_by, snapshot_rows, snapshots_named
 from buildkit_migrate.containerd.driver_store import DriverStore
-from buildkit_migrate.maintenance.collection import expired
+from buildkit_migrate.maintenance.collection import expired_leases
 from buildkit_migrate.maintenance.disk import Content, SnapshotDirectories
 from buildkit_migrate.maintenance.leaving import Leaving
-from buildkit_migrate.maintenance.loading import Found, Loading
+from buildkit_migrate.maintenance.loading import REFERENCES, Found, Loading
 from buildkit_migrate.maintenance.odd import odd_records
 from buildkit_migrate.maintenance.record_data import RecordData, referred, there
 from buildkit_migrate.model import Kind, Snapshot
@@ -50,6 +50,11 @@ class WorkerFacts:
             if self.namespace is not None:
                 _ = self.namespace.leases, self.namespace.blobs, self.snapshots
             others.result()
+
+    def forget(self, *views: str) -> None:
+        """Gives back the memory of views, which are read anew if they are asked for again."""
+        for view in views:
+            self.__dict__.pop(view, None)
 
     @cached_property
     def records(self) -> Records | None:
@@ -166,7 +171,9 @@ class WorkerFacts:
         """What a daemon makes of the records when it starts. None if any of the three stores is missing."""
         if self.records is None or self.namespace is None or self.snapshots is None or self.backend is None:
             return None
-        return Loading(self.records, Found.of(self.snapshots, self.stat), self.namespace.blobs.index)
+        loading = Loading(self.records, Found.of(self.snapshots, self.stat), self.namespace.blobs.index)
+        self.records.forget(REFERENCES)
+        return loading
 
     @cached_property
     def references(self) -> Loading | None:
@@ -197,8 +204,8 @@ class WorkerFacts:
         """Leases that the next start or collection deletes because they are temporary or expired."""
         if self.namespace is None:
             return Mask(0)
-        marks = self.namespace.leases.marks
-        return marks.temporary | expired(marks.expire, self.now)
+        leases = self.namespace.leases
+        return leases.marks.temporary | expired_leases(leases, self.now)
 
     @cached_property
     def leaving(self) -> Leaving | None:
@@ -301,6 +308,10 @@ class Facts:
     def solver(self) -> SolverCache | None:
         store = self.stores.cache
         return None if store.root is None or store in self.unsound else SolverCache(store.root)
+
+    def forget_solver(self) -> None:
+        """Gives back the memory of `solver`, which is read anew if it is asked for again."""
+        self.__dict__.pop("solver", None)
 
     @cached_property
     def histories(self) -> dict[Path, History]:

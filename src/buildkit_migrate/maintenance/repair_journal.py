@@ -18,10 +18,11 @@ from typing import Any, Final
 
 from buildkit_migrate.errors import CorruptDatabaseError, JournalError, StorageError
 from buildkit_migrate.files.durable import remove, sync_directory, write_content
-from buildkit_migrate.files.errors import exists, is_directory, look
+from buildkit_migrate.files.errors import exists, is_directory, is_link, look
 from buildkit_migrate.files.fingerprint import fingerprint
 from buildkit_migrate.files.locks import readable
 from buildkit_migrate.files.ownership import model_for
+from buildkit_migrate.maintenance.repair_places import Kind, could_be_repaired
 
 __all__ = ["Entry", "Item", "Kind", "Phase", "RepairJournal", "free_name", "kept_place"]
 
@@ -32,20 +33,6 @@ _KEPT: Final = re.compile(rf".+({re.escape(_SUFFIX)}(\.\d+)?|\.[0-9a-z]{{25}}\.b
 """Second names that repairs give: their own, and the one that a daemon gives to a store it moves aside."""
 _LARGEST: Final = 64 << 20
 _UNREADABLE: Final = "restore it from a backup, or remove it: then no repair can be taken back"
-
-
-class Kind(enum.StrEnum):
-    """What a repair does to a file or directory."""
-
-    REPLACED = "replaced"
-    """A file has new content; the old one is kept."""
-    MADE = "made"
-    """A file that was missing."""
-    MADE_DIRECTORY = "made-directory"
-    MOVED = "moved"
-    """A file that got another name."""
-    REMOVED = "removed"
-    """A directory that was moved out of the way."""
 
 
 class Phase(enum.StrEnum):
@@ -168,6 +155,17 @@ class Entry:
         return tuple(found)
 
     @property
+    def known(self) -> frozenset[Path]:
+        """All paths that it says anything of."""
+        return frozenset({*self.others, *(item.path for item in self.items)})
+
+    @property
+    def databases(self) -> frozenset[Path]:
+        """The databases, and other files that it changed, that were there before it."""
+        before = {**self.others, **{item.path: item.before for item in self.items}}
+        return frozenset(path for path, mark in before.items() if mark)
+
+    @property
     def kept_bytes(self) -> int:
         """Size of the kept files; directories are not counted. Raises StorageError."""
         found = (look(item.kept, follow_symlinks=False) for item in self.items if item.kept is not None)
@@ -252,8 +250,9 @@ class RepairJournal:
         )
 
     def _item(self, document: dict[str, Any]) -> Item:
-        kind, path = Kind(document["kind"]), self._path(document["path"])
-        kept = None if document["kept"] is None else self._path(document["kept"])
+        kind = Kind(document["kind"])
+        path = self._path(document["path"], kind)
+        kept = None if document["kept"] is None else self._text_as_path(document["kept"])
         if (kept is None) != (kind in (Kind.MADE, Kind.MADE_DIRECTORY)):
             raise ValueError(f"{path} has no original, or one too many")
         if kept is not None and not self._could_be_kept(kind, path, kept):
@@ -263,11 +262,11 @@ class RepairJournal:
 
     def _could_be_kept(self, kind: Kind, path: Path, kept: Path) -> bool:
         if kind is Kind.REMOVED:
-            return kept.parent == _place(path, self.path.parent)
+            return kept.parent == _place(path, self.path.parent) and not is_link(kept.parent)
         return kept.parent == path.parent and _KEPT.fullmatch(kept.name) is not None
 
     def _marks(self, document: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-        return ((self._path(path), _string(mark)) for path, mark in document.items())
+        return ((self._path(path, Kind.REPLACED), _string(mark)) for path, mark in document.items())
 
     def _text(self, path: Path) -> str:
         """Relative, where that is possible: a root may be moved."""
@@ -275,11 +274,26 @@ class RepairJournal:
             return os.fspath(path.relative_to(self.path.parent))
         return os.fspath(path)
 
-    def _path(self, text: str) -> Path:
+    def _path(self, text: str, kind: Kind) -> Path:
+        path = self._text_as_path(text)
+        if not could_be_repaired(kind, path, self._place, is_root=self.path.name == _NAME):
+            raise ValueError(f"{path} is nothing that a repair of {self._place} changes")
+        return path
+
+    def _text_as_path(self, text: str) -> Path:
         path = Path(_string(text))
         if ".." in path.parts or not path.name:
             raise ValueError(f"{text} is not a path of a file")
         return self.path.parent / path
+
+    @property
+    def _place(self) -> Path:
+        """The state directory, or the file that has this journal beside it."""
+        return (
+            self.path.parent
+            if self.path.name == _NAME
+            else self.path.with_name(self.path.name[: -len(_NAME) - 1])
+        )
 
 
 def _string(value: Any) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -74,6 +75,8 @@ _SNAPSHOT: Final = b"S"
 _BLOB: Final = b"B"
 _FINISHED: Final = b"F"
 
+_KEPT_NAME: Final = re.compile(r".+\.before-v2(-.+)?", re.DOTALL)
+"""Names that a migration gives to the databases that it keeps."""
 _FINGERPRINTS: Final = ("v1", "kept", "containerd_after", "v2")
 _BATCH: Final = 96
 """How many leases may be written before they are noted; each costs the next run one question."""
@@ -456,6 +459,8 @@ def _decode(stored: bytes, path: Path) -> State:
         if fields["phase"] == UNDOING:
             # Before this field existed, only a database that was put back, or not yet kept, could be missing.
             fields.setdefault("way_back", PUT_BACK)
+        if fields["kept_path"] and not _KEPT_NAME.fullmatch(Path(fields["kept_path"]).name):
+            raise ValueError("not the name of a kept database")
         fields["lacking_records"] = tuple(fields.get("lacking_records", ()))
         return State(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

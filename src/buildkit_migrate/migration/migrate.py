@@ -20,7 +20,8 @@ from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.services import Containerd, Service
-from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
+from buildkit_migrate.errors import BrokenRecordsError, BusyError, Error, JournalError
+from buildkit_migrate.files.beside import beside
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.fingerprint import digesting, fingerprint
@@ -231,16 +232,20 @@ class Migration:
         return Journal.open(path) if exclusive else None
 
     def _make_plan(self) -> Plan:
-        self._progress(reading(f"reading {self._from_path}", self._source.reader))
-        records = read_records(self._source.reader)
         finished: frozenset[bytes] = frozenset()
         if self._journal is not None and self._journal.state.phase == journal.APPLYING:
             finished = self._journal.finished_leases()
         identity = self._containerd.identity
-        doing = "asking" if identity["mode"] == "live" else "reading"
-        about = f"{doing} {identity.get('place', 'containerd')}"
-        self._progress(reading(about, *self._containerd.readers))
-        survey = self._containerd.survey(records, finished)
+        doing = ", asking" if identity["mode"] == "live" else " and"
+        about = f"reading {self._from_path}{doing} {identity.get('place', 'containerd')}"
+        self._progress(reading(about, self._source.reader, *self._containerd.readers))
+        with beside(lambda: read_records(self._source.reader)) as read:
+            try:
+                survey = self._containerd.survey(read, finished)
+            except Error:
+                read()  # what is wrong with v1 is said first
+                raise
+            records = read()
         self.place = replace(self.place, storage_driver=self._containerd.storage_driver)
         self._progress(f"planning what becomes of {len(records):,} records")
         plan = Plan(records, survey, upstream_exact=self._upstream_exact)
