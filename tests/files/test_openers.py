@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,6 +89,17 @@ def test_what_writes_nothing_is_no_danger(way: Callable[[Path], None], flags: in
     with lock(path, exclusive=True), readable(path), opened_by_another(path, flags):
         way(path)
     assert not path.exists() or path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no file system in memory")
+def test_a_file_among_devices_is_a_file_too() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        path = Path(directory) / "old.db"
+        path.write_bytes(b"old")
+        with lock(path, exclusive=True) as held, readable(path):
+            assert openers.others_with(held.fd) == ""
+            with opened_by_another(path, os.O_RDWR) as number:
+                assert f"(process {number})" in openers.others_with(held.fd)
 
 
 def test_own_descriptors_alone_are_no_danger(path: Path) -> None:

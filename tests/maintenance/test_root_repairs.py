@@ -68,26 +68,54 @@ def test_a_meta_page_that_is_not_the_newest(healthy: Healthy) -> None:
     assert mended(healthy) == {}
 
 
-@pytest.mark.parametrize("name", STORES)
-def test_the_transaction_before_a_torn_one(healthy: Healthy, name: str) -> None:
-    """Pages of the newest transaction never got to the disk."""
+@pytest.mark.parametrize(
+    ("name", "rule"), [*((name, "C1") for name in STORES), ("records", "C3"), ("cache", "C3")]
+)
+def test_the_transaction_before_a_torn_one(healthy: Healthy, name: str, rule: str) -> None:
+    """Pages of the newest transaction never got to the disk, or the file's length did not, either."""
     path = getattr(healthy.root, name)
     before = everything(healthy.root)
-    tear(path)
-    (finding,) = [it for it in check(healthy.root) if it.rule == "C1"]
+    tear(path, cut=rule == "C3")
+    (finding,) = [it for it in check(healthy.root) if it.rule in ("C1", "C3")]
+    assert finding.rule == rule
     assert finding.repair is not None
     assert "the transaction before" in finding.repair
     planned = plan(healthy.root)
     (change,) = [it for it in planned.changes if isinstance(it, RewriteStore)]
     assert (change.store.path, change.previous) == (path, True)
     assert any(it.loses for it in planned.mends)
+    assert not any(it.kind is RepairClass.SET_ASIDE for it in planned.offered)
     mend(healthy.root)
     assert found(healthy.root) == set()
     assert changed(before, everything(healthy.root)) == {}
 
 
-def tear(path: Path) -> None:
-    """Adds a transaction whose root page is garbage."""
+@pytest.mark.parametrize("name", ["records", "cache"])
+@pytest.mark.parametrize("harm", ["shorter", "page", "meta"])
+def test_a_short_file_whose_transaction_before_is_not_whole_stays(
+    healthy: Healthy, name: str, harm: str
+) -> None:
+    path = getattr(healthy.root, name)
+    size = page_size(path)
+    with Database.open(path) as database:
+        end, older = database.reader.high_water, database.reader.transaction % 2
+    (root,) = struct.unpack_from("<Q", path.read_bytes(), older * size + 32)
+    tear(path, cut=True)
+    match harm:
+        case "shorter":
+            path.write_bytes(path.read_bytes()[: (end - 1) * size])
+        case "page":
+            damage(path, root * size + 8, b"\x77\x77")
+        case "meta":
+            damage(path, older * size + 16, b"\xa5" * 64)
+    planned = plan(healthy.root)
+    assert not any(isinstance(change, RewriteStore) for change in planned.changes)
+    assert "C3" in {it.rule for it in planned.left}
+    assert any(it.kind is RepairClass.SET_ASIDE for it in planned.offered) == (name == "cache")
+
+
+def tear(path: Path, *, cut: bool = False) -> None:
+    """Adds a transaction whose root page is garbage, or behind the end of the file."""
     size, content = page_size(path), bytearray(path.read_bytes())
     metas = [bytes(content[page * size : page * size + size]) for page in (0, 1)]
     newest = max((0, 1), key=lambda page: struct.unpack_from("<Q", metas[page], 64))
@@ -98,7 +126,7 @@ def tear(path: Path) -> None:
     struct.pack_into("<Q", meta, 32, end)  # the root page
     struct.pack_into("<QQ", meta, 56, end + 1, transaction + 1)
     content[(1 - newest) * size : (2 - newest) * size] = meta
-    content += b"\xa5" * size
+    content += b"" if cut else b"\xa5" * size
     crafted.sign(content, size)
     path.write_bytes(content)
 

@@ -240,6 +240,12 @@ _DONE: Final = {
 }
 
 
+_FREES: Final = {
+    "collection": "the next garbage collection then frees",
+    "discard-kept": "kept until repair --discard-kept, which frees",
+}
+
+
 def _is(found: Repaired) -> str:
     return "would be kept as" if found.dry_run else "is kept as"
 
@@ -250,9 +256,10 @@ def _rule_lines(rule: str, mends: Iterable[Mend], root: Path, verbose: bool) -> 
     mends = list(mends)
     yield f"{rule}: {table.entries()[rule].title} ({len(mends)})"
     yield from (f"  {line}" for line in shortened([_mend_line(mend, root) for mend in mends], verbose))
-    freed = [mend.freed for mend in mends if mend.freed is not None]
-    if freed:
-        yield f"  the next garbage collection then frees {sum(freed):,} bytes"
+    for frees, what in _FREES.items():
+        freed = [mend.freed or 0 for mend in mends if mend.freed_by == frees]
+        if freed:
+            yield f"  {what} {sum(freed):,} bytes"
 
 
 def _mend_line(mend: Mend, root: Path) -> str:

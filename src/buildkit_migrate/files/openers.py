@@ -24,8 +24,6 @@ from buildkit_migrate.files.holders import own_lock
 __all__ = ["others_with", "refuse_others"]
 
 _UNSEEN = "a process that can't be seen from here"
-_NO_FILES = ("/dev/", "/proc/", "/sys/", "/memfd:")
-"""Beginnings of what descriptors are called that are no files on a disk."""
 
 
 def refuse_others(path: Path) -> None:
@@ -88,9 +86,8 @@ def _descriptors(process: str, file: os.stat_result) -> Iterator[str]:
     with contextlib.suppress(OSError):  # it has ended, or may not be looked at
         for descriptor in Path("/proc", process, "fd").iterdir():
             with contextlib.suppress(OSError):
-                name = os.fspath(descriptor.readlink())
-                is_file = name.startswith("/") and not name.startswith(_NO_FILES)
-                if is_file and os.path.samestat(descriptor.stat(), file):
+                is_named = os.fspath(descriptor.readlink()).startswith("/")  # not a socket, pipe and the like
+                if is_named and os.path.samestat(descriptor.stat(), file):
                     yield _told_of(process, descriptor.name)
 
 

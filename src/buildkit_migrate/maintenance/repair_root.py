@@ -114,6 +114,7 @@ def _mend_as_dict(mend: Mend) -> dict[str, Any]:
         **named_text("does", mend.does),
         **named_text("loses", mend.loses),
         "freed": mend.freed,
+        "freed_by": mend.freed_by and str(mend.freed_by),
     }
 
 
