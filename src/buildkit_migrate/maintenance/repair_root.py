@@ -155,7 +155,14 @@ def repair_root(
             obstacle = application.obstacles[0] if application.obstacles else None
             root = stores.root.path
             if dry_run:
-                return Repaired(root, plan, application.changed, dry_run, None, obstacle, application.space)
+                return Repaired(
+                    root,
+                    plan,
+                    application.changed,
+                    dry_run,
+                    obstacle=obstacle,
+                    space=application.space,
+                )
             if obstacle is not None:
                 raise obstacle
             application.carry_out(held)
