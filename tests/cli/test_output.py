@@ -17,6 +17,8 @@ from buildkit_migrate.text import printable
 from ondisk import OnDisk
 from terminal import COMMAND, on_a_terminal, run_into
 
+pytestmark = pytest.mark.slow
+
 
 def open_unread_pipe() -> int:
     """A pipe without a reader."""

@@ -20,6 +20,8 @@ from live_root import Live
 from ondisk import OnDisk
 from terminal import ending_message
 
+pytestmark = pytest.mark.slow
+
 ENDINGS = {signal.SIGHUP: 129, signal.SIGTERM: 143}
 
 

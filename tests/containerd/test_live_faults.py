@@ -29,6 +29,7 @@ from terminal import ending_message
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing()),
+    pytest.mark.slow,
 ]
 
 PHASES = ("Leases.Create", "Leases.AddResource", "Snapshots.Update", "Content.Update")

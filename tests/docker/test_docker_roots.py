@@ -38,6 +38,8 @@ from ondisk import OnDisk
 from openers import opened_by_another
 from plain_bbolt import BucketDict
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def docker(tmp_path: Path) -> OnDisk:

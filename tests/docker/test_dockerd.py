@@ -23,6 +23,7 @@ from plain_bbolt import BucketDict
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(bool(dockerd.why_missing()), reason=dockerd.why_missing()),
+    pytest.mark.slow,
 ]
 
 NO_PARENT = b'{"value":""}'

@@ -22,6 +22,8 @@ from buildkit_migrate.errors import StorageError
 from buildkit_migrate.files.durable import keep as keep_file
 from ondisk import OnDisk
 
+pytestmark = pytest.mark.slow
+
 # --- Locks
 
 

@@ -74,6 +74,21 @@ def test_a_file_that_was_opened_at_the_last_moment_is_back(
     assert not path.with_name("kept").exists() and not path.with_name("moved").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm")
+def test_a_file_below_dev_is_like_any_other() -> None:
+    """A second descriptor of this process, for reading, says why there is no lease."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        path = Path(directory, "db")
+        path.write_bytes(b"old")
+        with lock(path, exclusive=True), path.open("rb"):
+            openers.refuse_others(path)
+            with (
+                opened_by_another(path, os.O_RDWR) as number,
+                pytest.raises(BusyError, match=f"process {number}"),
+            ):
+                openers.refuse_others(path)
+
+
 def test_whoever_holds_a_file_without_a_name_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with lock(path, exclusive=True), coming_at_the_rename(path, os.O_RDWR, monkeypatch) as came:
         with pytest.raises(BusyError, match="is lost") as raised:

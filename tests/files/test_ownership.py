@@ -25,6 +25,8 @@ from buildkit_migrate.files.durable import keep
 from ondisk import OnDisk
 from other_user import CAP_CHOWN, CAP_FOWNER
 
+pytestmark = pytest.mark.slow
+
 Who = Mapping[str, Any]
 
 ACL = "system.posix_acl_access"

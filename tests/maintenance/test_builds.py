@@ -16,6 +16,8 @@ from buildkit_migrate.maintenance.mend import MoveAside, RepairClass
 from planting import cut, damage, damage_page, edit, page_size
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 DROP, RELEASE, ASIDE = RepairClass.DROP, RepairClass.RELEASE_LEAKS, RepairClass.SET_ASIDE
 
 

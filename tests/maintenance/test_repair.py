@@ -57,6 +57,8 @@ from ondisk import OnDisk, run, tmpfs
 from planting import break_free_list, damage, edit, grow, page_size, set_sequence
 from v2_roots import NAMES, V2Root, healed, v2_root
 
+pytestmark = pytest.mark.slow
+
 Wanted = Callable[[Stores], Iterator[Change]]
 
 

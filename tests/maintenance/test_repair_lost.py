@@ -16,6 +16,8 @@ from buildkit_migrate.errors import Error, UndoRefusedError
 from buildkit_migrate.maintenance import repair_root as functions
 from ondisk import OnDisk
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnDisk:

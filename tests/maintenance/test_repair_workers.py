@@ -16,6 +16,8 @@ from buildkit_migrate.maintenance.repair import plan_repair
 from planting import damage, edit, page_size
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 CLASSES = (RepairClass.DROP, RepairClass.RELEASE_LEAKS, RepairClass.SET_ASIDE)
 
 

@@ -18,6 +18,8 @@ from buildkit_migrate.maintenance.mend import RepairClass, RewriteStore
 from buildkit_migrate.schema.solver import BY_RESULT, RESULTS
 from planting import break_free_list, damage, damage_page, edit, page_size
 
+pytestmark = pytest.mark.slow
+
 HISTORY = b"buildkit_history"
 STORES = ("records", "containerd", "snapshots", "cache", "history")
 

@@ -19,6 +19,8 @@ from planting import cut, damage_page
 from salvaged import tree
 from trees import PlainBucket, read, rows, rows_of, write
 
+pytestmark = pytest.mark.slow
+
 MANY = PlainBucket({b"%04d" % number: b"v" * 90 for number in range(200)}, sequence=3)
 TREE = PlainBucket({b"_main": MANY, b"odd\xff": MANY})
 

@@ -22,6 +22,8 @@ from fixtures import ROOT_LABEL, bucket, buckets
 from ondisk import OnDisk, run
 from plain_bbolt import BucketDict
 
+pytestmark = pytest.mark.slow
+
 POLICIES = ["fail", "drop"]
 
 

@@ -21,6 +21,8 @@ from fault_points import calls
 from fixtures import bucket, buckets
 from ondisk import OnDisk
 
+pytestmark = pytest.mark.slow
+
 CONTENT = (b"v1", b"buildkit", b"content", b"blob")
 
 

@@ -17,7 +17,7 @@ import pytest
 import ondisk
 from ondisk import OnDisk
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 TRACED = "openat,fsync,fdatasync,rename,renameat,renameat2,pwrite64,writev,ftruncate"
 

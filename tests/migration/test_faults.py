@@ -24,6 +24,8 @@ from fixtures import FLAT_LABEL, bucket, buckets
 from ondisk import OnDisk, timeless
 from plain_bbolt import BucketDict
 
+pytestmark = pytest.mark.slow
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     fault_points.parametrize(metafunc, "migrate")

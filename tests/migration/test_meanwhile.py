@@ -21,6 +21,8 @@ import fault_points
 import ondisk
 from ondisk import OnDisk
 
+pytestmark = pytest.mark.slow
+
 
 def databases(root: OnDisk) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (root.v1, root.containerd)}

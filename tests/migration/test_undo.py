@@ -30,6 +30,8 @@ from fixtures import ROOT_LABEL, bucket, buckets
 from ondisk import OnDisk
 from plain_bbolt import BucketDict
 
+pytestmark = pytest.mark.slow
+
 
 def undo(root: OnDisk, *arguments: str) -> subprocess.CompletedProcess[str]:
     return ondisk.run("undo", "--format", "json", *root.options, *arguments, str(root.root))

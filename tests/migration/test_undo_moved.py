@@ -27,6 +27,8 @@ from fixtures import bucket, buckets
 from ondisk import OnDisk
 from undoing import databases, next_step, record_of, set_value, undo
 
+pytestmark = pytest.mark.slow
+
 MOVES: dict[str, Callable[[Path, Path], None]] = {
     "tar": lambda source, target: tar(source, target),
     "cp -r": lambda source, target: run("cp", "-r", str(source), str(target)),

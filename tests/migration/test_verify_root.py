@@ -32,6 +32,8 @@ from verify_faults import (
     wrong_chain_id,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> OnDisk:

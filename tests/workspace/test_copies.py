@@ -18,6 +18,8 @@ from buildkit_migrate.workspace.names import copied_from, is_identifier
 from fixtures import bucket
 from ondisk import OnDisk
 
+pytestmark = pytest.mark.slow
+
 ENDINGS = (
     ".bak",
     ".old",
