@@ -112,7 +112,7 @@ def test_journal_of_an_older_version_is_undone(root: OnDisk, monkeypatch: pytest
     before = databases(root)
     root.migrate_here()
     with Journal.open(root.v2.with_name(root.v2.name + ".journal")) as journal:  # type: ignore[union-attr]
-        from buildkit_migrate.migration import journal_state as module
+        from buildkit_migrate.migration import journal as module
 
         def with_time(fingerprint: str) -> str:
             return fingerprint.replace(":", ":1700000000000000000:")
@@ -123,7 +123,7 @@ def test_journal_of_an_older_version_is_undone(root: OnDisk, monkeypatch: pytest
         fields = json.loads(module.encode(journal.state)) | old | {"format": 1}
         for new in ("kept_digest", "way_back", "upstream_exact"):
             del fields[new]
-        monkeypatch.setattr(module, "_encode", lambda state: json.dumps(fields).encode())
+        monkeypatch.setattr(module, "encode", lambda state: json.dumps(fields).encode())
         journal.update()
     assert "undo goes back to v1" in next_step(root)
     assert undo(root)[0] == 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import du_text as text
 from buildkit_migrate.cli import options as shared
-from buildkit_migrate.cli import output, targets
+from buildkit_migrate.cli import output, tables, targets
 
 if TYPE_CHECKING:
     from buildkit_migrate.maintenance.details import RecordDetails
@@ -189,7 +189,8 @@ def _lines(usage: DiskUsage, state: StateBytes | None, options: argparse.Namespa
         for worker, record in usage:
             yield from text.record_lines(record, details(worker, record) if details else None)
     else:
-        yield from text.table_lines(usage)
+        few = sum(len(worker.rows) for worker in usage.workers) <= tables.MOST_ROWS
+        yield from (text.drawn_table if few and tables.on_terminal() else text.table_lines)(usage)
     if not options.filter:
         yield from text.total_lines(usage.totals)
 

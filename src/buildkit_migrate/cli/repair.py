@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
 from buildkit_migrate.cli import salvage, targets
+from buildkit_migrate.cli.header import header_lines
 from buildkit_migrate.text import printable, relative_text, shortened
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ DOCUMENT: Final[Mapping[str, Any]] = {
     "changes": [],
     "dropped": [],
     "left": [],
+    "space": [],
     "verdict": None,
     "unchecked": None,
     "obstacle": None,
@@ -121,7 +123,10 @@ def run(options: argparse.Namespace) -> int:
         found = repair_root(root.path, classes=[RepairClass.PROTECT, *map(RepairClass, asked)], **told)
         return targets.Result(
             lambda: {**DOCUMENT, **found.as_dict()},
-            lambda: _lines(found, options.verbose or options.dry_run),
+            lambda: (
+                *(header_lines(root, place, found.space) if options.dry_run else ()),
+                *_lines(found, options.verbose or options.dry_run),
+            ),
             found.exit_code,
             done="" if options.dry_run or not found.changes else "the root is repaired",
         )

@@ -21,7 +21,7 @@ from buildkit_migrate.bolt import Database, compacted_size
 from buildkit_migrate.errors import CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.files.beside import beside
 from buildkit_migrate.files.durable import Aside
-from buildkit_migrate.files.foreseeing import foresee_replaced, lacking_room
+from buildkit_migrate.files.foreseeing import Space, foresee_replaced, lacking_room, space_for
 from buildkit_migrate.maintenance.kept_files import kept_name, telling_done
 from buildkit_migrate.maintenance.rewriting import (
     refuse_link,
@@ -122,6 +122,8 @@ class Compaction:
     files: tuple[Compacted, ...]
     dry_run: bool
     obstacle: Error | None = None
+    space: tuple[Space, ...] = ()
+    """Of a dry run: the room for the new files on each file system, and what is free."""
 
     @property
     def obstacles(self) -> tuple[Error, ...]:
@@ -147,6 +149,7 @@ class Compaction:
             "dry_run": self.dry_run,
             "files": [file.as_dict() for file in self.files],
             "saved": self.saved,
+            "space": [space.as_dict() for space in self.space],
             **named_text("obstacle", None if self.obstacle is None else self.obstacle.message),
         }
 
@@ -177,7 +180,7 @@ def compact_stores(
         found = Compaction(stores.root.path, tuple(planned.values()), dry_run)
         found = replace(found, obstacle=_lacking_room(_not_drafted(found, drafts)))
         if dry_run:
-            return found
+            return replace(found, space=tuple(space_for(_not_drafted(found, drafts))))
         if found.obstacles:
             raise found.obstacles[0]
         with telling_done(lambda: _done(planned.values())):

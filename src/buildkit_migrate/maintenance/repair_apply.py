@@ -23,7 +23,7 @@ from buildkit_migrate.files.directories import make_directory_like, move
 from buildkit_migrate.files.durable import Aside, remove, remove_aside, write_content
 from buildkit_migrate.files.errors import exists, is_directory
 from buildkit_migrate.files.fingerprint import fingerprint, fingerprint_of
-from buildkit_migrate.files.foreseeing import foresee_replaced, lacking_room
+from buildkit_migrate.files.foreseeing import foresee_replaced, lacking_room, space_for
 from buildkit_migrate.files.ownership import access_of
 from buildkit_migrate.maintenance.disk import mount_points, why_immovable
 from buildkit_migrate.maintenance.kept_files import telling_done
@@ -164,6 +164,7 @@ class Application:
         others = {path: mark for path, mark in entry.others.items() if path not in self._items}
         self._items = {item.path: item for item in _in_order(self._items.values(), stores)}
         self._entry = replace(entry, others=others)
+        self.space = tuple(space_for(room))
         if (lacking := lacking_room(room, "a repair", _ROOM)) is not None:
             self.obstacles.append(lacking)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.files.errors import exists, is_file
 from buildkit_migrate.files.fingerprint import fingerprint
+from buildkit_migrate.files.foreseeing import Space
 from buildkit_migrate.files.locks import using_own_locks
 from buildkit_migrate.maintenance import kept_files
 from buildkit_migrate.maintenance.check import FINDINGS, Checked, check_stores, finding_as_dict
@@ -67,6 +68,8 @@ class Repaired:
     verdict: Checked | None = None
     obstacle: Error | None = None
     unchecked: Error | None = None
+    space: tuple[Space, ...] = ()
+    """Of a dry run: the room for the new files on each file system, and what is free."""
 
     @property
     def exit_code(self) -> int:
@@ -95,6 +98,7 @@ class Repaired:
             "changes": [change.as_dict() for change in self.changes],
             "dropped": [named_text("id", id) for id in self.plan.dropped],
             "left": [finding_as_dict(finding) for finding in self.plan.left],
+            "space": [space.as_dict() for space in self.space],
             "verdict": None if self.verdict is None else self.verdict.as_dict(),
             **named_text("unchecked", None if self.unchecked is None else self.unchecked.message),
             **named_text("obstacle", None if self.obstacle is None else self.obstacle.message),
@@ -151,7 +155,14 @@ def repair_root(
             obstacle = application.obstacles[0] if application.obstacles else None
             root = stores.root.path
             if dry_run:
-                return Repaired(root, plan, application.changed, dry_run, obstacle=obstacle)
+                return Repaired(
+                    root,
+                    plan,
+                    application.changed,
+                    dry_run,
+                    obstacle=obstacle,
+                    space=application.space,
+                )
             if obstacle is not None:
                 raise obstacle
             application.carry_out(held)

@@ -78,12 +78,8 @@ _FIRST_MAP: Final = 1 << 20
 _OVERHEAD: Final = 64
 """Maximum overhead of an entry in bytes."""
 
-_DATA: Final = "data.mdb"
-_LOCK: Final = "lock.mdb"
-FILES: Final = (_DATA, _LOCK)
-"""What is in a journal, which is a directory."""
-_LOCK_SIZE: Final = 8192
-"""Size in bytes that LMDB needs for its 126 readers."""
+FILES = _DATA, _LOCK = "data.mdb", "lock.mdb"
+_LOCK_SIZE: Final = 8192  # bytes that LMDB needs for its 126 readers
 _SIZE: Final = struct.Struct("<I")
 
 
