@@ -32,6 +32,7 @@ typedef struct {
     uint64_t bytes;         /* of its run, as far as the file has it */
     bkm_rule rule;          /* what is wrong with its elements; BKM_OK if nothing */
     bool is_inline;
+    const bkm_damaged *torn; /* if some of its bytes could not be read */
 } view;
 
 static const bkm_span none = {NULL, 0};
@@ -75,19 +76,36 @@ static bkm_rule page_rule(const salvager *s, uint64_t id, view *v)
     uint64_t pages = bolt->high_water - id;
     if (bkm_run_pages(data) < pages)
         pages = bkm_run_pages(data);
-    /* Zeros in the place of values would pass for values. */
-    if (bkm_has_gap(s->damaged, id * bolt->page_size, pages * bolt->page_size))
-        return BKM_UNREADABLE;
     *v = (view){
         .page = {.data = data, .id = id, .count = bkm_load16(data + 10), .leaf = flags == BKM_PAGE_LEAF},
         .bytes = pages * bolt->page_size,
     };
+    if (bkm_has_gap(s->damaged, id * bolt->page_size, v->bytes))
+        v->torn = s->damaged;
     return BKM_OK;
+}
+
+/* Key and value of an element that is not broken. */
+static uint64_t data_size(const view *v, uint32_t index)
+{
+    uint64_t size = bkm_page_key(&v->page, index).size;
+    return size + (v->page.leaf ? bkm_leaf_item(&v->page, index).value.size : 0);
 }
 
 static bkm_rule element_rule(const view *v, uint32_t index)
 {
-    return bkm_element_rule(&v->page, index, v->bytes, v->is_inline);
+    bkm_rule rule = bkm_element_rule(&v->page, index, v->bytes, v->is_inline);
+    if (!v->torn)
+        return rule;
+    /* Zeros in the place of values would pass for values. */
+    const uint8_t *start = v->torn->bolt.data;
+    const uint8_t *element = v->page.data + BKM_PAGE_HEADER + (uint64_t)index * BKM_LEAF_ELEMENT;
+    if (bkm_has_gap(v->torn, (uint64_t)(element - start), BKM_LEAF_ELEMENT))
+        return BKM_UNREADABLE;
+    if (rule == BKM_OK &&
+        bkm_has_gap(v->torn, (uint64_t)(bkm_page_key(&v->page, index).data - start), data_size(v, index)))
+        return BKM_UNREADABLE;
+    return rule;
 }
 
 /* Broken pages can overlap, so that each of many pages is as large as the file. False once more has been
@@ -98,13 +116,6 @@ static bool afford(salvager *s, uint64_t bytes)
         return false;
     s->budget -= bytes;
     return true;
-}
-
-/* Key and value of an element that is not broken. */
-static uint64_t data_size(const view *v, uint32_t index)
-{
-    uint64_t size = bkm_page_key(&v->page, index).size;
-    return size + (v->page.leaf ? bkm_leaf_item(&v->page, index).value.size : 0);
 }
 
 /* Whether the elements are whole, and their data follow each other without gaps, as bbolt writes them. */
@@ -154,6 +165,8 @@ static bkm_rule look(salvager *s, uint64_t id, view *v)
         if (v->rule == BKM_INTERRUPTED)
             stop(s);
     }
+    if (v->rule == BKM_OK && v->torn)
+        v->rule = BKM_UNREADABLE;
     correct_count(v);
     if (v->rule == BKM_OK && v->page.count != stated)
         v->rule = BKM_ELEMENTS_OUT_OF_PAGE;

@@ -136,7 +136,7 @@ def test_full_disk_is_an_error_and_the_next_run_finishes(small_volume: Path, out
     (small_volume / "filler").write_bytes(bytes(max(0, free - 100_000)))
     result = docker.migrate()
     assert (result.returncode, docker.v2.exists(), docker.containerd.exists()) == (8, False, False)
-    assert "No space left on device" in result.stderr
+    assert "no space left for the migration" in result.stderr
     outcome.check_intermediate(docker)
     subprocess.run(["mount", "-o", "remount,size=30m", str(small_volume)], check=True)
     docker.migrate_here()

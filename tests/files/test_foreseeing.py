@@ -88,7 +88,7 @@ def test_dry_run_refuses_what_the_run_refuses_and_nothing_is_written(
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     """All file systems have this many bytes left."""
-    told = SimpleNamespace(f_blocks=1 << 40, f_bavail=free, f_frsize=1, f_flag=0)
+    told = SimpleNamespace(f_blocks=1 << 40, f_bfree=free, f_bavail=free, f_frsize=1, f_flag=0)
     monkeypatch.setattr(foreseeing.os, "statvfs", lambda path: told)
 
 
@@ -127,3 +127,23 @@ def test_file_system_that_tells_no_size_is_not_taken_for_a_full_one(
     monkeypatch.setattr(foreseeing.os, "statvfs", lambda path: told)
     assert foreseeing.space_for([(root.worker, 1)]) == []
     migrate_root(root.root)
+
+
+@pytest.mark.parametrize(("uid", "free"), [(0, 50), (1000, 10)])
+def test_root_may_use_the_blocks_that_are_reserved_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, free: int
+) -> None:
+    told = SimpleNamespace(f_blocks=100, f_bfree=50, f_bavail=10, f_frsize=1, f_flag=0)
+    monkeypatch.setattr(foreseeing.os, "statvfs", lambda path: told)
+    monkeypatch.setattr(foreseeing.os, "geteuid", lambda: uid)
+    (space,) = foreseeing.space_for([(tmp_path, 1)])
+    assert space.free == free
+
+
+def test_file_system_that_is_read_only_is_not_taken_for_a_full_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images such as squashfs have no free block; a dry run is possible all the same."""
+    told = SimpleNamespace(f_blocks=100, f_bfree=0, f_bavail=0, f_frsize=1, f_flag=os.ST_RDONLY)
+    monkeypatch.setattr(foreseeing.os, "statvfs", lambda path: told)
+    assert foreseeing.space_for([(tmp_path, 1)]) == []

@@ -107,3 +107,17 @@ def test_salvage_loses_only_what_is_in_bad_sectors(tmp_path: Path, monkeypatch: 
         named += any("the disk can't read" in lost.reason and lost.page is not None for lost in done.lost)
         assert done.is_complete == (kept == whole)
     assert named > 20
+
+
+def test_a_bad_sector_within_a_value_costs_that_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file.db"
+    path.write_bytes(file_of(CONTENT))
+    page = path.read_bytes().index(LONG[:512]) // SECTOR + 2
+    monkeypatch.setattr(os, "preadv", failing({page}))
+    done = salvage_file(path, tmp_path / "new")
+    assert load((tmp_path / "new").read_bytes()) == {**CONTENT, b"long": {b"a": b"1", b"z": b"2"}}
+    (lost,) = done.lost
+    assert (lost.bucket, lost.first, lost.end) == ((b"long",), b"long", b"z")
+    assert "the disk can't read" in lost.reason

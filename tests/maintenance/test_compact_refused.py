@@ -148,7 +148,7 @@ def test_full_disk_is_foreseen(root: V2Root, monkeypatch: pytest.MonkeyPatch) ->
 
     def full(path: object) -> os.statvfs_result:
         found = list(whole(path))  # type: ignore[call-overload]
-        found[4] = 10  # f_bavail
+        found[3] = found[4] = 10  # f_bfree, f_bavail
         return os.statvfs_result(found)
 
     monkeypatch.setattr(os, "statvfs", full)

@@ -46,14 +46,14 @@ def test_all_workers_are_checked_before_any_is_undone(two: list[OnDisk]) -> None
 def test_error_names_the_workers_that_were_undone(two: list[OnDisk], monkeypatch: pytest.MonkeyPatch) -> None:
     before = [databases(root) for root in two]
     two[0].migrate_here()
-    rename = undo_module.rename
+    move = undo_module.move
 
     def failing(path: Path, target: Path) -> None:
         if path == two[0].v2:
             raise StorageError(f"{path}: I/O error")
-        rename(path, target)
+        move(path, target)
 
-    monkeypatch.setattr(undo_module, "rename", failing)
+    monkeypatch.setattr(undo_module, "move", failing)
     with pytest.raises(StorageError) as caught:
         undo_root(two[0].root)
     assert [report.worker for report in caught.value.reports] == [two[1].worker]

@@ -100,6 +100,7 @@ def parse(parser: Parser, given: Sequence[str], options: argparse.Namespace) -> 
         its: Iterable[Parser] = [commands.choices[command]] if command else commands.choices.values()
         having = [one for one in its if early in one.known_options]
         if having and unknown[0].partition("=")[0] == early:
-            hint = f"the command comes first: {having[0].prog} {early}"
+            named = next((commands.choices[word] for word in given if word in commands.choices), having[0])
+            hint = f"the command comes first: {named.prog} {early}"
             raise UsageError(f"{early} stands before the command", hint=hint)
         raise (commands.choices[command] if command else parser).unknown(unknown)

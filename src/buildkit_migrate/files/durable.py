@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 _TMP_SUFFIX: Final = ".tmp"
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK
+"""How files are made. O_NONBLOCK says nothing to a file, but tells ours from a daemon's (see openers)."""
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
@@ -170,7 +172,7 @@ def _removed_if_it_fails(held: Lock) -> Iterator[None]:
 
 def _create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:
     with storage_errors(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, _NEW, 0o600)
         held = Lock(path, fd)
         with _removed_if_it_fails(held):
             take_lock(fd, path, exclusive=True)
@@ -372,7 +374,7 @@ def make_directory(path: Path, like: Path | None) -> None:
 def reserve(path: Path, size: int) -> None:
     """Creates a file of zeros with mode 0600 and allocates its disk space. Raises StorageError."""
     with storage_errors(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, _NEW, 0o600)
         try:
             os.posix_fallocate(fd, 0, size)
         finally:

@@ -103,7 +103,8 @@ class Space:
 def space_for(new: Iterable[tuple[Path, int]]) -> list[Space]:
     """``new``: directories and sizes of new files. Raises StorageError.
 
-    A file system that does not tell its size, as some that are mounted over a network, is left out.
+    A file system that does not tell its size, as some that are mounted over a network, is left out, and so is
+    one that nobody can write to. Root may use blocks that are reserved for it.
     """
     needed: dict[int, int] = defaultdict(int)
     places: dict[int, Path] = {}
@@ -116,8 +117,9 @@ def space_for(new: Iterable[tuple[Path, int]]) -> list[Space]:
     for device, directory in places.items():
         with storage_errors(directory):
             space = os.statvfs(directory)
-        if space.f_blocks:
-            found.append(Space(directory, needed[device], space.f_bavail * space.f_frsize))
+        if space.f_blocks and not space.f_flag & os.ST_RDONLY:
+            free = space.f_bfree if os.geteuid() == 0 else space.f_bavail
+            found.append(Space(directory, needed[device], free * space.f_frsize))
     return found
 
 

@@ -54,7 +54,8 @@ def others_with(fd: int) -> str:
                 writing.append(process)
     if writing:
         return ", ".join(f"{_name(process)} (process {process})" for process in writing)
-    return _UNSEEN if alone is False and not is_explained else ""
+    # Meanwhile a reader here may have gone, such as one that waited for the collection of garbage.
+    return _UNSEEN if alone is False and not is_explained and _has_lease(fd) is False else ""
 
 
 def _has_lease(fd: int) -> bool | None:
