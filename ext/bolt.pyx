@@ -185,6 +185,11 @@ cdef class Reader(Guarded):
         return self.bolt.transaction
 
     @property
+    def pages_read(self):
+        """How many pages were read so far, those read twice counted twice. May be asked by any thread."""
+        return self.bolt.pages_read
+
+    @property
     def freelist(self):
         """Page number of the stored free list, None if there is none."""
         return None if self.bolt.freelist == BKM_NO_FREELIST else self.bolt.freelist

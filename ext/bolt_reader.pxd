@@ -26,6 +26,7 @@ cdef extern from "bolt/reader.h" nogil:
         uint64_t root_sequence
         uint64_t freelist
         uint64_t transaction
+        uint64_t pages_read
         bkm_rule other_meta
         bkm_rule rule
         uint64_t rule_page

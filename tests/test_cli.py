@@ -105,7 +105,7 @@ def test_completion_script_is_printed_for_each_shell(shell: str) -> None:
 
 def test_progress_is_shown_on_a_terminal(root: OnDisk) -> None:
     """The steps of the work are shown, and stdout has only the result."""
-    status, shown, out = on_a_terminal("migrate", "--format", "json", str(root.root))
+    status, shown, out = on_a_terminal("migrate", "--progress", "bar", "--format", "json", str(root.root))
     assert status == 0
     assert json.loads(out)["workers"]
     assert b"writing leases and labels" in shown  # the status line shows the last step before it disappears

@@ -33,7 +33,7 @@ ROOMS = (
     ("settings", "choices"),
     ("_native",),
     ("errors",),
-    ("model",),
+    ("model", "progress"),
     ("text",),
 )
 """Top to bottom; in one room are modules and packages of these names."""

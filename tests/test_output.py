@@ -174,7 +174,9 @@ def test_hostile_names_are_escaped_on_a_terminal(hostile: OnDisk, arguments: tup
 
 def test_hostile_names_are_escaped_in_progress() -> None:
     """Names are not shown as markup or emoji."""
-    code = f"from buildkit_migrate.cli.output import progress\nwith progress() as tell: tell({HOSTILE!r})"
+    code = (
+        f"from buildkit_migrate.cli.output import progress\nwith progress('bar') as tell: tell({HOSTILE!r})"
+    )
     status, shown, _ = on_a_terminal(code, command=(sys.executable, "-c"))
     assert status == 0
     assert_harmless(shown)

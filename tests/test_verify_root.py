@@ -211,7 +211,7 @@ def test_verify_writes_nothing(root: OnDisk) -> None:
 
 
 def test_progress_is_shown_on_a_terminal(root: OnDisk) -> None:
-    status, shown, out = on_a_terminal("verify", "--format", "json", str(root.root))
+    status, shown, out = on_a_terminal("verify", "--progress", "bar", "--format", "json", str(root.root))
     assert status == 0
     assert json.loads(out)["workers"]
     assert b"comparing" in shown  # the status line shows the last step before it disappears

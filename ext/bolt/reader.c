@@ -257,9 +257,10 @@ static bkm_rule check_elements(const bkm_page *page, uint64_t bytes, bool is_inl
 static bool goes_on(bkm_bolt *bolt)
 {
     enum { PAGES = 4096 };
-    if (++bolt->unasked < PAGES)
+    uint64_t pages = bolt->pages_read + 1;
+    bolt->pages_read = pages;
+    if (pages % PAGES)
         return true;
-    bolt->unasked = 0;
     return !bolt->go_on || bolt->go_on(bolt->context) || bkm_bolt_fail(bolt, BKM_INTERRUPTED, BKM_NO_PAGE);
 }
 

@@ -75,7 +75,7 @@ typedef struct {
      * be NULL. */
     bool (*go_on)(void *context);
     void *context;
-    uint32_t unasked;     /* pages read since the last call */
+    volatile uint64_t pages_read; /* so far; other threads look at it to show how far a read is */
 } bkm_bolt;
 
 /* A page whose header, element table and data have been checked. */

@@ -33,7 +33,7 @@ from buildkit_migrate.migration.verification import (
     open_migrated,
     verify_files,
 )
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress, silent
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.workspace.finding import Host, find_root, find_roots
@@ -298,7 +298,7 @@ def clean_root(
                 results[worker] = Cleaned(worker.path, CleanedOutcome.NOTHING_TO_CLEAN)
                 continue
             databases = offline.databases if offline else ()
-            wrong = tuple(faults(worker.v1, worker.v2, databases, progress or (lambda step: None)))
+            wrong = tuple(faults(worker.v1, worker.v2, databases, progress or silent))
             results[worker] = Cleaned(worker.path, CleanedOutcome.PLANNED, files, wrong)
         if not dry_run:
             _refuse([fault for planned in results.values() for fault in planned.faults])
@@ -378,7 +378,7 @@ def verify_root(
             with about(worker, root, skip_unreachable) as unreachable:
                 if skip_unreachable:
                     opener.containerd(worker)  # skipped here, too, if skipped by the migration
-                done.append(_verify(worker, opener, content, progress or (lambda step: None)))
+                done.append(_verify(worker, opener, content, progress or silent))
             if unreachable:
                 done.append(Verification(worker.v1, worker.v2, Verdict.SKIPPED, reason=unreachable[0]))
     done += [Verification(one.v1, one.v2, Verdict.SKIPPED, reason=one.reason) for one in root.skipped]

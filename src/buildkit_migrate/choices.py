@@ -4,6 +4,7 @@ __all__ = [
     "ENGINES",
     "KNOWN_SNAPSHOTTERS",
     "ON_BROKEN",
+    "PROGRESS",
     "SNAPSHOTTERS_WITH_DATABASE",
     "check_choice",
     "check_options",
@@ -11,6 +12,7 @@ __all__ = [
 
 ENGINES = ("bolt", "lmdb")
 ON_BROKEN = ("fail", "drop")
+PROGRESS = ("auto", "bar", "plain", "none")
 KNOWN_SNAPSHOTTERS = frozenset(
     (
         "aufs",

@@ -7,7 +7,7 @@ objects are equal. They are for people and tests; migrating a million records ne
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from buildkit_migrate.text import cut, named_text
@@ -22,15 +22,11 @@ __all__ = [
     "PlainState",
     "PlainSurvey",
     "Problem",
-    "Progress",
     "Reason",
     "RecordPlan",
     "Resource",
     "Snapshot",
 ]
-
-Progress = Callable[[str], object]
-"""Called with a description of the next step."""
 
 PlainRecords = Mapping[bytes, Mapping[bytes, bytes | None]]
 """Record id to metadata; metadata maps keys to value bytes, or to None for a nested bucket."""

@@ -34,6 +34,9 @@ class Reader(Guarded):
     def transaction(self) -> int:
         """Number of the transaction whose state is read."""
     @property
+    def pages_read(self) -> int:
+        """How many pages were read so far, those read twice counted twice. May be asked by any thread."""
+    @property
     def freelist(self) -> int | None:
         """Page number of the stored free list, None if there is none."""
     @property

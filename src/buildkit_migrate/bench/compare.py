@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from buildkit_migrate.bench.stages import STAGES
 from buildkit_migrate.bench.synthetic import Stats, generate
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.files.errors import storage_errors
+from buildkit_migrate.progress import Progress
 
 __all__ = ["ORACLE_RECORDS", "Comparison", "compare"]
 
@@ -57,7 +58,7 @@ class Comparison:
         }
 
 
-def compare(records: int, progress: Callable[[str], object]) -> Comparison:
+def compare(records: int, progress: Progress) -> Comparison:
     """Runs the benchmark in a temporary directory, which is deleted.
 
     Raises StorageError, StageFailedError.

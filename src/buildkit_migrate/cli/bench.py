@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
 from buildkit_migrate.cli.failures import UsageError
+from buildkit_migrate.progress import silent
 
 if TYPE_CHECKING:
     from buildkit_migrate.bench.compare import Comparison
@@ -47,6 +48,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         default=10_000,
         help="size of the cache; takes 0.7 kB of memory per record (default: %(default)d)",
     )
+    shared.add_progress(parser)
     shared.add_output(parser, "svg")
 
 
@@ -59,8 +61,8 @@ def run(options: argparse.Namespace) -> int:
             "--format svg needs matplotlib",
             hint="pip install 'buildkit-migrate[bench]', or use --format json",
         )
-    with output.progress() as progress:
-        comparison = compare(options.records, progress or (lambda step: None))
+    with output.progress(options.progress) as progress:
+        comparison = compare(options.records, progress or silent)
     if options.format == "svg":
         output.emit_bytes(_drawn(comparison))
     else:

@@ -13,7 +13,7 @@ from buildkit_migrate.cli import targets
 
 if TYPE_CHECKING:
     from buildkit_migrate.maintenance.check import Checked
-    from buildkit_migrate.model import Progress
+    from buildkit_migrate.progress import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run", "verdict_lines"]
@@ -86,6 +86,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     add("--explain", metavar="RULE", type=_rules, help="print what a rule is about, and end")
     add("-v", "--verbose", action="store_true", help="print all findings, not the first 20 of each rule")
     shared.add_containerd(parser)
+    shared.add_progress(parser)
     shared.add_output(parser)
 
 

@@ -11,7 +11,7 @@ from buildkit_migrate.cli import targets
 from buildkit_migrate.cli.exit_statuses import worst
 
 if TYPE_CHECKING:
-    from buildkit_migrate.model import Progress
+    from buildkit_migrate.progress import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
@@ -37,6 +37,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be deleted; delete nothing")
     shared.add_containerd(parser)
     shared.add_storage_driver(parser)
+    shared.add_progress(parser)
     shared.add_output(parser)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.errors import Error
     from buildkit_migrate.maintenance.compact import Compacted, Compaction
     from buildkit_migrate.maintenance.kept_files import KeptFiles
-    from buildkit_migrate.model import Progress
+    from buildkit_migrate.progress import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "kept_lines", "run"]
@@ -80,6 +80,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "The databases of a containerd are compacted only with --containerd-root or --offline: it must be\n"
         "stopped, too. Options for a running one are accepted so that all commands take the same options.",
     )
+    shared.add_progress(parser)
     shared.add_output(parser)
 
 

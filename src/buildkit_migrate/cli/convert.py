@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.choices import ENGINES
-from buildkit_migrate.cli.options import FILES, not_empty
+from buildkit_migrate.cli.options import FILES, add_output, add_progress, not_empty
+from buildkit_migrate.progress import silent
 from buildkit_migrate.text import named_text, printable
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def add_parser(commands: Any, epilog: str) -> None:
         choices=ENGINES,
         help="engine of DST (default: the one that SRC does not have)",
     )
-    add("--format", choices=("text", "json"), default="text", help="form of the result on stdout")
-    add("--debug", action="store_true", help="show the traceback of an error")
+    add_progress(parser)
+    add_output(parser)
     for argument in (source, target):
         argument.complete = FILES  # type: ignore[attr-defined]
 
@@ -52,7 +53,9 @@ def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.cli import output
     from buildkit_migrate.store.convert import convert
 
-    done = convert(Path(options.source), Path(options.target), options.to_engine)
+    with output.progress(options.progress) as progress:
+        (progress or silent)(f"converting {options.source}")
+        done = convert(Path(options.source), Path(options.target), options.to_engine)
     target = printable(os.fspath(done.target))
     output.answer(options, lambda: _as_dict(done), lambda: _lines(done), done=f"{target} was written")
     return 0

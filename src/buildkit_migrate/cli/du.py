@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.maintenance.du import DiskUsage, UsageRecord, WorkerUsage
     from buildkit_migrate.maintenance.grouping import Group
     from buildkit_migrate.maintenance.state_bytes import StateBytes
-    from buildkit_migrate.model import Progress
+    from buildkit_migrate.progress import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
@@ -82,6 +82,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "du -s says, instead of a list",
     )
     shared.add_containerd(parser)
+    shared.add_progress(parser)
     shared.add_output(parser)
 
 

@@ -13,7 +13,7 @@ from buildkit_migrate.cli.failures import UsageError
 from buildkit_migrate.errors import BrokenRecordsError
 
 if TYPE_CHECKING:
-    from buildkit_migrate.model import Progress
+    from buildkit_migrate.progress import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
@@ -73,6 +73,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     common.add_containerd(parser)
     common.add_storage_driver(parser)
     common.add_skip_unreachable(parser)
+    common.add_progress(parser)
     common.add_output(parser)
 
 

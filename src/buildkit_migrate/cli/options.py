@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from buildkit_migrate.choices import ENGINES
+from buildkit_migrate.choices import ENGINES, PROGRESS
 from buildkit_migrate.cli.failures import UsageError
 from buildkit_migrate.containerd.services import LONGEST_TIMEOUT, ConnectionOptions
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
@@ -19,6 +19,7 @@ __all__ = [
     "add_engine",
     "add_missing_ok",
     "add_output",
+    "add_progress",
     "add_root",
     "add_skip_unreachable",
     "add_storage_driver",
@@ -227,6 +228,16 @@ def add_output(parser: argparse.ArgumentParser, *more: str) -> None:
     formats = ("text", "json", *more)
     add("--format", choices=formats, default="text", help="format of the result on stdout")
     add("--debug", action="store_true", help="show the traceback of an error")
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--progress",
+        choices=PROGRESS,
+        default="auto",
+        help="what stderr shows of the work: a bar, a plain line every 10 seconds, or nothing; auto is a bar "
+        "on a terminal, after a second, and lines elsewhere (default: %(default)s)",
+    )
 
 
 def containerd_arguments(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Output to stdout, stderr and the terminal. Nothing else in the package prints.
+"""Output to stdout, stderr and the terminal. Nothing else in the package prints, but for `progress`.
 
 The exit status is that of the work, no matter who reads the output. A reader that goes away, or a stderr that
 can't be written, only ends the output. The exception is a report that is lost because stdout can't be written
@@ -12,9 +12,10 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final, TextIO
 
 from buildkit_migrate.errors import StorageError
+from buildkit_migrate.progress import Progress
 from buildkit_migrate.text import printable
 
 __all__ = [
@@ -158,34 +159,9 @@ def traceback_lines(error: Exception) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], object] | None]:
-    """A status line on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.text import Text
+def progress(choice: str) -> Iterator[Progress | None]:
+    """Shows on stderr what the block tells of its steps. ``choice``: one of `choices.PROGRESS`."""
+    from buildkit_migrate.cli.progress import showing
 
-    # As Text: what looks like markup in a path is part of the path.
-    terminal = cast("TextIO", _Terminal(sys.stderr))
-    with Console(file=terminal).status("starting") as status:
-        yield lambda step: status.update(Text(printable(step)))
-
-
-class _Terminal:
-    """A stream that ignores write errors: the work continues if its terminal was closed."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
+    with showing(sys.stderr, choice) as told:
+        yield told

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.maintenance.mend import Mend, RepairClass
     from buildkit_migrate.maintenance.repair_root import Repaired
     from buildkit_migrate.maintenance.repair_undo import KeptRepairs, RepairUndone
-    from buildkit_migrate.model import Progress
+    from buildkit_migrate.progress import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "originals_lines", "run", "status_lines", "undone_lines"]
@@ -85,6 +85,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "stopped, too. Options for a running one are accepted so that all commands take the same options.",
     )
     salvage.add_options(parser)
+    shared.add_progress(parser)
     shared.add_output(parser)
 
 

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, document: Mapping[str, Any]) -> int:
 
     if options.salvage is None or options.output is None:
         raise UsageError("--salvage FILE and --output NEW belong together")
-    with output.progress() as progress:
+    with output.progress(options.progress) as progress:
         done = salvage_file(options.salvage, options.output, progress=progress)
     output.answer(
         options,

@@ -11,7 +11,7 @@ from buildkit_migrate.cli import targets
 from buildkit_migrate.errors import UnusableTargetError
 
 if TYPE_CHECKING:
-    from buildkit_migrate.model import Progress
+    from buildkit_migrate.progress import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
@@ -51,7 +51,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "options, but not used.",
     )
     shared.add_output(parser)
-    parser.set_defaults(lists_all=True)
+    parser.set_defaults(lists_all=True, progress="none")
 
 
 def run(options: argparse.Namespace) -> int:

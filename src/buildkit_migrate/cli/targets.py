@@ -14,6 +14,7 @@ from buildkit_migrate.cli.failures import UsageError
 from buildkit_migrate.text import named_text, printable
 
 if TYPE_CHECKING:
+    from buildkit_migrate.progress import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "Result", "Work", "add_all", "is_for_all", "on_all", "on_chosen", "on_one"]
@@ -34,7 +35,7 @@ class Result:
     done: str = ""
 
 
-Work = Callable[["Root", Callable[[str], object] | None], Result]
+Work = Callable[["Root", "Progress | None"], Result]
 """Called with the root and a progress function."""
 
 Find = Callable[[str | None], "Root"]
@@ -66,7 +67,7 @@ def on_one(options: Namespace, work: Work, find: Find | None = None) -> int:
     ``find``: `api.find_root` by default.
     """
     root = _chosen(options, find)
-    with output.progress() as progress:
+    with output.progress(options.progress) as progress:
         result = work(root, progress)
     output.answer(options, result.document, result.lines, done=result.done)
     output.tell(result.told)
@@ -113,8 +114,7 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
     statuses: list[int] = []
     try:
         for root in roots:
-            with output.progress() as progress:
-                status, document, printed = _one_of_all(root, work, progress, options)
+            status, document, printed = _one_of_all(root, work, options)
             statuses.append(status)
             documents.append(document)
             lines += printed
@@ -130,16 +130,15 @@ def on_all(options: Namespace, work: Work, *, summary: bool = True) -> int:
     return worst(statuses)
 
 
-def _one_of_all(
-    root: Root, work: Work, progress: Callable[[str], object] | None, options: Namespace
-) -> tuple[int, dict[str, Any], list[str]]:
+def _one_of_all(root: Root, work: Work, options: Namespace) -> tuple[int, dict[str, Any], list[str]]:
     """Returns exit status, document and lines for stdout. Lines for stderr are printed immediately."""
     from importlib import import_module
 
     from buildkit_migrate.cli import render
 
     try:
-        result = work(root, progress)
+        with output.progress(options.progress) as progress:
+            result = work(root, progress)
     except Exception as error:
         if options.debug:
             output.tell(output.traceback_lines(error))

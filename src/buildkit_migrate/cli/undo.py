@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.maintenance.kept_files import KeptFiles
     from buildkit_migrate.maintenance.repair_undo import RepairUndone
     from buildkit_migrate.migration.undo import Undone
-    from buildkit_migrate.model import Progress
+    from buildkit_migrate.progress import Progress
     from buildkit_migrate.workspace.layout import Root
 
 __all__ = ["DOCUMENT", "add_parser", "run"]
@@ -51,6 +51,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     )
     shared.add_containerd(parser)
     shared.add_storage_driver(parser)
+    shared.add_progress(parser)
     shared.add_output(parser)
 
 

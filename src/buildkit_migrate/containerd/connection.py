@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from buildkit_migrate.containerd.client import Client
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import Error
+from buildkit_migrate.progress import Progress, Stage, silent
 
 __all__ = ["Connection"]
-
-_REPORT_EVERY: Final = 100
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -24,13 +23,11 @@ class Connection:
     Not for use inside a running event loop, as it blocks (use ``asyncio.to_thread``).
     """
 
-    def __init__(
-        self, options: ConnectionOptions, namespace: str, progress: Callable[[str], object] | None = None
-    ) -> None:
+    def __init__(self, options: ConnectionOptions, namespace: str, progress: Progress | None = None) -> None:
         """Raises EventLoopError, ContainerdUnavailableError, ContainerdCallError."""
         refuse_event_loop()
         self.options = options
-        self._progress = progress or (lambda step: None)
+        self._progress = progress or silent
         self.client = Client(
             options.address.removeprefix("unix://"),
             namespace,
@@ -62,18 +59,14 @@ class Connection:
     def for_each(
         self, step: str, count: int, items: Iterable[Item], work: Callable[[Item], Awaitable[None]]
     ) -> None:
-        """Like `concurrently`, from outside the event loop.
+        """Like `concurrently`, from outside the event loop. ``step``, ``count``: as for `counting`."""
+        self.run(self.concurrently(self.counting(step, count, items), work))
 
-        Reports how many of ``count`` items were started.
-        """
-
-        def reporting() -> Iterator[Item]:
-            for number, item in enumerate(items):
-                if number % _REPORT_EVERY == 0:
-                    self._progress(f"{step}: {number} of {count}")
-                yield item
-
-        self.run(self.concurrently(reporting(), work))
+    def counting(self, step: str, count: int, items: Iterable[Item]) -> Iterator[Item]:
+        """Iterates, and shows how far it is. ``step``: the same with a verb, such as "writing leases"."""
+        stage = Stage(step, count, step.rpartition(" ")[2])
+        self._progress(stage)
+        return stage.over(items)
 
     async def concurrently(self, items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
         """Does ``work`` for all items in order, with as many at a time as the options allow.

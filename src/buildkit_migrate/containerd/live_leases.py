@@ -113,7 +113,10 @@ class LiveLeases:
                 if error.code != "NOT_FOUND":
                     raise
 
-        await self._connection.concurrently((id for id in ids if id in existing), ask)
+        asked = [id for id in ids if id in existing]
+        await self._connection.concurrently(
+            self._connection.counting("reading leases", len(asked), asked), ask
+        )
         return found
 
     def restore(self, ids: Collection[bytes], before: Before) -> None:

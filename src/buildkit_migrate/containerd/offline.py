@@ -196,6 +196,10 @@ class OfflineContainerd(Services):
         return (self._snapshots,) if metadata is None else (metadata, self._snapshots)
 
     @property
+    def readers(self) -> list[Reader]:
+        return [database.reader for database in self.databases]
+
+    @property
     def backend(self) -> Bucket | None:
         """Root bucket of the snapshotter's database; None if it is not one of containerd's snapshotters."""
         return self._snapshots.root

@@ -6,7 +6,7 @@ all the work, because leases and labels are safe in one order only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -16,7 +16,7 @@ from buildkit_migrate.errors import EventLoopError
 if TYPE_CHECKING:
     from buildkit_migrate._native.facts import Records, Survey
     from buildkit_migrate._native.plan import Plan
-    from buildkit_migrate.bolt import Bucket, Database
+    from buildkit_migrate.bolt import Bucket, Database, Reader
     from buildkit_migrate.model import Before, PlainState
 
 __all__ = [
@@ -120,6 +120,13 @@ class Containerd(Protocol):
     def root(self) -> Bucket | None:
         """Current root bucket of `database`, empty if it does not exist yet; None if that is None."""
 
+    @property
+    def readers(self) -> Sequence[Reader]:
+        """Of the files that are read: of `database`, if it exists, and last of the snapshotter's.
+
+        A running containerd has none.
+        """
+
     def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
         """The current state; of leases, at least those named like a record.
 
@@ -193,6 +200,10 @@ class Services:
     """The services of a containerd as properties."""
 
     has_root_labels: bool = True
+
+    @property
+    def readers(self) -> Sequence[Reader]:
+        return ()
 
     @property
     def content_store(self: Containerd) -> Service:

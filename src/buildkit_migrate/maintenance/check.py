@@ -44,7 +44,7 @@ from buildkit_migrate.maintenance.rules import (
     values,
 )
 from buildkit_migrate.maintenance.rules.wording import subject
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import BYTES, Progress, Stage, silent
 from buildkit_migrate.text import named_text, printable
 from buildkit_migrate.workspace.layout import Root
 from buildkit_migrate.workspace.stores import Fault, Store, Stores
@@ -228,7 +228,7 @@ def examine_stores(
     """
     if rules is not None and (unknown_rules := set(rules) - table.entries().keys()):
         raise ValueError(f"there is no rule {min(unknown_rules)}")
-    tell = progress or (lambda step: None)
+    tell = progress or silent
     for store in stores.all:
         if store.fault is Fault.UNREADABLE and store.error is not None:
             raise store.error
@@ -284,10 +284,20 @@ def _check_worker(
         missing.update(dict.fromkeys(_ON_DISK, error.message))
     for rule in WORKER_RULES:
         if run.can(rule.numbers, rule.needs, missing, worker.stores.path):
-            tell(f"checking {worker.stores.path}: {', '.join(rule.numbers)}")
+            tell(_stage(worker, rule))
             findings = _without_consequences(worker, rule.find(worker))
             run.test(rule.numbers, worker.stores.path, findings)
     return frozenset(missing)
+
+
+def _stage(worker: WorkerFacts, rule: WorkerRule) -> str:
+    about = f"checking {worker.stores.path}: {', '.join(rule.numbers)}"
+    content, directories = worker.content, worker.directories
+    if Part.BLOBS in rule.needs and content is not None:
+        return Stage(about, worker.blob_bytes, BYTES, lambda: content.hashed)
+    if Part.FILES in rule.needs and directories is not None:
+        return Stage(about, worker.file_count, "files", lambda: directories.counted)
+    return about
 
 
 _ON_DISK: Final = (Part.DIRECTORIES, Part.FILES, Part.CONTENT, Part.BLOBS)

@@ -30,7 +30,7 @@ from buildkit_migrate.maintenance.rewriting import (
     whole_trees,
     write_like,
 )
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress, silent
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.stores import Fault, Store, Stores
@@ -167,7 +167,7 @@ def compact_stores(
     replaced: CorruptDatabaseError (damaged trees, with the page), StorageError (also if there is not enough
     room). Raises DifferencesError if a file does not hold what was written.
     """
-    tell = progress or (lambda step: None)
+    tell = progress or silent
     planned: dict[Store, Compacted] = {}
     with contextlib.ExitStack() as unused:
         drafts = _Drafts(unused)

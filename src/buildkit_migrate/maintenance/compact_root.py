@@ -10,7 +10,7 @@ from pathlib import Path
 from buildkit_migrate.maintenance import kept_files
 from buildkit_migrate.maintenance.compact import Compaction, compact_stores
 from buildkit_migrate.maintenance.kept_files import KeptFiles, kept_in
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.workspace.finding import find_root
 from buildkit_migrate.workspace.one_file import find_stores, open_found

@@ -127,6 +127,8 @@ class SnapshotDirectories:
         """``plain``: without ``fs`` and ``work``, as native has them."""
         self.path = path
         self.plain = plain
+        self.counted = 0
+        """Files that `usage` has looked at so far."""
 
     @cached_property
     def names(self) -> list[str]:
@@ -156,6 +158,12 @@ class SnapshotDirectories:
         """Where the files of a snapshot are."""
         return self.path / str(number) if self.plain else self.path / str(number) / "fs"
 
+    def usage(self, number: int) -> Usage | None:
+        """The usage of the files of a snapshot; None if they do not exist."""
+        found = usage(self.data(number))
+        self.counted += found.inodes if found is not None else 0
+        return found
+
 
 def number_of(name: str) -> int | None:
     """The number that is the directory's name; None for other names."""
@@ -169,6 +177,8 @@ class Content:
         self.path = path
         self.blobs = path / "blobs"
         self.ingests = path / "ingest"
+        self.hashed = 0
+        """Bytes that `digest_of` has read so far."""
 
     @cached_property
     def _files(self) -> list[tuple[bytes, int]]:
@@ -229,6 +239,7 @@ class Content:
                 with path.open("rb") as file:
                     for block in _blocks(file.read):
                         summed.update(block)
+                        self.hashed += len(block)
             except FileNotFoundError:
                 return None
         return f"{algorithm}:{summed.hexdigest()}".encode()

@@ -26,7 +26,7 @@ from buildkit_migrate.maintenance.shared import shared_records
 from buildkit_migrate.maintenance.state_bytes import StateBytes, state_bytes
 from buildkit_migrate.maintenance.usage import Sizes
 from buildkit_migrate.maintenance.usage_record import UsageRecord
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress, silent
 from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.text import cut, named_text, printable
@@ -273,7 +273,7 @@ class DiskUsage:
     def state_bytes(self, progress: Progress | None = None) -> StateBytes:
         """Where the bytes of the whole root are. Walks all of it. The stores must be open."""
         loadings = {one.worker: one.loading for one in self.workers if one.loading is not None}
-        return state_bytes(self.facts, loadings, progress or (lambda step: None))
+        return state_bytes(self.facts, loadings, progress or silent)
 
     def in_memory(self) -> DiskUsage:
         """The same, of use when the stores are closed."""
@@ -307,7 +307,7 @@ def usage_of(
     can't be shown is noted, and raises nothing.
     """
     matches = filters.parse(filter) if filter else None
-    tell = progress or (lambda step: None)
+    tell = progress or silent
     usages = []
     incomplete: list[Incomplete] = []
     unsound: set[Store] = set()

@@ -16,7 +16,7 @@ from buildkit_migrate.bolt import Database, check, same_content
 from buildkit_migrate.errors import CorruptDatabaseError, Error, UndoRefusedError
 from buildkit_migrate.files.durable import remove
 from buildkit_migrate.files.errors import is_directory, look, storage_errors
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress, silent
 from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.stores import Fault, Store, Stores
 
@@ -155,7 +155,7 @@ def put_back_kept(
     Raises UndoRefusedError before anything is changed if any compacted file does not hold exactly what the
     old one holds, or can't be read; CorruptDatabaseError, StorageError.
     """
-    tell = progress or (lambda step: None)
+    tell = progress or silent
     planned: list[KeptFile] = []
     olds: dict[Path, Database] = {}
     for store in _present(stores):
@@ -201,7 +201,7 @@ def discard_kept(stores: Stores, *, dry_run: bool = False, progress: Progress | 
 
     Raises the error of any store that is missing or not sound before anything is deleted, StorageError.
     """
-    tell = progress or (lambda step: None)
+    tell = progress or silent
     planned: list[KeptFile] = []
     for store in _present(stores):
         assert store.path is not None

@@ -51,7 +51,7 @@ from buildkit_migrate.maintenance.repairs import (
     solver,
     values,
 )
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.workspace.stores import Store, Stores
 

@@ -53,7 +53,7 @@ from buildkit_migrate.maintenance.rewriting import (
     whole_trees,
     write_like,
 )
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress, silent
 from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.stores import Store, Stores
 
@@ -147,7 +147,7 @@ class Application:
         self._entry = entry
         self._exclusive = exclusive
         self._state = stores.root.state.absolute()
-        self._tell = progress or (lambda step: None)
+        self._tell = progress or silent
         self._sources: dict[Store, tuple[Database, Reader]] = {}
         self._opened: list[Database] = []
         self._done: list[Path] = []

@@ -28,7 +28,7 @@ from buildkit_migrate.maintenance.repair_undo import (
     refuse_unfinished,
     undo_entry,
 )
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.finding import find_root

@@ -22,7 +22,7 @@ from buildkit_migrate.maintenance.disk import refuse_mounts
 from buildkit_migrate.maintenance.kept_files import telling_done
 from buildkit_migrate.maintenance.repair_apply import Changed
 from buildkit_migrate.maintenance.repair_journal import Entry, Item, Kind, Phase, RepairJournal
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress, silent
 from buildkit_migrate.text import named_text
 
 __all__ = [
@@ -139,7 +139,7 @@ def undo_entry(
     ``held``: gets the locks of all files that are looked at. Raises UndoRefusedError, before anything is
     changed, if any file was used since, or an original is gone; BusyError, StorageError.
     """
-    tell = progress or (lambda step: None)
+    tell = progress or silent
     *before, entry = entries
     _lock_all(entry, held, exclusive=not dry_run)
     obstacle = None

@@ -12,7 +12,7 @@ from buildkit_migrate.errors import CorruptDatabaseError, UnusableTargetError
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.locks import lock
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress, silent
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.workspace.one_file import lock_out_daemons
 
@@ -30,7 +30,7 @@ def salvage_file(path: StrPath, output: StrPath, *, progress: Progress | None = 
     be read; BusyError; StorageError.
     """
     path, output = Path(path), Path(output)
-    tell = progress or (lambda step: None)
+    tell = progress or silent
     if exists(output, follow_symlinks=False):
         raise _exists(output)
     with contextlib.ExitStack() as held:

@@ -19,7 +19,7 @@ from buildkit_migrate.maintenance.disk import number_of
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.leases import Kind, Owners, of_builds, owners_of, unowned
 from buildkit_migrate.maintenance.loading import Loading
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.schema.containerd import VARIANT, Namespace, namespaces
 from buildkit_migrate.schema.graph import Graph

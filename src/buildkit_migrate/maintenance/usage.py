@@ -7,7 +7,7 @@ walked, and the blobs counted that belong to the record.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from buildkit_migrate.errors import StorageError
 from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.loading import Loading
+from buildkit_migrate.progress import Progress
 from buildkit_migrate.schema.columns import ABSENT, NOT_FOUND, Mask, between, equal_to, present
 from buildkit_migrate.schema.containerd import VARIANT
 from buildkit_migrate.schema.snapshots import ACTIVE
@@ -77,7 +78,7 @@ class Sizes:
                 self.values[row] = self.values[partner]
         self.unsized: list[Unsized] = []
 
-    def measure(self, rows: Mask, progress: Callable[[str], object]) -> None:
+    def measure(self, rows: Mask, progress: Progress) -> None:
         """Finds the unknown sizes of these rows; records that do not load have size 0."""
         unknown = [row for row in rows if self.values[row] == UNKNOWN_SIZE and row not in self.known]
         for done, row in enumerate(unknown):

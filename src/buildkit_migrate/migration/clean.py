@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError, Jour
 from buildkit_migrate.files.durable import remove
 from buildkit_migrate.files.errors import exists, is_directory, look, storage_errors
 from buildkit_migrate.migration import journal
+from buildkit_migrate.progress import Progress
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.text import named_text
 
@@ -120,7 +121,7 @@ def _is_lmdb(path: Path) -> bool:
 
 
 def faults(
-    v1: Path, v2: Path, databases: Iterable[Database], progress: Callable[[str], object]
+    v1: Path, v2: Path, databases: Iterable[Database], progress: Progress
 ) -> Iterator[JournalError | DifferencesError]:
     """Why nothing may be deleted yet: an interrupted migration, or a damaged file.
 
@@ -149,7 +150,7 @@ def faults(
         yield DifferencesError(f"{path} is damaged: {rule}", (), hint="keep what undo needs")
 
 
-def _damage_of_store(path: Path, progress: Callable[[str], object]) -> Iterator[tuple[Path, str]]:
+def _damage_of_store(path: Path, progress: Progress) -> Iterator[tuple[Path, str]]:
     try:
         if engine_of(path) == "bolt":
             with Database.open(path) as database:
@@ -163,7 +164,7 @@ def _damage_of_store(path: Path, progress: Callable[[str], object]) -> Iterator[
         yield path, error.rule
 
 
-def _damage(databases: Iterable[Database], progress: Callable[[str], object]) -> Iterator[tuple[Path, str]]:
+def _damage(databases: Iterable[Database], progress: Progress) -> Iterator[tuple[Path, str]]:
     for database in databases:
         progress(f"checking {database.path}")
         found = check(database.reader)

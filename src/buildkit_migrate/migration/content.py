@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from typing import Final
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration.findings import Difference, DifferenceKind
 from buildkit_migrate.model import Blob
+from buildkit_migrate.progress import Progress
 
 __all__ = ["DIRECTORIES", "blob_differences", "directory_differences"]
 
@@ -69,7 +70,7 @@ class _Found:
 
 
 def blob_differences(
-    directory: Path, blobs: Mapping[bytes, Blob], progress: Callable[[str], object]
+    directory: Path, blobs: Mapping[bytes, Blob], progress: Progress
 ) -> Iterator[Difference]:
     """Files of these blobs that are missing or have the wrong content, in order of digests.
 
@@ -126,7 +127,7 @@ def directory_differences(
     snapshotter: str,
     ids: Mapping[bytes, int],
     active: Container[bytes],
-    progress: Callable[[str], object],
+    progress: Progress,
 ) -> Iterator[Difference]:
     """Snapshots whose directory is missing or not a directory, in order of names.
 

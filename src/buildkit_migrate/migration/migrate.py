@@ -36,7 +36,8 @@ from buildkit_migrate.migration.previous import check_going_back, reporting_prev
 from buildkit_migrate.migration.report import Outcome, Report
 from buildkit_migrate.migration.resuming import check_is_the_same
 from buildkit_migrate.migration.target import target_at
-from buildkit_migrate.model import Problem, Progress
+from buildkit_migrate.model import Problem
+from buildkit_migrate.progress import Progress, reading, silent
 from buildkit_migrate.store.engines import Engine, write_store
 from buildkit_migrate.workspace.new_files import foresee_migration
 from buildkit_migrate.workspace.place import Place
@@ -155,7 +156,7 @@ class Migration:
         self.place = place or Place.of_services(containerd.identity)
         self._engine = engine
         self._upstream_exact = upstream_exact
-        self._progress = progress or (lambda step: None)
+        self._progress = progress or silent
         self._aside: Aside[Database | Lock] = Aside(to_path)
         self._store: Database | Lock | None = None
         self._digest = ""
@@ -220,16 +221,17 @@ class Migration:
         return Journal.open(path) if exclusive else None
 
     def _make_plan(self) -> Plan:
-        self._progress(f"reading {self._from_path}")
+        self._progress(reading(f"reading {self._from_path}", self._source.reader))
         records = read_records(self._source.reader)
         finished: frozenset[bytes] = frozenset()
         if self._journal is not None and self._journal.state.phase == journal.APPLYING:
             finished = self._journal.finished_leases()
         identity = self._containerd.identity
         doing = "asking" if identity["mode"] == "live" else "reading"
-        self._progress(f"{doing} {identity.get('place', 'containerd')}")
+        about = f"{doing} {identity.get('place', 'containerd')}"
+        self._progress(reading(about, *self._containerd.readers))
         survey = self._containerd.survey(records, finished)
-        self._progress("planning")
+        self._progress(f"planning what becomes of {len(records):,} records")
         plan = Plan(records, survey, upstream_exact=self._upstream_exact)
         check_belonging(self._source, plan, self.place, self._containerd)
         return plan
@@ -260,7 +262,7 @@ class Migration:
 
     def prepare(self) -> None:
         """Writes the new store aside. Most failures occur here, before anything is changed."""
-        self._progress(f"writing {self._to_path}")
+        self._progress(reading(f"writing {self._to_path}", self._source.reader))
         digest = hashlib.sha256()
 
         def edits() -> Iterator[bytes]:
@@ -292,7 +294,7 @@ class Migration:
         assert self._store is not None
         goes_on = self._journal is not None
         written = self._note_what_will_be_replaced()
-        self._progress("writing leases and labels")
+        self._progress(reading("writing leases and labels", *self._containerd.readers[:-1]))
         with self._digesting_old_database(written.state, goes_on) as kept_digest:
             try:
                 self._containerd.apply(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -41,6 +41,7 @@ from buildkit_migrate.migration.changes import (
 from buildkit_migrate.migration.journal import EDIT, NOTHING, PUT_BACK, REMOVE, Journal
 from buildkit_migrate.migration.plan import read_records
 from buildkit_migrate.model import Before
+from buildkit_migrate.progress import Progress, silent
 from buildkit_migrate.store.bolt_store import BoltStore
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.store.interface import ReadableStore
@@ -156,14 +157,14 @@ class Undo:
         exclusive: bool = True,
         force: bool = False,
         coming: Database | None = None,
-        progress: Callable[[str], object] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self._started = time.perf_counter()
         self._from_path = from_path
         self._to_path = to_path
         self._containerd = containerd
         self._force = force
-        self._progress = progress or (lambda step: None)
+        self._progress = progress or silent
         self._before = Before()
         self._kept: Database | None = None
         self._way = NOTHING

@@ -6,7 +6,7 @@ import contextlib
 import enum
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from buildkit_migrate.migration.kept import Kept
 from buildkit_migrate.migration.snapshot_rules import snapshot_numbers
 from buildkit_migrate.migration.verify import Files, needed_snapshots, record_ids, store_differences, verify
 from buildkit_migrate.model import Kind, PlainState
+from buildkit_migrate.progress import Progress
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.text import named_text
 
@@ -114,7 +115,7 @@ def verify_files(
     v2: Bucket,
     containerd: Containerd,
     databases: Iterable[Database],
-    progress: Callable[[str], object],
+    progress: Progress,
     *,
     upstream_exact: bool | None = None,
     leases_before: Collection[bytes] = (),
@@ -225,7 +226,7 @@ def verify_new_store(
         )
 
 
-def _damages(databases: Iterable[Database], progress: Callable[[str], object]) -> Iterator[Difference]:
+def _damages(databases: Iterable[Database], progress: Progress) -> Iterator[Difference]:
     for database in databases:
         progress(f"checking {database.path}")
         path = os.fsencode(database.path)

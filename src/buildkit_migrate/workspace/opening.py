@@ -29,7 +29,7 @@ from buildkit_migrate.errors import (
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.locks import lock
 from buildkit_migrate.files.ownership import model_for, predict_access
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.workspace.docker import data_root, layers_of, storage_driver
 from buildkit_migrate.workspace.layout import (

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.bolt import Bucket, Database
+from buildkit_migrate.bolt import Bucket, Database, Reader
 from buildkit_migrate.containerd.docker import DOCKER_NAMESPACE
 from buildkit_migrate.errors import CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.files.errors import exists, storage_errors
@@ -106,6 +106,11 @@ class WorkerStores:
     @property
     def stores(self) -> tuple[Store, Store, Store]:
         return self.records, self.containerd, self.snapshots
+
+    @property
+    def readers(self) -> list[Reader]:
+        """Of the stores that are open."""
+        return [store.database.reader for store in self.stores if store.database is not None]
 
     @property
     def directories(self) -> Path | None:

@@ -18,7 +18,7 @@ from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rules import pages
 from buildkit_migrate.maintenance.rules.pages import Role, StorePages, check_pages
-from buildkit_migrate.model import Progress
+from buildkit_migrate.progress import Progress, reading
 from buildkit_migrate.schema.columns import starting_with
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.schema.snapshots import Backend
@@ -67,6 +67,7 @@ def look_at_files(stores: Stores, progress: Progress) -> FilesLookedAt:
             unusable[store] = looked_at.damage
     facts = Facts(stores, frozenset(unusable))
     for worker in facts.workers:
+        progress(reading(f"reading {worker.stores.path}", *worker.stores.readers))
         worker.read()
     for finding, store, what in (*_not_migrated(stores), *_lost(facts)):
         if store in unusable:
@@ -81,9 +82,8 @@ def look_at_files(stores: Stores, progress: Progress) -> FilesLookedAt:
 def _check_all(asked: Sequence[Store], stores: Stores, progress: Progress) -> list[StorePages]:
     """Checks the largest store, and beside it, in another thread, the others."""
     largest = max(asked, key=_size, default=None)
-    for store in asked:
-        if store.path is not None and store.fault is not Fault.MISSING:
-            progress(f"checking the pages of {store.path}")
+    opened = [store.database.reader for store in asked if store.database is not None]
+    progress(reading(f"checking the pages of {stores.root.path}", *opened))
     with ThreadPoolExecutor(1) as beside:
         others = beside.submit(
             lambda: [check_pages(store, _role(store, stores)) for store in asked if store is not largest]

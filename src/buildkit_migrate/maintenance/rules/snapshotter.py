@@ -396,7 +396,7 @@ def inodes(facts: WorkerFacts) -> Iterator[Finding]:
         return  # it can't be told whose files they are
     committed = between(backend.kind, COMMITTED, COMMITTED) & backend.id.known & backend.inodes.known
     for row in committed & facts.ours - found.without(ids, None if found.plain else "fs"):
-        measured = usage(found.data(ids[row]))
+        measured = found.usage(ids[row])
         if measured is not None and measured.inodes != backend.inodes.values[row]:
             if row in facts.leaving_stats:
                 continue
