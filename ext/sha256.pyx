@@ -1,4 +1,4 @@
-"""SHA-256 of many messages at once, with the fastest kernel that the processor supports."""
+"""SHA-256 of many messages at once, with the best kernel that the processor supports."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport UINT32_MAX, uint8_t
@@ -29,7 +29,7 @@ KNOWN_ANSWERS = tuple([
 
 
 def kernels():
-    """Names of the kernels that this processor can run, fastest first."""
+    """Names of the kernels that this processor can run, preferred first."""
     cdef const bkm_sha256_kernel *usable[BKM_SHA256_MAX_KERNELS]
     cdef size_t count = bkm_sha256_usable(usable)
     cdef size_t i
@@ -39,7 +39,7 @@ def kernels():
 def active():
     """Name of the default kernel.
 
-    That is the one named by ``BUILDKIT_MIGRATE_SHA256``, or else the fastest. Raises Error if the named
+    That is the one named by ``BUILDKIT_MIGRATE_SHA256``, or else the preferred one. Raises Error if the named
     kernel does not exist or can't run here, NativeSelfTestError if the kernel computes wrong digests.
     """
     return select_kernel(None).name.decode()

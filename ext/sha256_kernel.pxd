@@ -44,7 +44,7 @@ cdef extern from "sha256/sha256.h":
 
 
 cdef inline const bkm_sha256_kernel *select_kernel(str name) except NULL:
-    """Returns the kernel called ``name``; for None the one named by the environment, or else the fastest.
+    """Returns the kernel called ``name``; for None the one that the environment names, or the preferred one.
 
     Raises Error if the kernel does not exist or can't run here, NativeSelfTestError if it is faulty.
     """

@@ -3,7 +3,7 @@
 #include "common.h"
 #include "plan/edits.h"
 
-static const bkm_sha256_kernel portable = {"portable", bkm_sha256_portable, &bkm_hex_plain};
+static const bkm_sha256_kernel portable = {"portable", bkm_sha256_portable, 6, &bkm_hex_plain};
 
 /* In place of the decoder that Python has: some odd values decode, to a text that lies in the file. */
 static void settle(bkm_records *records)

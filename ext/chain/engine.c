@@ -34,7 +34,7 @@ enum {
 
 typedef struct {
     bkm_pair_hash hash;
-    uint32_t record[BKM_PAIR_BATCH];
+    uint32_t record[BKM_SHA256_MAX_BATCH];
 } part_batch;
 
 /* `part`: H(blob + " " + diffID) */
@@ -76,7 +76,7 @@ static void hash_parts(const engine *e, size_t begin, size_t end)
             bkm_bits_add(e->odd, r);
         } else if (state == BKM_CHAIN_BASE || state == BKM_CHAIN_COMPUTED) {
             if (in->blob[r].size == BKM_ID_SIZE && in->diff_id[r].size == BKM_ID_SIZE) {
-                if (batch.hash.count == BKM_PAIR_BATCH)
+                if (bkm_pair_hash_full(&batch.hash))
                     flush_parts(e, &batch);
                 batch.record[batch.hash.count] = (uint32_t)r;
                 bkm_pair_hash_add(&batch.hash, in->blob[r].data, in->diff_id[r].data);

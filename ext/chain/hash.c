@@ -137,7 +137,7 @@ void bkm_pair_hash_start(bkm_pair_hash *batch, const bkm_sha256_kernel *kernel)
 {
     batch->kernel = kernel;
     batch->count = 0;
-    for (size_t i = 0; i < BKM_PAIR_BATCH; i++) {
+    for (size_t i = 0; i < kernel->batch; i++) {
         write_frame(batch->message[i]);
         batch->data[i] = batch->message[i];
     }

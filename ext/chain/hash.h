@@ -11,7 +11,7 @@
 #define BKM_ID_SIZE 71 /* "sha256:" and 64 hex digits */
 
 enum {
-    BKM_HASH_BATCH = 16, /* messages; fills 8 lanes; few, as each is fetched from a different place */
+    BKM_HASH_BATCH = BKM_SHA256_MAX_BATCH, /* messages; few, as each is fetched from a different place */
     BKM_PAIR_SIZE = 3 * BKM_SHA256_BLOCK,
 };
 
@@ -80,17 +80,20 @@ static inline void bkm_chain_hash_id(bkm_chain_hash *batch, size_t prefix, uint8
 void bkm_chain_hash_flush(bkm_chain_hash *batch);
 
 /* The same for messages of two ids given as text, without shared prefixes. */
-enum { BKM_PAIR_BATCH = 6 }; /* messages; few, so that memory accesses are spread evenly over the hashing */
-
 typedef struct {
     const bkm_sha256_kernel *kernel;
-    size_t count; /* in use */
-    const uint8_t *data[BKM_PAIR_BATCH];
-    uint8_t message[BKM_PAIR_BATCH][BKM_PAIR_SIZE];
-    uint32_t state[BKM_PAIR_BATCH][8]; /* of the messages hashed last */
+    size_t count; /* in use, of as many as suit the kernel */
+    const uint8_t *data[BKM_SHA256_MAX_BATCH];
+    uint8_t message[BKM_SHA256_MAX_BATCH][BKM_PAIR_SIZE];
+    uint32_t state[BKM_SHA256_MAX_BATCH][8]; /* of the messages hashed last */
 } bkm_pair_hash;
 
 void bkm_pair_hash_start(bkm_pair_hash *batch, const bkm_sha256_kernel *kernel);
+
+static inline bool bkm_pair_hash_full(const bkm_pair_hash *batch)
+{
+    return batch->count == batch->kernel->batch;
+}
 
 /* Adds "<prefix> <text>", both of BKM_ID_SIZE bytes (copied), to a batch that is not full. */
 static inline void bkm_pair_hash_add(bkm_pair_hash *batch, const uint8_t *prefix, const uint8_t *text)

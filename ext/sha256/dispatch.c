@@ -12,22 +12,25 @@
 #include <sys/auxv.h>
 #endif
 
-/* Every name is known on every machine, to tell a wrong name from a wrong machine. Fastest first. */
+/* Every name is known on every machine, to tell a wrong name from a wrong machine. Preferred first. */
 static const bkm_sha256_kernel all_kernels[BKM_SHA256_MAX_KERNELS] = {
 #if defined(__x86_64__)
-    {"shani", bkm_sha256_shani, &bkm_hex_ssse3},
-    {"avx2", bkm_sha256_avx2, &bkm_hex_ssse3},
-    {"armv8", NULL, NULL},
+    {"shani", bkm_sha256_shani, 6, &bkm_hex_ssse3},    /* two times three */
+    {"avx512", bkm_sha256_avx512, 16, &bkm_hex_ssse3}, /* all lanes */
+    {"avx2", bkm_sha256_avx2, 8, &bkm_hex_ssse3},      /* all lanes */
+    {"armv8", NULL, 0, NULL},
 #elif defined(__aarch64__)
-    {"armv8", bkm_sha256_armv8, &bkm_hex_plain},
-    {"shani", NULL, NULL},
-    {"avx2", NULL, NULL},
+    {"armv8", bkm_sha256_armv8, 6, &bkm_hex_plain},
+    {"shani", NULL, 0, NULL},
+    {"avx512", NULL, 0, NULL},
+    {"avx2", NULL, 0, NULL},
 #else
-    {"armv8", NULL, NULL},
-    {"shani", NULL, NULL},
-    {"avx2", NULL, NULL},
+    {"armv8", NULL, 0, NULL},
+    {"shani", NULL, 0, NULL},
+    {"avx512", NULL, 0, NULL},
+    {"avx2", NULL, 0, NULL},
 #endif
-    {"portable", bkm_sha256_portable, &bkm_hex_plain},
+    {"portable", bkm_sha256_portable, 6, &bkm_hex_plain},
 };
 
 static bool runs_here(const bkm_sha256_kernel *kernel)
@@ -40,8 +43,12 @@ static bool runs_here(const bkm_sha256_kernel *kernel)
         return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1) && __builtin_cpu_supports("sse4.1") &&
                __builtin_cpu_supports("ssse3");
     }
+    /* These also ask whether the operating system keeps the registers (XGETBV). */
+    if (kernel->compress == bkm_sha256_avx512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2");
     if (kernel->compress == bkm_sha256_avx2)
-        return __builtin_cpu_supports("avx2"); /* also checks the operating system (XGETBV) */
+        return __builtin_cpu_supports("avx2");
 #elif defined(__aarch64__)
     if (kernel->compress == bkm_sha256_armv8)
         return getauxval(AT_HWCAP) & HWCAP_SHA2;
@@ -110,15 +117,16 @@ const uint8_t bkm_sha256_answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST] = {
 
 bool bkm_sha256_self_test(bkm_sha256_compress compress, const uint8_t answers[BKM_SHA256_ANSWERS][BKM_SHA256_DIGEST])
 {
-    /* One to nine streams cover every way in which a kernel may split them, and every lane. `turn` shifts
+    /* One to sixteen streams cover every way in which a kernel may split them, and every lane. `turn` shifts
      * the lengths through the lanes; in every other turn all lanes have the same length, and so run in
-     * step. */
-    enum { MOST = 9 };
-    uint8_t text[256];
+     * step. The text is at an odd address, as those of records often are. */
+    enum { MOST = BKM_SHA256_MAX_BATCH };
+    _Alignas(64) uint8_t space[257];
+    uint8_t *text = space + 1;
     bkm_span messages[MOST];
     uint8_t digests[MOST][BKM_SHA256_DIGEST];
 
-    for (size_t i = 0; i < sizeof text; i++)
+    for (size_t i = 0; i < sizeof space - 1; i++)
         text[i] = (uint8_t)i;
     for (size_t streams = 1; streams <= MOST; streams++) {
         for (size_t turn = 0; turn < 4; turn++) {

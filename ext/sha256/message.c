@@ -72,7 +72,7 @@ void bkm_sha256_digest(const bkm_sha256_kernel *kernel, const uint8_t *data, siz
 }
 
 /* Messages in progress, as separate arrays, because that is what a kernel takes. */
-enum { SLOTS = 16 };
+enum { SLOTS = BKM_SHA256_MAX_BATCH };
 
 typedef struct {
     uint32_t state[SLOTS][8];

@@ -19,9 +19,12 @@
  * `streams` streams. The eight words of a state are in host order. */
 typedef void (*bkm_sha256_compress)(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
 
+enum { BKM_SHA256_MAX_BATCH = 16 };
+
 typedef struct {
     const char *name;
     bkm_sha256_compress compress;
+    size_t batch; /* streams that suit it, at most BKM_SHA256_MAX_BATCH; few, so that memory is used evenly */
     const bkm_hex_ways *hex; /* for the digests */
 } bkm_sha256_kernel;
 
@@ -35,11 +38,11 @@ typedef enum {
 extern const uint32_t bkm_sha256_initial[8];
 extern const uint32_t bkm_sha256_rounds[64];
 
-/* The kernels that this processor can run, fastest first; returns how many were written. */
-#define BKM_SHA256_MAX_KERNELS 4
+/* The kernels that this processor can run, preferred first; returns how many were written. */
+#define BKM_SHA256_MAX_KERNELS 5
 size_t bkm_sha256_usable(const bkm_sha256_kernel *kernels[BKM_SHA256_MAX_KERNELS]);
 
-/* Finds a usable kernel by name, or the fastest one for NULL, and tests it on first use. `*kernel` is set
+/* Finds a usable kernel by name, or the preferred one for NULL, and tests it on first use. `*kernel` is set
  * for BKM_SHA256_OK and BKM_SHA256_WRONG. Thread-safe. */
 bkm_sha256_status bkm_sha256_select(const char *name, const bkm_sha256_kernel **kernel);
 
@@ -102,7 +105,11 @@ void bkm_sha256_digest_many(bkm_sha256_compress compress, const bkm_span *messag
 void bkm_sha256_portable(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
 #if defined(__x86_64__)
 void bkm_sha256_shani(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
+void bkm_sha256_avx512(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
 void bkm_sha256_avx2(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
+
+/* What bkm_sha256_avx512 does with one to eight streams. */
+void bkm_sha256_avx512_eight(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
 #elif defined(__aarch64__)
 void bkm_sha256_armv8(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
 #endif

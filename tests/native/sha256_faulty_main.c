@@ -26,7 +26,7 @@ static void report(const char *fault, size_t number)
 int main(void)
 {
     report("no fault", 0);
-    for (size_t n = 1; n <= 9; n++) {
+    for (size_t n = 1; n <= BKM_SHA256_MAX_BATCH; n++) {
         faulty_lane = n;
         report("lane", n);
         faulty_streams = n;

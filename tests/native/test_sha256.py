@@ -18,7 +18,7 @@ from buildkit_migrate._native import sha256
 EXT = Path(__file__).parents[2] / "ext"
 HERE = Path(__file__).parent
 VARIABLE = "BUILDKIT_MIGRATE_SHA256"
-NAMES = ("armv8", "avx2", "portable", "shani")
+NAMES = ("armv8", "avx2", "avx512", "portable", "shani")
 
 
 def digests(messages: list[bytes]) -> list[bytes]:
@@ -95,7 +95,7 @@ def active_with(value: str | None) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_fastest_kernel_is_the_default() -> None:
+def test_preferred_kernel_is_the_default() -> None:
     assert active_with(None).stdout.split() == [sha256.kernels()[0]]
     assert active_with("").stdout.split() == [sha256.kernels()[0]]
 
@@ -137,8 +137,11 @@ def test_known_answers_are_right() -> None:
         assert digest == hashlib.sha256(bytes(range(size))).digest()
 
 
-def test_self_test_passes(kernel: str) -> None:
-    sha256.self_test(kernel)
+@pytest.mark.parametrize("name", NAMES)
+def test_self_test_passes(name: str) -> None:
+    if name not in sha256.kernels():
+        pytest.skip(f"this processor can't run {name}")
+    sha256.self_test(name)
 
 
 @pytest.mark.parametrize("which", range(len(sha256.KNOWN_ANSWERS)))

@@ -5,12 +5,12 @@ KNOWN_ANSWERS: Final[tuple[tuple[int, bytes], ...]]
 """(length, digest) of messages with the bytes 0, 1, 2, ...; used by the self-test."""
 
 def kernels() -> tuple[str, ...]:
-    """Names of the kernels that this processor can run, fastest first."""
+    """Names of the kernels that this processor can run, preferred first."""
 
 def active() -> str:
     """Name of the default kernel.
 
-    That is the one named by ``BUILDKIT_MIGRATE_SHA256``, or else the fastest. Raises Error if the named
+    That is the one named by ``BUILDKIT_MIGRATE_SHA256``, or else the preferred one. Raises Error if the named
     kernel does not exist or can't run here, NativeSelfTestError if the kernel computes wrong digests.
     """
 

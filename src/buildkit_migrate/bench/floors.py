@@ -12,10 +12,10 @@ from typing import Final
 
 from buildkit_migrate._native import sha256
 
-__all__ = ["block_seconds", "copy_seconds", "kernel_seconds", "one_copy_seconds"]
+__all__ = ["block_seconds", "copy_seconds", "eligible_kernels", "kernel_seconds", "one_copy_seconds"]
 
-STREAMS: Final = 15
-"""Suits kernels that take three streams at once as well as those that take eight."""
+STREAMS: Final = 16
+"""Fills the lanes of every kernel; one that takes three streams at once does the last four together."""
 
 _BLOCKS: Final = 1000  # per message
 _PIECE: Final = 4 << 20
@@ -42,9 +42,18 @@ def kernel_seconds(
     return best / (turns * streams * _BLOCKS)
 
 
+def eligible_kernels() -> tuple[str, ...]:
+    """The active kernel and those after it.
+
+    So with ``BUILDKIT_MIGRATE_SHA256`` set, floors are those of a processor that prefers that kernel.
+    """
+    kernels = sha256.kernels()
+    return kernels[kernels.index(sha256.active()) :]
+
+
 def block_seconds() -> float:
-    """`kernel_seconds` of the fastest kernel."""
-    return min(map(kernel_seconds, sha256.kernels()))
+    """`kernel_seconds` of the fastest of these kernels."""
+    return min(map(kernel_seconds, eligible_kernels()))
 
 
 def copy_seconds(sources: Collection[Path], size: int, directory: Path) -> float:
