@@ -7,10 +7,10 @@ code that runs for seconds without coming back can be watched, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, Protocol, Self, TypeVar
 
-__all__ = ["BYTES", "Progress", "Stage", "reading", "silent"]
+__all__ = ["BYTES", "Progress", "Stage", "counting", "reading", "silent"]
 
 Progress = Callable[[str], object]
 """Called with the next step: its description, which is a `Stage` if it can be told how far it is."""
@@ -61,6 +61,13 @@ class Stage(str):
         for item in items:
             yield item
             self._done += 1
+
+
+def counting(progress: Progress, text: str, items: Collection[Item], unit: str) -> Iterator[Item]:
+    """Tells a stage that is over when all items are done with, and iterates over them."""
+    stage = Stage(text, len(items), unit)
+    progress(stage)
+    return stage.over(items)
 
 
 class PagesRead(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["cut", "meter", "named_text", "printable", "relative_text", "shortened"]
+__all__ = ["cut", "named_text", "printable", "relative_text", "shortened"]
 
 _SHOWN: Final = 20
 """How many lines of a list are shown by default."""
@@ -56,12 +56,6 @@ def shortened(lines: Sequence[str], verbose: bool) -> Iterator[str]:
     yield from lines[:shown]
     if len(lines) > shown:
         yield f"... and {len(lines) - shown} more (-v shows all)"
-
-
-def meter(done: int, total: int) -> str:
-    """A bar for a line of progress."""
-    filled = 20 * done // total if total else 20
-    return f"[{'#' * filled:.<20}]"
 
 
 def relative_text(path: Path, root: Path) -> str:

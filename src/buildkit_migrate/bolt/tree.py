@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, Mapping
 from typing import Union
 
-from buildkit_migrate._native.bolt import Bucket
+from buildkit_migrate._native.bolt import Bucket, Reader
+from buildkit_migrate.progress import Stage, reading
 
-__all__ = ["BucketView", "Tree", "sequence_of"]
+__all__ = ["BucketView", "Tree", "sequence_of", "walking"]
 
 Tree = Mapping[bytes, Union[bytes, "Tree"]]
 """Maps keys to values or nested buckets. `sequence_of` gives a bucket's sequence number."""
@@ -18,6 +19,10 @@ class BucketView(Mapping[bytes, bytes | Tree]):
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+
+    @property
+    def reader(self) -> Reader:
+        return self._bucket.reader
 
     @property
     def sequence(self) -> int:
@@ -41,6 +46,11 @@ class BucketView(Mapping[bytes, bytes | Tree]):
     def items(self) -> ItemsView[bytes, bytes | Tree]:
         """Iterates in one walk; looking up each key would take twice as long."""
         return _Items(self)
+
+
+def walking(text: str, *trees: Tree) -> Stage:
+    """A stage that is over when all of each file has been walked through once, by `items`."""
+    return reading(text, *(tree.reader for tree in trees if isinstance(tree, BucketView)))
 
 
 def sequence_of(bucket: Tree) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["figures", "fitted", "showing"]
 
 _QUIET: Final = 1.0  # seconds before anything is drawn
-_FRAME: Final = 0.1  # seconds between two pictures of a bar
+_FRAME: Final = 0.2  # seconds between two pictures of a bar
 _LINE: Final = 10.0  # seconds between two lines
 
 _LEAST_TEXT: Final = 30  # columns for what is done, rather than for figures
@@ -179,7 +179,7 @@ def figures(step: Step, now: float) -> tuple[str, str, str]:
     if not done or passed < _QUIET:
         return far, "", ""
     rate = done / passed
-    speed = f"{_size(rate)}/s" if stage.unit == BYTES else f"{rate:,.0f}/s"
+    speed = f"{_size(rate)}/s" if stage.unit == BYTES else f"{rate:,.0f}/s" if rate >= 1 else ""
     return far, speed, f"{_time((stage.total - done) / rate)} left"
 
 

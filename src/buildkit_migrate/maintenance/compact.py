@@ -30,7 +30,7 @@ from buildkit_migrate.maintenance.rewriting import (
     whole_trees,
     write_like,
 )
-from buildkit_migrate.progress import Progress, silent
+from buildkit_migrate.progress import Progress, reading, silent
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.stores import Fault, Store, Stores
@@ -184,7 +184,7 @@ def compact_stores(
         with telling_done(lambda: _done(planned.values())):
             for store, file in planned.items():
                 if file.outcome is CompactionOutcome.PLANNED and store.database is not None:
-                    tell(f"compacting {file.path}")
+                    tell(reading(f"compacting {file.path}", store.database.reader))
                     planned[store] = _applied(file, store.database, drafts, held)
     return replace(found, files=tuple(planned.values()))
 
@@ -237,7 +237,7 @@ def _planned(store: Store, min_free: float, drafts: _Drafts | None, tell: Progre
         if store.fault is Fault.CORRUPT and _is_lmdb(path):
             return Compacted(path, CompactionOutcome.SKIPPED, reason="it is an LMDB file")
         return Compacted(path, CompactionOutcome.PLANNED, obstacle=store.error)
-    tell(f"checking the pages of {path}")
+    tell(reading(f"checking the pages of {path}", store.database.reader))
     try:
         early = drafts if drafts is not None and _is_promising(path, store.database) else None
         file = _measured(path, store.database, early)

@@ -26,7 +26,7 @@ from buildkit_migrate.maintenance.shared import shared_records
 from buildkit_migrate.maintenance.state_bytes import StateBytes, state_bytes
 from buildkit_migrate.maintenance.usage import Sizes
 from buildkit_migrate.maintenance.usage_record import UsageRecord
-from buildkit_migrate.progress import Progress, silent
+from buildkit_migrate.progress import Progress, reading, silent
 from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts
 from buildkit_migrate.schema.records import Records
 from buildkit_migrate.text import cut, named_text, printable
@@ -317,6 +317,7 @@ def usage_of(
         while usage is None:
             unread = frozenset(damaged)
             try:
+                tell(reading(f"reading {worker.path}", *worker.readers))
                 usage = WorkerUsage(
                     WorkerFacts(worker, unread),
                     # With views of its own, which are not kept: most is never looked at again.

@@ -16,7 +16,7 @@ from buildkit_migrate.bolt import Database, check, same_content
 from buildkit_migrate.errors import CorruptDatabaseError, Error, UndoRefusedError
 from buildkit_migrate.files.durable import remove
 from buildkit_migrate.files.errors import is_directory, look, storage_errors
-from buildkit_migrate.progress import Progress, silent
+from buildkit_migrate.progress import Progress, reading, silent
 from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.stores import Fault, Store, Stores
 
@@ -162,12 +162,12 @@ def put_back_kept(
         assert store.path is not None
         for file in _kept_beside(store.path):
             if file.path == kept_name(store.path) and (only is None or file.path.absolute() in only):
-                tell(f"comparing {file.path}")
                 obstacle = None
                 if file.bytes:
                     old = olds[file.path] = held.enter_context(
                         Database.open(file.path, exclusive=not dry_run)
                     )
+                    tell(reading(f"comparing {file.path} with {store.path.name}", old.reader))
                     obstacle = _would_lose(store, old)
                 planned.append(replace(file, outcome=KeptOutcome.PLANNED, obstacle=obstacle))
     if not dry_run:
@@ -207,7 +207,8 @@ def discard_kept(stores: Stores, *, dry_run: bool = False, progress: Progress | 
         assert store.path is not None
         files = _kept_beside(store.path)
         if files:
-            tell(f"checking the pages of {store.path}")
+            of_store = [store.database.reader] if store.database is not None else []
+            tell(reading(f"checking the pages of {store.path}", *of_store))
             fault = fault_of(store, _KEEP_OLD)
             planned += (replace(file, outcome=KeptOutcome.PLANNED, obstacle=fault) for file in files)
     if not dry_run:

@@ -53,7 +53,7 @@ from buildkit_migrate.maintenance.rewriting import (
     whole_trees,
     write_like,
 )
-from buildkit_migrate.progress import Progress, silent
+from buildkit_migrate.progress import Progress, reading, silent
 from buildkit_migrate.text import named_text
 from buildkit_migrate.workspace.stores import Store, Stores
 
@@ -177,7 +177,6 @@ class Application:
         new: list[tuple[Path, int]] = []
         match change:
             case EditStore() | RewriteStore():
-                self._tell(f"examining {path}")
                 new = [(path.parent, self._examined_store(change, path))]
                 self._note(Kind.REPLACED, path, lambda: free_name(path))
             case WriteFile():
@@ -223,6 +222,7 @@ class Application:
         refuse_link(path, "repair")
         predict_replaced_access(path)
         database, reader = self._source(change)
+        self._tell(reading(f"examining {path}", reader))
         if isinstance(change, RewriteStore):
             whole_trees(reader)
             return compacted_size(reader.root)
@@ -324,6 +324,7 @@ class Application:
         self, change: EditStore | RewriteStore, path: Path, stream: bytes, held: contextlib.ExitStack
     ) -> None:
         database, reader = self._source(change)
+        self._tell(reading(f"repairing {path}", reader))
         with Aside[Database](path) as aside:
             new = aside.write(lambda to: write_like(to, path, reader, stream))
             if found := check(new.another_reader()):

@@ -19,17 +19,16 @@ from buildkit_migrate.maintenance.disk import number_of
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.leases import Kind, Owners, of_builds, owners_of, unowned
 from buildkit_migrate.maintenance.loading import Loading
-from buildkit_migrate.progress import Progress
+from buildkit_migrate.progress import Progress, Stage
 from buildkit_migrate.schema.columns import Mask
 from buildkit_migrate.schema.containerd import VARIANT, Namespace, namespaces
 from buildkit_migrate.schema.graph import Graph
-from buildkit_migrate.text import meter, named_text, printable
+from buildkit_migrate.text import named_text, printable
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Store
 
 __all__ = ["DatabaseBytes", "Share", "StateBytes", "state_bytes"]
 
 _BLOCK: Final = 512  # bytes
-_STEP: Final = 4096  # files between two steps of progress
 
 
 class Share(enum.Enum):
@@ -132,23 +131,18 @@ class _Shown:
     """Progress of the walk, measured by snapshot directories, which contain most of the files."""
 
     def __init__(self, found: StateBytes, facts: Facts, progress: Progress) -> None:
-        self._found = found
-        self._progress = progress
         self._numbers: set[str] = set()
         for worker in facts.workers:
             if worker.directories is not None:
                 top = worker.directories.path.absolute()
                 self._numbers |= {str(top / name) for name in worker.directories.names}
-        self._all = len(self._numbers)
-        self._files = 0
+        self._stage = Stage(f"walking {found.root}", len(self._numbers), "snapshots")
+        progress(self._stage)
 
     def count(self, path: str) -> None:
-        self._files += 1
-        self._numbers.discard(path)
-        if self._files % _STEP == 0:
-            done = meter(self._all - len(self._numbers), self._all)
-            size = f"{self._files} files, {self._found.total / 1e9:.2f} GB"
-            self._progress(f"walking {self._found.root} {done} {size}")
+        if path in self._numbers:
+            self._numbers.discard(path)
+            self._stage.advance()
 
 
 def _entries(place: str, found: StateBytes) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:

@@ -17,11 +17,10 @@ from buildkit_migrate.errors import StorageError
 from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.loading import Loading
-from buildkit_migrate.progress import Progress
+from buildkit_migrate.progress import Progress, counting
 from buildkit_migrate.schema.columns import ABSENT, NOT_FOUND, Mask, between, equal_to, present
 from buildkit_migrate.schema.containerd import VARIANT
 from buildkit_migrate.schema.snapshots import ACTIVE
-from buildkit_migrate.text import meter
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER
 
 __all__ = ["UNKNOWN_SIZE", "Sizes", "Unsized", "snapshot_directory"]
@@ -30,7 +29,6 @@ UNKNOWN_SIZE: Final = -1
 
 _MERGE_USAGE: Final = b"buildkit.mergeUsageSize"
 _MEDIA_TYPE: Final = b"buildkit.io/blob/mediatype"
-_STEP: Final = 64  # records between two steps of progress
 _OF_THE_HOST: Final = frozenset({b"zfs", b"btrfs", b"devmapper", b"erofs", b"blockfile"})
 """Snapshotters without directories of files below ``snapshots/``."""
 
@@ -81,9 +79,7 @@ class Sizes:
     def measure(self, rows: Mask, progress: Progress) -> None:
         """Finds the unknown sizes of these rows; records that do not load have size 0."""
         unknown = [row for row in rows if self.values[row] == UNKNOWN_SIZE and row not in self.known]
-        for done, row in enumerate(unknown):
-            if done % _STEP == 0:
-                progress(f"measuring records {meter(done, len(unknown))} {done} of {len(unknown)}")
+        for row in counting(progress, "measuring what no daemon has measured", unknown, "records"):
             self.values[row] = self._measured(row) if row in self._loading.alive else 0
 
     def _measured(self, row: int) -> int:

@@ -19,7 +19,7 @@ from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError, Jour
 from buildkit_migrate.files.durable import remove
 from buildkit_migrate.files.errors import exists, is_directory, look, storage_errors
 from buildkit_migrate.migration import journal
-from buildkit_migrate.progress import Progress
+from buildkit_migrate.progress import Progress, reading
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.text import named_text
 
@@ -166,7 +166,7 @@ def _damage_of_store(path: Path, progress: Progress) -> Iterator[tuple[Path, str
 
 def _damage(databases: Iterable[Database], progress: Progress) -> Iterator[tuple[Path, str]]:
     for database in databases:
-        progress(f"checking {database.path}")
+        progress(reading(f"checking {database.path}", database.reader))
         found = check(database.reader)
         if found:
             yield database.path, found[0][1]

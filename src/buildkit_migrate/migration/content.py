@@ -20,7 +20,7 @@ from typing import Final
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.migration.findings import Difference, DifferenceKind
 from buildkit_migrate.model import Blob
-from buildkit_migrate.progress import Progress
+from buildkit_migrate.progress import BYTES, Progress, Stage, counting
 
 __all__ = ["DIRECTORIES", "blob_differences", "directory_differences"]
 
@@ -77,19 +77,21 @@ def blob_differences(
     ``directory``: of the content store, which contains ``blobs``. A symbolic link to a good file is good, as
     containerd follows it. Raises StorageError if the system is out of memory or descriptors.
     """
-    for number, digest in enumerate(sorted(blobs), 1):
-        progress(f"hashing blob {number} of {len(blobs)}")
+    stage = Stage(f"hashing {len(blobs):,} blobs", sum(blob.size or 0 for blob in blobs.values()), BYTES)
+    progress(stage)
+    for digest in sorted(blobs):
         match = _DIGEST.fullmatch(digest)
         if match is None:
             yield Difference(DifferenceKind.BLOB_FILE_MISSING, digest)
             continue
         algorithm, name = match[1].decode(), match[2].decode()
-        difference = _blob_difference(directory / "blobs" / algorithm / name, digest, blobs[digest].size)
+        path = directory / "blobs" / algorithm / name
+        difference = _blob_difference(path, digest, blobs[digest].size, stage)
         if difference is not None:
             yield difference
 
 
-def _blob_difference(path: Path, digest: bytes, size: int | None) -> Difference | None:
+def _blob_difference(path: Path, digest: bytes, size: int | None, stage: Stage) -> Difference | None:
     found = _look(path, follow=True)
     if found.refusal:
         return Difference(DifferenceKind.BLOB_FILE_UNREADABLE, digest, found=found.refusal)
@@ -102,7 +104,7 @@ def _blob_difference(path: Path, digest: bytes, size: int | None) -> Difference 
             DifferenceKind.BLOB_FILE_SIZE, digest, expected=b"%d" % size, found=b"%d" % found.size
         )
     try:
-        hashed = _hash(path, digest.partition(b":")[0].decode(), found.size)
+        hashed = _hash(path, digest.partition(b":")[0].decode(), found.size, stage)
     except OSError as error:
         return Difference(DifferenceKind.BLOB_FILE_UNREADABLE, digest, found=_refusal(error, path))
     if hashed != digest:
@@ -110,7 +112,7 @@ def _blob_difference(path: Path, digest: bytes, size: int | None) -> Difference 
     return None
 
 
-def _hash(path: Path, algorithm: str, size: int) -> bytes:
+def _hash(path: Path, algorithm: str, size: int, stage: Stage) -> bytes:
     """Digest of a regular file. If it has grown, reads only slightly more than ``size`` bytes."""
     digest = hashlib.new(algorithm)
     # O_NONBLOCK: does not block if a FIFO has replaced the file meanwhile.
@@ -118,6 +120,7 @@ def _hash(path: Path, algorithm: str, size: int) -> bytes:
         rest = size + 1
         while rest > 0 and (chunk := file.read(_CHUNK)):
             digest.update(chunk)
+            stage.advance(len(chunk))
             rest -= len(chunk)
     return f"{algorithm}:{digest.hexdigest()}".encode()
 
@@ -135,8 +138,8 @@ def directory_differences(
     ``ids``: the snapshotter's number for each snapshot. ``active``: those that records can still write to.
     Raises StorageError like `blob_differences`.
     """
-    progress(f"looking at {len(ids)} snapshot directories")
-    for name in sorted(ids):
+    about = f"looking at {len(ids):,} snapshot directories"
+    for name in counting(progress, about, sorted(ids), "directories"):
         of_active = _OF_ACTIVE.get(snapshotter, ()) if name in active else ()
         for below in (*DIRECTORIES[snapshotter], *of_active):
             path = Path("snapshots", str(ids[name]), below)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Final
 
 from buildkit_migrate.model import (
     Caution,
@@ -25,7 +26,7 @@ from buildkit_migrate.model import (
 )
 from buildkit_migrate.values import gojson, keys
 
-__all__ = ["plan"]
+__all__ = ["PASSES", "plan"]
 
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 
@@ -78,12 +79,22 @@ class _Problems(dict[bytes, Problem]):
         return {id: record for id, record in records.items() if not self.dropped(id)}
 
 
-def plan(records: PlainRecords, survey: PlainSurvey, *, upstream_exact: bool = False) -> PlainPlan:
+PASSES: Final = 6
+"""How often `plan` calls ``passed``."""
+
+
+def plan(
+    records: PlainRecords,
+    survey: PlainSurvey,
+    *,
+    upstream_exact: bool = False,
+    passed: Callable[[], object] = lambda: None,
+) -> PlainPlan:
     """Plans the migration of these records, given the state of the containerd services.
 
     ``upstream_exact``: omit the sizes of blobs, which upstream does not write. A record gets at most one
     problem, the first that applies in the order of the calls below. Every problem but REPAIRED drops the
-    record from the plan. Cautions are given for kept records.
+    record from the plan. Cautions are given for kept records. ``passed``: called after each part of the work.
     """
     table = {id: _Record(id, records[id]) for id in sorted(records)}
     problems = _Problems()
@@ -92,6 +103,7 @@ def plan(records: PlainRecords, survey: PlainSurvey, *, upstream_exact: bool = F
     _check_values(table, written, problems)
     _check_equal_mutable(table, survey, problems)
     _check_snapshots(table, survey, problems)
+    passed()
 
     healthy = problems.healthy(table)
     _pass1_committed_parent_snapshot(healthy, survey)
@@ -99,22 +111,27 @@ def plan(records: PlainRecords, survey: PlainSurvey, *, upstream_exact: bool = F
     _pass3_blob(healthy, survey)
     if not upstream_exact:
         _put_blob_sizes(healthy, survey)
+    passed()
 
     _check_digests(healthy, problems)
     _check_index_keys(healthy, problems)
     _check_parents(healthy, table, problems)
     _check_parent_cycles(problems.healthy(table), problems)
     _check_descendants(table, problems)
+    passed()
 
     kept = problems.healthy(table)
     _pass4_chain_ids(kept)
+    passed()
     result = PlainPlan(
         records=_pass5_leases(kept, survey),
         problems=[problems[id] for id in sorted(problems)],
         cautions=_cautions(kept, table, upstream_exact=upstream_exact),
     )
+    passed()
     _pass6_labels(kept, survey, result)
     _pass7_views(survey, result)
+    passed()
     return result
 
 

@@ -41,7 +41,7 @@ from buildkit_migrate.migration.changes import (
 from buildkit_migrate.migration.journal import EDIT, NOTHING, PUT_BACK, REMOVE, Journal
 from buildkit_migrate.migration.plan import read_records
 from buildkit_migrate.model import Before
-from buildkit_migrate.progress import Progress, silent
+from buildkit_migrate.progress import Progress, reading, silent
 from buildkit_migrate.store.bolt_store import BoltStore
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.store.interface import ReadableStore
@@ -175,6 +175,7 @@ class Undo:
             self._journal = held.enter_context(self._open_journal(exclusive))
             self._state = self._journal.state
             self._check_is_the_same()
+            self._progress(reading(f"reading {to_path} and {from_path.name}", self._source.reader))
             self._examine_new_store(held, exclusive)
             self._ids = {*read_records(self._source.reader).ids(), *self._journal.finished_leases()}
             if not force:
@@ -265,7 +266,7 @@ class Undo:
         self, held: contextlib.ExitStack, coming: Database | None, exclusive: bool
     ) -> None:
         state, containerd = self._state, self._containerd
-        self._progress("looking at containerd")
+        self._progress(reading("looking at containerd", *self._containerd.readers[:-1]))
         if state.containerd["mode"] == "live":
             self._way, self._before = EDIT, self._journal.before()
             self._count_what_is_gone(*self._existing(containerd.root))
@@ -408,7 +409,7 @@ class Undo:
         """Goes back, or continues to; may be interrupted and repeated."""
         self._journal.update(phase=journal.UNDOING, way_back=self._way)
         moved = self._move_aside()
-        self._progress("restoring labels, then deleting leases")
+        self._progress(reading("restoring labels, then deleting leases", *self._containerd.readers[:-1]))
         if self._way == REMOVE:
             self._containerd.put_back(None)
         elif self._way == PUT_BACK and self._kept is not None:

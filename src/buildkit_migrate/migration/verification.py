@@ -20,7 +20,7 @@ from buildkit_migrate.migration.kept import Kept
 from buildkit_migrate.migration.snapshot_rules import snapshot_numbers
 from buildkit_migrate.migration.verify import Files, needed_snapshots, record_ids, store_differences, verify
 from buildkit_migrate.model import Kind, PlainState
-from buildkit_migrate.progress import Progress
+from buildkit_migrate.progress import Progress, reading
 from buildkit_migrate.store.engines import engine_of
 from buildkit_migrate.text import named_text
 
@@ -133,9 +133,8 @@ def verify_files(
     if damages:
         return Findings(0, (), damages)
     before, after = BucketView(v1), BucketView(v2)
-    progress("reading containerd's state")
+    progress(reading("reading containerd's state", *containerd.readers[:-1]))
     state = containerd.state(record_ids(before))
-    progress(f"comparing {v2.reader.path}")
     files = None if stopped is None else stopped.trees()
     findings = verify(
         before,
@@ -145,6 +144,7 @@ def verify_files(
         upstream_exact=upstream_exact,
         leases_before=leases_before,
         now=time.time_ns(),
+        progress=progress,
     )
     if stopped is None or files is None:
         return findings
@@ -228,7 +228,7 @@ def verify_new_store(
 
 def _damages(databases: Iterable[Database], progress: Progress) -> Iterator[Difference]:
     for database in databases:
-        progress(f"checking {database.path}")
+        progress(reading(f"checking {database.path}", database.reader))
         path = os.fsencode(database.path)
         for page, rule in check(database.reader):
             where = b"page %d" % page if page >= 0 else b""

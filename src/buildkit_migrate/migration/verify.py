@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from buildkit_migrate.bolt.tree import Tree
+from buildkit_migrate.bolt.tree import Tree, walking
 from buildkit_migrate.migration import oracle
 from buildkit_migrate.migration.belonging import is_wrong_place
 from buildkit_migrate.migration.findings import Difference, DifferenceKind, Findings, shown
@@ -31,6 +31,7 @@ from buildkit_migrate.model import (
     Reason,
     Snapshot,
 )
+from buildkit_migrate.progress import Progress, Stage, counting, silent
 from buildkit_migrate.values import gojson, keys
 from buildkit_migrate.values.times import nanoseconds
 
@@ -75,6 +76,7 @@ def verify(
     upstream_exact: bool | None = None,
     leases_before: Collection[bytes] = (),
     now: int = 0,
+    progress: Progress = silent,
 ) -> Findings:
     """All differences of a migrated store, and of containerd's current state, from what must exist.
 
@@ -84,26 +86,32 @@ def verify(
     leases that a migration of a running containerd found; they need not be flat, as it does not change that.
     ``now``: nanoseconds since 1970.
     """
+    progress(walking("reading the records of v1", v1))
     records = plain_records(v1)
     after = _bucket(v2, keys.MAIN_BUCKET)
     if upstream_exact is None:
         upstream_exact = not _has_blob_sizes(records, after)
-    survey, gone = _before_losses(records, after, state)
-    plan = oracle.plan(records, _all_to_do(survey), upstream_exact=upstream_exact)
+    survey, gone = _before_losses(records, after, state, progress)
+    passes = Stage(f"computing what becomes of {len(records):,} records", oracle.PASSES, "passes")
+    progress(passes)
+    plan = oracle.plan(records, _all_to_do(survey), upstream_exact=upstream_exact, passed=passes.advance)
     differences = [
         *_wrong_place(records, survey),
-        *_compare_stores(v1, v2, plan),
+        *_compare_stores(v1, v2, plan, progress),
         *gone,
         *_missing_ancestors(survey),
-        *_lease_differences(plan, state, {*leases_before, *_leases_before(files)}, now),
+        *_lease_differences(plan, state, {*leases_before, *_leases_before(files)}, now, progress),
         *_labels_left(plan, state),
     ]
     if files is not None:
         if files.snapshots is not None:
+            progress("comparing the snapshots of both databases")
             differences += rule_differences(
                 files.metadata, files.snapshots, files.namespace, files.snapshotter
             )
         if files.before is not None:
+            about = "comparing containerd's database with the one before"
+            progress(walking(about, files.before, files.metadata))
             migrated = Migrated(files.namespace, files.snapshotter, plan, survey.snapshots)
             differences += best_explained(files.before, files.metadata, files.later, migrated, differences)
     return Findings(
@@ -154,7 +162,7 @@ def plain_records(store: Tree) -> PlainRecords:
 
 
 def _before_losses(
-    records: PlainRecords, after: Tree, state: PlainState
+    records: PlainRecords, after: Tree, state: PlainState, progress: Progress
 ) -> tuple[PlainSurvey, list[Difference]]:
     """The state, plus snapshots and blobs that records of v2 need but that no longer exist.
 
@@ -162,7 +170,7 @@ def _before_losses(
     """
     survey = replace(state, snapshots=dict(state.snapshots), blobs=dict(state.blobs))
     gone = []
-    for id, stored in records.items():
+    for id, stored in counting(progress, "looking for what is gone", records.items(), "records"):
         record = _bucket(after, id)
         if id not in state.snapshots and _had_snapshot(stored, record, after):
             survey.snapshots[id] = _snapshot_of(stored, record)
@@ -262,8 +270,8 @@ def _all_to_do(survey: PlainSurvey) -> PlainSurvey:
 # --- The store
 
 
-def _compare_stores(v1: Tree, v2: Tree, plan: PlainPlan) -> Iterator[Difference]:
-    comparison = _StoreComparison(plan, _bucket(v2, keys.MAIN_BUCKET))
+def _compare_stores(v1: Tree, v2: Tree, plan: PlainPlan, progress: Progress = silent) -> Iterator[Difference]:
+    comparison = _StoreComparison(plan, _bucket(v2, keys.MAIN_BUCKET), progress)
     parts = {
         keys.MAIN_BUCKET: comparison.records,
         keys.INDEX_BUCKET: comparison.index,
@@ -290,8 +298,9 @@ def _unequal(path: bytes, expected: bytes | Tree | None, found: bytes | Tree | N
 class _StoreComparison:
     """Comparison of a store's three buckets. Each method takes the bucket of v1 and that of v2."""
 
-    def __init__(self, plan: PlainPlan, records_after: Tree) -> None:
+    def __init__(self, plan: PlainPlan, records_after: Tree, progress: Progress) -> None:
         self._plan = plan
+        self._progress = progress
         self._records_after = records_after
         self._dropped = {
             problem.record: problem.reason
@@ -301,7 +310,7 @@ class _StoreComparison:
         self.new_index = {key for record in plan.records.values() for key in record.index}
 
     def records(self, before: Tree, after: Tree) -> Iterator[Difference]:
-        for id, stored in before.items():
+        for id, stored in counting(self._progress, "comparing records", before.items(), "records"):
             record = after.get(id)
             if isinstance(stored, bytes):
                 yield from _unequal(_path(keys.MAIN_BUCKET, id), stored, record)
@@ -335,7 +344,8 @@ class _StoreComparison:
             yield Difference(kind, id, key, shown(wanted), shown(value))
 
     def index(self, before: Tree, after: Tree) -> Iterator[Difference]:
-        for key in sorted({*before, *self.new_index, *after}):
+        all_keys = sorted({*before, *self.new_index, *after})
+        for key in counting(self._progress, "comparing index entries", all_keys, "entries"):
             expected = b"" if key in self.new_index else self._kept_entry(key, before)
             found = after.get(key)
             if expected is not None and found is None:
@@ -414,10 +424,10 @@ def _leases_before(files: Files | None) -> Iterable[bytes]:
 
 
 def _lease_differences(
-    plan: PlainPlan, state: PlainState, taken_over: Collection[bytes], now: int
+    plan: PlainPlan, state: PlainState, taken_over: Collection[bytes], now: int, progress: Progress
 ) -> Iterator[Difference]:
     """``taken_over``: leases that existed before; the migration does not make them flat."""
-    for id, record in plan.records.items():
+    for id, record in counting(progress, "comparing leases", plan.records.items(), "leases"):
         if id not in state.leases:
             yield Difference(DifferenceKind.LEASE_MISSING, id)
             continue
