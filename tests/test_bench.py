@@ -28,7 +28,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_bench_prints_a_table(tmp_path: Path) -> None:
-    result = run("bench", "--records", f"{RECORDS}", TMPDIR=str(tmp_path))
+    result = run("bench", "--records", f"{RECORDS}", "--progress", "none", TMPDIR=str(tmp_path))
     assert (result.returncode, result.stderr) == (0, "")
     for stage in stages.STAGES.values():
         assert any(line.startswith(stage.title) for line in result.stdout.splitlines())
