@@ -39,6 +39,19 @@ static inline void bkm_prefetch_part(const bkm_bolt *bolt, const uint8_t *ahead,
             bkm_prefetch_at(ahead + at);
 }
 
+/* The distance from a page to another one, in bytes; 0 if there is no such page: 0 is that of a bucket without one. */
+static inline uint64_t bkm_distance(const bkm_bolt *bolt, uint64_t from, uint64_t to)
+{
+    return to && to < bolt->high_water ? (to - from) * bolt->page_size : 0;
+}
+
+/* Asks for what is as far from its page as this item on the page at the distance `ahead`. */
+static inline void bkm_prefetch_like(bkm_item item, uint64_t ahead)
+{
+    if (ahead)
+        bkm_prefetch_at((const void *)((uintptr_t)item.key.data + ahead));
+}
+
 /* The root pages of the buckets on a page, which may not have been checked yet. */
 static inline void bkm_prefetch_nested(const bkm_bolt *bolt, uint64_t id)
 {

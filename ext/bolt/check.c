@@ -79,9 +79,9 @@ static uint64_t content_of(const bkm_page *page)
     return size;
 }
 
-static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting);
+static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting, uint64_t ahead);
 
-static void check_nested(checker *c, const bkm_page *page, int nesting)
+static void check_nested(checker *c, const bkm_page *page, int nesting, uint64_t ahead)
 {
     for (uint32_t i = 0; i < BKM_AHEAD; i++)
         bkm_prefetch_page(c->bolt, bkm_root_page(page, i));
@@ -91,23 +91,25 @@ static void check_nested(checker *c, const bkm_page *page, int nesting)
         if (!item.bucket)
             continue;
         bkm_bucket bucket;
+        c->bolt->ahead = ahead;
         if (!bkm_bucket_decode(c->bolt, item.value, page->id, &bucket))
             found_by_reader(c, page->id);
         else if (nesting == BKM_MAX_NESTING)
             found(c, BKM_IN_TREE, page->id, bkm_rule_text(BKM_NESTED_TOO_DEEP));
         else if (bucket.root)
-            check_bucket(c, &bucket, nesting + 1);
+            check_bucket(c, &bucket, nesting + 1, bkm_distance(c->bolt, bucket.root, bkm_root_page(page, i + 1)));
     }
 }
 
 /* Checks a page and everything below it. `key` is the branch key that led here (data == NULL at the root).
  * All keys must be smaller than `bound` (data == NULL: no limit). */
-static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key, bkm_span bound)
+static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key, bkm_span bound, uint64_t ahead)
 {
     bkm_page page;
     /* Marked as used before it is checked, so that even a damaged page is checked only once. */
     if (id < c->bolt->high_water && !use_pages(c, BKM_IN_TREE, id, 1))
         return;
+    c->bolt->ahead = ahead;
     if (!bkm_page_at(c->bolt, id, &page)) {
         found_by_reader(c, id);
         return;
@@ -137,7 +139,7 @@ static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key
         if (t->leaf_depth && t->leaf_depth != depth + 1)
             found(c, BKM_IN_TREE, id, bkm_rule_text(BKM_UNEVEN_DEPTH));
         t->leaf_depth = depth + 1;
-        check_nested(c, &page, t->nesting);
+        check_nested(c, &page, t->nesting, ahead);
         return;
     }
     if (page.count < 2)
@@ -147,15 +149,17 @@ static void check_tree(checker *c, tree *t, uint64_t id, int depth, bkm_span key
     for (uint32_t i = 0; i < page.count && !c->stopped; i++) {
         if (page.count - i > BKM_AHEAD)
             bkm_prefetch_page(c->bolt, bkm_branch_child(&page, i + BKM_AHEAD));
-        check_tree(c, t, bkm_branch_child(&page, i), depth + 1, bkm_branch_key(&page, i),
-                   i + 1 < page.count ? bkm_branch_key(&page, i + 1) : bound);
+        bool is_last = i + 1 == page.count;
+        uint64_t child = bkm_branch_child(&page, i), next = is_last ? BKM_NO_PAGE : bkm_branch_child(&page, i + 1);
+        check_tree(c, t, child, depth + 1, bkm_branch_key(&page, i), is_last ? bound : bkm_branch_key(&page, i + 1),
+                   bkm_distance(c->bolt, child, next));
     }
 }
 
-static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting)
+static void check_bucket(checker *c, const bkm_bucket *bucket, int nesting, uint64_t ahead)
 {
     tree t = {.nesting = nesting};
-    check_tree(c, &t, bucket->root, 0, (bkm_span){NULL, 0}, (bkm_span){NULL, 0});
+    check_tree(c, &t, bucket->root, 0, (bkm_span){NULL, 0}, (bkm_span){NULL, 0}, ahead);
 }
 
 static void check_metas(checker *c)
@@ -233,7 +237,7 @@ bool bkm_check(bkm_bolt *bolt, bkm_report report, void *context, bkm_counts *cou
         check_metas(&c);
         if (bolt->freelist != BKM_NO_FREELIST)
             check_freelist(&c);
-        check_bucket(&c, &root, 0);
+        check_bucket(&c, &root, 0, 0);
         if (!c.stopped)
             check_accounts(&c);
     }

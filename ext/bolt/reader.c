@@ -232,23 +232,25 @@ bkm_rule bkm_element_rule(const bkm_page *page, uint32_t index, uint64_t bytes, 
 
 /* Checks the elements of a page against its size. Their data must fit into the page without overlap:
  * elements that share bytes could make a small file expand to huge output. */
-static bkm_rule check_elements(const bkm_page *page, uint64_t bytes, bool is_inline)
+static bkm_rule check_elements(const bkm_page *page, uint64_t bytes, bool is_inline, uint64_t ahead)
 {
-    uint64_t table_end = BKM_PAGE_HEADER + (uint64_t)page->count * BKM_LEAF_ELEMENT;
+    uint64_t table_end = BKM_PAGE_HEADER + (uint64_t)page->count * BKM_LEAF_ELEMENT, room = bytes - table_end;
+    bkm_span before = {NULL, 0};
     if (table_end > bytes)
         return BKM_ELEMENTS_OUT_OF_PAGE;
-    uint64_t room = bytes - table_end;
     for (uint32_t i = 0; i < page->count; i++) {
         bkm_rule rule = bkm_element_rule(page, i, bytes, is_inline);
         if (rule != BKM_OK)
             return rule;
-        uint64_t size = bkm_page_key(page, i).size;
-        size += page->leaf ? bkm_leaf_item(page, i).value.size : 0;
+        bkm_item item = page->leaf ? bkm_leaf_item(page, i) : (bkm_item){.key = bkm_branch_key(page, i)};
+        uint64_t size = item.key.size + (uint64_t)item.value.size;
         if (size > room)
             return BKM_DATA_OVERLAPS;
         room -= size;
-        if (i > 0 && bkm_span_compare(bkm_page_key(page, i - 1), bkm_page_key(page, i)) >= 0)
+        bkm_prefetch_like(item, ahead);
+        if (i > 0 && bkm_span_compare(before, item.key) >= 0)
             return BKM_KEY_ORDER;
+        before = item.key;
     }
     return BKM_OK;
 }
@@ -284,7 +286,7 @@ bool bkm_page_at(bkm_bolt *bolt, uint64_t id, bkm_page *page)
         return bkm_bolt_fail(bolt, BKM_PAGE_OUT_OF_FILE, id);
     if (!page->leaf && page->count == 0)
         return bkm_bolt_fail(bolt, BKM_EMPTY_BRANCH, id);
-    bkm_rule rule = check_elements(page, bkm_run_pages(data) * bolt->page_size, false);
+    bkm_rule rule = check_elements(page, bkm_run_pages(data) * bolt->page_size, false, bolt->ahead);
     if (rule != BKM_OK)
         return bkm_bolt_fail(bolt, rule, id);
     bkm_bits_add(bolt->checked, id);
@@ -315,7 +317,7 @@ bool bkm_bucket_decode(bkm_bolt *bolt, bkm_span value, uint64_t page, bkm_bucket
     bkm_page view = {.data = data, .id = BKM_NO_PAGE, .count = bkm_load16(data + 10), .leaf = true};
     if (bkm_load64(data) != 0 || bkm_load16(data + 8) != BKM_PAGE_LEAF || bkm_load32(data + 12) != 0)
         return bkm_bolt_fail(bolt, BKM_BAD_INLINE_PAGE, page);
-    bkm_rule rule = check_elements(&view, bucket->inline_page.size, true);
+    bkm_rule rule = check_elements(&view, bucket->inline_page.size, true, bolt->ahead);
     return rule == BKM_OK || bkm_bolt_fail(bolt, rule, page);
 }
 

@@ -67,6 +67,7 @@ typedef struct {
     bkm_rule other_meta;  /* why the other meta page is invalid; BKM_OK if it is valid */
     uint8_t *checked;     /* bitmap by page: the page was checked */
     bool mapped;          /* see mapping.h */
+    uint64_t ahead;       /* from pages that are checked to those that will be next; 0 = not known (ahead.h) */
 
     bkm_rule rule;        /* last error */
     uint64_t rule_page;   /* BKM_NO_PAGE if the rule concerns the whole file */
