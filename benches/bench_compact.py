@@ -1,6 +1,7 @@
 """Compaction against bbolt's own: ``pytest benches/bench_compact.py [--records N] [--directory DIR]``.
 
-Needs the Go packages that tests/judge.py names. A file has 1000 bytes for each record: 1,000,000 make 1 GB.
+Needs the Go packages that tests/support/judge.py names. A file has 1000 bytes for each record: 1,000,000 make
+1 GB.
 The floor is the time to copy what is left through the page cache, with one fsync, as cp and sync do; the last
 column is that of the same bypassing the cache.
 """

@@ -76,7 +76,7 @@ class Run:
         self.containerd = held.enter_context(LiveContainerd.open(options=options))
         self.source = held.enter_context(Database.open(copy / "metadata.db"))
         self.records = read_records(self.source.reader)
-        self.plan = Plan(self.records, self.containerd.survey(self.records))
+        self.plan = Plan(self.records, self.containerd.survey(lambda: self.records))
 
     @property
     def calls(self) -> int:

@@ -98,9 +98,9 @@ cdef class Builder(Guarded):
 
     `sink` is called with blocks of bytes, in file order. The first block begins with two pages of zeros, to
     be overwritten with the meta pages that `finish` returns. A block's length is a multiple of the page size,
-    and its address a multiple of 4096; it does not change until the sink's next call returns. Keys must be
-    added in byte order within a bucket; otherwise ValueError is raised. `fill` is the share of a page to
-    fill, 0.5 to 1.0. After a failure every later call raises the same error.
+    and its address a multiple of 4096; it does not change until the sink's next call but one returns. Keys
+    must be added in byte order within a bucket; otherwise ValueError is raised. `fill` is the share of a page
+    to fill, 0.5 to 1.0. After a failure every later call raises the same error.
     """
 
     def __cinit__(self, sink, uint32_t page_size=4096, double fill=0.9):
@@ -122,7 +122,7 @@ cdef class Builder(Guarded):
             if size:
                 self.sink(memoryview(self.block)[:size])
             if wanted:
-                self.block, self.other = self.other, self.block
+                self.block, self.last, self.other = self.other, self.block, self.last
                 if self.block is None or self.block.block.capacity < wanted:
                     self.block = _Block(max(wanted, <size_t>BLOCK_SIZE))
                 block[0] = self.block.block

@@ -4,7 +4,7 @@ cimport cython
 from cpython cimport array as c_array
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from buildkit_migrate._native.bolt cimport Bucket, Column, Reader
 from buildkit_migrate._native.columns cimport Mask, new_mask
@@ -53,6 +53,7 @@ cdef extern from "columns/cells.h" nogil:
     bint bkm_cells_want(bkm_cells *cells, uint32_t row, bkm_span index)
     bint bkm_cells_compare(const bkm_cells *cells, const bkm_spans *entries, uint32_t *missing,
                            size_t *missing_count, uint8_t *stray)
+    void bkm_cells_drop(bkm_cells *cells, const c_bool *dropped)
     bint bkm_cells_spans(const bkm_cells *cells, uint8_t key, bkm_spans *column)
     void bkm_cells_has(const bkm_cells *cells, uint8_t key, uint8_t *found)
     void bkm_cells_numbers(const bkm_cells *cells, uint8_t key, int64_t *values, uint8_t *known)
@@ -207,6 +208,23 @@ cdef class Cells(Guarded):
             return Column.adopt(spans, self)
         finally:
             bkm_spans_free(spans)
+
+    def drop(self, keys):
+        """Gives back the memory of the values of these keys, which are not kept any more. Raises KeyError."""
+        cdef c_bool dropped[BKM_MAX_CELL_KEYS]
+        cdef size_t number
+        memset(dropped, 0, sizeof(dropped))
+        for key in keys:
+            dropped[self.number(key, ALL)] = True
+        self.enter()
+        try:
+            for number in range(self.cells.key_count):
+                if dropped[number]:
+                    self.cells.keys[number].kept = False
+            with nogil:
+                bkm_cells_drop(&self.cells, dropped)
+        finally:
+            self.leave()
 
     def stored(self, bytes key not None):
         """The values of a key of form ANY as stored, except cleared ones. Raises KeyError."""

@@ -17,7 +17,7 @@ from columns_lookup cimport (
     bkm_lookup_hash,
     bkm_lookup_make,
 )
-from core_column cimport BKM_MAX_ROWS
+from core_column cimport BKM_MAX_ROWS, bkm_column_give_back
 from core_span cimport bkm_span, to_span
 from core_spans cimport bkm_spans, bkm_spans_add, bkm_spans_free, bkm_spans_get, bkm_spans_room
 
@@ -476,3 +476,8 @@ def lengths(column):
     for row in range(entries.spans.count):
         found.data.as_longlongs[row] = bkm_spans_get(&entries.spans, row).size
     return found
+
+
+def give_back():
+    """Memory of large columns goes back to the system when it is freed, in this process from now on."""
+    bkm_column_give_back()

@@ -2,6 +2,7 @@
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint8_t, uint64_t
 
 from buildkit_migrate._native.building cimport Builder
@@ -40,7 +41,12 @@ cdef extern from "bolt/salvage.h" nogil:
         uint64_t keys
         uint64_t unreached
     ctypedef c_bool (*bkm_lost)(void *context, const bkm_loss *loss)
-    bint bkm_damaged_open(bkm_damaged *damaged, const uint8_t *data, uint64_t size)
+    ctypedef struct bkm_gap:
+        uint64_t start
+        uint64_t end
+    bint bkm_damaged_open(
+        bkm_damaged *damaged, const uint8_t *data, uint64_t size, const bkm_gap *gaps, size_t gap_count
+    )
     bint bkm_salvage(bkm_damaged *damaged, bkm_builder *builder, bkm_lost lost, void *context, bkm_kept *kept)
 
 
@@ -96,28 +102,40 @@ cdef c_bool collect(void *context, const bkm_loss *loss) noexcept nogil:
 cdef class Damaged(Guarded):
     """A bbolt file in memory whose pages need not be sound, nor all there.
 
-    `data` must not change while this exists. `path` is only used in error messages. Raises
+    `data` must not change while this exists. `path` is only used in error messages. `gaps`: ranges of bytes,
+    (start, end), that could not be read, in ascending order and apart from each other. Raises
     `errors.CorruptDatabaseError` if no root page can be read.
     """
 
     cdef bkm_damaged damaged
+    cdef bkm_gap *gaps
     cdef const unsigned char[::1] view
     cdef str path
     cdef object interrupt
 
-    def __cinit__(self, data, str path=""):
+    def __cinit__(self, data, str path="", gaps=()):
         cdef const uint8_t *start = NULL
+        cdef size_t count = 0
         self.path = path
         self.view = data
+        ranges = tuple(gaps)
+        if ranges:
+            self.gaps = <bkm_gap *>PyMem_Malloc(len(ranges) * sizeof(bkm_gap))
+            if self.gaps == NULL:
+                raise MemoryError()
+        for first, end in ranges:
+            self.gaps[count] = bkm_gap(first, end)
+            count += 1
         if self.view.shape[0]:
             start = &self.view[0]
-        if not bkm_damaged_open(&self.damaged, start, <uint64_t>self.view.shape[0]):
+        if not bkm_damaged_open(&self.damaged, start, <uint64_t>self.view.shape[0], self.gaps, count):
             raise self.failure()
         self.damaged.bolt.go_on = handle_signals
         self.damaged.bolt.context = <void *>self
 
     def __dealloc__(self):
         bkm_bolt_close(&self.damaged.bolt)
+        PyMem_Free(self.gaps)
 
     cdef bint handle_signals(self):
         try:

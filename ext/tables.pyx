@@ -49,14 +49,14 @@ cdef int put_steps(bkm_span *spans, tuple path) except -1:
     return 0
 
 
-def read(Bucket bucket not None, values, lists):
+def read(Bucket bucket not None, values, lists, *, bint keys_only=False):
     """Reads a bucket as a table: (names, columns, lists).
 
     Names: of its child buckets, the rows. `values`: paths within a row, for each of which there is a column;
     None where there is no such value. `lists`: pairs of a path and a prefix, for each of which there is
     (rows, keys, values): the items there whose keys start with the prefix, an array of type code "i" with the
-    row of each, ascending, and two columns; values are None for buckets. Raises ValueError for an empty path
-    of a value, `errors.CorruptDatabaseError`.
+    row of each, ascending, and two columns; values are None for buckets. `keys_only`: the columns of their
+    values are empty. Raises ValueError for an empty path of a value, `errors.CorruptDatabaseError`.
     """
     cdef list paths = [tuple(path) for path in values]
     cdef list places = [(tuple(path), prefix) for path, prefix in lists]
@@ -86,6 +86,7 @@ def read(Bucket bucket not None, values, lists):
             rows.items[i].place.steps = spans + at
             rows.items[i].place.depth = <size_t>len(path)
             rows.items[i].prefix = to_span(prefix)
+            rows.items[i].entries.keys_only = keys_only
             at += <size_t>len(path)
         bucket.reader.enter()
         try:

@@ -122,7 +122,7 @@ static bool count_loss(void *context, const bkm_loss *loss)
 static void salvage(const uint8_t *file, size_t size, bool walkable)
 {
     bkm_damaged damaged;
-    if (!bkm_damaged_open(&damaged, file, size)) {
+    if (!bkm_damaged_open(&damaged, file, size, NULL, 0)) {
         BKM_DEMAND(!walkable);
         bkm_fuzz_demand_error(&damaged.bolt);
     } else {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,23 @@ from buildkit_migrate.workspace import places
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / "build" / "bytecode")
 
+# Most tests copy roots of a thousand directories; in memory that takes a third of the time. $TMPDIR names
+# another place.
+MEMORY = Path("/dev/shm")
+if (
+    "TMPDIR" not in os.environ
+    and MEMORY.is_dir()
+    and shutil.disk_usage(MEMORY).free >= 4 << 30
+    and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+):
+    os.environ["TMPDIR"] = str(MEMORY)
+    tempfile.tempdir = None  # pytest, which captures output in files, has already asked for it
+
+PARTS = (
+    "containerd docker.io golang-go golang-github-coreos-bbolt-dev gcc-aarch64-linux-gnu "
+    "libc6-dev-arm64-cross qemu-user strace"
+)
+
 # A shell makes background processes ignore Ctrl-C; the commands that tests start must not inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -31,6 +50,44 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("default", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=25)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+# --- Tiers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all", action="store_true", help="the slow tests, too, which otherwise only run if named"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that are chosen by a path, -k or -m all run. Workers are told what was decided here."""
+    chosen = config.option.keyword or config.option.markexpr
+    if not hasattr(config, "workerinput") and (
+        chosen or config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    ):
+        config.option.all = True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.all:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if real := sum("real" in report.keywords for report in skipped):
+        terminalreporter.write_line(
+            f"{real} tests need real parts that are missing here. Debian has them: {PARTS}"
+        )
+    if not config.option.all:
+        terminalreporter.write_line(
+            "The slow tests were left out. All: python -m pytest --all -n auto --dist worksteal"
+        )
 
 
 @pytest.fixture

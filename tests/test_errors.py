@@ -181,6 +181,11 @@ def test_every_status_is_one_of_some_command() -> None:
             "a command comes first, such as buildkit-migrate migrate /path; see buildkit-migrate --help",
         ),
         ([], "see buildkit-migrate --help"),
+        (["--format", "json"], "the command comes first: buildkit-migrate migrate --format"),
+        (["--dry-run", "undo", "/path"], "the command comes first: buildkit-migrate undo --dry-run"),
+        (["--versoin"], "did you mean --version? Else see buildkit-migrate --help"),
+        (["--print-completion", "bsh"], "did you mean bash? Else see buildkit-migrate --help"),
+        (["check", "--progress", "bars"], "did you mean bar? Else see buildkit-migrate check --help"),
         (["migrate", "--all", "/path"], "see buildkit-migrate migrate --help"),
     ],
 )

@@ -40,8 +40,8 @@ class Recorded(Services):
     database = None
     kept = None
 
-    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
-        assert len(records) > 0
+    def survey(self, records: Callable[[], Records], finished: Container[bytes] = frozenset()) -> Survey:
+        assert len(records()) > 0
         self.steps.append("survey")
         return native_survey(self._plain)
 
@@ -161,7 +161,7 @@ def test_offline_plan_is_applied_in_one_switch(root: OnDisk, keep: bool) -> None
         OfflineContainerd.open(root.containerd, root.snapshots, "buildkit", "overlayfs") as containerd,
     ):
         records = read_records(v1.reader)
-        plan = Plan(records, containerd.survey(records))
+        plan = Plan(records, containerd.survey(lambda: records))
         containerd.apply(plan, lambda id: None, keep=keep, switching=switching)
         kept = containerd.kept
     assert seen == [root.containerd.read_bytes()]
@@ -180,8 +180,8 @@ def test_invalid_on_broken_is_rejected(root: OnDisk) -> None:
 def test_progress_is_told_each_step(root: OnDisk) -> None:
     steps: list[str] = []
     buildkit_migrate.migrate_root(root.root, progress=steps.append)
-    assert len(steps) == 5
-    assert str(root.v2) in steps[3]
+    assert len(steps) == 4
+    assert str(root.v2) in steps[2]
 
 
 def test_public_names_are_importable() -> None:

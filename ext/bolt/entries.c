@@ -24,7 +24,7 @@ static bool add_item(bkm_entries *entries, bkm_bolt *bolt, const bkm_item *item)
     const bkm_span none = {NULL, 0};
     if (entries->keys.count == BKM_MAX_ROWS)
         return bkm_bolt_fail(bolt, BKM_TOO_MANY_ROWS, BKM_NO_PAGE);
-    return (bkm_spans_add(&entries->values, item->bucket ? none : item->value) &&
+    return ((entries->keys_only || bkm_spans_add(&entries->values, item->bucket ? none : item->value)) &&
             bkm_spans_add(&entries->keys, item->key)) ||
            bkm_bolt_fail(bolt, BKM_NO_MEMORY, BKM_NO_PAGE);
 }

@@ -11,6 +11,7 @@ typedef struct {
     size_t capacity;
     bkm_spans keys;
     bkm_spans values; /* absent for a bucket */
+    bool keys_only;   /* there are no values */
 } bkm_entries;
 
 /* Adds an item of a row. False with bolt->rule set on failure. */

@@ -17,6 +17,7 @@ static const char *const rule_texts[BKM_RULES] = {
     [BKM_BAD_PAGE_SIZE] = "impossible page size",
     [BKM_PAGE_SIZES_DIFFER] = "the two meta pages state different page sizes",
     [BKM_TRUNCATED] = "truncated: the file is shorter than its pages in use",
+    [BKM_UNREADABLE] = "the disk can't read the page",
     [BKM_BAD_HIGH_WATER] = "impossible high-water mark",
     [BKM_BAD_ROOT] = "root bucket is not in the file",
     [BKM_BAD_FREELIST_ID] = "free list is not in the file",
@@ -196,11 +197,6 @@ uint64_t bkm_branch_child(const bkm_page *page, uint32_t index)
     return bkm_load64(page->data + BKM_PAGE_HEADER + (size_t)index * BKM_BRANCH_ELEMENT + 8);
 }
 
-bkm_span bkm_page_key(const bkm_page *page, uint32_t index)
-{
-    return page->leaf ? bkm_leaf_item(page, index).key : bkm_branch_key(page, index);
-}
-
 bkm_rule bkm_element_rule(const bkm_page *page, uint32_t index, uint64_t bytes, bool is_inline)
 {
     uint64_t table_end = BKM_PAGE_HEADER + (uint64_t)page->count * BKM_LEAF_ELEMENT;
@@ -259,9 +255,7 @@ static bkm_rule check_elements(const bkm_page *page, uint64_t bytes, bool is_inl
 static bool goes_on(bkm_bolt *bolt)
 {
     enum { PAGES = 4096 };
-    uint64_t pages = bolt->pages_read + 1;
-    bolt->pages_read = pages;
-    if (pages % PAGES)
+    if (++bolt->pages_read % PAGES)
         return true;
     return !bolt->go_on || bolt->go_on(bolt->context) || bkm_bolt_fail(bolt, BKM_INTERRUPTED, BKM_NO_PAGE);
 }

@@ -24,6 +24,7 @@ typedef enum {
     BKM_BAD_PAGE_SIZE,
     BKM_PAGE_SIZES_DIFFER,
     BKM_TRUNCATED,
+    BKM_UNREADABLE,
     BKM_BAD_HIGH_WATER,
     BKM_BAD_ROOT,
     BKM_BAD_FREELIST_ID,
@@ -145,7 +146,10 @@ bool bkm_bucket_decode(bkm_bolt *bolt, bkm_span value, uint64_t page, bkm_bucket
 bkm_item bkm_leaf_item(const bkm_page *page, uint32_t index);
 bkm_span bkm_branch_key(const bkm_page *page, uint32_t index);
 uint64_t bkm_branch_child(const bkm_page *page, uint32_t index);
-bkm_span bkm_page_key(const bkm_page *page, uint32_t index);
+static inline bkm_span bkm_page_key(const bkm_page *page, uint32_t index)
+{
+    return page->leaf ? bkm_leaf_item(page, index).key : bkm_branch_key(page, index);
+}
 /* What is wrong with one element of a page of `bytes` bytes; its table must lie within these. */
 bkm_rule bkm_element_rule(const bkm_page *page, uint32_t index, uint64_t bytes, bool is_inline);
 /* Returns a leaf or branch page by number; checks it on first use. */

@@ -65,6 +65,8 @@ static bkm_rule page_rule(const salvager *s, uint64_t id, view *v)
     if (id < 2 || id >= bolt->high_water)
         return id < 2 ? BKM_BAD_CHILD_ID : id < s->damaged->stated ? BKM_TRUNCATED : BKM_PAGE_OUT_OF_FILE;
     const uint8_t *data = bolt->data + id * bolt->page_size;
+    if (bkm_has_gap(s->damaged, id * bolt->page_size, BKM_PAGE_HEADER))
+        return BKM_UNREADABLE;
     if (bkm_load64(data) != id)
         return BKM_WRONG_PAGE_ID;
     uint16_t flags = bkm_load16(data + 8);
@@ -73,6 +75,9 @@ static bkm_rule page_rule(const salvager *s, uint64_t id, view *v)
     uint64_t pages = bolt->high_water - id;
     if (bkm_run_pages(data) < pages)
         pages = bkm_run_pages(data);
+    /* Zeros in the place of values would pass for values. */
+    if (bkm_has_gap(s->damaged, id * bolt->page_size, pages * bolt->page_size))
+        return BKM_UNREADABLE;
     *v = (view){
         .page = {.data = data, .id = id, .count = bkm_load16(data + 10), .leaf = flags == BKM_PAGE_LEAF},
         .bytes = pages * bolt->page_size,

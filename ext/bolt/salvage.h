@@ -5,6 +5,11 @@
 #include "bolt/builder.h"
 #include "bolt/reader.h"
 
+/* Bytes of the file that could not be read, up to `end`; in memory they are zeros. */
+typedef struct {
+    uint64_t start, end;
+} bkm_gap;
+
 /* A file whose pages need not be sound, nor all there. */
 typedef struct {
     bkm_bolt bolt;          /* the state that is read; its high-water mark is not beyond the file's end */
@@ -12,6 +17,8 @@ typedef struct {
     bkm_rule newest;        /* why the newest state is not the one that is read; BKM_OK if it is */
     uint64_t newest_page;   /* the page that breaks that rule */
     bool unverified;        /* both meta pages are invalid; the state is that of one of them all the same */
+    const bkm_gap *gaps;    /* in ascending order, apart from each other */
+    size_t gap_count;
 } bkm_damaged;
 
 /* Something that can't be read. Its keys are from `from` on (NULL data: no limit) and less than `to`. */
@@ -34,7 +41,11 @@ typedef struct {
 /* Chooses the state to read: the newest one whose root page can be read. If no meta page is valid, the page
  * size is the one at which most pages stand where they say, and both meta pages are tried as they are.
  * Returns false with bolt.rule set if there is none. To be closed with bkm_bolt_close in any case. */
-bool bkm_damaged_open(bkm_damaged *damaged, const uint8_t *data, uint64_t size);
+bool bkm_damaged_open(bkm_damaged *damaged, const uint8_t *data, uint64_t size, const bkm_gap *gaps,
+                      size_t gap_count);
+
+/* Whether some of these bytes of the file could not be read. */
+bool bkm_has_gap(const bkm_damaged *damaged, uint64_t start, uint64_t size);
 
 /* The number of pages that are neither in use nor free; there are none in a sound file. BKM_NO_PAGE if that
  * can't be told, as the free list can't be read. `used`: bitmap of the pages in use; gets the free ones, too. */

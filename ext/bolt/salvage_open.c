@@ -25,15 +25,31 @@ static uint32_t guess_page_size(const bkm_bolt *bolt)
     return best;
 }
 
+bool bkm_has_gap(const bkm_damaged *damaged, uint64_t start, uint64_t size)
+{
+    size_t low = 0, high = damaged->gap_count;
+    while (low < high) { /* the first gap that ends after the start */
+        size_t middle = low + (high - low) / 2;
+        if (damaged->gaps[middle].end > start)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low < damaged->gap_count && damaged->gaps[low].start < start + size;
+}
+
 /* Whether the root page may be one: its number and type are right. What else is wrong with it is seen when
  * it is read. */
-static bool check_root(bkm_bolt *bolt, uint64_t stated)
+static bool check_root(bkm_damaged *damaged)
 {
-    uint64_t root = bolt->root;
+    bkm_bolt *bolt = &damaged->bolt;
+    uint64_t root = bolt->root, stated = damaged->stated;
     if (root < 2 || root >= stated)
         return bkm_bolt_fail(bolt, BKM_BAD_ROOT, root);
     if (root >= bolt->high_water)
         return bkm_bolt_fail(bolt, BKM_TRUNCATED, root);
+    if (bkm_has_gap(damaged, root * bolt->page_size, BKM_PAGE_HEADER))
+        return bkm_bolt_fail(bolt, BKM_UNREADABLE, root);
     const uint8_t *page = bolt->data + root * bolt->page_size;
     if (bkm_load64(page) != root)
         return bkm_bolt_fail(bolt, BKM_WRONG_PAGE_ID, root);
@@ -54,7 +70,7 @@ static bool read_state(bkm_damaged *damaged, uint64_t offset)
     uint64_t pages = bolt->size / bolt->page_size;
     damaged->stated = damaged->unverified ? pages : bkm_load64(meta + 56);
     bolt->high_water = damaged->stated < pages ? damaged->stated : pages;
-    return check_root(bolt, damaged->stated);
+    return check_root(damaged);
 }
 
 /* Tries the two states, the newer one first. */
@@ -74,9 +90,9 @@ static bool choose(bkm_damaged *damaged, const bool usable[2])
     return bkm_bolt_fail(bolt, damaged->newest, damaged->newest_page);
 }
 
-bool bkm_damaged_open(bkm_damaged *damaged, const uint8_t *data, uint64_t size)
+bool bkm_damaged_open(bkm_damaged *damaged, const uint8_t *data, uint64_t size, const bkm_gap *gaps, size_t gap_count)
 {
-    memset(damaged, 0, sizeof *damaged);
+    *damaged = (bkm_damaged){.gaps = gaps, .gap_count = gap_count};
     bkm_bolt *bolt = &damaged->bolt;
     bolt->data = data;
     bolt->size = size;
@@ -123,7 +139,8 @@ uint64_t bkm_unreached(const bkm_damaged *damaged, uint8_t *used)
         return BKM_NO_PAGE;
     const uint8_t *page = bolt->data + list * bolt->page_size;
     uint64_t pages = bkm_run_pages(page);
-    if (bkm_load64(page) != list || bkm_load16(page + 8) != BKM_PAGE_FREELIST || pages > bolt->high_water - list)
+    if (bkm_load64(page) != list || bkm_load16(page + 8) != BKM_PAGE_FREELIST || pages > bolt->high_water - list ||
+        bkm_has_gap(damaged, list * bolt->page_size, pages * bolt->page_size))
         return BKM_NO_PAGE;
     uint64_t count = bkm_load16(page + 10), first = 0, room = (pages * bolt->page_size - BKM_PAGE_HEADER) / 8;
     if (count == BKM_LONG_FREELIST) {

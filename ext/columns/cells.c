@@ -288,6 +288,25 @@ void bkm_cells_free(bkm_cells *cells)
     free(cells->scratch);
 }
 
+void bkm_cells_drop(bkm_cells *cells, const bool *dropped)
+{
+    size_t at = 0, kept = 0;
+    for (size_t row = 0; row < cells->ids.count; row++) {
+        for (size_t end = cells->first[row + 1]; at < end; at++) {
+            if (dropped[cells->kinds[at] & ~UNREADABLE])
+                continue;
+            cells->values.packed[kept] = cells->values.packed[at];
+            cells->kinds[kept++] = cells->kinds[at];
+        }
+        cells->first[row + 1] = (uint32_t)kept;
+    }
+    cells->values.count = kept;
+    if (kept && resize(&cells->values.packed, kept, sizeof *cells->values.packed))
+        cells->values.capacity = kept;
+    if (kept && resize(&cells->kinds, kept, 1))
+        cells->kinds_capacity = kept;
+}
+
 /* ---- index entries ---- */
 
 bool bkm_cells_compare(const bkm_cells *cells, const bkm_spans *entries, uint32_t *missing, size_t *missing_count,

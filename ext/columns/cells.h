@@ -75,6 +75,9 @@ bool bkm_cells_want(bkm_cells *cells, uint32_t row, bkm_span index);
 bool bkm_cells_compare(const bkm_cells *cells, const bkm_spans *entries, uint32_t *missing, size_t *missing_count,
                        uint8_t *stray);
 
+/* Gives back the memory of the values of keys for which `dropped` is set, by number. There are none then. */
+void bkm_cells_drop(bkm_cells *cells, const bool *dropped);
+
 /* Decoded strings of a key of that form, or values of BKM_CELL_ANY as they are stored; the column must be empty.
  * False when out of memory. */
 bool bkm_cells_spans(const bkm_cells *cells, uint8_t key, bkm_spans *column);

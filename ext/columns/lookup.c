@@ -42,27 +42,45 @@ static bool in_order(const bkm_spans *keys)
     return true;
 }
 
+/* What a slot has of the hash. */
+static uint32_t tag_of(const bkm_lookup *lookup, uint64_t hash)
+{
+    return (uint32_t)(hash >> 32) & ~lookup->rows;
+}
+
+/* The slot of the key, or the empty one where it belongs. */
+static size_t slot_of(const bkm_lookup *lookup, bkm_span key, uint64_t hash)
+{
+    size_t slot = hash & lookup->mask;
+    for (uint32_t found; (found = lookup->slots[slot]) != 0; slot = (slot + 1) & lookup->mask)
+        if ((found & ~lookup->rows) == tag_of(lookup, hash) &&
+            same(key, bkm_spans_get(lookup->keys, (found & lookup->rows) - 1)))
+            break;
+    return slot;
+}
+
 static bool fill_table(bkm_lookup *lookup)
 {
     const bkm_spans *keys = lookup->keys;
-    bkm_span_table *table = &lookup->table;
-    if (!make_table(table, keys->count))
+    size_t size = 16;
+    while (size < 2 * keys->count)
+        size *= 2;
+    lookup->slots = bkm_column(size, sizeof *lookup->slots);
+    if (!lookup->slots)
         return false;
+    memset(lookup->slots, 0, size * sizeof *lookup->slots);
+    lookup->mask = size - 1;
+    lookup->rows = (uint32_t)lookup->mask; /* twice as many as there are rows, at least */
+    bkm_span_table_draw(&lookup->hash);
     for (size_t row = 0; row < keys->count; row++) {
         bkm_spans_prefetch(keys, row + AHEAD);
         bkm_span key = bkm_spans_get(keys, row);
         if (!key.data)
             continue;
-        uint64_t hash = bkm_span_hash(table, key);
-        size_t slot = hash & table->mask;
-        while (table->slots[slot]) {
-            bool alike = (table->slots[slot] ^ hash) >> 32 == 0;
-            if (alike && same(key, bkm_spans_get(keys, (uint32_t)table->slots[slot] - 1)))
-                break;
-            slot = (slot + 1) & table->mask;
-        }
-        if (!table->slots[slot])
-            table->slots[slot] = slot_value(hash, row);
+        uint64_t hash = bkm_span_hash(&lookup->hash, key);
+        size_t slot = slot_of(lookup, key, hash);
+        if (!lookup->slots[slot])
+            lookup->slots[slot] = tag_of(lookup, hash) | ((uint32_t)row + 1);
     }
     return true;
 }
@@ -78,13 +96,8 @@ bool bkm_lookup_make(bkm_lookup *lookup, const bkm_spans *keys)
 
 static int32_t find_hashed(const bkm_lookup *lookup, bkm_span key, uint64_t hash)
 {
-    const bkm_span_table *table = &lookup->table;
-    for (size_t slot = hash & table->mask; table->slots[slot]; slot = (slot + 1) & table->mask) {
-        uint32_t row = (uint32_t)table->slots[slot] - 1;
-        if ((table->slots[slot] ^ hash) >> 32 == 0 && same(key, bkm_spans_get(lookup->keys, row)))
-            return (int32_t)row;
-    }
-    return BKM_ROW_NOT_FOUND;
+    uint32_t found = lookup->slots[slot_of(lookup, key, hash)];
+    return found ? (int32_t)((found & lookup->rows) - 1) : BKM_ROW_NOT_FOUND;
 }
 
 /* The first row with a key that is not smaller. */
@@ -108,8 +121,8 @@ static int32_t row_if_same(const bkm_spans *keys, size_t row, bkm_span key)
 
 int32_t bkm_lookup_find(const bkm_lookup *lookup, bkm_span key)
 {
-    if (lookup->table.slots)
-        return find_hashed(lookup, key, bkm_span_hash(&lookup->table, key));
+    if (lookup->slots)
+        return find_hashed(lookup, key, bkm_span_hash(&lookup->hash, key));
     return row_if_same(lookup->keys, lower_bound(lookup->keys, key), key);
 }
 
@@ -153,20 +166,19 @@ static size_t find_in_order(const bkm_lookup *lookup, const bkm_spans *entries, 
 
 static void find_all_hashed(const bkm_lookup *lookup, const bkm_spans *entries, size_t first, int32_t *rows)
 {
-    const bkm_span_table *table = &lookup->table;
     uint64_t hash[BLOCK];
     for (size_t start = first; start < entries->count; start += BLOCK) {
         size_t size = entries->count - start < BLOCK ? entries->count - start : BLOCK;
         for (size_t i = 0; i < size; i++)
             bkm_spans_prefetch(entries, start + i);
         for (size_t i = 0; i < size; i++) {
-            hash[i] = bkm_span_hash(table, bkm_spans_get(entries, start + i));
-            bkm_prefetch_at(&table->slots[hash[i] & table->mask]);
+            hash[i] = bkm_span_hash(&lookup->hash, bkm_spans_get(entries, start + i));
+            bkm_prefetch_at(&lookup->slots[hash[i] & lookup->mask]);
         }
         for (size_t i = 0; i < size; i++) {
-            uint64_t slot = table->slots[hash[i] & table->mask];
-            if (slot)
-                bkm_spans_prefetch(lookup->keys, (uint32_t)slot - 1);
+            uint32_t found = lookup->slots[hash[i] & lookup->mask];
+            if (found)
+                bkm_spans_prefetch(lookup->keys, (found & lookup->rows) - 1);
         }
         for (size_t i = 0; i < size; i++) {
             bkm_span entry = bkm_spans_get(entries, start + i);
@@ -177,7 +189,7 @@ static void find_all_hashed(const bkm_lookup *lookup, const bkm_spans *entries, 
 
 bool bkm_lookup_hash(bkm_lookup *lookup)
 {
-    return lookup->table.slots || fill_table(lookup);
+    return lookup->slots || fill_table(lookup);
 }
 
 bool bkm_lookup_find_all(bkm_lookup *lookup, const bkm_spans *entries, int32_t *rows)
@@ -193,7 +205,8 @@ bool bkm_lookup_find_all(bkm_lookup *lookup, const bkm_spans *entries, int32_t *
 
 void bkm_lookup_free(bkm_lookup *lookup)
 {
-    bkm_span_table_free(&lookup->table);
+    free(lookup->slots);
+    lookup->slots = NULL;
 }
 
 /* Pairs of numbers, none of them negative, as one number above 0; 0 for others. */

@@ -10,8 +10,11 @@ enum { BKM_ROW_NOT_FOUND = -1, BKM_ROW_ABSENT = -2 };
 
 typedef struct {
     const bkm_spans *keys;
-    bool ordered;         /* the keys ascend; then the table is made when it is needed */
-    bkm_span_table table; /* stores no keys itself */
+    bool ordered;        /* the keys ascend; then the table is made when it is needed */
+    bkm_span_table hash; /* used only for its secret */
+    uint32_t *slots;     /* low bits: row + 1; high bits: those of the hash, to avoid most key comparisons */
+    size_t mask;
+    uint32_t rows;       /* the low bits */
 } bkm_lookup;
 
 /* `keys` must outlive the lookup. Of equal keys, the first is found; absent ones are left out. False when out of

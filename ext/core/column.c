@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 enum { LINE = 64 };
 #define HUGE_PAGE ((size_t)2 << 20)
@@ -43,4 +46,12 @@ void *bkm_column_resize(void *column, size_t count, size_t size)
     if (resized != NULL && is_large(count * size))
         ask_for_huge_pages(resized, count * size);
     return resized;
+}
+
+void bkm_column_give_back(void)
+{
+#ifdef M_MMAP_THRESHOLD
+    enum { LARGE = 1 << 19 };
+    (void)mallopt(M_MMAP_THRESHOLD, LARGE); /* once it is set glibc does not raise it */
+#endif
 }

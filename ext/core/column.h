@@ -18,4 +18,8 @@ void *bkm_column(size_t count, size_t size);
 /* Like realloc(), for a growing column. Aligned as by malloc(). */
 void *bkm_column_resize(void *column, size_t count, size_t size);
 
+/* From now on memory of large columns goes back to the system when it is freed, in the whole process: glibc otherwise
+ * keeps more and more of it, for columns of other sizes than those to come. */
+void bkm_column_give_back(void);
+
 #endif

@@ -31,6 +31,21 @@ static inline void bkm_hex_digest(uint8_t *text, const uint8_t *digest)
     }
 }
 
+/* Whether all `size` bytes, a multiple of 16, are digits of lower-case hex. */
+static inline bool bkm_hex_all(const uint8_t *text, size_t size)
+{
+    bkm_hex_bytes wrong = {0};
+    for (size_t at = 0; at < size; at += sizeof wrong) {
+        bkm_hex_bytes digits;
+        memcpy(&digits, text + at, sizeof digits);
+        wrong |= ~((bkm_hex_bytes)((bkm_hex_bytes)(digits - '0') <= 9) |
+                   (bkm_hex_bytes)((bkm_hex_bytes)(digits - 'a') <= 5));
+    }
+    uint64_t any[2];
+    memcpy(any, &wrong, sizeof any);
+    return (any[0] | any[1]) == 0;
+}
+
 /* Reads 64 digits as 32 bytes. False if they are not all hex digits; `digest` is unspecified then. */
 static inline bool bkm_hex_read(uint8_t *digest, const uint8_t *text)
 {

@@ -18,6 +18,8 @@ typedef struct {
     uint64_t secret[2]; /* random, so that nobody can choose keys that all collide */
 } bkm_span_table;
 
+enum { BKM_SPAN_TABLE_BLOCK = 32 }; /* keys; so many slots are waited for at once */
+
 /* For loops over scattered spans: prefetches the one needed some rounds later. */
 static inline void bkm_prefetch_ahead(const bkm_span *spans, size_t count, size_t at)
 {
@@ -77,13 +79,20 @@ static inline bool bkm_span_table_make(bkm_span_table *table, const bkm_span *ke
         return false;
     memset(table->slots, 0, size * sizeof(uint64_t));
     bkm_span_table_draw(table);
-    for (size_t i = 0; i < count; i++) {
-        bkm_prefetch_ahead(keys, count, i);
-        uint64_t hash = bkm_span_hash(table, keys[i]);
-        size_t slot = hash & table->mask;
-        while (table->slots[slot])
-            slot = (slot + 1) & table->mask;
-        table->slots[slot] = (hash >> 32 << 32) | (i + 1);
+    for (size_t start = 0; start < count; start += BKM_SPAN_TABLE_BLOCK) {
+        uint64_t hash[BKM_SPAN_TABLE_BLOCK];
+        size_t end = count - start < BKM_SPAN_TABLE_BLOCK ? count : start + BKM_SPAN_TABLE_BLOCK;
+        for (size_t i = start; i < end; i++) {
+            bkm_prefetch_ahead(keys, count, i);
+            hash[i - start] = bkm_span_hash(table, keys[i]);
+            bkm_prefetch_at(&table->slots[hash[i - start] & table->mask]);
+        }
+        for (size_t i = start; i < end; i++) {
+            size_t slot = hash[i - start] & table->mask;
+            while (table->slots[slot])
+                slot = (slot + 1) & table->mask;
+            table->slots[slot] = (hash[i - start] >> 32 << 32) | (i + 1);
+        }
     }
     return true;
 }
@@ -112,11 +121,10 @@ static inline int32_t bkm_span_table_find(const bkm_span_table *table, bkm_span 
 static inline void bkm_span_table_find_all(const bkm_span_table *table, const bkm_span *keys, size_t count,
                                            int32_t *found)
 {
-    enum { BLOCK = 32 };
-    uint64_t hash[BLOCK];
-    for (size_t start = 0; start < count; start += BLOCK) {
+    uint64_t hash[BKM_SPAN_TABLE_BLOCK];
+    for (size_t start = 0; start < count; start += BKM_SPAN_TABLE_BLOCK) {
         const bkm_span *block = keys + start;
-        size_t size = count - start < BLOCK ? count - start : BLOCK;
+        size_t size = count - start < BKM_SPAN_TABLE_BLOCK ? count - start : BKM_SPAN_TABLE_BLOCK;
         for (size_t i = 0; i < size; i++)
             bkm_prefetch(block[i]);
         for (size_t i = 0; i < size; i++) {

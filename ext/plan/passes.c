@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/column.h"
+#include "core/hex.h"
 #include "core/span_table.h"
 #include "plan/names.h"
 
@@ -31,16 +32,9 @@ bool bkm_is_digest(bkm_span text)
         char name[8];
         uint32_t digits;
     } algorithms[] = {{"sha256:", 64}, {"sha384:", 96}, {"sha512:", 128}};
-    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++) {
-        if (text.size != 7 + algorithms[i].digits || memcmp(text.data, algorithms[i].name, 7) != 0)
-            continue;
-        for (uint32_t at = 7; at < text.size; at++) {
-            uint8_t digit = text.data[at];
-            if (!((digit >= '0' && digit <= '9') || (digit >= 'a' && digit <= 'f')))
-                return false;
-        }
-        return true;
-    }
+    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++)
+        if (text.size == 7 + algorithms[i].digits && memcmp(text.data, algorithms[i].name, 7) == 0)
+            return bkm_hex_all(text.data + 7, algorithms[i].digits);
     return false;
 }
 

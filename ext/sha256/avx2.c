@@ -1,4 +1,4 @@
-/* Kernel for x86 processors with AVX2 but without the SHA extensions: eight lanes. */
+/* Kernel for x86 processors with AVX2 but without the SHA extensions: eight lanes, or bmi2.c for few streams. */
 #if defined(__x86_64__)
 
 #include "sha256/lanes8.h"
@@ -6,7 +6,7 @@
 #define TARGET "avx2"
 #define INLINE __attribute__((target(TARGET), always_inline)) static inline
 
-/* Eight lanes cost about as much as this many streams of the portable kernel. */
+/* Eight lanes cost about as much as this many streams there. */
 #define WORTH 3
 
 INLINE vector xor3(vector x, vector y, vector z)
@@ -31,7 +31,7 @@ void bkm_sha256_avx2(uint32_t (*state)[8], const uint8_t *const *data, size_t st
     if (streams >= WORTH)
         compress_some_lanes(state, data, streams, blocks);
     else
-        bkm_sha256_portable(state, data, streams, blocks);
+        bkm_sha256_bmi2(state, data, streams, blocks);
 }
 
 #else

@@ -18,17 +18,19 @@ static const bkm_sha256_kernel all_kernels[BKM_SHA256_MAX_KERNELS] = {
     {"shani", bkm_sha256_shani, 6, &bkm_hex_ssse3},    /* two times three */
     {"avx512", bkm_sha256_avx512, 16, &bkm_hex_ssse3}, /* all lanes */
     {"avx2", bkm_sha256_avx2, 8, &bkm_hex_ssse3},      /* all lanes */
-    {"armv8", NULL, 0, NULL},
+    {"bmi2", bkm_sha256_bmi2, 6, &bkm_hex_ssse3},         {"armv8", NULL, 0, NULL},
 #elif defined(__aarch64__)
     {"armv8", bkm_sha256_armv8, 6, &bkm_hex_plain},
     {"shani", NULL, 0, NULL},
     {"avx512", NULL, 0, NULL},
     {"avx2", NULL, 0, NULL},
+    {"bmi2", NULL, 0, NULL},
 #else
     {"armv8", NULL, 0, NULL},
     {"shani", NULL, 0, NULL},
     {"avx512", NULL, 0, NULL},
     {"avx2", NULL, 0, NULL},
+    {"bmi2", NULL, 0, NULL},
 #endif
     {"portable", bkm_sha256_portable, 6, &bkm_hex_plain},
 };
@@ -44,11 +46,12 @@ static bool runs_here(const bkm_sha256_kernel *kernel)
                __builtin_cpu_supports("ssse3");
     }
     /* These also ask whether the operating system keeps the registers (XGETBV). */
+    bool narrow = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
     if (kernel->compress == bkm_sha256_avx512)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2");
-    if (kernel->compress == bkm_sha256_avx2)
-        return __builtin_cpu_supports("avx2");
+        return narrow && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl");
+    if (kernel->compress == bkm_sha256_avx2 || kernel->compress == bkm_sha256_bmi2)
+        return narrow;
 #elif defined(__aarch64__)
     if (kernel->compress == bkm_sha256_armv8)
         return getauxval(AT_HWCAP) & HWCAP_SHA2;

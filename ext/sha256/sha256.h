@@ -39,7 +39,7 @@ extern const uint32_t bkm_sha256_initial[8];
 extern const uint32_t bkm_sha256_rounds[64];
 
 /* The kernels that this processor can run, preferred first; returns how many were written. */
-#define BKM_SHA256_MAX_KERNELS 5
+#define BKM_SHA256_MAX_KERNELS 6
 size_t bkm_sha256_usable(const bkm_sha256_kernel *kernels[BKM_SHA256_MAX_KERNELS]);
 
 /* Finds a usable kernel by name, or the preferred one for NULL, and tests it on first use. `*kernel` is set
@@ -107,6 +107,7 @@ void bkm_sha256_portable(uint32_t (*state)[8], const uint8_t *const *data, size_
 void bkm_sha256_shani(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
 void bkm_sha256_avx512(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
 void bkm_sha256_avx2(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
+void bkm_sha256_bmi2(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);
 
 /* What bkm_sha256_avx512 does with one to eight streams. */
 void bkm_sha256_avx512_eight(uint32_t (*state)[8], const uint8_t *const *data, size_t streams, size_t blocks);

@@ -15,6 +15,7 @@ from buildkit_migrate.containerd.offline import OfflineContainerd
 from buildkit_migrate.containerd.services import ConnectionOptions, refuse_event_loop
 from buildkit_migrate.errors import DifferencesError, JournalError, StorageError
 from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.foreseeing import foresee_moved
 from buildkit_migrate.maintenance.check import Checked, check_stores
 from buildkit_migrate.maintenance.du import DiskUsage, usage_of
 from buildkit_migrate.maintenance.finding import Severity
@@ -24,6 +25,8 @@ from buildkit_migrate.migration.journal import journal_path, leases_before, read
 from buildkit_migrate.migration.kept import open_kept
 from buildkit_migrate.migration.migrate import Migration, OnBroken, StrPath, refuse_broken, report_settled
 from buildkit_migrate.migration.report import Outcome, Report
+from buildkit_migrate.migration.resuming import noted_driver
+from buildkit_migrate.migration.room import refuse_lacking_room
 from buildkit_migrate.migration.status import Stage, Status, status
 from buildkit_migrate.migration.undo import Undo, Undone, UndoneOutcome, refuse_losses
 from buildkit_migrate.migration.verification import (
@@ -37,7 +40,7 @@ from buildkit_migrate.progress import Progress, silent
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.workspace.finding import Host, find_root, find_roots
-from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, Root, Skipped, Worker
+from buildkit_migrate.workspace.layout import CONTAINERD_WORKER, DOCKER_BUILDER, Root, Skipped, Worker
 from buildkit_migrate.workspace.one_file import find_stores, open_found
 from buildkit_migrate.workspace.opening import (
     ONE_BY_ONE,
@@ -45,6 +48,7 @@ from buildkit_migrate.workspace.opening import (
     about,
     containerd_place,
     foresee_files,
+    foresee_lock,
     lock_state,
     metadata_database,
 )
@@ -119,13 +123,15 @@ def migrate_root(
             for worker in waiting:
                 with about(worker, root, skip_unreachable) as unreachable:
                     migrations[worker] = held.enter_context(
-                        _migration(
-                            worker,
-                            opener,
+                        Migration(
+                            worker.v1,
+                            worker.v2,
+                            opener.containerd(worker, _noted_driver(worker, resuming=True)),
                             exclusive=not dry_run,
                             engine=engine,
                             upstream_exact=upstream_exact,
                             previous_transaction=previous_transaction,
+                            place=opener.place(worker),
                             progress=progress,
                         )
                     )
@@ -133,6 +139,7 @@ def migrate_root(
                     reports[worker] = _skipped(worker, unreachable[0])
             if on_broken == "drop" or not dry_run:
                 refuse_broken(list(migrations.values()), on_broken)
+            refuse_lacking_room([migration.room for migration in migrations.values()])
             for worker, migration in migrations.items():
                 if dry_run:
                     reports[worker] = migration.report(Outcome.PLANNED)
@@ -152,27 +159,11 @@ def _skipped(directory: Worker | Skipped, reason: str) -> Report:
     return Report(directory.v1, directory.v2, Outcome.SKIPPED, reason=reason)
 
 
-def _migration(
-    worker: Worker,
-    opener: Opener,
-    *,
-    exclusive: bool,
-    engine: Engine,
-    upstream_exact: bool,
-    previous_transaction: bool,
-    progress: Progress | None,
-) -> Migration:
-    return Migration(
-        worker.v1,
-        worker.v2,
-        opener.containerd(worker),
-        exclusive=exclusive,
-        engine=engine,
-        upstream_exact=upstream_exact,
-        previous_transaction=previous_transaction,
-        place=opener.place(worker),
-        progress=progress,
-    )
+def _noted_driver(worker: Worker, *, resuming: bool = False) -> str:
+    """The storage driver that the journal of a worker of Docker's names, else ""."""
+    if worker.kind != DOCKER_BUILDER:
+        return ""
+    return noted_driver(worker.v2, worker.path / "containerdmeta.db" if resuming else None)
 
 
 def undo_root(
@@ -209,6 +200,7 @@ def undo_root(
     undos: dict[Worker, Undo] = {}
     obstacles: list[JournalError] = []
     with reporting_finished(root.path, results), contextlib.ExitStack() as held:
+        foresee_lock(root)
         lock_state(root, held, dry_run=dry_run)
         opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
         coming: dict[Path, Database] = {}
@@ -222,7 +214,7 @@ def undo_root(
                     results[worker] = Undone(worker.v1, worker.v2, UndoneOutcome.NOTHING_TO_UNDO)
                     continue
                 with about(worker, root, False, ONE_BY_ONE):
-                    found = opener.containerd(worker)
+                    found = opener.containerd(worker, _noted_driver(worker))
                     undos[worker] = undo = Undo(
                         worker.v1,
                         worker.v2,
@@ -287,6 +279,7 @@ def clean_root(
     place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root, storage_driver)
     results: dict[Worker, Cleaned] = {}
     with reporting_finished(root.path, results), contextlib.ExitStack() as held:
+        foresee_lock(root)
         lock_state(root, held, dry_run=dry_run)
         opener = Opener(held, root, place, exclusive=not dry_run, progress=progress)
         for worker in root.workers:
@@ -300,6 +293,7 @@ def clean_root(
             databases = offline.databases if offline else ()
             wrong = tuple(faults(worker.v1, worker.v2, databases, progress or silent))
             results[worker] = Cleaned(worker.path, CleanedOutcome.PLANNED, files, wrong)
+            foresee_moved(*(path for path, _ in files))
         if not dry_run:
             _refuse([fault for planned in results.values() for fault in planned.faults])
             for worker, planned in results.items():
@@ -397,7 +391,7 @@ def _verify(worker: Worker, opener: Opener, content: bool, progress: Progress) -
             return Verification(worker.v1, worker.v2, Verdict.NOTHING_TO_VERIFY)
         raise
     with source, open_migrated(worker.v2) as (store, files), contextlib.ExitStack() as held:
-        containerd = opener.containerd(worker)
+        containerd = opener.containerd(worker, _noted_driver(worker))
         blobs = opener.content(worker) if content else None
         stopped = None
         if isinstance(containerd, OfflineContainerd):
@@ -431,6 +425,7 @@ def check_root(
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
     snapshotter_root: StrPath | Setting | None = None,
+    storage_driver: str | Setting | None = None,
     rules: Collection[str] | None = None,
     severities: Collection[Severity] | None = None,
     content: bool = False,
@@ -444,7 +439,9 @@ def check_root(
     is a finding and raises nothing. Raises the errors of `find_root`, BusyError, which names the daemon,
     StorageError, ContainerdStateError.
     """
-    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(
+        containerd, containerd_root, namespace, snapshotter, snapshotter_root, storage_driver
+    )
     with open_found(find_stores(path), place) as stores:
         return check_stores(stores, rules=rules, severities=severities, content=content, progress=progress)
 
@@ -467,6 +464,7 @@ def open_usage(
     namespace: str | Setting = DEFAULT_NAMESPACE,
     snapshotter: str | Setting | None = None,
     snapshotter_root: StrPath | Setting | None = None,
+    storage_driver: str | Setting | None = None,
     filter: Sequence[str] = (),
     after_start: bool = False,
     top: int | None = None,
@@ -478,6 +476,8 @@ def open_usage(
     `migrate_root`. Nothing is written. Raises the errors of `find_root`, BusyError, which names the daemon,
     StorageError, ContainerdStateError, and FilterError (a ValueError).
     """
-    place = containerd_place(containerd, containerd_root, namespace, snapshotter, snapshotter_root)
+    place = containerd_place(
+        containerd, containerd_root, namespace, snapshotter, snapshotter_root, storage_driver
+    )
     with open_stores(find_state(path), place) as stores:
         yield usage_of(stores, filter=filter, after_start=after_start, top=top, progress=progress)

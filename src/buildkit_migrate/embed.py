@@ -4,7 +4,7 @@ import os
 from collections import namedtuple
 
 from buildkit_migrate.choices import KNOWN_SNAPSHOTTERS, SNAPSHOTTERS_WITH_DATABASE, check_options
-from buildkit_migrate.workspace.names import copied_from
+from buildkit_migrate.workspace.names import copied_from, is_docker_builder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,8 +57,12 @@ def _is_settled(root: str, magic: bytes | None) -> bool:
         return not _is_taken(root)  # a dangling link's target is perhaps not mounted
     except OSError:
         return False  # `migrate_root` will report the error
-    workers = _workers_in(root, names)
-    return all(_is_worker_settled(worker, magic) for worker in workers or [root])
+    if not _is_docker_builder(root, names):
+        workers = _workers_in(root, names)
+        if workers:
+            return all(_is_worker_settled(worker, magic) for worker in workers)
+        root = _docker_builder_in(root, names) or root
+    return _is_worker_settled(root, magic)
 
 
 def _listed(directory: str) -> "set[str]":
@@ -165,7 +169,8 @@ def ensure_sound(root: "str | os.PathLike[str]") -> Soundness:
     except OSError as error:
         return Soundness((Doubt("C1", path, f"it can't be read: {error.strerror}", "check_root"),))
     workers = sorted(_workers_in(path, names))
-    if not workers and not _is_docker_builder(names):
+    of_docker = _is_docker_builder(path, names)
+    if not workers and not of_docker:
         if _name(path).startswith(_KINDS):
             _look_at_worker(path, doubts)
             return Soundness(tuple(doubts))
@@ -173,7 +178,7 @@ def ensure_sound(root: "str | os.PathLike[str]") -> Soundness:
         if inside:
             return ensure_sound(inside)
     with_records = [worker for worker in workers if _look_at_worker(worker, doubts)]
-    if _is_docker_builder(names) and _look_at_docker_builder(path, doubts):
+    if of_docker and _look_at_docker_builder(path, doubts):
         with_records.append(path)
     for name in _OF_STATE:
         size = _look_at(f"{path}/{name}", doubts)
@@ -250,11 +255,21 @@ def _name(directory: str) -> str:
     return os.path.basename(os.path.abspath(directory))  # noqa: PTH100, PTH119 - pathlib is expensive to import
 
 
-def _is_docker_builder(names: "set[str]") -> bool:
-    """Whether these are the names in a directory of the builder inside Docker Engine."""
-    return "snapshots.db" in names or (
-        "cache.db" in names and bool({"metadata.db", "metadata_v2.db"} & names)
-    )
+def _is_docker_builder(path: str, names: "set[str]") -> bool:
+    """Whether it is the directory of the builder inside Docker Engine. ``names``: those in it."""
+    # Only the few candidates need a look at what is beside them.
+    if _name(path).startswith(_KINDS) or not names & {"snapshots.db", "metadata.db", "metadata_v2.db"}:
+        return False
+    # Its name may be "..", and it may be a link to another disk.
+    parents = os.path.dirname(os.path.abspath(path)), f"{path}/.."  # noqa: PTH100, PTH120
+    return is_docker_builder(names, _listed_if_possible(parents[0]) | _listed_if_possible(parents[1]))
+
+
+def _listed_if_possible(directory: str) -> "set[str]":
+    try:
+        return _listed(directory)
+    except OSError:
+        return set()
 
 
 def _docker_builder_in(path: str, names: "set[str]") -> "str | None":
@@ -265,4 +280,4 @@ def _docker_builder_in(path: str, names: "set[str]") -> "str | None":
         inside = _listed(f"{path}/buildkit")
     except OSError:
         return None
-    return f"{path}/buildkit" if _is_docker_builder(inside) else None
+    return f"{path}/buildkit" if _is_docker_builder(f"{path}/buildkit", inside) else None

@@ -10,12 +10,13 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread, current_thread, main_thread
+from threading import Condition, Event, Thread, current_thread, main_thread
 
 import pytest
 
 from buildkit_migrate.bolt import Builder, Database, check, write
 from buildkit_migrate.errors import BusyError, CorruptDatabaseError, StorageError
+from buildkit_migrate.files.blocks import Writer
 from buildkit_migrate.files.durable import keep, remove
 from buildkit_migrate.files.locks import lock
 from dicts import file_of
@@ -317,6 +318,29 @@ def test_large_blocks_are_written_by_a_thread(tmp_path: Path, monkeypatch: pytes
     assert calls == [(False, False)] * 4 + [(True, False)]
 
 
+def test_blocks_that_wait_for_a_slow_disk_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One block is written, one waits, and a third is built."""
+    content = write_and_read(tmp_path)
+    put, given = Writer.put, 0
+    behind: list[int] = []
+
+    def counted(writer: Writer, block: memoryview) -> None:
+        nonlocal given
+        put(writer, block)
+        given += 1
+
+    def slow(number: int) -> None:
+        time.sleep(0.02)  # so that the builder gets as far ahead as it may
+        behind.append(given - number)
+
+    monkeypatch.setattr(Writer, "put", counted)
+    refuse_writes(monkeypatch, slow)
+    assert write_and_read(tmp_path) == content
+    assert max(behind) == 1
+
+
 @pytest.mark.parametrize("call", [1, 3])
 def test_refused_direct_write_is_repeated_through_the_page_cache(
     tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
@@ -391,34 +415,36 @@ def test_interrupt_while_a_thread_writes_leaves_nothing_behind(
     """The first interrupt waits for the thread; after a second one the thread writes to a removed file."""
     before = open_descriptors()
     begun, go_on, ended = Event(), Event(), Event()
-    real_wait, real_write = Event.wait, os.write
+    real_wait, real_write = Condition.wait_for, os.write
     left = interrupts
 
     def slow(fd: int, data: memoryview) -> int:
         begun.set()
-        assert real_wait(go_on, 60)
+        assert go_on.wait(60)
         size = real_write(fd, data)
         ended.set()
         return size
 
-    def interrupted(event: Event, timeout: float | None = None) -> bool:
+    def interrupted(changed: Condition, is_so: Callable[[], bool], timeout: float | None = None) -> bool:
         nonlocal left
-        if current_thread() is not main_thread() or not begun.is_set() or event.is_set():
-            return real_wait(event, timeout)
+        if is_so():
+            return True
+        while not begun.is_set():
+            changed.wait(0.01)
         if left:
             left -= 1
             raise KeyboardInterrupt
         go_on.set()
-        return real_wait(event, timeout)
+        return real_wait(changed, is_so, timeout)
 
     monkeypatch.setattr(os, "write", slow)
-    monkeypatch.setattr(Event, "wait", interrupted)
+    monkeypatch.setattr(Condition, "wait_for", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "new.db", mode=0o600, page_size=4096, fill=put_ten_values)
     assert list(tmp_path.iterdir()) == []
     assert ended.is_set() == (interrupts == 1)
     go_on.set()
-    assert real_wait(ended, 60)
+    assert ended.wait(60)
     monkeypatch.undo()
     for _ in range(1000):
         if open_descriptors() == before:

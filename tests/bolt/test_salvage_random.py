@@ -19,6 +19,8 @@ from plain_traversal import Traversal
 from salvaged import Result, is_named, rows_of, salvaged
 from trees import Row
 
+pytestmark = pytest.mark.slow
+
 DAMAGES = 500
 
 Key = tuple[tuple[bytes, ...], bytes | None]

@@ -11,7 +11,7 @@ from buildkit_migrate._native.bolt import check
 from judge import Judge
 from trees import PlainBucket, read, rows, rows_of, write
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 PAGE_SIZES = [1024, 2048, 4096, 8192, 16384, 32768, 65536]
 

@@ -27,6 +27,7 @@ from plain_bbolt import BucketDict
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing()),
+    pytest.mark.slow,
 ]
 
 
@@ -275,7 +276,7 @@ def test_live_survey_equals_the_offline_survey(live: Live) -> None:
     with Database.open(live.root.v1) as v1:
         records = read_records(v1.reader)
         with LiveContainerd.open(options=ConnectionOptions(live.daemon.address)) as containerd:
-            asked = plain_plan(Plan(records, containerd.survey(records)))
+            asked = plain_plan(Plan(records, containerd.survey(lambda: records)))
         live.daemon.stop()
         with Database.open(live.root.containerd) as metadata, Database.open(live.root.snapshots) as own:
             survey = Survey.offline(metadata.reader, own.reader, "buildkit", "overlayfs")

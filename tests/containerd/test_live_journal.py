@@ -26,6 +26,7 @@ from plain_bbolt import BucketDict
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(bool(containerd_daemon.why_missing()), reason=containerd_daemon.why_missing()),
+    pytest.mark.slow,
 ]
 
 ROUNDS = int(os.environ.get("BUILDKIT_MIGRATE_ROUNDS", "2"))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ondisk
-from buildkit_migrate.api import check_root
+from buildkit_migrate.api import check_root, du_root
 from buildkit_migrate.bolt.edits import Edits
 from fixtures import bucket, buckets
 from ondisk import OnDisk
@@ -89,6 +89,7 @@ def test_kinds_that_do_not_fit_are_found(docker: OnDisk) -> None:
         mutable: {b"committed": committed},
     }
     ondisk.edit(docker.snapshots, edits)
+    (docker.root.parent / "overlay2" / layer.decode()).mkdir()
     assert "active, not committed" in found(docker, "C30")[layer.decode()]
     assert "committed, not active" in found(docker, "C14")[mutable.decode()]
 
@@ -114,3 +115,78 @@ def test_results_of_the_id_before_the_engine_got_one_are_named(docker: OnDisk) -
     assert finding["subject"] == "moby"
     assert "1111-2222" in finding["message"]
     assert "workerid" not in finding["repair"]
+
+
+def test_each_fault_of_snapshots_is_found_alone(docker: OnDisk) -> None:
+    """C26, C27, C29, C41, C42, C44 and C45 in one root: each is found at its place, and nothing else."""
+    rows = buckets(ondisk.tree(docker.snapshots))
+    records = buckets(bucket(ondisk.tree(docker.v2), b"_main"))
+    data_of = {id: row.get(b"committed", id) for id, row in rows.items()}
+    upper = sorted(
+        id
+        for id, row in records.items()
+        if is_layer(id, row) and rows.get(data_of[id], {}).get(b"parent") and row.get(b"cache.parent")
+    )
+    bare, unlisted, moved, standing = upper[:4]
+    mount = min(id for id, row in rows.items() if id in records and set(row) == {b"parent"})
+    other = next(id for id in upper[4:] if id != rows[data_of[moved]][b"parent"])
+    ondisk.edit(
+        docker.snapshots,
+        {
+            data_of[moved]: {b"parent": other},
+            data_of[standing]: {b"parent": b"gone"},
+            b"left over": {b"parent": b""},
+        },
+    )
+    edits: Edits = {bare: None, unlisted: {b"snapshots": {b"default": {unlisted: None}}}}
+    ondisk.edit(docker.containerd, {b"v1": {b"buildkit": {b"leases": edits}}})
+    storage = docker.root.parent / "overlay2"
+    shutil.rmtree(storage / mount.decode())
+    (storage / "stray").mkdir()
+    expected = {
+        ("C26", bare.decode()),
+        ("C27", unlisted.decode()),
+        ("C29", moved.decode()),
+        ("C41", "left over"),
+        ("C42", standing.decode()),
+        ("C44", mount.decode()),
+        ("C45", "stray"),
+    }
+    checked = check_root(docker.root.parent)
+    assert {(it.rule, it.subject) for it in checked.findings if it.rule != "C46"} == expected
+    untested = {rule for one in checked.not_tested for rule in one.rules}
+    assert untested & {rule for rule, _ in expected} == set()
+    assert not any("collection" in it.message for it in checked.findings if it.rule != "C46")
+
+
+def test_other_drivers_can_be_given(docker: OnDisk) -> None:
+    image = docker.root.parent / "image"
+    shutil.copytree(image / "overlay2", image / "aufs")
+    shutil.rmtree(docker.root.parent / "overlay2")
+    assert "C23" in check_root(docker.root, storage_driver="aufs").tested
+    checked = ondisk.run("check", "--storage-driver", "overlay2", "--rules", "C23", str(docker.root))
+    assert checked.returncode == 0, checked.stdout
+    # Parents of v1 records are those of their snapshots, and of layers.
+    docker.undo_here()
+    told = {driver: dict(parents_of(docker, driver)) for driver in (None, "overlay2")}
+    assert not any(told[None].values())
+    assert any(told["overlay2"].values())
+    assert " error: " not in ondisk.run("du", "--storage-driver", "overlay2", str(docker.root)).stderr
+
+
+def parents_of(root: OnDisk, driver: str | None) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
+    return ((it.id, tuple(it.parents)) for _, it in du_root(root.root, storage_driver=driver))
+
+
+@pytest.mark.parametrize("command", ["repair", "compact"])
+def test_care_works_on_dockers_builder_and_is_taken_back(docker: OnDisk, command: str) -> None:
+    """What only the engine can remove stays; everything else is done as on a worker."""
+    before = {path: ondisk.tree(path) for path in docker.root.glob("*.db")}
+    ondisk.edit(docker.v2, {b"_index": {b"stray::nobody": b""}})
+    changed = ondisk.tree(docker.v2)
+    result = ondisk.run(command, str(docker.root.parent))
+    assert result.returncode in (0, 15), result.stderr
+    now = {path: ondisk.tree(path) for path in before}
+    assert now == (before if command == "repair" else {**before, docker.v2: changed})
+    assert ondisk.run("undo", str(docker.root.parent)).returncode == 0
+    assert ondisk.tree(docker.v2) == changed

@@ -19,6 +19,8 @@ from buildkit_migrate.migration.status import Stage
 from fault_points import calls
 from ondisk import OnDisk
 
+pytestmark = pytest.mark.slow
+
 OURS = ("metadata_v2.db", "containerdmeta.db", "lock.mdb", "data.mdb")
 
 

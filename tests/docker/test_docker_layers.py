@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,13 @@ def test_layers_have_the_parent_that_they_name(tmp_path: Path) -> None:
         ("parent", "sha256:12"),
         ("parent", digest("no such layer")),
         ("parent", digest("a")),
+        ("descriptor.json", ""),
+        ("descriptor.json", "{"),
+        ("descriptor.json", "[]"),
+        ("descriptor.json", '{"mediaType": 1}'),
+        ("descriptor.json", '{"Size": 1e3}'),
+        ("descriptor.json", '{"size": NaN}'),
+        ("descriptor.json", '{"urls": [1]}'),
     ],
 )
 def test_incomplete_layers_and_those_above_do_not_exist(tmp_path: Path, name: str, content: str) -> None:
@@ -68,6 +76,21 @@ def test_incomplete_layers_and_those_above_do_not_exist(tmp_path: Path, name: st
     layer(tmp_path, "c", "b")
     (place / name).write_text(content)
     assert [parent(tmp_path, one) for one in "cba"] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "null",
+        '{"digest": null, "other": []}',
+        json.dumps({"mediaType": "a/b", "size": 7, "digest": digest("blob"), "urls": ["u" * 9000]}),
+    ],
+)
+def test_a_pulled_layer_has_a_descriptor(tmp_path: Path, content: str) -> None:
+    """If that is broken, the engine does not load the layer."""
+    (layer(tmp_path, "a") / "descriptor.json").write_text(content)
+    assert parent(tmp_path, "a") == ""
 
 
 @pytest.mark.parametrize("content", ["\n{}\n", " {}", "{}"])
@@ -91,18 +114,19 @@ def circle(path: Path) -> None:
     path.symlink_to(path)
 
 
-@pytest.mark.parametrize("name", ["diff", "size", "cache-id", "parent"])
+@pytest.mark.parametrize("name", ["diff", "size", "cache-id", "parent", "descriptor.json"])
 @pytest.mark.parametrize("make", [None, directory, os.mkfifo, dangling, circle])
 def test_what_is_not_a_file_counts_as_missing(
     tmp_path: Path, name: str, make: Callable[[Path], None] | None
 ) -> None:
-    """A FIFO is not waited for. Only a missing ``parent`` is no fault."""
+    """A FIFO is not waited for. Only two of them may be missing."""
     layer(tmp_path, "a")
     place = layer(tmp_path, "b", "a")
-    (place / name).unlink()
+    (place / name).unlink(missing_ok=True)
     if make is not None:
         make(place / name)
-    assert parent(tmp_path, "b") == ("" if (name, make) == ("parent", None) else None)
+    without = {"parent": "", "descriptor.json": digest("a")}
+    assert parent(tmp_path, "b") == (without.get(name) if make is None else None)
 
 
 def test_circles_of_layers_do_not_exist(tmp_path: Path) -> None:

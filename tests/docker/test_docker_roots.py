@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,20 +18,27 @@ import ondisk
 from buildkit_migrate.api import find_root, migrate_root, undo_root, verify_root
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.containerd.docker import DockerBuilder
+from buildkit_migrate.containerd.driver_store import DriverStore
 from buildkit_migrate.errors import (
     BrokenRecordsError,
     BusyError,
     ContainerdStateError,
     CorruptDatabaseError,
+    JournalError,
     UndoRefusedError,
 )
 from buildkit_migrate.migration.migrate import migrate_v2
 from buildkit_migrate.migration.verification import Verdict
 from buildkit_migrate.model import Kind, Reason
+from buildkit_migrate.settings import Setting
+from buildkit_migrate.workspace.stores import find_state
 from dicts import file_of
 from fixtures import bucket, buckets, leases_of
 from ondisk import OnDisk
+from openers import opened_by_another
 from plain_bbolt import BucketDict
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -95,6 +103,21 @@ def test_an_engine_that_starts_meanwhile_keeps_its_database(
     assert set(leases_of(ondisk.tree(docker.containerd))) == records(docker.v2)
 
 
+def test_an_engine_that_opens_the_leases_meanwhile_is_noticed(docker: OnDisk) -> None:
+    """It would go on with the replaced file, in which no record has a lease."""
+    ondisk.empty_database(docker.containerd)
+    before = docker.containerd.stat().st_ino
+    with opened_by_another(docker.containerd, os.O_RDWR) as number:
+        with pytest.raises(BusyError, match=rf"process {number}\)"):
+            migrate_root(docker.root)
+        assert docker.containerd.stat().st_ino == before
+    assert not docker.v2.exists()
+    docker.migrate_here()
+    with opened_by_another(docker.containerd, os.O_RDWR), pytest.raises(BusyError):
+        undo_root(docker.root)
+    assert undo_root(docker.root)[0].outcome == "undone"
+
+
 # --- Where it is found
 
 
@@ -104,6 +127,21 @@ def test_remapped_users_have_a_data_root_below(docker: OnDisk, tmp_path: Path) -
     docker.root.parent.rename(remapped)
     migrate_root(remapped)
     assert (remapped / "buildkit" / "metadata_v2.db").exists()
+
+
+def test_the_builder_of_remapped_users_is_mentioned(docker: OnDisk) -> None:
+    data = docker.root.parent
+    other = data / "100000.100000" / "buildkit"
+    other.mkdir(parents=True)
+    ondisk.empty_database(other / "snapshots.db")
+    for place in (data, docker.root):
+        root = find_root(place)
+        assert [(it.path, it.reason.partition(":")[0]) for it in root.skipped] == [
+            (other, "another builder of Docker Engine, for remapped users")
+        ]
+        assert root.is_whole
+    assert find_state(data).skipped == find_root(data).skipped
+    assert str(other) in docker.migrate("--dry-run").stdout
 
 
 def test_the_builder_may_be_named_by_a_link_or_a_dot(
@@ -170,7 +208,7 @@ def test_the_driver_with_the_layers_is_used(docker: OnDisk) -> None:
     (report,) = migrate_root(docker.root)
     driver, origin = placed(report)
     assert driver == "overlay2"
-    assert origin == "has 48 of the builder's 48 layers; vfs has 5"
+    assert origin == "has 48 of the 48 layers that records need; vfs has 5"
     assert report.counts["dropped"] == 0
 
 
@@ -194,7 +232,12 @@ def test_a_driver_that_nothing_tells_must_be_given(two_drivers: OnDisk) -> None:
     assert ondisk.listing(two_drivers.root.parent) == before
     assert two_drivers.migrate("--storage-driver", "overlay2").returncode == 0
     assert two_drivers.verify("--storage-driver", "overlay2").returncode == 0
-    assert ondisk.run("undo", "--storage-driver", "aufs", str(two_drivers.root)).returncode == 0
+    wrong = ondisk.run("undo", "--storage-driver", "aufs", str(two_drivers.root))
+    assert wrong.returncode == JournalError.exit_code
+    assert "omit --storage-driver" in wrong.stderr
+    # The journal knows it.
+    assert two_drivers.verify().returncode == 0
+    assert ondisk.run("undo", str(two_drivers.root)).returncode == 0
 
 
 def test_the_only_driver_with_data_is_used(two_drivers: OnDisk) -> None:
@@ -246,14 +289,21 @@ def test_a_copy_without_the_layers_is_refused(docker: OnDisk) -> None:
 def test_without_layers_in_the_records_no_driver_is_needed(docker: OnDisk) -> None:
     """Only what is left of the real root when all images and their layers are left out."""
     shutil.rmtree(docker.root.parent / "image")
+    shutil.rmtree(docker.root.parent / "overlay2")
     rows = buckets(ondisk.tree(docker.snapshots))
-    of_layers = {name for name, row in rows.items() if name.startswith(b"sha256:") or b"chainid" in row}
+    of_layers = {
+        name
+        for name, row in rows.items()
+        if name.startswith(b"sha256:") or b"chainid" in row or row.get(b"parent", b"").startswith(b"sha256:")
+    }
+    of_layers |= {name for name, row in rows.items() if row.get(b"committed") in of_layers}
     gone: Edits = dict.fromkeys(of_layers)
     ondisk.edit(docker.snapshots, gone)
+    ondisk.edit(docker.v1, {b"_main": dict.fromkeys(of_layers & records(docker.v1))})
     (report,) = migrate_root(docker.root, on_broken="drop")
     assert report.place is not None
     assert report.place.storage_driver is None
-    assert 0 < report.counts["kept"] < report.counts["records"]
+    assert 0 < report.counts["kept"] == report.counts["records"]
 
 
 # --- Layers and snapshots that are gone
@@ -282,11 +332,63 @@ def test_records_of_lost_layers_are_named_and_dropped(docker: OnDisk) -> None:
 
 
 def test_another_storage_driver_has_other_layers(docker: OnDisk) -> None:
-    """As with ``docker-d``: most of its records depend on layers of the old driver."""
+    """As with ``docker-d``: most of its records depend on layers of the old driver.
+
+    In a copy of the databases, nobody knows what data it has.
+    """
     layerdb(docker, "vfs").mkdir(parents=True)
     (report,) = migrate_root(docker.root, storage_driver="vfs", on_broken="drop")
     assert 0 < report.counts["kept"] < report.counts["records"]
     assert {id for id in records(docker.v2) if id.startswith(b"sha256:")} == set()
+
+
+def test_cache_mounts_without_data_are_left_out(docker: OnDisk) -> None:
+    """After a change of the driver, for example: builds would fail at their mounts."""
+    data = docker.root.parent / "overlay2"
+    rows = buckets(ondisk.tree(docker.snapshots))
+    mounts = (id for id, row in rows.items() if id in records(docker.v1) and set(row) == {b"parent"})
+    lost, other = sorted(mounts)[:2]
+    shutil.rmtree(data / lost.decode())
+    with pytest.raises(BrokenRecordsError) as caught:
+        migrate_root(docker.root)
+    reasons = {problem.record: problem.reason for problem in caught.value.problems}
+    assert reasons[lost] is Reason.NO_SNAPSHOT
+    migrate_root(docker.root, on_broken="drop", verify=True)
+    assert lost not in records(docker.v2)
+    assert verify_root(docker.root)[0].verdict is Verdict.OK
+    # It is the same record that has no data now; another one's is a loss.
+    (data / other.decode()).rename(data / lost.decode())
+    with pytest.raises(UndoRefusedError, match="1 snapshot of its records is gone"):
+        undo_root(docker.root)
+
+
+def test_an_engine_that_has_none_of_the_data_is_refused(docker: OnDisk) -> None:
+    """Nothing is left to migrate."""
+    data = docker.root.parent
+    (data / "vfs" / "dir" / "of an image").mkdir(parents=True)
+    layerdb(docker, "vfs").mkdir(parents=True)
+    with pytest.raises(ContainerdStateError, match="0 of the 56 records"):
+        migrate_root(data, storage_driver="vfs", on_broken="drop")
+
+
+def test_nothing_of_a_root_is_needed_to_clean_it_or_to_go_back_by_force(docker: OnDisk) -> None:
+    docker.migrate_here()
+    shutil.rmtree(docker.root.parent / "image")
+    with pytest.raises(UndoRefusedError, match="are gone"):
+        undo_root(docker.root)
+    assert undo_root(docker.root, force=True, dry_run=True)[0].exit_code == 0
+    assert ondisk.run("clean", "--dry-run", str(docker.root)).returncode == 0
+    assert undo_root(docker.root, force=True)[0].outcome == "undone"
+
+
+def test_what_is_left_out_leaves_its_data_behind(docker: OnDisk) -> None:
+    """And that is told, as nothing will ever free it."""
+    lost = next(id for id in sorted(records(docker.v1)) if id.startswith(b"sha256:"))
+    shutil.rmtree(layerdb(docker) / lost.decode().partition(":")[2])
+    (report,) = migrate_root(docker.root, on_broken="drop")
+    (note,) = report.notes
+    assert "stay on disk" in note
+    assert str(docker.root.parent / "overlay2") in note
 
 
 def test_going_back_to_snapshots_that_are_gone_is_refused(docker: OnDisk) -> None:
@@ -389,7 +491,8 @@ def test_damaged_snapshots_are_named(docker: OnDisk) -> None:
 
 @pytest.fixture
 def services(docker: OnDisk) -> Iterator[DockerBuilder]:
-    with DockerBuilder.at(docker.root, layerdb(docker).parent) as found:
+    driver = DriverStore(docker.root.parent, Setting("overlay2"))
+    with DockerBuilder.at(docker.root, driver) as found:
         yield found
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import ondisk
 from buildkit_migrate.bolt import Reader
-from buildkit_migrate.containerd.docker import DockerBuilder, chain_ids, snapshots_named
-from buildkit_migrate.containerd.layers import LayerStore
+from buildkit_migrate.containerd.docker import DockerBuilder, Needed, needed_by, snapshots_named
+from buildkit_migrate.containerd.driver_store import DriverStore
 from buildkit_migrate.model import Kind
+from buildkit_migrate.settings import Setting
 from dicts import file_of
 from plain_bbolt import BucketDict
 
@@ -35,6 +36,8 @@ rows = st.dictionaries(
     ),
 )
 layers = st.dictionaries(st.sampled_from(CHAINS), st.sampled_from([b"", *CHAINS]))
+stored = st.none() | st.sets(st.sampled_from(NAMES[:4]), min_size=1)
+"""Ids with data in the driver's directory; None: a copy without it."""
 
 
 def exists(chain: bytes, known: dict[bytes, bytes]) -> bool:
@@ -48,8 +51,10 @@ def exists(chain: bytes, known: dict[bytes, bytes]) -> bool:
     return True
 
 
-def stat(id: bytes, table: dict[bytes, dict[bytes, bytes]], known: dict[bytes, bytes]) -> Found | None:
-    """Section 4 of docker-builder-layout, in its own steps."""
+def stat(
+    id: bytes, table: dict[bytes, dict[bytes, bytes]], known: dict[bytes, bytes], having: set[bytes] | None
+) -> Found | None:
+    """Section 4 of docker-builder-layout, in its own steps; and what is not a layer must have data."""
     if id in CHAINS:  # 1
         return (Kind.COMMITTED, known[id]) if exists(id, known) else None
     own = table.get(id, {})
@@ -60,6 +65,8 @@ def stat(id: bytes, table: dict[bytes, dict[bytes, bytes]], known: dict[bytes, b
     kind, data = (Kind.COMMITTED, active) if active else (Kind.ACTIVE, id)
     if data not in table and not layer:  # 4
         return None
+    if not layer and having is not None and data not in having:
+        return None
     if b"parent" in table.get(data, {}):  # 5
         return kind, table[data][b"parent"]
     if layer:  # 6
@@ -67,47 +74,57 @@ def stat(id: bytes, table: dict[bytes, dict[bytes, bytes]], known: dict[bytes, b
     return kind, b""  # 7
 
 
-def layer_store(directory: Path, known: dict[bytes, bytes]) -> Path:
+def driver_store(data_root: Path, known: dict[bytes, bytes], having: set[bytes] | None) -> DriverStore:
     for chain, parent in known.items():
-        place = directory / "sha256" / chain.decode().partition(":")[2]
+        place = data_root / "image/vfs/layerdb/sha256" / chain.decode().partition(":")[2]
         place.mkdir(parents=True)
         for name, content in (("diff", chain), ("size", b"1"), ("cache-id", b"x")):
             (place / name).write_bytes(content)
         if parent:
             (place / "parent").write_bytes(parent)
-    return directory
+    for id in having or ():
+        (data_root / "vfs/dir" / id.decode()).mkdir(parents=True)
+    return DriverStore(data_root, Setting("vfs"))
 
 
-@given(rows, layers)
+@given(rows, layers, stored)
 def test_snapshots_are_what_the_engine_says(
-    table: dict[bytes, dict[bytes, bytes]], known: dict[bytes, bytes]
+    table: dict[bytes, dict[bytes, bytes]], known: dict[bytes, bytes], having: set[bytes] | None
 ) -> None:
     content: BucketDict = {name: dict(row) for name, row in table.items()}
-    expected = {id: found for id in NAMES if (found := stat(id, table, known)) is not None}
+    expected = {id: found for id in NAMES if (found := stat(id, table, known, having)) is not None}
     with tempfile.TemporaryDirectory() as directory:
         builder = Path(directory, "buildkit")
         builder.mkdir()
         (builder / "snapshots.db").write_bytes(file_of({**content, b"another": {}}))
-        layerdb = layer_store(Path(directory, "layerdb"), known)
-        with DockerBuilder.at(builder, layerdb, exclusive=False) as services:
+        driver = driver_store(Path(directory), known, having)
+        with DockerBuilder.at(builder, driver, exclusive=False) as services:
             state = services.state(NAMES).snapshots
         root = Reader(file_of(content)).root
         surveyed = {
-            name: (kind, parent)
-            for name, kind, parent, _ in snapshots_named(root, LayerStore(layerdb), sorted(NAMES))
+            name: (kind, parent) for name, kind, parent, _ in snapshots_named(root, driver, sorted(NAMES))
         }
     assert surveyed == expected
     assert {id: (found.kind, found.parent) for id, found in state.items() if id in NAMES} == expected
 
 
-def test_chain_ids_are_those_of_buckets_and_values() -> None:
+def test_records_need_what_their_own_snapshots_name() -> None:
+    """Other buckets are of records that are gone, perhaps of another driver."""
     table: BucketDict = {
         CHAINS[0]: {},
-        b"one": {b"chainid": CHAINS[1]},
+        b"one": {b"chainid": CHAINS[1], b"committed": b"two"},
+        b"two": {b"parent": b""},
+        b"three": {b"committed": b"four"},
+        b"four": {b"parent": CHAINS[2]},
+        b"cache mount": {b"parent": b""},
         b"sha256:short": {b"parent": CHAINS[2]},
     }
-    assert chain_ids(Reader(file_of(table)).root) == set(CHAINS[:2])
-    assert chain_ids(Reader(file_of({})).root) == set()
+    root = Reader(file_of(table)).root
+    assert needed_by(root, [b"one", b"none"]) == Needed(frozenset(CHAINS[1:2]), frozenset())
+    assert needed_by(root, [CHAINS[0]]) == Needed(frozenset(CHAINS[:1]), frozenset())
+    assert needed_by(root, [b"three"]) == Needed(frozenset(CHAINS[2:]), frozenset({b"four"}))
+    assert needed_by(root, [b"cache mount"]) == Needed(frozenset(), frozenset({b"cache mount"}))
+    assert needed_by(Reader(file_of({})).root, [b"one"]) == Needed(frozenset(), frozenset())
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from plain_bbolt import BucketDict
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(bool(dockerd.why_missing()), reason=dockerd.why_missing()),
+    pytest.mark.slow,
 ]
 
 NO_PARENT = b'{"value":""}'
@@ -41,14 +42,7 @@ def full(into: Path) -> Path:
     return into / "root"
 
 
-# The shared root is not required anywhere.
-SOURCES = [
-    sample,
-    *([full] if (Path(__file__).parents[3] / "shared" / "fixtures" / "docker").is_dir() else []),
-]
-
-
-@pytest.fixture(scope="module", params=SOURCES, ids=lambda source: str(source.__name__))
+@pytest.fixture(scope="module", params=[sample, full], ids=lambda source: str(source.__name__))
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found: Path = request.param(tmp_path_factory.mktemp("source"))
     return found

@@ -11,9 +11,12 @@ from mending import changed, everything, mend, plan, store
 import v2_roots
 from buildkit_migrate import check_root, repair_root
 from buildkit_migrate.bolt import Database
+from buildkit_migrate.cli import main
 from buildkit_migrate.maintenance.mend import MoveAside, RepairClass
 from planting import cut, damage, damage_page, edit, page_size
 from v2_roots import V2Root
+
+pytestmark = pytest.mark.slow
 
 DROP, RELEASE, ASIDE = RepairClass.DROP, RepairClass.RELEASE_LEAKS, RepairClass.SET_ASIDE
 
@@ -196,16 +199,23 @@ def native(tmp_path: Path) -> Healthy:
 
 
 @pytest.mark.parametrize("name", ["7777", "new-12345", "rm-3"])
-def test_a_directory_of_no_snapshot_goes_with_native_alone(native: Healthy, root: V2Root, name: str) -> None:
+def test_a_directory_of_no_snapshot_goes_with_native_alone(
+    native: Healthy, root: V2Root, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for it in (native.root, root):
         (it.directories / name / "inside").mkdir(parents=True)
         (it.directories / name / "inside" / "file").write_bytes(b"x" * 10_000)
     before = everything(native.root)
+    main(["repair", str(native.root.root), "--release-leaks", "--dry-run"])
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "frees" in line]
+    assert "repair --discard-kept" in told
+    assert "collection" not in told
     planned = mend(native.root, RELEASE)
     (one,) = planned.mends
     assert (one.rule, one.subject) == ("C45", name)
     assert one.freed is not None
     assert one.freed >= 10_000
+    assert one.freed_by == "discard-kept"
     gone = {place for place in before if f"/snapshots/{name}" in str(place[0])}
     assert changed(before, everything(native.root)) == dict.fromkeys(gone)
     assert found(native.root) == set()

@@ -18,6 +18,8 @@ from ondisk import run
 from planting import cut, damage, page_size
 from v2_roots import V2Root, healed, v2_root
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def plant(tmp_path: Path) -> Planter:

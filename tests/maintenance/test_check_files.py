@@ -15,6 +15,8 @@ from ondisk import sample
 from planting import cut, damage, damage_page, edit, page_size
 from v2_roots import NAMES, V2Root, healed, v2_root
 
+pytestmark = pytest.mark.slow
+
 RECORDS, CONTAINERD, SNAPSHOTS, CACHE, HISTORY = STORES = (
     "records",
     "containerd",

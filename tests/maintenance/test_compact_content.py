@@ -20,7 +20,7 @@ from planting import break_free_list, damage, grow, page_size
 from trees import PlainBucket, write
 from v2_roots import NAMES, V2Root, healed, healed_databases, v2_root
 
-pytestmark = pytest.mark.usefixtures("early")
+pytestmark = [pytest.mark.usefixtures("early"), pytest.mark.slow]
 
 
 @pytest.fixture

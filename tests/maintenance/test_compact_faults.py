@@ -14,6 +14,8 @@ from fault_points import calls
 from ondisk import OnDisk
 from trees import Row, rows_of
 
+pytestmark = pytest.mark.slow
+
 COMPACT, EARLY, UNDO, DISCARD = COMMANDS = (
     "compact",
     "early compact",

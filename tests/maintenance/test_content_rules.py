@@ -12,6 +12,8 @@ from buildkit_migrate.maintenance.check import check_stores
 from buildkit_migrate.maintenance.disk import ingest_name
 from planting import below
 
+pytestmark = pytest.mark.slow
+
 
 def used(healthy: Healthy) -> bytes:
     return next(it.digest for it in healthy.last if it.digest)

@@ -12,6 +12,8 @@ from mending import Place, changed, everything, mend, plan, store
 from buildkit_migrate.schema.snapshots import VIEW
 from buildkit_migrate.values.times import is_stored_time, nanoseconds
 
+pytestmark = pytest.mark.slow
+
 EXPIRE = b"containerd.io/gc.expire"
 TEMPORARY = b"buildkit/lease.temporary"
 TIMES = "a time", "a time as text"

@@ -11,6 +11,8 @@ import v2_roots
 from buildkit_migrate.maintenance.facts import Facts
 from buildkit_migrate.schema.snapshots import VIEW
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", v2_roots.NAMES)
 def test_a_healthy_root_has_no_finding(tmp_path: Path, name: str) -> None:

@@ -21,6 +21,8 @@ from buildkit_migrate.workspace.stores import find_state, open_stores
 from planting import edit
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 DROP = RepairClass.DROP
 NOBODY = "0" * 25
 

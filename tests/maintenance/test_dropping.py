@@ -26,6 +26,8 @@ from buildkit_migrate.schema.snapshots import COMMITTED
 from planting import below, edit
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 Tree = dict[bytes, Any]
 
 

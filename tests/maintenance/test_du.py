@@ -17,6 +17,8 @@ from buildkit_migrate.progress import Stage
 from ondisk import run
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 IN_USE = {
     "rich": ("yhdmcwcb1jm6vwkfrw846o89z", "s2s7ji7krm5akwa89hgd6ckn3"),
     "native": ("2rywcxauoxnhot6sey02cv25k", "9jwxmdv3r7604999yrpahhbsu"),

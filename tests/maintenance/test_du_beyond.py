@@ -18,6 +18,8 @@ from buildkit_migrate.maintenance.state_bytes import Share
 from ondisk import run
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 DAY = 86_400_000_000_000
 
 
@@ -90,10 +92,24 @@ def test_bytes_that_no_record_has_are_told_apart(tmp_path: Path) -> None:
     (other / "metadata_v2.db").write_bytes(b"x" * 30_000)
     blob = root.worker / "content" / "blobs" / "sha256" / ("0" * 64)
     blob.write_bytes(b"x" * 20_000)
+    kept = [
+        root.root / "cache.db.before-compact",
+        root.worker / "metadata_v2.db.before-repair.2",
+        root.worker / "snapshots" / "metadata.db.before-v2",
+        root.worker / "executor.before-repair" / "of a container",
+    ]
+    kept[-1].parent.mkdir()
+    for path in kept:
+        path.write_bytes(b"x" * 10_000)
+    (strange / "file.before-repair").write_bytes(b"x" * 5_000)
     found = shares(root)
     grown = {name: size - before[name] for name, size in found.items() if size != before[name]}
     assert grown == {
-        "orphans": blocks(strange) + blocks(strange / "big") + blocks(blob),
+        "orphans": blocks(strange)
+        + blocks(strange / "big")
+        + blocks(blob)
+        + blocks(strange / "file.before-repair"),
+        "kept": sum(map(blocks, (*kept, kept[-1].parent))),
         "backups": blocks(root.root / "cache.db.0123456789abcdefghijklmno.bak"),
         "other_workers": blocks(other) + blocks(other / "metadata_v2.db"),
     }

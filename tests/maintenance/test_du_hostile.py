@@ -18,6 +18,8 @@ from buildkit_migrate.maintenance.du import DiskUsage
 from buildkit_migrate.maintenance.grouping import GROUPINGS, group
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 
 def spoilt(data: bytes, chance: random.Random) -> bytes:
     """With some bytes changed, few of them where there are zeros only."""

@@ -15,6 +15,8 @@ from buildkit_migrate.maintenance.du import DiskUsage
 from ondisk import run
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 MOUNT = b"exec.cachemount"
 
 

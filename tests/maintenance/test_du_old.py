@@ -14,6 +14,8 @@ import ondisk
 from buildkit_migrate import du_root, migrate_root
 from ondisk import OnDisk, run
 
+pytestmark = pytest.mark.slow
+
 
 def listed(root: OnDisk) -> list[dict[str, Any]]:
     done = run("du", *root.options, "--format", "json", str(root.root))

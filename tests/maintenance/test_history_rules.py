@@ -8,6 +8,8 @@ from faults import TIME, Healthy, check, found
 from buildkit_migrate.schema import history_pb2
 from planting import edit
 
+pytestmark = pytest.mark.slow
+
 HISTORY = b"buildkit_history"
 
 

@@ -15,6 +15,8 @@ from buildkit_migrate.maintenance.check import check_stores
 from planting import edit
 from v2_roots import V2Root, healed
 
+pytestmark = pytest.mark.slow
+
 STORES = ("records", "containerd", "snapshots", "cache", "history")
 
 

@@ -11,6 +11,8 @@ from record_faults import Planter, value
 
 from planting import edit
 
+pytestmark = pytest.mark.slow
+
 KINDS = (b"chainid:", b"blobchainid:", b"cache-dir:", b"local.sharedKey:", b"git-remote::", b"sha256:")
 """Of indexes in the healthy root; the last one is that of an HTTP request."""
 NOBODY = b"0" * 25

@@ -10,6 +10,8 @@ from faults import FLAT, TIME, Healthy, check, found
 from buildkit_migrate.bolt.edits import Edits
 from planting import below, edit
 
+pytestmark = pytest.mark.slow
+
 TEMPORARY = b"buildkit/lease.temporary"
 EXPIRE = b"containerd.io/gc.expire"
 LONG_AGO, LONG_AFTER = b"2024-01-01T00:00:00Z", b"2999-01-01T00:00:00Z"

@@ -22,6 +22,8 @@ from buildkit_migrate.maintenance.mend import EditStore, MoveAside
 from buildkit_migrate.maintenance.rules.values import CLEARABLE
 from planting import edit
 
+pytestmark = pytest.mark.slow
+
 FOLLOWING = {"C41", "C42", "C45"}
 """Rules that tell what no repair protects from, once the fault is gone that it followed from."""
 

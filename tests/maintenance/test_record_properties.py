@@ -21,6 +21,8 @@ from buildkit_migrate.maintenance.facts import Facts
 from buildkit_migrate.schema.records import KEYS, Kind
 from planting import edit
 
+pytestmark = pytest.mark.slow
+
 NOBODY = "0" * 25
 BROKEN = [b"{", b'{"value":"cut', b"\xff"]
 OTHERS = [b"", value(None), value(1), value(-1), value(True), value(False), value("text"), value([]), b"{}"]

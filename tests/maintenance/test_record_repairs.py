@@ -14,6 +14,8 @@ from record_faults import Planter, value
 
 from planting import edit
 
+pytestmark = pytest.mark.slow
+
 NOBODY = b"0" * 25
 
 

@@ -11,6 +11,8 @@ from record_faults import Planter, value
 from buildkit_migrate.schema.snapshots import COMMITTED, VIEW
 from planting import below, edit
 
+pytestmark = pytest.mark.slow
+
 NOBODY = "0" * 25
 
 

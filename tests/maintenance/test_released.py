@@ -18,6 +18,8 @@ from containerd_daemon import Containerd, why_missing
 from planting import below, edit
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 RELEASE = RepairClass.RELEASE_LEAKS
 
 

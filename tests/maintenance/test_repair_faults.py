@@ -20,6 +20,8 @@ from buildkit_migrate import repair_root, undo_maintenance
 from buildkit_migrate.maintenance import repair_root as functions
 from ondisk import OnDisk
 
+pytestmark = pytest.mark.slow
+
 REPAIR, UNDO = COMMANDS = ("repair", "undo")
 Tree = dict[str, object]
 

@@ -38,6 +38,8 @@ from buildkit_migrate.maintenance.repair import RepairPlan
 from planting import edit
 from v2_roots import V2Root
 
+pytestmark = pytest.mark.slow
+
 Plant = Callable[[World, random.Random], object]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,16 @@ from faults import TIME, Healthy, check, found
 from mending import Place, changed, everything, mend, plan, store
 
 import crafted
+from buildkit_migrate import repair_root
 from buildkit_migrate.bolt import Database, Reader
 from buildkit_migrate.bolt import check as check_bolt
+from buildkit_migrate.maintenance import disk, repair_apply
 from buildkit_migrate.maintenance.mend import RepairClass, RewriteStore
+from buildkit_migrate.maintenance.rules import leftovers
 from buildkit_migrate.schema.solver import BY_RESULT, RESULTS
 from planting import break_free_list, damage, damage_page, edit, page_size
+
+pytestmark = pytest.mark.slow
 
 HISTORY = b"buildkit_history"
 STORES = ("records", "containerd", "snapshots", "cache", "history")
@@ -68,26 +74,54 @@ def test_a_meta_page_that_is_not_the_newest(healthy: Healthy) -> None:
     assert mended(healthy) == {}
 
 
-@pytest.mark.parametrize("name", STORES)
-def test_the_transaction_before_a_torn_one(healthy: Healthy, name: str) -> None:
-    """Pages of the newest transaction never got to the disk."""
+@pytest.mark.parametrize(
+    ("name", "rule"), [*((name, "C1") for name in STORES), ("records", "C3"), ("cache", "C3")]
+)
+def test_the_transaction_before_a_torn_one(healthy: Healthy, name: str, rule: str) -> None:
+    """Pages of the newest transaction never got to the disk, or the file's length did not, either."""
     path = getattr(healthy.root, name)
     before = everything(healthy.root)
-    tear(path)
-    (finding,) = [it for it in check(healthy.root) if it.rule == "C1"]
+    tear(path, cut=rule == "C3")
+    (finding,) = [it for it in check(healthy.root) if it.rule in ("C1", "C3")]
+    assert finding.rule == rule
     assert finding.repair is not None
     assert "the transaction before" in finding.repair
     planned = plan(healthy.root)
     (change,) = [it for it in planned.changes if isinstance(it, RewriteStore)]
     assert (change.store.path, change.previous) == (path, True)
     assert any(it.loses for it in planned.mends)
+    assert not any(it.kind is RepairClass.SET_ASIDE for it in planned.offered)
     mend(healthy.root)
     assert found(healthy.root) == set()
     assert changed(before, everything(healthy.root)) == {}
 
 
-def tear(path: Path) -> None:
-    """Adds a transaction whose root page is garbage."""
+@pytest.mark.parametrize("name", ["records", "cache"])
+@pytest.mark.parametrize("harm", ["shorter", "page", "meta"])
+def test_a_short_file_whose_transaction_before_is_not_whole_stays(
+    healthy: Healthy, name: str, harm: str
+) -> None:
+    path = getattr(healthy.root, name)
+    size = page_size(path)
+    with Database.open(path) as database:
+        end, older = database.reader.high_water, database.reader.transaction % 2
+    (root,) = struct.unpack_from("<Q", path.read_bytes(), older * size + 32)
+    tear(path, cut=True)
+    match harm:
+        case "shorter":
+            path.write_bytes(path.read_bytes()[: (end - 1) * size])
+        case "page":
+            damage(path, root * size + 8, b"\x77\x77")
+        case "meta":
+            damage(path, older * size + 16, b"\xa5" * 64)
+    planned = plan(healthy.root)
+    assert not any(isinstance(change, RewriteStore) for change in planned.changes)
+    assert "C3" in {it.rule for it in planned.left}
+    assert any(it.kind is RepairClass.SET_ASIDE for it in planned.offered) == (name == "cache")
+
+
+def tear(path: Path, *, cut: bool = False) -> None:
+    """Adds a transaction whose root page is garbage, or behind the end of the file."""
     size, content = page_size(path), bytearray(path.read_bytes())
     metas = [bytes(content[page * size : page * size + size]) for page in (0, 1)]
     newest = max((0, 1), key=lambda page: struct.unpack_from("<Q", metas[page], 64))
@@ -98,7 +132,7 @@ def tear(path: Path) -> None:
     struct.pack_into("<Q", meta, 32, end)  # the root page
     struct.pack_into("<QQ", meta, 56, end + 1, transaction + 1)
     content[(1 - newest) * size : (2 - newest) * size] = meta
-    content += b"\xa5" * size
+    content += b"" if cut else b"\xa5" * size
     crafted.sign(content, size)
     path.write_bytes(content)
 
@@ -248,6 +282,64 @@ def test_what_containers_left_is_removed(healthy: Healthy) -> None:
         place for place in changed(before, after) if not (healthy.root.root.parent / str(place[0])).is_dir()
     } == set()
     assert after.keys() == before.keys()
+
+
+@contextlib.contextmanager
+def in_another_place(kind: str, place: Path, elsewhere: Path) -> Iterator[None]:
+    """What is in a directory is in another file system, or elsewhere in this one."""
+    if kind == "link":
+        place.rename(elsewhere)
+        place.symlink_to(elsewhere)
+        yield
+        return
+    elsewhere.mkdir()
+    what = ["--bind", str(elsewhere)] if kind == "bind mount" else ["-t", "tmpfs", "none"]
+    if subprocess.run(["mount", *what, str(place)], capture_output=True).returncode != 0:
+        pytest.skip("this process may not mount anything")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["link", "mount", "bind mount"])
+def test_what_can_not_be_moved_away_does_not_stop_the_rest(
+    healthy: Healthy, tmp_path: Path, kind: str
+) -> None:
+    executor, other = healthy.root.worker / "executor", healthy.root.worker / "cachemounts" / "buildkit123"
+    other.mkdir(parents=True)
+    with in_another_place(kind, executor, tmp_path / "elsewhere"):
+        (executor / "w3ng0ol6").mkdir()
+        repaired = repair_root(healthy.root.root)
+        assert [mend.subject for mend in repaired.plan.mends] == [other.name]
+        assert not other.exists()
+        (left,) = check(healthy.root)
+        assert (left.rule, left.subject) == ("C60", "w3ng0ol6")
+        assert left.repair is not None
+        assert left.repair.startswith("`repair` leaves it: ")
+
+
+def test_mount_points_are_read_as_often_for_many_directories(
+    healthy: Healthy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = disk.mount_points
+
+    def reads(count: int) -> int:
+        for number in range(count):
+            (healthy.root.worker / "executor" / f"{count}-{number}").mkdir()
+        made: list[None] = []
+
+        def counted() -> list[Path]:
+            made.append(None)
+            return whole()
+
+        with monkeypatch.context() as patch:
+            for module in (disk, leftovers, repair_apply):
+                patch.setattr(module, "mount_points", counted)
+            repair_root(healthy.root.root)
+        return len(made)
+
+    assert reads(2) == reads(20) > 0
 
 
 def test_what_is_mounted_stays(healthy: Healthy) -> None:

@@ -14,6 +14,8 @@ from buildkit_migrate.bolt import Bucket, Database
 from buildkit_migrate.bolt.edits import Edits
 from planting import edit, set_sequence
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["native", "v012", "containerd", "rich"])
 def healthy(request: pytest.FixtureRequest, tmp_path: Path) -> Healthy:

@@ -13,6 +13,8 @@ from faults import FLAT, TIME, Healthy, Record, found
 import v2_roots
 from planting import set_sequence
 
+pytestmark = pytest.mark.slow
+
 Told = tuple[str, str, str]
 
 

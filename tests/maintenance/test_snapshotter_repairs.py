@@ -14,6 +14,8 @@ import v2_roots
 from buildkit_migrate.maintenance.mend import RepairClass
 from planting import set_sequence
 
+pytestmark = pytest.mark.slow
+
 
 def mended(it: Healthy, *, left: Iterable[str] = ()) -> dict[Place, object]:
     before = everything(it.root)

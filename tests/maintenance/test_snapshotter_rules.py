@@ -14,6 +14,8 @@ from buildkit_migrate.maintenance.check import check_stores
 from buildkit_migrate.schema.snapshots import ACTIVE, COMMITTED, VIEW
 from planting import set_sequence
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def native(tmp_path: Path) -> Healthy:

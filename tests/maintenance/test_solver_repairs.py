@@ -15,6 +15,8 @@ import v2_roots
 from buildkit_migrate.schema.solver import BACKLINKS, BY_RESULT, LINKS, RESULTS
 from planting import edit
 
+pytestmark = pytest.mark.slow
+
 Tree = dict[bytes, dict[bytes, dict[bytes, bytes]]]
 
 

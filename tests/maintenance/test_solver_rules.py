@@ -13,6 +13,8 @@ from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.schema.solver import BACKLINKS, BY_RESULT, LINKS, RESULTS, SolverCache
 from planting import edit
 
+pytestmark = pytest.mark.slow
+
 ELSEWHERE = b"0123456789abcdefghijklmno"
 
 

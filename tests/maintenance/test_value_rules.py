@@ -12,6 +12,8 @@ from buildkit_migrate.maintenance.odd import STRUCTURAL
 from buildkit_migrate.schema.records import KEYS, Kind
 from planting import edit
 
+pytestmark = pytest.mark.slow
+
 BROKEN = (
     b'{"value":"cut',
     b"not JSON",

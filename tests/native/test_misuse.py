@@ -163,6 +163,7 @@ USES: dict[type, list[Callable[[Any], object]]] = {
         lambda it: it.odd(),
         lambda it: it.want(0, b""),
         lambda it: it.compare(columns.column([])),
+        lambda it: it.drop([b"k"]),
         lambda it: it.stored(b"k"),
         lambda it: it.has(b"k"),
         lambda it: it.texts(b"k", {}),

@@ -34,6 +34,8 @@ from plain_bbolt import BucketDict
 from plans import NOW_STORED, NOW_TEXT, SLOW, native_plan, native_survey, store_of
 from strategies import worlds
 
+pytestmark = pytest.mark.slow
+
 # --- Equal to the oracle
 
 

@@ -36,6 +36,8 @@ from plain_bbolt import BucketDict
 from plans import NOW_STORED, NOW_TEXT, SLOW, native_plan, store_of
 from strategies import worlds
 
+pytestmark = pytest.mark.slow
+
 ZERO_TIME = b"\x01" + bytes(12) + b"\xff\xff"
 EARLIER = struct.pack(">BqIh", 1, 62135596800, 5, -1)
 

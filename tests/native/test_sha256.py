@@ -18,7 +18,7 @@ from buildkit_migrate._native import sha256
 EXT = Path(__file__).parents[2] / "ext"
 HERE = Path(__file__).parent
 VARIABLE = "BUILDKIT_MIGRATE_SHA256"
-NAMES = ("armv8", "avx2", "avx512", "portable", "shani")
+NAMES = ("armv8", "avx2", "avx512", "bmi2", "portable", "shani")
 
 
 def digests(messages: list[bytes]) -> list[bytes]:

@@ -281,6 +281,8 @@ def test_what_lies_below_rows(table: dict[bytes, object], path: tuple[bytes, ...
         alone = below(root, *place, prefix=start)
         assert one.rows == alone.rows
         assert [*zip(one.keys, one.values, strict=True)] == [*zip(alone.keys, alone.values, strict=True)]
+    for one, whole in zip(read_table(root, values, lists, keys_only=True)[2], found, strict=True):
+        assert (one.rows, list(one.keys), list(one.values)) == (whole.rows, list(whole.keys), [])
     keys, values_ = items(root)
     plain = {key: value if isinstance(value, bytes) else None for key, value in table.items()}
     assert [*zip(keys, values_, strict=True)] == sorted(plain.items())

@@ -20,6 +20,8 @@ from buildkit_migrate.schema.solver import SolverCache
 from buildkit_migrate.values import gojson
 from plain_bbolt import BucketDict
 
+pytestmark = pytest.mark.slow
+
 DUMPED = ("rich", "native", "v012", "containerd", "healed")
 
 # Records; snapshots active, committed, view; blobs; leases; builds: of the MANIFEST.

@@ -160,10 +160,19 @@ def test_index_entries_that_are_missing_or_nobody_s(store: Store, data: st.DataO
     assert list(entries.record) == [keys.record_of_index_key(entry) for entry in sorted(there)]
 
 
-@given(STORES, st.none() | st.sets(st.sampled_from([*KEYS])))
-def test_columns_are_the_same_whichever_keys_are_read_at_once(store: Store, kept: set[bytes] | None) -> None:
+@given(
+    STORES,
+    st.none() | st.sets(st.sampled_from([*KEYS])),
+    st.lists(st.sets(st.sampled_from([*KEYS])), max_size=2),
+)
+def test_columns_are_the_same_whichever_keys_are_read_at_once_or_forgotten(
+    store: Store, kept: set[bytes] | None, forgotten: list[set[bytes]]
+) -> None:
     root = Reader(file_of({b"_main": store})).root
     some, all_keys = Records(root, kept), Records(root, KEYS)
+    for some_keys in forgotten:
+        some.forget(some_keys)
+        some.has(min(some_keys, default=b"cache.parent"))
     for key, kind in KEYS.items():
         assert some.has(key) == all_keys.has(key)
         if kind == Kind.ANY:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import faulty
 import ondisk
 import stores
 from buildkit_migrate.bolt import Database
@@ -187,7 +188,7 @@ def test_convert_works_without_hard_links(tmp_path: Path, engine: Engine, file_s
 
 
 def test_leftovers_of_a_killed_migration_to_lmdb_are_removed(root: OnDisk, tmp_path: Path) -> None:
-    program = [sys.executable, str(Path(__file__).parents[1] / "faulty.py")]
+    program = [sys.executable, faulty.__file__]
     options = ["migrate", "--to-engine", "lmdb"]
     whole = subprocess.run(
         [*program, "-1", "none", *options, str(ondisk.sample(tmp_path / "whole").root)],
@@ -214,7 +215,7 @@ def test_leftovers_of_a_killed_migration_to_lmdb_are_removed(root: OnDisk, tmp_p
 def test_fault_at_any_call_leaves_a_whole_store_or_none(tmp_path: Path, engine: Engine, fault: str) -> None:
     """There is a complete store or none; the next run replaces what a killed one left."""
     source, target = stores.make(tmp_path, engine, SMALL), tmp_path / "new"
-    program = [sys.executable, str(Path(__file__).parents[1] / "faulty.py")]
+    program = [sys.executable, faulty.__file__]
 
     def converted(index: int) -> subprocess.CompletedProcess[str]:
         arguments = [str(index), fault, "convert", str(source), str(target)]

@@ -13,7 +13,8 @@ cdef class _Block:
 cdef class Builder(Guarded):
     cdef bkm_builder *builder
     cdef _Block block         # being filled
-    cdef _Block other         # the previous one
+    cdef _Block last          # the previous one
+    cdef _Block other         # the one before
     cdef object sink
     cdef object sink_error
     cdef uint32_t page_size

@@ -10,9 +10,9 @@ class Builder(Guarded):
 
     `sink` is called with blocks of bytes, in file order. The first block begins with two pages of zeros, to
     be overwritten with the meta pages that `finish` returns. A block's length is a multiple of the page size,
-    and its address a multiple of 4096; it does not change until the sink's next call returns. Keys must be
-    added in byte order within a bucket; otherwise ValueError is raised. `fill` is the share of a page to
-    fill, 0.5 to 1.0. After a failure every later call raises the same error.
+    and its address a multiple of 4096; it does not change until the sink's next call but one returns. Keys
+    must be added in byte order within a bucket; otherwise ValueError is raised. `fill` is the share of a page
+    to fill, 0.5 to 1.0. After a failure every later call raises the same error.
     """
 
     def __new__(

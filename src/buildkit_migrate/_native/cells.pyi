@@ -47,6 +47,8 @@ class Cells(Guarded):
         `missing`: rows of records (type code "i"), once for each value whose entry is missing. `stray`: mask
         of entries that belong to no value.
         """
+    def drop(self, keys: Iterable[bytes]) -> None:
+        """Gives back the memory of the values of these keys, which are not kept any more. Raises KeyError."""
     def stored(self, key: bytes) -> Column:
         """The values of a key of form ANY as stored, except cleared ones. Raises KeyError."""
     def has(self, key: bytes) -> Mask:

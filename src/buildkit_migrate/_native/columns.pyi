@@ -93,3 +93,6 @@ def count_rows(rows: Sequence[int], size: int) -> array[int]:
 
 def lengths(column: _Texts) -> array[int]:
     """Length of each entry in bytes, 0 for None: an array of type code "q"."""
+
+def give_back() -> None:
+    """Memory of large columns goes back to the system when it is freed, in this process from now on."""

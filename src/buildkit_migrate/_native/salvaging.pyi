@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from typing import final
 
 from buildkit_migrate._native.building import Builder
@@ -7,11 +8,12 @@ from buildkit_migrate._native.guard import Guarded
 class Damaged(Guarded):
     """A bbolt file in memory whose pages need not be sound, nor all there.
 
-    `data` must not change while this exists. `path` is only used in error messages. Raises
+    `data` must not change while this exists. `path` is only used in error messages. `gaps`: ranges of bytes,
+    (start, end), that could not be read, in ascending order and apart from each other. Raises
     `errors.CorruptDatabaseError` if no root page can be read.
     """
 
-    def __new__(cls, data: object, path: str = "") -> Damaged: ...
+    def __new__(cls, data: object, path: str = "", gaps: Iterable[tuple[int, int]] = ()) -> Damaged: ...
     @property
     def page_size(self) -> int:
         """Page size in bytes."""

@@ -2,14 +2,13 @@
 
 The walk starts at the newest root page that can be read, and follows every reference that leads to a page of
 the right number and type. Of a page that is damaged otherwise, the elements are kept that lie within it and
-are in order. A page that can't be read is lost with all that hangs below it. Pages that no tree reaches are
-left lost: a page says neither its bucket nor its age, so that it may hold what was deleted long ago.
+are in order. A page that can't be read, by the disk or as a page, is lost with all that hangs below it. Pages
+that no tree reaches are left lost: a page says neither its bucket nor its age, so that it may hold what was
+deleted long ago.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,9 +17,9 @@ from buildkit_migrate._native.bolt import IN_TREE, count_check
 from buildkit_migrate._native.salvaging import Damaged
 from buildkit_migrate.bolt.database import Database, write
 from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError
-from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.locks import Lock
 from buildkit_migrate.files.ownership import access_of
+from buildkit_migrate.files.readable import readable
 from buildkit_migrate.text import named_text
 
 __all__ = ["Lost", "Salvaged", "salvage"]
@@ -120,11 +119,9 @@ def salvage(source: Lock, new_path: Path) -> tuple[Salvaged, Database]:
     them, with its sequence. Raises CorruptDatabaseError if nothing can be read, StorageError.
     """
     path = source.path
-    with storage_errors(path):
-        size = os.fstat(source.fd).st_size
-        data = mmap.mmap(source.fd, size, access=mmap.ACCESS_READ) if size else b""
+    data, gaps = readable(source)
     try:
-        damaged = Damaged(data, str(path))
+        damaged = Damaged(data, str(path), gaps)
     except CorruptDatabaseError as error:
         raise CorruptDatabaseError(
             error.rule, path=error.path, page=error.page, hint=_NOTHING_LEFT

@@ -86,6 +86,7 @@ def add_parser(commands: Any, epilog: str) -> None:
     add("--explain", metavar="RULE", type=_rules, help="print what a rule is about, and end")
     add("-v", "--verbose", action="store_true", help="print all findings, not the first 20 of each rule")
     shared.add_containerd(parser)
+    shared.add_storage_driver(parser)
     shared.add_progress(parser)
     shared.add_output(parser)
 
@@ -93,15 +94,18 @@ def add_parser(commands: Any, epilog: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Returns 0, the exit status of findings, or that of a damaged database."""
     from buildkit_migrate.api import check_root
+    from buildkit_migrate.schema.columns import give_back
     from buildkit_migrate.workspace.one_file import find_stores
 
     if options.explain:
         return _explain(options)
+    give_back()
 
     def work(root: Root, progress: Progress | None) -> targets.Result:
         checked = check_root(
             root.path,
             **shared.containerd_arguments(options),
+            storage_driver=shared.storage_driver(options),
             rules=options.rules,
             severities=options.severity,
             content=options.content,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
 from buildkit_migrate.cli import targets
+from buildkit_migrate.cli.header import header_lines
 
 if TYPE_CHECKING:
     from buildkit_migrate.errors import Error
@@ -25,6 +26,7 @@ DOCUMENT: Final[Mapping[str, Any]] = {
     "dry_run": None,
     "files": [],
     "saved": None,
+    "space": [],
     "obstacle": None,
     "kept": [],
     "kept_bytes": None,
@@ -106,7 +108,10 @@ def run(options: argparse.Namespace) -> int:
         found = compact_root(root.path, **told, min_free=options.min_free)
         done = "" if options.dry_run else "the databases are compacted"
         return targets.Result(
-            lambda: {**DOCUMENT, **found.as_dict()}, lambda: _lines(found), found.exit_code, done=done
+            lambda: {**DOCUMENT, **found.as_dict()},
+            lambda: (*(header_lines(root, place, found.space) if options.dry_run else ()), *_lines(found)),
+            found.exit_code,
+            done=done,
         )
 
     return targets.on_chosen(options, work, find_stores)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import du_text as text
 from buildkit_migrate.cli import options as shared
-from buildkit_migrate.cli import output, targets
+from buildkit_migrate.cli import output, tables, targets
 
 if TYPE_CHECKING:
     from buildkit_migrate.maintenance.details import RecordDetails
@@ -82,6 +82,7 @@ def add_parser(commands: Any, epilog: str) -> None:
         "du -s says, instead of a list",
     )
     shared.add_containerd(parser)
+    shared.add_storage_driver(parser)
     shared.add_progress(parser)
     shared.add_output(parser)
 
@@ -92,18 +93,21 @@ def run(options: argparse.Namespace) -> int:
     from buildkit_migrate.cli.exit_statuses import worst
     from buildkit_migrate.cli.failures import UsageError
     from buildkit_migrate.maintenance.filters import FilterError, parse
+    from buildkit_migrate.schema.columns import give_back
     from buildkit_migrate.workspace.stores import find_state
 
     try:
         parse(options.filter)
     except FilterError as error:
         raise UsageError(str(error)) from error
+    give_back()
 
     def work(root: Root, progress: Progress | None) -> targets.Result:
         usage = opened.enter_context(
             open_usage(
                 root.path,
                 **shared.containerd_arguments(options),
+                storage_driver=shared.storage_driver(options),
                 filter=options.filter,
                 after_start=options.after_start,
                 top=options.top,
@@ -185,7 +189,8 @@ def _lines(usage: DiskUsage, state: StateBytes | None, options: argparse.Namespa
         for worker, record in usage:
             yield from text.record_lines(record, details(worker, record) if details else None)
     else:
-        yield from text.table_lines(usage)
+        few = sum(len(worker.rows) for worker in usage.workers) <= tables.MOST_ROWS
+        yield from (text.drawn_table if few and tables.on_terminal() else text.table_lines)(usage)
     if not options.filter:
         yield from text.total_lines(usage.totals)
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from buildkit_migrate.cli import tables
 from buildkit_migrate.text import printable
 from buildkit_migrate.values.times import utc_text
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from buildkit_migrate.maintenance.state_bytes import StateBytes
 
 __all__ = [
+    "drawn_table",
     "group_lines",
     "heading",
     "record_lines",
@@ -112,6 +114,20 @@ def table_lines(usage: DiskUsage) -> Iterator[str]:
         yield _cell(f"{text:<{_ID}}", widest) + ends(worker.sizes.values[row])
 
 
+def drawn_table(usage: DiskUsage) -> Iterator[str]:
+    """The same columns on a terminal."""
+    rows = (
+        (
+            printable(worker.id_of(row)) + "*" * worker.is_mutable(row),
+            _flag(True),
+            size_text(worker.sizes.values[row]),
+            "",
+        )
+        for worker, row in usage.in_order()
+    )
+    return tables.drawn(("ID", "RECLAIMABLE", ">SIZE", "LAST ACCESSED"), rows)
+
+
 def _cell(text: str, widest: int) -> str:
     return text + "\t" * (widest // _TAB + 1 - len(text) // _TAB)
 
@@ -167,6 +183,10 @@ def _node(worker: WorkerUsage, row: int, others: Sequence[int]) -> str:
 
 def group_lines(groups: Iterable[Group]) -> Iterator[str]:
     found = list(groups)
+    if tables.on_terminal():
+        rows = [(size_text(one.bytes), f"{one.records:,}", one.name) for one in found]
+        yield from tables.drawn((">SIZE", ">RECORDS", "OF"), rows)
+        return
     sizes = [size_text(one.bytes) for one in found]
     width = max((len(size) for size in sizes), default=0)
     for one, size in zip(found, sizes, strict=True):
@@ -175,6 +195,10 @@ def group_lines(groups: Iterable[Group]) -> Iterator[str]:
 
 def state_lines(state: StateBytes) -> Iterator[str]:
     """The table, and the databases in it."""
+    if tables.on_terminal():
+        yield from _drawn_state(state)
+        yield from _unread_lines(state)
+        return
     for share, size in state.shares.items():
         if size:
             yield f"{size_text(size):>10}  {share.value}"
@@ -182,8 +206,23 @@ def state_lines(state: StateBytes) -> Iterator[str]:
     for database in state.databases:
         free = "damaged" if database.free is None else f"{size_text(database.free)} free"
         yield f"{size_text(database.size):>10}  {printable(str(database.path))} ({free})"
+    yield from _unread_lines(state)
+
+
+def _unread_lines(state: StateBytes) -> Iterator[str]:
     for error in state.unread:
         yield f"buildkit-migrate: not counted: {printable(error.message)}"
+
+
+def _drawn_state(state: StateBytes) -> Iterator[str]:
+    shares = [(size_text(size), share.value) for share, size in state.shares.items() if size]
+    total = f"{printable(str(state.root))}, as du -s counts: {state.total} bytes"
+    yield from tables.drawn((">SIZE", "WHAT"), [*shares, (size_text(state.total), total)])
+    rows = []
+    for one in state.databases:
+        free = "damaged" if one.free is None else size_text(one.free)
+        rows.append((size_text(one.size), free, printable(str(one.path))))
+    yield from tables.drawn((">SIZE", ">FREE", "DATABASE"), rows)
 
 
 def warning_lines(usage: DiskUsage, after_start: bool) -> Iterator[str]:

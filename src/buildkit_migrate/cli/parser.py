@@ -56,11 +56,14 @@ class Parser(argparse.ArgumentParser):
         close = difflib.get_close_matches(wrong, list(known), n=1)
         return f"did you mean {close[0]}? Else {see}" if close else see
 
+    @property
+    def known_options(self) -> list[str]:
+        return [name for action in self._actions for name in action.option_strings]
+
     def unknown(self, arguments: Sequence[str]) -> UsageError:
         """The error about arguments that nobody takes."""
         wrong = arguments[0].partition("=")[0]
-        options = (name for action in self._actions for name in action.option_strings)
-        hint = self.advice(wrong, options) if wrong.startswith("-") else self.advice()
+        hint = self.advice(wrong, self.known_options) if wrong.startswith("-") else self.advice()
         return UsageError(f"unrecognized arguments: {' '.join(arguments)}", hint=hint)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -83,7 +86,20 @@ class Parser(argparse.ArgumentParser):
 
 def parse(parser: Parser, given: Sequence[str], options: argparse.Namespace) -> None:
     """Parses into ``options``, which has the command even if its arguments are wrong. Raises UsageError."""
-    _, unknown = parser.parse_known_args(given, options)
+    (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    early = given[0].partition("=")[0] if given and given[0].startswith("-") else ""
+    try:
+        _, unknown = parser.parse_known_args(given, options)
+    except UsageError:
+        # argparse would only say that there is no command, although one may come later.
+        if not early or early in parser.known_options or getattr(options, "command", None):
+            raise
+        unknown = [early]
     if unknown:
-        (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
-        raise commands.choices[options.command].unknown(unknown)
+        command = getattr(options, "command", None)
+        its: Iterable[Parser] = [commands.choices[command]] if command else commands.choices.values()
+        having = [one for one in its if early in one.known_options]
+        if having and unknown[0].partition("=")[0] == early:
+            hint = f"the command comes first: {having[0].prog} {early}"
+            raise UsageError(f"{early} stands before the command", hint=hint)
+        raise (commands.choices[command] if command else parser).unknown(unknown)

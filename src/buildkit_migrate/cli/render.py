@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate import errors
+from buildkit_migrate.cli.header import place_lines, space_lines
 from buildkit_migrate.text import named_text, printable, shortened
 
 if TYPE_CHECKING:
@@ -99,10 +100,8 @@ def _report_lines(report: Report, verbose: bool) -> Iterator[str]:
         return
     done = "would migrate" if report.outcome is Outcome.PLANNED else "migrated"
     if report.place is not None:
-        kind = f"{report.place.kind} worker" if report.place.kind else "services that were given"
-        yield f"{worker}: {kind}"
-        for name, setting in report.place.settings():
-            yield f"  {name}: {printable(str(setting))}"
+        yield from place_lines(report.worker, report.place)
+    yield from space_lines(report.space, estimated=True)
     if verbose:
         yield from _record_lines(report, done)
     counts = report.counts

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from buildkit_migrate.cli import options as shared
 from buildkit_migrate.cli import salvage, targets
+from buildkit_migrate.cli.header import header_lines
 from buildkit_migrate.text import printable, relative_text, shortened
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ DOCUMENT: Final[Mapping[str, Any]] = {
     "changes": [],
     "dropped": [],
     "left": [],
+    "space": [],
     "verdict": None,
+    "unchecked": None,
     "obstacle": None,
     "repairs": [],
     "discarded": None,
@@ -120,7 +123,10 @@ def run(options: argparse.Namespace) -> int:
         found = repair_root(root.path, classes=[RepairClass.PROTECT, *map(RepairClass, asked)], **told)
         return targets.Result(
             lambda: {**DOCUMENT, **found.as_dict()},
-            lambda: _lines(found, options.verbose or options.dry_run),
+            lambda: (
+                *(header_lines(root, place, found.space) if options.dry_run else ()),
+                *_lines(found, options.verbose or options.dry_run),
+            ),
             found.exit_code,
             done="" if options.dry_run or not found.changes else "the root is repaired",
         )
@@ -163,6 +169,8 @@ def _lines(found: Repaired, verbose: bool) -> Iterator[str]:
         yield f"{printable(str(root))}: {_count(len(plan.mends))} would be made; nothing was changed"
     else:
         yield f"{printable(str(root))}: {_count(len(plan.mends))} made; undo takes all of it back"
+    if found.unchecked is not None:
+        yield f"it could not be checked afterwards: {printable(found.unchecked.message)}; run check"
     if found.verdict is not None and found.changes:
         yield "check after the repair:"
         yield from (f"  {line}" for line in verdict_lines(found.verdict, verbose))
@@ -232,6 +240,12 @@ _DONE: Final = {
 }
 
 
+_FREES: Final = {
+    "collection": "the next garbage collection then frees",
+    "discard-kept": "kept until repair --discard-kept, which frees",
+}
+
+
 def _is(found: Repaired) -> str:
     return "would be kept as" if found.dry_run else "is kept as"
 
@@ -242,9 +256,10 @@ def _rule_lines(rule: str, mends: Iterable[Mend], root: Path, verbose: bool) -> 
     mends = list(mends)
     yield f"{rule}: {table.entries()[rule].title} ({len(mends)})"
     yield from (f"  {line}" for line in shortened([_mend_line(mend, root) for mend in mends], verbose))
-    freed = [mend.freed for mend in mends if mend.freed is not None]
-    if freed:
-        yield f"  the next garbage collection then frees {sum(freed):,} bytes"
+    for frees, what in _FREES.items():
+        freed = [mend.freed or 0 for mend in mends if mend.freed_by == frees]
+        if freed:
+            yield f"  {what} {sum(freed):,} bytes"
 
 
 def _mend_line(mend: Mend, root: Path) -> str:

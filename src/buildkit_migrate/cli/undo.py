@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -103,8 +103,11 @@ def _of_maintenance(
 
     told = {**shared.containerd_arguments(options), "progress": progress}
     del told["containerd"]  # a running containerd is not needed
-    if any(read_state(journal_path(worker.v2)) is not None for worker in root.workers):
+    migrated = [worker.v2 for worker in root.workers if read_state(journal_path(worker.v2)) is not None]
+    if migrated:
         planned = undo_maintenance(root.path, **told, dry_run=True)
+        if isinstance(planned, RepairUndone) and not planned.databases.issuperset(_absolute(migrated)):
+            return None  # a migration came after it
         if planned is not None and planned.exit_code and (options.force or _may_be_older(planned)):
             return None
     found = undo_maintenance(root.path, **told, dry_run=options.dry_run)
@@ -118,6 +121,10 @@ def _of_maintenance(
     return targets.Result(
         lambda: document, lambda: lines, found.exit_code, done="" if options.dry_run else done
     )
+
+
+def _absolute(paths: Iterable[Path]) -> Iterator[Path]:
+    return (path.absolute() for path in paths)
 
 
 def _may_be_older(found: RepairUndone | KeptFiles) -> bool:

@@ -6,14 +6,15 @@ A layer is a directory of small text files, named by its chain id.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from buildkit_migrate.errors import StorageError
-from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.errors import exists, storage_errors
 
 __all__ = ["LayerStore", "is_chain_id"]
 
@@ -23,7 +24,9 @@ _DIGEST: Final = re.compile(rb"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0
 _NUMBER: Final = re.compile(rb"[+-]?[0-9]+")
 _SPACE: Final = b" \t\n\v\f\r"
 _LONGEST: Final = 4096
-"""Bytes; all files that are read here are much shorter."""
+"""Bytes; the files that are read here are much shorter."""
+_LONGEST_DESCRIPTOR: Final = 1 << 20
+"""This one has a list of addresses."""
 
 _NOT_A_FILE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ELOOP)
 """What opening something else than a regular file may say. A FIFO is opened without waiting."""
@@ -51,6 +54,16 @@ class LayerStore:
         if chain_id not in self._parents:
             self._load(chain_id)
         return self._parents[chain_id]
+
+    def data_ids(self) -> set[bytes]:
+        """Ids of the data of all layers, complete or not, and of containers. Raises StorageError."""
+        if self._directory is None:
+            return set()
+        places = [(place, b"cache-id") for place in _directories(self._directory)]
+        mounts = self._directory.removesuffix(b"sha256/") + b"mounts/"
+        places += [(at, name) for at in _directories(mounts) for name in (b"mount-id", b"init-id")]
+        texts = (_text(place, name) for place, name in places)
+        return {text.strip(_SPACE) for text in texts if text is not None}
 
     def _load(self, chain_id: bytes) -> None:
         """Reads a layer and its ancestors. Not recursive: nobody limits how many there are."""
@@ -82,23 +95,70 @@ class LayerStore:
             or not (cache_id or b"").strip(_SPACE)
         ):
             return None
+        descriptor = _text(place, b"descriptor.json", _LONGEST_DESCRIPTOR)
+        if _is_there(place, b"descriptor.json") if descriptor is None else not _is_descriptor(descriptor):
+            return None
         parent = _text(place, b"parent")
         if parent is None:
-            return None if exists(Path(os.fsdecode(place + b"parent")), follow_symlinks=False) else b""
+            return None if _is_there(place, b"parent") else b""
         parent = parent.strip(_SPACE)
         return parent if is_chain_id(parent) else None
+
+
+def _directories(place: bytes) -> list[bytes]:
+    with storage_errors(Path(os.fsdecode(place))):
+        try:
+            return sorted(os.fsencode(entry.path) + b"/" for entry in os.scandir(os.fsdecode(place)))
+        except FileNotFoundError:
+            return []
 
 
 def _is_number(text: bytes) -> bool:
     return _NUMBER.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63
 
 
-def _text(place: bytes, name: bytes) -> bytes | None:
+def _is_descriptor(text: bytes) -> bool:
+    """Whether Go's decoder takes it for the descriptor of a layer that was pulled."""
+    try:
+        fields = json.loads(text.decode(errors="replace"), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(fields, dict):
+        return fields is None
+    known = ((_FIELDS.get(name.lower()), value) for name, value in fields.items() if value is not None)
+    return all(is_right is None or is_right(value) for is_right, value in known)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and all(it is None or _is_text(it) for it in value)
+
+
+_FIELDS: Final = {"mediatype": _is_text, "size": _is_size, "digest": _is_text, "urls": _is_list_of_texts}
+"""The fields that all versions have; Go's names have no case."""
+
+
+def _is_there(place: bytes, name: bytes) -> bool:
+    return exists(Path(os.fsdecode(place + name)), follow_symlinks=False)
+
+
+def _text(place: bytes, name: bytes, longest: int = _LONGEST) -> bytes | None:
     """Content of a small file; None if there is no regular file."""
     try:
         fd = os.open(place + name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return os.read(fd, _LONGEST) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+            return os.read(fd, longest) if stat.S_ISREG(os.fstat(fd).st_mode) else None
         finally:
             os.close(fd)
     except OSError as error:

@@ -86,10 +86,10 @@ class LiveContainerd(Services):
     def root(self) -> None:
         return None
 
-    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
+    def survey(self, records: Callable[[], Records], finished: Container[bytes] = frozenset()) -> Survey:
         snapshots = self.connection.run(self._snapshots_if_any())
         blobs = self.connection.run(self._blobs())
-        leases = self.connection.run(self.leases.named_like(list(records.ids()), finished))
+        leases = self.connection.run(self.leases.named_like(list(records().ids()), finished))
         self._before = Before(
             {lease.id: resources for lease, resources in leases if resources is not None},
             {name: label for name, _, _, label in snapshots if label},

@@ -22,6 +22,7 @@ from buildkit_migrate.containerd.services import Holding, Services
 from buildkit_migrate.errors import BusyError, ContainerdStateError, StorageError
 from buildkit_migrate.files.durable import Aside, remove, sync_directory
 from buildkit_migrate.files.errors import exists, is_link
+from buildkit_migrate.files.openers import refuse_others
 from buildkit_migrate.files.ownership import usable_mode
 from buildkit_migrate.model import Before, PlainState
 from buildkit_migrate.values.times import stored_time, text_time
@@ -48,7 +49,7 @@ class MetadataDatabase:
         """
         if is_link(path):
             raise ContainerdStateError(
-                f"containerd's database {path} is a symbolic link",
+                f"the database {path} is a symbolic link",
                 hint="replace the link with the file itself",
             )
         self.path = path
@@ -76,7 +77,7 @@ class MetadataDatabase:
 
         The old file is kept under the name ``kept``. Without edits nothing is written. The new file takes
         over the lock. ``switching`` is called with its path right before the rename. Raises BusyError if a
-        file that was missing has been created by another process.
+        file that was missing has been created by another process, or the old one was opened by one.
         """
         rest = iter(edits)
         first = next(rest, None)
@@ -108,10 +109,12 @@ class MetadataDatabase:
     def put_back(self, kept: Database | None) -> None:
         """Replaces the file by a kept one, which must be exclusively locked, by a rename.
 
-        The lock is taken over. None: there was no file, so it is deleted.
+        The lock is taken over. None: there was no file, so it is deleted. Raises BusyError if another process
+        has opened the file in use.
         """
         if kept is None:
             self._forget_temporary_name()
+            refuse_others(self.path)
             remove(self.path)
             sync_directory(self.path.parent)
         else:
@@ -142,7 +145,7 @@ def open_database(path: Path, *, exclusive: bool) -> Database:
         return Database.open(path, exclusive=exclusive)
     except StorageError as error:
         if error.missing:
-            raise ContainerdStateError(f"containerd's database {path} is missing") from error
+            raise ContainerdStateError(f"the database {path} is missing") from error
         raise
 
 
@@ -225,7 +228,7 @@ class OfflineContainerd(Services):
     def root(self) -> Bucket:
         return self._metadata.root
 
-    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
+    def survey(self, records: Callable[[], Records], finished: Container[bytes] = frozenset()) -> Survey:
         return Survey.offline(
             self._metadata.reader, self._snapshots.reader, self._namespace, self._snapshotter
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from buildkit_migrate._native.plan import Plan
     from buildkit_migrate.bolt import Bucket, Database, Reader
     from buildkit_migrate.model import Before, PlainState
+    from buildkit_migrate.settings import Setting
 
 __all__ = [
     "EXPIRE_LABEL",
@@ -107,6 +108,10 @@ class Containerd(Protocol):
         """Whether the snapshots of v1's records have the gc.root label until they are migrated."""
 
     @property
+    def storage_driver(self) -> Setting | None:
+        """Docker's, with its origin; None of others, and as long as it was not needed."""
+
+    @property
     def database(self) -> Path | None:
         """The file that `apply` replaces, keeping the old one at `kept`; None if it doesn't work on files.
 
@@ -127,11 +132,12 @@ class Containerd(Protocol):
         A running containerd has none.
         """
 
-    def survey(self, records: Records, finished: Container[bytes] = frozenset()) -> Survey:
+    def survey(self, records: Callable[[], Records], finished: Container[bytes] = frozenset()) -> Survey:
         """The current state; of leases, at least those named like a record.
 
-        ``finished``: leases known to have all their resources if they exist; their resources need not be
-        read. A containerd that does not know the namespace or the snapshotter has no snapshots.
+        ``records``: waits for the records, which another thread may be reading meanwhile; not called if they
+        are not needed. ``finished``: leases known to have all their resources if they exist; their resources
+        need not be read. A containerd that does not know the namespace or the snapshotter has no snapshots.
         """
 
     def holdings(self, ids: Collection[bytes]) -> list[Holding]:
@@ -144,6 +150,12 @@ class Containerd(Protocol):
         blobs; of leases, at least those named like one of ``ids``,
         each with all its resources. A label is present if its key is, whatever its value. Raises
         ContainerdStateError if there are ids and the containerd does not know their snapshotter.
+        """
+
+    def left_behind(self, ids: Collection[bytes]) -> str:
+        """What records ``ids`` have that nothing will ever free once they are left out; "" if nothing.
+
+        For people. Only of what no label holds; the survey counts what labels do.
         """
 
     def before(self, plan: Plan) -> Before:
@@ -200,6 +212,13 @@ class Services:
     """The services of a containerd as properties."""
 
     has_root_labels: bool = True
+
+    @property
+    def storage_driver(self) -> Setting | None:
+        return None
+
+    def left_behind(self, ids: Collection[bytes]) -> str:
+        return ""
 
     @property
     def readers(self) -> Sequence[Reader]:

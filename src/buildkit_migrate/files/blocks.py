@@ -7,8 +7,9 @@ import errno
 import fcntl
 import io
 import os
+from collections import deque
 from collections.abc import Iterator
-from threading import Event, Thread
+from threading import Condition, Thread
 from typing import Final
 
 from buildkit_migrate.files.beside import beside
@@ -17,6 +18,9 @@ __all__ = ["Writer", "copy", "synced_meanwhile", "write_all"]
 
 _LARGE: Final = 1 << 20
 """Size in bytes from which a block is written by a thread."""
+
+_BLOCKS: Final = 2
+"""How many of them are given to the thread at most."""
 
 _WRITEBACK: Final = 8 << 20  # bytes
 
@@ -60,37 +64,45 @@ def write_all(fd: int, block: memoryview) -> None:
 
 
 class Writer:
-    """Writes the blocks of a new file in order, a large one while the next is being built.
+    """Writes the blocks of a new file in order, large ones while the next is being built.
 
-    Large blocks bypass the page cache where the file system allows it. For gigabytes, finding room in the
-    cache and copying often takes the kernel longer than the disk needs, and evicts what others have cached.
+    One large block is being written and one waits, so that the disk always has something to do. Large blocks
+    bypass the page cache where the file system allows it. For gigabytes, finding room in the cache and
+    copying often takes the kernel longer than the disk needs, and evicts what others have cached.
 
     After an interrupt the caller may close and delete the file while the writer thread is still writing, so
-    the thread owns its descriptor and keeps the block alive.
+    the thread owns its descriptor and keeps the block alive. It ends when no block waits.
     """
 
     def __init__(self, fd: int, *, direct: bool = True) -> None:
         """``direct``: bypass the page cache; not for a file that will be read at once."""
         self._fd = fd
         self._direct = direct
-        self._done: Event | None = None  # set when the writer thread is done
+        self._changed = Condition()  # of what follows, up to the error
+        self._blocks: deque[memoryview] = deque()  # the first is being written
+        self._is_running = False  # a thread writes them
+        self._is_over = False  # no more of them are to be written
         self._error: BaseException | None = None
         self._written = self._begun = 0
 
     def put(self, block: memoryview) -> None:
-        """Starts writing a block, which must not change until the next call returns.
+        """Starts writing a block, which must not change until the next call but one returns.
 
-        Raises the error of this block or of the one before.
+        Raises the error of this block or of one before.
         """
-        self._wait()
         if len(block) >= _LARGE:
-            if self._written == 0 and self._direct:
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._blocks) < _BLOCKS)
+            self._raise_error()
+            if self._direct and self._written == 0:
+                self._direct = False  # once is enough
                 _set_direct(self._fd, True)
             with contextlib.suppress(RuntimeError):  # no thread can be started: write it here
                 self._write_beside(block)
                 return
-        self._write(self._fd, block)
         self._wait()
+        self._write(self._fd, block)
+        self._raise_error()
 
     def finish(self) -> None:
         """Waits until everything is written. Raises the error if that failed."""
@@ -98,30 +110,53 @@ class Writer:
         _set_direct(self._fd, False)
 
     def stop(self) -> None:
-        """Waits until no write is in progress."""
-        if self._done is not None:
-            self._done.wait()
+        """Waits until no write is in progress; blocks that wait are not written any more."""
+        self._is_over = True
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_running)
 
     def _wait(self) -> None:
-        self.stop()
-        self._done = None
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_running)
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def _write_beside(self, block: memoryview) -> None:
-        done = Event()
-
-        def work(own: io.FileIO) -> None:
-            try:
-                with own:
-                    self._write(own.fileno(), block)
-            finally:
-                done.set()
-
+        """Raises RuntimeError if there is no thread and none can be started."""
+        with self._changed:
+            if self._is_running:
+                self._blocks.append(block)
+                return
         # If an interrupt prevents the thread from starting, the descriptor is closed with its object.
-        Thread(target=work, args=(io.FileIO(os.dup(self._fd), "wb"),)).start()
-        self._done = done
+        thread = Thread(target=self._write_blocks, args=(io.FileIO(os.dup(self._fd), "wb"),))
+        self._blocks.append(block)
+        self._is_running = True
+        try:
+            thread.start()
+        except BaseException:
+            self._blocks.clear()
+            self._is_running = False
+            raise
+
+    def _write_blocks(self, own: io.FileIO) -> None:
+        with own:
+            while True:
+                with self._changed:
+                    if self._is_over or self._error is not None:
+                        self._blocks.clear()
+                    if not self._blocks:
+                        self._is_running = False
+                        self._changed.notify()
+                        return
+                    block = self._blocks[0]
+                self._write(own.fileno(), block)
+                with self._changed:
+                    if self._blocks:  # none if starting this thread was interrupted
+                        self._blocks.popleft()
+                    self._changed.notify()
 
     def _write(self, fd: int, block: memoryview) -> None:
         try:

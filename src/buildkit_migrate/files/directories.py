@@ -9,8 +9,11 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from buildkit_migrate.errors import BusyError
 from buildkit_migrate.files.durable import aside_of, remove, sync_directory
-from buildkit_migrate.files.errors import is_directory, storage_errors
+from buildkit_migrate.files.errors import exists, is_directory, storage_errors
+from buildkit_migrate.files.holders import own_lock
+from buildkit_migrate.files.openers import others_with, refuse_others
 from buildkit_migrate.files.ownership import access_of, copy_access
 
 __all__ = ["make_directory_like", "move", "remove_if_empty", "remove_tree"]
@@ -46,10 +49,18 @@ def make_directory_like(path: Path, like: Path) -> None:
 def move(path: Path, target: Path) -> None:
     """Renames a file or directory, which may change the directory that it is in, durably.
 
-    Raises StorageError, also if they are in different file systems.
+    Nothing may be at ``target``. If this process has locked the file, others may have opened it and wait for
+    the lock: raises BusyError for these, and the file keeps its name. Raises StorageError, also if they are
+    in different file systems.
     """
+    refuse_others(path)
+    held = own_lock(path)
     with storage_errors(path):
         path.rename(target)
+        if held is not None and (found := others_with(held)):
+            if not exists(path, follow_symlinks=False):
+                target.rename(path)
+            raise BusyError(f"{path} was opened by {found} just when it was moved to {target.name}")
     for directory in dict.fromkeys((target.parent, path.parent)):
         sync_directory(directory)
 

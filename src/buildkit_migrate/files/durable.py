@@ -19,7 +19,9 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 from buildkit_migrate.errors import BusyError, StorageError
 from buildkit_migrate.files.blocks import copy, write_all
 from buildkit_migrate.files.errors import exists, is_directory, is_file, look, storage_errors
+from buildkit_migrate.files.holders import own_lock
 from buildkit_migrate.files.locks import Lock, lock, readable, take_lock
+from buildkit_migrate.files.openers import others_with, refuse_others
 from buildkit_migrate.files.ownership import copy_access, model_for
 
 __all__ = [
@@ -90,12 +92,17 @@ class Aside(Generic[New]):
     def switch(self, kept: Path | None = None) -> None:
         """Renames the file to the target, durably. ``kept``: second name for the old file, see `keep`.
 
-        Raises StorageError; FileExistsError if nothing may be replaced and the target exists.
+        Raises StorageError; FileExistsError if nothing may be replaced and the target exists; BusyError as
+        `rename` does, and with ``kept`` the old file is in its place then.
         """
         assert self._new is not None
-        if kept is not None:
-            keep(self.target, kept)
-        (rename if self._exists else _rename_new)(self.path, self.target)
+        if self._exists:
+            refuse_others(self.target)
+            if kept is not None:
+                keep(self.target, kept)
+            rename(self.path, self.target, kept)
+        else:
+            _rename_new(self.path, self.target)
         self._new.path = self.target
         self._is_begun = False
 
@@ -174,11 +181,29 @@ def _create(path: Path, *, mode: int, owner_of: Path | None = None) -> Lock:
         return held
 
 
-def rename(path: Path, target: Path) -> None:
-    """Renames a file durably, replacing any file of that name. Raises StorageError."""
+def rename(path: Path, target: Path, kept: Path | None = None) -> None:
+    """Renames a file durably, replacing any file of that name. ``kept``: a second name of that one, if any.
+
+    If this process has locked the replaced file, others may have opened it and wait for the lock. Raises
+    BusyError for these before anything is changed. If one came just then, the file gets its name back from
+    ``kept``; without that, the error says that the process must end. Raises StorageError.
+    """
+    refuse_others(target)
+    replaced = own_lock(target)
     with storage_errors(target):
         path.rename(target)
+        found = "" if replaced is None else others_with(replaced)
+        is_back = bool(found) and kept is not None and own_lock(kept) == replaced
+        if is_back and kept is not None:
+            kept.rename(target)
         _sync_directory(target.parent)
+    if is_back:
+        raise BusyError(f"{target} was opened by {found} just when it was replaced; the old file is back")
+    if found:
+        raise BusyError(
+            f"{target} was opened by {found} just when it was replaced, and what that writes now is lost",
+            hint="end that process, and run the command again",
+        )
 
 
 def _rename_new(path: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["forget", "holder_of", "remember"]
+__all__ = ["forget", "holder_of", "own_lock", "remember"]
 
 _OWN: Final[dict[int, os.stat_result]] = {}
 """Files locked by this process, by descriptor. Shared by threads: each operation on it is atomic."""
@@ -23,6 +23,15 @@ def remember(fd: int) -> None:
 def forget(fd: int) -> None:
     """Records that the lock on this descriptor is about to be released."""
     _OWN.pop(fd, None)
+
+
+def own_lock(path: Path) -> int | None:
+    """Descriptor by which this process has locked the file at a path; None if it has not."""
+    try:
+        wanted = path.lstat()
+    except OSError:
+        return None
+    return next((fd for fd, own in list(_OWN.items()) if os.path.samestat(own, wanted)), None)
 
 
 def holder_of(fd: int) -> str:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,7 +17,7 @@ from buildkit_migrate.files import holders
 from buildkit_migrate.files.errors import storage_errors
 from buildkit_migrate.files.ownership import copy_access, model_for
 
-__all__ = ["Lock", "check_not_replaced", "lock", "readable", "take_lock"]
+__all__ = ["Lock", "check_not_replaced", "lock", "readable", "take_lock", "using_own_locks"]
 
 _NOT_WRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ETXTBSY)
 _KINDS: Final = {
@@ -26,6 +27,7 @@ _KINDS: Final = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_TAKEN_HERE: Final[ContextVar[list[Lock] | None]] = ContextVar("locks taken in this block", default=None)
 _NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -36,6 +38,8 @@ class Lock:
         self.path = path
         self.fd = fd
         holders.remember(fd)
+        if (taken := _TAKEN_HERE.get()) is not None:
+            taken.append(self)
 
     def close(self) -> None:
         """Unlocks and closes the file. A second call does nothing."""
@@ -74,6 +78,19 @@ def lock(path: Path, *, exclusive: bool, create: bool = False, like: Path | None
             os.close(fd)
             raise
     return Lock(path, fd)
+
+
+@contextlib.contextmanager
+def using_own_locks() -> Iterator[None]:
+    """In this block `lock` is content with a lock on the file that was taken in this block, by this thread.
+
+    So files that stay locked can be looked at again. The first lock must outlive those that use it.
+    """
+    token = _TAKEN_HERE.set([])
+    try:
+        yield
+    finally:
+        _TAKEN_HERE.reset(token)
 
 
 @contextlib.contextmanager
@@ -146,6 +163,12 @@ def check_not_replaced(fd: int, path: Path) -> None:
         raise BusyError(f"{path} was replaced by another process", hint="run the command again")
 
 
+def _is_locked_here(file: os.stat_result) -> bool:
+    """Whether a lock on this file was taken in a block of `using_own_locks`, and is still held."""
+    taken = _TAKEN_HERE.get() or ()
+    return any(one.fd >= 0 and os.path.samestat(os.fstat(one.fd), file) for one in taken)
+
+
 def take_lock(fd: int, path: Path, *, exclusive: bool) -> None:
     """Takes a flock without waiting. Raises BusyError, StorageError, OSError."""
     try:
@@ -153,6 +176,8 @@ def take_lock(fd: int, path: Path, *, exclusive: bool) -> None:
     except OSError as error:
         if error.errno == errno.EWOULDBLOCK:
             holder = holders.holder_of(fd)
+            if _is_locked_here(os.fstat(fd)):
+                return
             own = "close the store that has it open, or wait for the thread that uses it"
             raise BusyError(
                 f"{path} is in use by {holder}", hint=own if holder == "this process" else None

@@ -27,6 +27,7 @@ __all__ = [
     "model_for",
     "predict_access",
     "predict_replaced_access",
+    "refuse_unwritable",
     "usable_mode",
 ]
 
@@ -249,7 +250,7 @@ def predict_access(path: Path, model: Path, mode: int) -> Access:
     """
     wanted = replace(access_of(model), mode=mode)
     directory = path.parent
-    _check_writable(directory)
+    refuse_unwritable(directory)
     if _file_system(directory) in _OWNED_BY_MOUNT:
         return wanted
     with storage_errors(directory):
@@ -283,8 +284,8 @@ def is_read_only(directory: Path) -> bool:
         return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
 
 
-def _check_writable(directory: Path) -> None:
-    """Raises StorageError unless files can be created here.
+def refuse_unwritable(directory: Path) -> None:
+    """Raises StorageError unless files can be created, renamed and deleted here.
 
     A read-only mount passes: a copy of a root may be looked at, and the first write will fail.
     """

@@ -266,8 +266,9 @@ def _find(rules: Iterable[RootRule], facts: Facts) -> dict[RootRule, list[Findin
     for rule in rules:
         with suppress(StorageError):
             found[rule] = [*rule.find(facts)]
-    if facts.solver is not None:
-        facts.solver.forget_links()
+        if facts.solver is not None:
+            facts.solver.forget_mirrors()  # no two of these rules look at the same one
+    facts.forget_solver()
     return found
 
 
@@ -287,6 +288,8 @@ def _check_worker(
             tell(_stage(worker, rule))
             findings = _without_consequences(worker, rule.find(worker))
             run.test(rule.numbers, worker.stores.path, findings)
+        if rule in _LAST_USES:
+            worker.forget(*_LAST_USES[rule])
     return frozenset(missing)
 
 
@@ -299,6 +302,9 @@ def _stage(worker: WorkerFacts, rule: WorkerRule) -> str:
         return Stage(about, worker.file_count, "files", lambda: directories.counted)
     return about
 
+
+_LAST_USES: Final[Mapping[WorkerRule, tuple[str, ...]]] = {indexes.RULES[-1]: ("entries", "external")}
+"""After which rules no other one looks at views of a worker."""
 
 _ON_DISK: Final = (Part.DIRECTORIES, Part.FILES, Part.CONTENT, Part.BLOBS)
 
@@ -320,7 +326,7 @@ def _of_docker(worker: WorkerFacts, missing: Mapping[Part, str]) -> dict[Part, s
     """The layer store, if it can't be told which. Raises StorageError."""
     try:
         if Part.LAYERS not in missing:
-            worker.layers  # noqa: B018
+            worker.driver  # noqa: B018
     except ContainerdStateError as error:
         return {Part.LAYERS: error.message}
     return {}

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from buildkit_migrate.schema.columns import Mask, Texts, present, starting_with
+from buildkit_migrate.schema.columns import Mask, Texts, chosen, present, starting_with
 from buildkit_migrate.schema.containerd import (
     GC_ROOT,
     Blobs,
     Containers,
     Images,
     Ingests,
+    Leases,
     Namespace,
     Sandboxes,
     Snapshots,
@@ -28,7 +29,7 @@ from buildkit_migrate.schema.graph import Graph
 from buildkit_migrate.schema.tables import Entries
 from buildkit_migrate.values.times import nanoseconds
 
-__all__ = ["Collection", "Held", "Objects", "expired", "expires"]
+__all__ = ["Collection", "Held", "Objects", "expired_leases", "expiring_leases"]
 
 _EXPIRE: Final = b"containerd.io/gc.expire"
 _CONTENT: Final = b"containerd.io/gc.ref.content"
@@ -39,7 +40,7 @@ _Table = Blobs | Images | Ingests | Containers | Sandboxes | Snapshots
 
 
 def expires(times: Texts) -> Mask:
-    """Leases that expire some day. containerd ignores a label that can't be read as a time.
+    """Objects that expire some day. containerd ignores a label that can't be read as a time.
 
     ``times``: what labels `gc.expire` say.
     """
@@ -47,8 +48,18 @@ def expires(times: Texts) -> Mask:
 
 
 def expired(times: Texts, now: int) -> Mask:
-    """Leases that have expired. ``now``: nanoseconds since 1970."""
+    """Objects that have expired. ``now``: nanoseconds since 1970."""
     return Mask(len(times), (row for row in expires(times) if (nanoseconds(times[row] or b"") or 0) < now))
+
+
+def expiring_leases(leases: Leases) -> Mask:
+    """As `expires`."""
+    return Mask(len(leases), chosen(leases.marks.ending, expires(leases.marks.times)))
+
+
+def expired_leases(leases: Leases, now: int) -> Mask:
+    """As `expired`."""
+    return Mask(len(leases), chosen(leases.marks.ending, expired(leases.marks.times, now)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ class Collection:
 
     @cached_property
     def _expired(self) -> Mask:
-        return expired(self.namespace.leases.marks.expire, self.now)
+        return expired_leases(self.namespace.leases, self.now)
 
     def kept(self, without: Mask | None = None) -> Objects:
         """What a collection leaves. ``without``: as if these leases were not there."""

@@ -21,10 +21,9 @@ from buildkit_migrate.bolt import Database, compacted_size
 from buildkit_migrate.errors import CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.files.beside import beside
 from buildkit_migrate.files.durable import Aside
-from buildkit_migrate.files.ownership import predict_replaced_access
+from buildkit_migrate.files.foreseeing import Space, foresee_replaced, lacking_room, space_for
 from buildkit_migrate.maintenance.kept_files import kept_name, telling_done
 from buildkit_migrate.maintenance.rewriting import (
-    lacking_room,
     refuse_link,
     wants_free_list,
     whole_trees,
@@ -123,6 +122,8 @@ class Compaction:
     files: tuple[Compacted, ...]
     dry_run: bool
     obstacle: Error | None = None
+    space: tuple[Space, ...] = ()
+    """Of a dry run: the room for the new files on each file system, and what is free."""
 
     @property
     def obstacles(self) -> tuple[Error, ...]:
@@ -148,6 +149,7 @@ class Compaction:
             "dry_run": self.dry_run,
             "files": [file.as_dict() for file in self.files],
             "saved": self.saved,
+            "space": [space.as_dict() for space in self.space],
             **named_text("obstacle", None if self.obstacle is None else self.obstacle.message),
         }
 
@@ -178,7 +180,7 @@ def compact_stores(
         found = Compaction(stores.root.path, tuple(planned.values()), dry_run)
         found = replace(found, obstacle=_lacking_room(_not_drafted(found, drafts)))
         if dry_run:
-            return found
+            return replace(found, space=tuple(space_for(_not_drafted(found, drafts))))
         if found.obstacles:
             raise found.obstacles[0]
         with telling_done(lambda: _done(planned.values())):
@@ -244,7 +246,7 @@ def _planned(store: Store, min_free: float, drafts: _Drafts | None, tell: Progre
         refuse_link(path, "compact")
         file = _decided(file, min_free)
         if file.outcome is CompactionOutcome.PLANNED:
-            predict_replaced_access(path)
+            foresee_replaced(path)
         elif early is not None:
             early.drop(path)
     except (CorruptDatabaseError, StorageError) as error:
@@ -264,7 +266,7 @@ def _is_promising(path: Path, database: Database) -> bool:
     if database.size < _EARLY_BYTES or database.estimated_fill() > _EARLY_FILL:
         return False
     refuse_link(path, "compact")
-    predict_replaced_access(path)
+    foresee_replaced(path)
     return True
 
 

@@ -14,7 +14,7 @@ from buildkit_migrate.progress import Progress
 from buildkit_migrate.settings import DEFAULT_NAMESPACE, Setting
 from buildkit_migrate.workspace.finding import find_root
 from buildkit_migrate.workspace.one_file import find_stores, open_found
-from buildkit_migrate.workspace.opening import Opener, containerd_place
+from buildkit_migrate.workspace.opening import Opener, containerd_place, foresee_lock
 from buildkit_migrate.workspace.stores import Stores
 
 __all__ = ["compact_root", "discard_kept", "files_kept", "opened_stores", "undo_compaction"]
@@ -130,8 +130,10 @@ def opened_stores(
 ) -> Iterator[Stores]:
     """All stores of a root, or one database file as a store, locked without waiting.
 
-    Raises the errors of `find_root` and `open_stores`.
+    Raises the errors of `find_root` and `open_stores`, and StorageError if ``buildkitd.lock`` can't be made.
     """
     place = containerd_place(None, containerd_root, namespace, snapshotter, snapshotter_root)
-    with open_found(find_stores(path), place, exclusive=exclusive) as stores:
+    root = find_stores(path)
+    foresee_lock(root)
+    with open_found(root, place, exclusive=exclusive) as stores:
         yield stores

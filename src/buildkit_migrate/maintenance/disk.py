@@ -9,13 +9,13 @@ import os
 import re
 import stat
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from buildkit_migrate.errors import StorageError
-from buildkit_migrate.files.errors import is_directory, is_link, storage_errors
+from buildkit_migrate.files.errors import is_directory, is_link, look, storage_errors
 from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts, between, gather, same
 
 __all__ = ["Content", "SnapshotDirectories", "Usage", "ingest_name", "usage"]
@@ -102,6 +102,24 @@ def has_mounts(place: Path, points: Iterable[Path]) -> bool:
     """Whether anything is mounted there or below. ``points``: `mount_points`."""
     place = place.resolve()
     return any(point == place or place in point.parents for point in points)
+
+
+def why_immovable(path: Path, into: Path, points: Collection[Path]) -> str:
+    """Why a directory can't be moved as a whole to a place in the directory ``into``; "" if it can be.
+
+    For people, without a subject. ``points``: `mount_points`. Raises StorageError.
+    """
+    info, above, target = (look(place, follow_symlinks=False) for place in (path, path.parent, into))
+    if info is None or not stat.S_ISDIR(info.st_mode):
+        return "it is not a directory"
+    if has_mounts(path, points):
+        return "something is mounted there or below; unmount it first"
+    if above is None or not stat.S_ISDIR(above.st_mode):
+        return f"{path.parent} is a link; delete the directory yourself"
+    is_mount = into != path.parent and path.parent.resolve() in points
+    if target is None or target.st_dev != info.st_dev or is_mount:
+        return f"{path.parent} is in another file system than {into}; delete the directory yourself"
+    return ""
 
 
 def refuse_mounts(path: Path, what: str) -> None:

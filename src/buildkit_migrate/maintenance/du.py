@@ -386,7 +386,7 @@ def _records(worker: WorkerFacts) -> Records | None:
     snapshots = worker.root_of(worker.stores.snapshots)
     if worker.stores.kind == DOCKER_BUILDER and snapshots is not None:
         with contextlib.suppress(ContainerdStateError):  # nothing tells the storage driver
-            return OldRecordsOfDocker(root, _KEYS, snapshots, worker.layers)
+            return OldRecordsOfDocker(root, _KEYS, snapshots, worker.driver)
     return OldRecords(root, _KEYS, worker.snapshots, worker.backend)
 
 

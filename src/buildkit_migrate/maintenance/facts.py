@@ -8,23 +8,24 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-from buildkit_migrate.bolt import Bucket
-from buildkit_migrate.containerd.docker import chain_ids, snapshots_named
-from buildkit_migrate.containerd.layers import LayerStore
-from buildkit_migrate.maintenance.collection import expired
+from buildkit_migrate.bolt import Bucket, scan
+from buildkit_migrate.containerd.docker import SnapshotRow, needed_by, snapshot_rows, snapshots_named
+from buildkit_migrate.containerd.driver_store import DriverStore
+from buildkit_migrate.maintenance.collection import expired_leases
 from buildkit_migrate.maintenance.disk import Content, SnapshotDirectories
 from buildkit_migrate.maintenance.leaving import Leaving
-from buildkit_migrate.maintenance.loading import Found, Loading
+from buildkit_migrate.maintenance.loading import REFERENCES, Found, Loading
 from buildkit_migrate.maintenance.odd import odd_records
 from buildkit_migrate.maintenance.record_data import RecordData, referred, there
-from buildkit_migrate.model import Kind
+from buildkit_migrate.model import Kind, Snapshot
 from buildkit_migrate.schema.columns import ABSENT, Mask, take
 from buildkit_migrate.schema.containerd import Namespace, Snapshots, namespaces
 from buildkit_migrate.schema.history import History
 from buildkit_migrate.schema.records import External, IndexEntries, Records
 from buildkit_migrate.schema.snapshots import Backend
 from buildkit_migrate.schema.solver import SolverCache
-from buildkit_migrate.workspace.docker import data_root, layers_of, storage_driver
+from buildkit_migrate.values.keys import MAIN_BUCKET
+from buildkit_migrate.workspace.docker import data_root, storage_driver
 from buildkit_migrate.workspace.stores import DOCKER_BUILDER, Store, Stores, WorkerStores
 
 __all__ = ["Facts", "WorkerFacts"]
@@ -49,6 +50,11 @@ class WorkerFacts:
             if self.namespace is not None:
                 _ = self.namespace.leases, self.namespace.blobs, self.snapshots
             others.result()
+
+    def forget(self, *views: str) -> None:
+        """Gives back the memory of views, which are read anew if they are asked for again."""
+        for view in views:
+            self.__dict__.pop(view, None)
 
     @cached_property
     def records(self) -> Records | None:
@@ -91,20 +97,50 @@ class WorkerFacts:
         return None if root is None or self.stores.kind == DOCKER_BUILDER else Backend(root)
 
     @cached_property
-    def layers(self) -> LayerStore:
-        """The layer store of Docker's storage driver. Raises ContainerdStateError if nothing tells which."""
-        data, root = data_root(self.stores.path), self.root_of(self.stores.snapshots)
+    def driver(self) -> DriverStore:
+        """Docker's storage driver. Raises ContainerdStateError if nothing tells which."""
+        root = self.root_of(self.stores.snapshots)
         assert root is not None
-        return LayerStore(layers_of(data, storage_driver(data, None, chain_ids(root))))
+        data, given = data_root(self.stores.path), self.stores.storage_driver
+        return DriverStore(data, storage_driver(data, given, needed_by(root, self._record_names)))
+
+    @property
+    def _record_names(self) -> list[bytes]:
+        """Ids of the records, or of those of v1."""
+        stores = (self.stores.records, self.stores.old)
+        root = next(filter(None, (self.root_of(it) for it in stores if it is not None)), None)
+        main = root.bucket(MAIN_BUCKET) if root is not None else None
+        return [name for name in scan(main, [])[0] if name] if main is not None else []
 
     @cached_property
-    def docker_kinds(self) -> dict[bytes, Kind]:
-        """Kinds of the snapshots of Docker's builder that records name. Raises StorageError."""
-        root = self.root_of(self.stores.snapshots)
-        if root is None or self.data is None:
+    def docker_snapshots(self) -> dict[bytes, Snapshot]:
+        """The snapshots of Docker's builder that records name. Raises StorageError."""
+        if self.data is None:
             return {}
         named = {key for column in (self.data.keys, self.data.records.ids) for key in column if key}
-        return {key: Kind(kind) for key, kind, _, _ in snapshots_named(root, self.layers, sorted(named))}
+        return self._docker_snapshots(named)
+
+    @cached_property
+    def docker_parents(self) -> dict[bytes, Snapshot]:
+        """Those that they stand on, named by records or not."""
+        known = self.docker_snapshots
+        named = {it.parent for it in known.values() if it.parent}
+        return {key: it for key, it in known.items() if key in named} | self._docker_snapshots(
+            named - known.keys()
+        )
+
+    def _docker_snapshots(self, names: set[bytes]) -> dict[bytes, Snapshot]:
+        root = self.root_of(self.stores.snapshots)
+        if root is None or not names:
+            return {}
+        found = snapshots_named(root, self.driver, sorted(names))
+        return {key: Snapshot(Kind(kind), parent) for key, kind, parent, _ in found}
+
+    @cached_property
+    def docker_rows(self) -> dict[bytes, SnapshotRow]:
+        """All that ``snapshots.db`` has."""
+        root = self.root_of(self.stores.snapshots)
+        return {} if root is None else {row.id: row for row in snapshot_rows(root)}
 
     @cached_property
     def stat(self) -> array[int] | None:
@@ -135,7 +171,9 @@ class WorkerFacts:
         """What a daemon makes of the records when it starts. None if any of the three stores is missing."""
         if self.records is None or self.namespace is None or self.snapshots is None or self.backend is None:
             return None
-        return Loading(self.records, Found.of(self.snapshots, self.stat), self.namespace.blobs.index)
+        loading = Loading(self.records, Found.of(self.snapshots, self.stat), self.namespace.blobs.index)
+        self.records.forget(REFERENCES)
+        return loading
 
     @cached_property
     def references(self) -> Loading | None:
@@ -166,8 +204,8 @@ class WorkerFacts:
         """Leases that the next start or collection deletes because they are temporary or expired."""
         if self.namespace is None:
             return Mask(0)
-        marks = self.namespace.leases.marks
-        return marks.temporary | expired(marks.expire, self.now)
+        leases = self.namespace.leases
+        return leases.marks.temporary | expired_leases(leases, self.now)
 
     @cached_property
     def leaving(self) -> Leaving | None:
@@ -264,13 +302,16 @@ class Facts:
     @property
     def all_workers(self) -> bool:
         """Whether these are all workers of the state directory, which share the history and its leases."""
-        root = self.stores.root
-        return root.path == root.state and not root.skipped
+        return self.stores.root.is_whole
 
     @cached_property
     def solver(self) -> SolverCache | None:
         store = self.stores.cache
         return None if store.root is None or store in self.unsound else SolverCache(store.root)
+
+    def forget_solver(self) -> None:
+        """Gives back the memory of `solver`, which is read anew if it is asked for again."""
+        self.__dict__.pop("solver", None)
 
     @cached_property
     def histories(self) -> dict[Path, History]:

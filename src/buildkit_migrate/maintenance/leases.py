@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from buildkit_migrate.bolt import Bucket
-from buildkit_migrate.maintenance.collection import Collection, Held, expires
+from buildkit_migrate.maintenance.collection import Collection, Held, expiring_leases
 from buildkit_migrate.maintenance.disk import usage
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.record_data import referred, there
@@ -138,7 +138,7 @@ def unowned(owners: Owners, namespace: Namespace) -> dict[Kind, list[int]]:
     """
     leases = namespace.leases
     history = namespace is not owners.namespace
-    passing = expires(leases.marks.expire)
+    passing = expiring_leases(leases)
     if not history:  # a start looks for temporary ones in the main namespace alone
         passing |= leases.marks.temporary
     flat = leases.marks.flat
@@ -185,7 +185,7 @@ def orphans_of_builds(facts: Facts) -> Iterator[Orphan]:
 def of_builds(namespace: Namespace, known: Set[bytes]) -> list[int]:
     """Rows of the leases of builds that are not ``known``, except leases that end by themselves."""
     leases = namespace.leases
-    keys, ends = leases.keys, expires(leases.marks.expire)
+    keys, ends = leases.keys, expiring_leases(leases)
     return [
         row
         for row in starting_with(keys, _BUILD)
@@ -197,7 +197,7 @@ def is_of_record(leases: Leases, id: bytes) -> bool:
     """Whether there is a lease of this id in the form of a record's."""
     row = leases.index.row(id)
     marks = leases.marks
-    passing = row in marks.temporary or row in expires(marks.expire)
+    passing = row in marks.temporary or row in expiring_leases(leases)
     return row >= 0 and _kind_of(id, flat=row in marks.flat, passing=passing, history=False) is Kind.RECORD
 
 

@@ -33,10 +33,22 @@ from buildkit_migrate.schema.containerd import REMOTE, Snapshots
 from buildkit_migrate.schema.graph import Graph
 from buildkit_migrate.schema.records import Records
 
-__all__ = ["BASE", "DIFF", "LAYER", "MERGE", "Cause", "Failure", "Found", "Loading"]
+__all__ = ["BASE", "DIFF", "LAYER", "MERGE", "REFERENCES", "Cause", "Failure", "Found", "Loading"]
 
 BASE, LAYER, MERGE, DIFF = range(4)
 """Kinds of records."""
+
+REFERENCES: Final = frozenset(
+    {
+        b"cache.equalMutable",
+        b"cache.lowerDiffParent",
+        b"cache.mergeParents",
+        b"cache.parent",
+        b"cache.snapshot",
+        b"cache.upperDiffParent",
+    }
+)
+"""Keys of what a `Loading` has as rows."""
 
 _MOST: Final = 2**31 - 1
 

@@ -21,6 +21,7 @@ __all__ = [
     "Change",
     "DropRecord",
     "EditStore",
+    "FreedBy",
     "MakeDirectory",
     "Mend",
     "MoveAside",
@@ -47,6 +48,15 @@ class RepairClass(enum.StrEnum):
     """Removes records that the daemon drops or stumbles over, with what is built on them."""
     SET_ASIDE = "set-aside"
     """Renames a whole store, as the daemon itself would."""
+
+
+class FreedBy(enum.StrEnum):
+    """Who frees the space of what a repair gives up."""
+
+    COLLECTION = "collection"
+    """The daemon's next garbage collection."""
+    DISCARD_KEPT = "discard-kept"
+    """`repair --discard-kept`: until then it is there for an undo."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +130,9 @@ class Mend:
     """``rule``, ``subject``, ``file``: those of the finding. ``kind``: what has to be asked for.
 
     ``does``: in one sentence without a subject ("makes its lease, with a snapshot and a blob"). ``loses``:
-    what it costs, "" if nothing is lost. ``freed``: bytes that the next collection then frees, None if that
-    is not what it is for. ``record``: the id of the record that it is for; if that one is dropped, there is
-    nothing to mend.
+    what it costs, "" if nothing is lost. ``freed``: bytes that `freed_by` then frees, None if that is not
+    what it is for. ``record``: the worker and the id of the record that it is for; if that one
+    is dropped, there is nothing to mend.
     """
 
     rule: str
@@ -133,7 +143,15 @@ class Mend:
     changes: tuple[Change, ...]
     loses: str = ""
     freed: int | None = None
-    record: bytes | None = None
+    record: tuple[WorkerFacts, bytes] | None = None
+
+    @property
+    def freed_by(self) -> FreedBy | None:
+        """What frees the bytes: a directory that was removed is kept, and no daemon knows of it."""
+        if self.freed is None:
+            return None
+        is_kept = any(isinstance(change, RemoveDirectory) for change in self.changes)
+        return FreedBy.DISCARD_KEPT if is_kept else FreedBy.COLLECTION
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from buildkit_migrate.bolt import Bucket
 from buildkit_migrate.containerd.docker import snapshots_named
-from buildkit_migrate.containerd.layers import LayerStore
+from buildkit_migrate.containerd.driver_store import DriverStore
 from buildkit_migrate.model import Kind
 from buildkit_migrate.schema.columns import Mask, Texts, between, take
 from buildkit_migrate.schema.containerd import Snapshots
@@ -74,12 +74,12 @@ class OldRecordsOfDocker(OldRecords):
     """Records of Docker's builder, with the parents and kinds that the engine has for their snapshots."""
 
     def __init__(
-        self, root: Bucket, kept: Container[bytes] | None, database: Bucket, layers: LayerStore
+        self, root: Bucket, kept: Container[bytes] | None, database: Bucket, driver: DriverStore
     ) -> None:
         """``database``: root bucket of ``snapshots.db``."""
         super().__init__(root, kept, None, None)
         self._database = database
-        self._layers = layers
+        self._driver = driver
 
     def text(self, key: bytes) -> Texts:
         return self._parents if key == keys.PARENT else super().text(key)
@@ -90,7 +90,7 @@ class OldRecordsOfDocker(OldRecords):
         named = {name for column in (self.ids, super().text(keys.EQUAL_MUTABLE)) for name in column if name}
         return {
             name: (kind, parent)
-            for name, kind, parent, _ in snapshots_named(self._database, self._layers, sorted(named))
+            for name, kind, parent, _ in snapshots_named(self._database, self._driver, sorted(named))
         }
 
     @cached_property

@@ -63,9 +63,9 @@ class RecordData:
         records = loading.records
         self.loading = loading
         self.records = records
-        self.digests = records.text(b"cache.blob")
-        self.blob = blobs.rows(self.digests)
-        for row in equal_to(self.digests, b""):
+        digests = records.text(b"cache.blob")
+        self.blob = blobs.rows(digests)
+        for row in equal_to(digests, b""):
             self.blob[row] = ABSENT
         """Rows of the records' blobs; ABSENT also for ""."""
         self.snapshot = loading.snapshot
@@ -81,6 +81,11 @@ class RecordData:
         self.immutable = (records.flag(b"snapshot.committed") | ~self.layered) & self.owners
         self._stat = stat if snapshots is not None and backend is not None else None
         self._backend = backend
+
+    @cached_property
+    def digests(self) -> Texts:
+        """Of the records' blobs, whether those exist or not."""
+        return self.records.text(b"cache.blob")
 
     @cached_property
     def keys(self) -> Texts:

@@ -125,7 +125,7 @@ def plan_repair(
         tuple(chosen),
         tuple(mend for mend in open_mends if mend.kind not in classes and mend.record not in dropped),
         tuple(_in_order(changes, stores)),
-        tuple(sorted(dropped)),
+        tuple(sorted({id for _, id in dropped})),
     )
 
 
@@ -150,7 +150,9 @@ def _collect(mends: Iterable[Mend], into: dict[tuple[str, str, str], list[Mend]]
         into.setdefault((mend.rule, str(mend.file), mend.subject), []).append(mend)
 
 
-def _dropping(drops: Sequence[DropRecord], facts: Facts) -> tuple[list[Change], set[bytes]]:
+def _dropping(
+    drops: Sequence[DropRecord], facts: Facts
+) -> tuple[list[Change], set[tuple[WorkerFacts, bytes]]]:
     """The changes that drop these records and what is built on them, and the ids of all that go."""
     by_worker: dict[WorkerFacts, list[int]] = {}
     for drop in drops:
@@ -158,7 +160,7 @@ def _dropping(drops: Sequence[DropRecord], facts: Facts) -> tuple[list[Change], 
     masks = {it: Mask(len(it.records), rows) for it, rows in by_worker.items() if it.records is not None}
     result = drop_records(masks, facts.workers)
     dropped = {
-        worker.records.ids[row] or b""
+        (worker, worker.records.ids[row] or b"")
         for worker, rows in result.rows.items()
         if worker.records is not None
         for row in rows
@@ -180,7 +182,6 @@ def _in_order(changes: Iterable[Change], stores: Stores) -> Iterator[Change]:
                 rewritten[change.store] = change
         else:
             others[change] = None
-    yield from (change for change in others if isinstance(change, MoveAside))
     yield from (change for change in others if isinstance(change, MakeDirectory | WriteFile))
     order = tuple(dict.fromkeys(protecting_first(stores)))
     for store in order:
@@ -191,6 +192,7 @@ def _in_order(changes: Iterable[Change], stores: Stores) -> Iterator[Change]:
     for store in order:
         if store in last:
             yield _merged(last[store])
+    yield from (change for change in others if isinstance(change, MoveAside))
     yield from (change for change in others if isinstance(change, RemoveDirectory))
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import stat
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,10 +21,11 @@ from buildkit_migrate.bolt import Database, Reader, check, compacted_size, encod
 from buildkit_migrate.errors import DifferencesError, Error, StorageError
 from buildkit_migrate.files.directories import make_directory_like, move
 from buildkit_migrate.files.durable import Aside, remove, remove_aside, write_content
-from buildkit_migrate.files.errors import exists, is_directory, look
+from buildkit_migrate.files.errors import exists, is_directory
 from buildkit_migrate.files.fingerprint import fingerprint, fingerprint_of
-from buildkit_migrate.files.ownership import access_of, predict_replaced_access
-from buildkit_migrate.maintenance.disk import refuse_mounts
+from buildkit_migrate.files.foreseeing import foresee_replaced, lacking_room, space_for
+from buildkit_migrate.files.ownership import access_of
+from buildkit_migrate.maintenance.disk import mount_points, why_immovable
 from buildkit_migrate.maintenance.kept_files import telling_done
 from buildkit_migrate.maintenance.mend import (
     Change,
@@ -48,7 +48,6 @@ from buildkit_migrate.maintenance.repair_journal import (
     kept_place,
 )
 from buildkit_migrate.maintenance.rewriting import (
-    lacking_room,
     refuse_link,
     whole_trees,
     write_like,
@@ -154,20 +153,25 @@ class Application:
         self.obstacles: list[Error] = []
         moved = {_path(change) for change in changes if _is_move(change)}
         self._changes = tuple(change for change in changes if _path(change) not in moved or _is_move(change))
+        self._items = {item.path: item for item in entry.items}
+        self._points = mount_points()
         room: list[tuple[Path, int]] = []
         for change in self._changes:
             try:
                 room += self._examined(change)
             except Error as error:
                 self.obstacles.append(error)
-        self._entry = replace(self._entry, items=_in_order(self._entry.items, stores))
+        others = {path: mark for path, mark in entry.others.items() if path not in self._items}
+        self._items = {item.path: item for item in _in_order(self._items.values(), stores)}
+        self._entry = replace(entry, others=others)
+        self.space = tuple(space_for(room))
         if (lacking := lacking_room(room, "a repair", _ROOM)) is not None:
             self.obstacles.append(lacking)
 
     @property
     def changed(self) -> tuple[Changed, ...]:
         """All that this repair changes, or has changed before it was cut off."""
-        return tuple(Changed(item.kind, item.path, item.kept) for item in self._entry.items)
+        return tuple(Changed(item.kind, item.path, item.kept) for item in self._items.values())
 
     # --- Examining
 
@@ -207,20 +211,19 @@ class Application:
 
     def _note(self, kind: Kind, path: Path, kept: Callable[[], Path] | None = None) -> None:
         """Adds an item; one of an earlier run stays, and so does the original that it kept."""
-        if self._entry.of(path) is None:
+        if path not in self._items:
             mark = fingerprint(path) if kind in (Kind.REPLACED, Kind.MOVED) else ""
-            self._entry = self._entry.with_item(Item(kind, path, kept and kept(), mark))
+            self._items[path] = Item(kind, path, kept and kept(), mark)
 
     def _add_after(self, path: Path, mark: str) -> None:
-        item = self._entry.of(path)
-        assert item is not None
+        item = self._items[path]
         if mark not in item.after:
-            self._entry = self._entry.with_item(replace(item, after=(*item.after, mark)))
+            self._items[path] = replace(item, after=(*item.after, mark))
 
     def _examined_store(self, change: EditStore | RewriteStore, path: Path) -> int:
         """Size in bytes of the new file. Raises the errors of what can't be rewritten."""
         refuse_link(path, "repair")
-        predict_replaced_access(path)
+        foresee_replaced(path)
         database, reader = self._source(change)
         self._tell(reading(f"examining {path}", reader))
         if isinstance(change, RewriteStore):
@@ -247,15 +250,8 @@ class Application:
 
     def _refuse_immovable(self, path: Path) -> None:
         """Raises StorageError if a directory can't be moved out of the way as a whole."""
-        info, above = look(path, follow_symlinks=False), look(kept_place(path, self._state).parent.parent)
-        if info is None or not stat.S_ISDIR(info.st_mode):
-            raise StorageError(f"{path} is not a directory", hint="run the command again")
-        refuse_mounts(path, "removed")
-        if above is None or above.st_dev != info.st_dev:
-            raise StorageError(
-                f"{path} can't be removed: the directory above {path.parent} is in another file system",
-                hint="delete the directory yourself",
-            )
+        if why := why_immovable(path, kept_place(path, self._state).parent.parent, self._points):
+            raise StorageError(f"{path} can't be removed: {why}", hint="run the command again")
 
     # --- Carrying out
 
@@ -277,9 +273,11 @@ class Application:
                     error.hint = "; ".join(filter(None, (error.hint, _GO_ON)))
                     raise
                 self._done.append(_path(change))
-        entry, self._entry = self._entry, _settled(self._entry)
-        for item in entry.items:
-            if self._entry.of(item.path) is None and item.kind is Kind.REPLACED and item.kept is not None:
+        before = self._items
+        self._entry = _settled(replace(self._entry, items=tuple(before.values())))
+        self._items = {item.path: item for item in self._entry.items}
+        for path, item in before.items():
+            if path not in self._items and item.kind is Kind.REPLACED and item.kept is not None:
                 remove(item.kept)  # a second name of the file in use, which an earlier run gave
         self._save()
 
@@ -289,7 +287,8 @@ class Application:
             database.close()
 
     def _save(self) -> None:
-        entries = [*self._before, *([self._entry] if self._entry.items else [])]
+        entry = replace(self._entry, items=tuple(self._items.values()))
+        entries = [*self._before, *([entry] if entry.items else [])]
         remove_aside(self._journal.path)  # of a run that was killed
         if entries != self._saved:
             self._journal.save(entries)
@@ -297,7 +296,7 @@ class Application:
 
     def _apply(self, change: Change, held: contextlib.ExitStack) -> None:
         path = _path(change)
-        item = self._entry.of(path)
+        item = self._items.get(path)
         match change:
             case EditStore():
                 stream = b"".join(encode(change.edits, change.sequences))
@@ -317,7 +316,7 @@ class Application:
 
     def _kept_now(self, path: Path) -> Path | None:
         """The second name that a file is to get: none if it is not the original any more."""
-        item = self._entry.of(path)
+        item = self._items.get(path)
         return item.kept if item is not None and item.before and fingerprint(path) == item.before else None
 
     def _write_store(
@@ -344,7 +343,7 @@ class Application:
 _BACK: Final = (Kind.REMOVED, Kind.MOVED, Kind.REPLACED, Kind.MADE, Kind.MADE_DIRECTORY)
 
 
-def _in_order(items: Sequence[Item], stores: Stores) -> tuple[Item, ...]:
+def _in_order(items: Iterable[Item], stores: Stores) -> tuple[Item, ...]:
     """In the order in which an undo puts them back: data, then what protects it, then what names it."""
     paths = [store.path.absolute() for store in protecting_first(stores) if store.path is not None]
     ranks = {path: rank for rank, path in reversed(list(enumerate(paths)))}
@@ -354,8 +353,11 @@ def _in_order(items: Sequence[Item], stores: Stores) -> tuple[Item, ...]:
 def _settled(entry: Entry) -> Entry:
     """A finished repair: without what an earlier run meant to change, and this one did not."""
     done = tuple(item for item in entry.items if item.is_done)
+    paths = {item.path for item in done}
     others = {
-        item.path: item.before for item in entry.items if item not in done and item.kind is Kind.REPLACED
+        item.path: item.before
+        for item in entry.items
+        if item.path not in paths and item.kind is Kind.REPLACED
     }
     return replace(entry, items=done, others={**entry.others, **others}, phase=Phase.APPLIED)
 

@@ -12,16 +12,17 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from buildkit_migrate.errors import CorruptDatabaseError, JournalError, StorageError
 from buildkit_migrate.files.durable import remove, sync_directory, write_content
-from buildkit_migrate.files.errors import exists, is_directory, look
+from buildkit_migrate.files.errors import exists, is_directory, is_link, look
 from buildkit_migrate.files.fingerprint import fingerprint
 from buildkit_migrate.files.locks import readable
 from buildkit_migrate.files.ownership import model_for
+from buildkit_migrate.maintenance.repair_places import Kind, could_be_repaired
 
 __all__ = ["Entry", "Item", "Kind", "Phase", "RepairJournal", "free_name", "kept_place"]
 
@@ -32,20 +33,6 @@ _KEPT: Final = re.compile(rf".+({re.escape(_SUFFIX)}(\.\d+)?|\.[0-9a-z]{{25}}\.b
 """Second names that repairs give: their own, and the one that a daemon gives to a store it moves aside."""
 _LARGEST: Final = 64 << 20
 _UNREADABLE: Final = "restore it from a backup, or remove it: then no repair can be taken back"
-
-
-class Kind(enum.StrEnum):
-    """What a repair does to a file or directory."""
-
-    REPLACED = "replaced"
-    """A file has new content; the old one is kept."""
-    MADE = "made"
-    """A file that was missing."""
-    MADE_DIRECTORY = "made-directory"
-    MOVED = "moved"
-    """A file that got another name."""
-    REMOVED = "removed"
-    """A directory that was moved out of the way."""
 
 
 class Phase(enum.StrEnum):
@@ -83,7 +70,10 @@ class Item:
         return self.kept is not None and exists(self.kept, follow_symlinks=False)
 
     def why_not(self) -> str:
-        """Why the original can't be put back without a loss; "" if it can be, or is. Raises StorageError."""
+        """Why the original can't be put back without a loss; "" if it can be, or is. Raises StorageError.
+
+        A new file that is lost is no reason: all that is left then is the original.
+        """
         if self.kind is Kind.MADE_DIRECTORY:
             with_files = is_directory(self.path) and any(self.path.iterdir())
             return f"{self.path} is used: there is something in it" if with_files else ""
@@ -96,9 +86,7 @@ class Item:
             return self._why_not_back()
         if now == self.before:
             return ""
-        if not now:
-            return f"{self.path} is gone"
-        if now not in self.after:
+        if now and now not in self.after:
             return f"{self.path} was used since it was repaired"
         return "" if self.kind is Kind.MADE else self._why_not_kept()
 
@@ -108,6 +96,9 @@ class Item:
             return f"{self.path} was made anew since the repair"
         if there:
             return ""
+        above = self.path.parent
+        if self.kind is Kind.REMOVED and not is_directory(above) and not is_directory(above.parent):
+            return f"{above.parent}, where {self.path} was, is gone"
         return self._why_not_kept()
 
     def _why_not_kept(self) -> str:
@@ -143,18 +134,6 @@ class Entry:
     others: Mapping[Path, str] = field(default_factory=dict)
     compactions: Mapping[Path, str] = field(default_factory=dict)
 
-    def of(self, path: Path) -> Item | None:
-        """What is done to the file or directory at a path."""
-        return next((item for item in self.items if item.path == path), None)
-
-    def with_item(self, item: Item) -> Entry:
-        """This entry with an item added, or put in the place of the one of that path."""
-        if self.of(item.path) is None:
-            others = {path: mark for path, mark in self.others.items() if path != item.path}
-            return replace(self, items=(*self.items, item), others=others)
-        items = tuple(item if one.path == item.path else one for one in self.items)
-        return replace(self, items=items)
-
     def reasons(self) -> tuple[str, ...]:
         """Why it can't be taken back without a loss; none if it can. Raises StorageError."""
         found = [why for item in self.items if (why := item.why_not())]
@@ -162,6 +141,17 @@ class Entry:
             f"{path} was used since the repair" for path, mark in self.others.items() if _now(path) != mark
         ]
         return tuple(found)
+
+    @property
+    def known(self) -> frozenset[Path]:
+        """All paths that it says anything of."""
+        return frozenset({*self.others, *(item.path for item in self.items)})
+
+    @property
+    def databases(self) -> frozenset[Path]:
+        """The databases, and other files that it changed, that were there before it."""
+        before = {**self.others, **{item.path: item.before for item in self.items}}
+        return frozenset(path for path, mark in before.items() if mark)
 
     @property
     def kept_bytes(self) -> int:
@@ -248,8 +238,9 @@ class RepairJournal:
         )
 
     def _item(self, document: dict[str, Any]) -> Item:
-        kind, path = Kind(document["kind"]), self._path(document["path"])
-        kept = None if document["kept"] is None else self._path(document["kept"])
+        kind = Kind(document["kind"])
+        path = self._path(document["path"], kind)
+        kept = None if document["kept"] is None else self._text_as_path(document["kept"])
         if (kept is None) != (kind in (Kind.MADE, Kind.MADE_DIRECTORY)):
             raise ValueError(f"{path} has no original, or one too many")
         if kept is not None and not self._could_be_kept(kind, path, kept):
@@ -259,11 +250,11 @@ class RepairJournal:
 
     def _could_be_kept(self, kind: Kind, path: Path, kept: Path) -> bool:
         if kind is Kind.REMOVED:
-            return kept.parent == _place(path, self.path.parent)
+            return kept.parent == _place(path, self.path.parent) and not is_link(kept.parent)
         return kept.parent == path.parent and _KEPT.fullmatch(kept.name) is not None
 
     def _marks(self, document: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-        return ((self._path(path), _string(mark)) for path, mark in document.items())
+        return ((self._path(path, Kind.REPLACED), _string(mark)) for path, mark in document.items())
 
     def _text(self, path: Path) -> str:
         """Relative, where that is possible: a root may be moved."""
@@ -271,11 +262,26 @@ class RepairJournal:
             return os.fspath(path.relative_to(self.path.parent))
         return os.fspath(path)
 
-    def _path(self, text: str) -> Path:
+    def _path(self, text: str, kind: Kind) -> Path:
+        path = self._text_as_path(text)
+        if not could_be_repaired(kind, path, self._place, is_root=self.path.name == _NAME):
+            raise ValueError(f"{path} is nothing that a repair of {self._place} changes")
+        return path
+
+    def _text_as_path(self, text: str) -> Path:
         path = Path(_string(text))
         if ".." in path.parts or not path.name:
             raise ValueError(f"{text} is not a path of a file")
         return self.path.parent / path
+
+    @property
+    def _place(self) -> Path:
+        """The state directory, or the file that has this journal beside it."""
+        return (
+            self.path.parent
+            if self.path.name == _NAME
+            else self.path.with_name(self.path.name[: -len(_NAME) - 1])
+        )
 
 
 def _string(value: Any) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from buildkit_migrate.errors import ContainerdStateError, CorruptDatabaseError, Error, StorageError
 from buildkit_migrate.files.errors import exists, is_file
 from buildkit_migrate.files.fingerprint import fingerprint
+from buildkit_migrate.files.foreseeing import Space
+from buildkit_migrate.files.locks import using_own_locks
 from buildkit_migrate.maintenance import kept_files
 from buildkit_migrate.maintenance.check import FINDINGS, Checked, check_stores, finding_as_dict
 from buildkit_migrate.maintenance.compact_root import files_kept, opened_stores
@@ -24,6 +26,7 @@ from buildkit_migrate.maintenance.repair_undo import (
     KeptRepairs,
     RepairUndone,
     discard_entries,
+    last_of,
     refuse_mounted,
     refuse_unfinished,
     undo_entry,
@@ -54,7 +57,8 @@ StrPath = str | os.PathLike[str]
 class Repaired:
     """Result for a root, or one file. ``changes``: what it changes, or would change in a dry run.
 
-    ``verdict``: what a check finds afterwards; None in a dry run. ``obstacle``: why nothing can be changed.
+    ``verdict``: what a check finds afterwards; None in a dry run, and if ``unchecked`` says why the repaired
+    root could not be checked. ``obstacle``: why nothing can be changed.
     """
 
     root: Path
@@ -63,10 +67,15 @@ class Repaired:
     dry_run: bool
     verdict: Checked | None = None
     obstacle: Error | None = None
+    unchecked: Error | None = None
+    space: tuple[Space, ...] = ()
+    """Of a dry run: the room for the new files on each file system, and what is free."""
 
     @property
     def exit_code(self) -> int:
-        """That of the check; in a dry run, of a refusal, or of what would be left."""
+        """That of the check, or of its error; in a dry run, of a refusal, or of what would be left."""
+        if self.unchecked is not None:
+            return self.unchecked.exit_code
         if self.verdict is not None:
             return self.verdict.exit_code
         if self.obstacle is not None:
@@ -89,7 +98,9 @@ class Repaired:
             "changes": [change.as_dict() for change in self.changes],
             "dropped": [named_text("id", id) for id in self.plan.dropped],
             "left": [finding_as_dict(finding) for finding in self.plan.left],
+            "space": [space.as_dict() for space in self.space],
             "verdict": None if self.verdict is None else self.verdict.as_dict(),
+            **named_text("unchecked", None if self.unchecked is None else self.unchecked.message),
             **named_text("obstacle", None if self.obstacle is None else self.obstacle.message),
         }
 
@@ -103,6 +114,7 @@ def _mend_as_dict(mend: Mend) -> dict[str, Any]:
         **named_text("does", mend.does),
         **named_text("loses", mend.loses),
         "freed": mend.freed,
+        "freed_by": mend.freed_by and str(mend.freed_by),
     }
 
 
@@ -131,7 +143,7 @@ def repair_root(
     """
     place = containerd_root, namespace, snapshotter, snapshotter_root
     chosen = frozenset(map(RepairClass, classes))
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held, using_own_locks():
         stores = held.enter_context(opened_stores(path, *place, exclusive=not dry_run))
         plan = plan_repair(stores, chosen, progress=progress)
         journal = _journal(stores.root.path, stores.root.state)
@@ -143,15 +155,26 @@ def repair_root(
             obstacle = application.obstacles[0] if application.obstacles else None
             root = stores.root.path
             if dry_run:
-                return Repaired(root, plan, application.changed, dry_run, obstacle=obstacle)
+                return Repaired(
+                    root,
+                    plan,
+                    application.changed,
+                    dry_run,
+                    obstacle=obstacle,
+                    space=application.space,
+                )
             if obstacle is not None:
                 raise obstacle
             application.carry_out(held)
-    if not plan.changes:
-        return Repaired(root, plan, application.changed, dry_run, plan.checked)
-    with opened_stores(path, *place, exclusive=False) as stores:
-        verdict = check_stores(stores, progress=progress)
-    return Repaired(root, plan, application.changed, dry_run, verdict)
+            found = Repaired(root, plan, application.changed, dry_run, plan.checked)
+            if not plan.changes:
+                return found
+            try:
+                # No daemon gets in before the check: all locks are still held.
+                with opened_stores(path, *place, exclusive=False) as stores:
+                    return replace(found, verdict=check_stores(stores, progress=progress))
+            except Error as error:
+                return replace(found, verdict=None, unchecked=error)
 
 
 def _journal(path: Path, state: Path) -> RepairJournal:
@@ -178,35 +201,56 @@ def undo_maintenance(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> RepairUndone | KeptFiles | None:
-    """Takes the last repair or compaction of a root, or of one file, back, byte for byte.
+    """Takes the last repair or compaction of a root, of one worker, or of one file, back, byte for byte.
 
     None if there is none to take back; called again, it takes back the one before. A repair that was cut off
-    is taken back, too. Parameters are those of `repair_root`. Raises UndoRefusedError, before anything is
-    changed, if anybody used the root since; BusyError, JournalError, StorageError, and the errors of
-    `find_root`.
+    is taken back, too. Repairs that only changed other workers or files stay. Parameters are those of
+    `repair_root`. Raises UndoRefusedError, before anything is changed, if anybody used the root since, if the
+    repair changed more than was named, or if a later one is in the way; BusyError, JournalError,
+    StorageError, and the errors of `find_root`.
     """
     root = find_stores(path)
     journal = _journal(root.path, root.state)
     place = containerd_root, namespace, snapshotter, snapshotter_root
     if not journal.entries() and not _has_compactions(root, containerd_root):
         return None
-    with contextlib.ExitStack() as held, opened_stores(path, *place, exclusive=not dry_run) as stores:
-        for store in stores.all:
-            if store.fault is Fault.UNREADABLE and store.error is not None:
-                raise store.error
-        entries = journal.entries()
-        known = entries[-1].compactions if entries else {}
-        newer = [kept for kept, mark in _marks(stores).items() if known.get(kept) != mark]
-        if newer:
-            return kept_files.put_back_kept(stores, held, only=newer, dry_run=dry_run, progress=progress)
-    if not entries:
-        return None
-    with contextlib.ExitStack() as held:  # now all that the journal names
+    with contextlib.ExitStack() as held, using_own_locks():
         if is_file(root.path):
             lock_out_daemons(root.path, held, exclusive=not dry_run)
         else:
             lock_out_daemon(root, held, exclusive=not dry_run)
-        return undo_entry(root.path, journal, journal.entries(), held, dry_run=dry_run, progress=progress)
+        entries = journal.entries()
+        with opened_stores(path, *place, exclusive=not dry_run) as stores:
+            for store in stores.all:
+                if store.fault is Fault.UNREADABLE and store.error is not None:
+                    raise store.error
+            entries, obstacle = last_of(entries, _named(stores), journal.path.parent)
+            known = entries[-1].compactions if entries else {}
+            newer = [kept for kept, mark in _marks(stores).items() if known.get(kept) != mark]
+            if newer:
+                return kept_files.put_back_kept(stores, held, only=newer, dry_run=dry_run, progress=progress)
+        if not entries:
+            return None
+        return undo_entry(root.path, journal, entries, held, obstacle, dry_run=dry_run, progress=progress)
+
+
+def _named(stores: Stores) -> Callable[[Path], bool]:
+    """Tells of a path whether a repair of what these are the stores of may have changed it."""
+    root = stores.root
+    if root.path == root.state:
+        return lambda _: True
+    files = {_real(store.path) for store in stores.all if store.path is not None}
+    if is_file(root.path):
+        return lambda path: _real(path) in files
+    places = {root.path.absolute()}
+    places |= {store.path.parent for worker in stores.workers if (store := worker.snapshots).path is not None}
+    directories = {_real(place) for place in places}
+    return lambda path: _real(path) in files or not directories.isdisjoint(_real(path).parents)
+
+
+def _real(path: Path) -> Path:
+    """The same for all names of a file, but for links in its own place."""
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def _has_compactions(root: Root, containerd_root: StrPath | Setting | None) -> bool:

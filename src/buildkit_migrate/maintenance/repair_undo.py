@@ -7,15 +7,15 @@ renamed into its place, so an undo that was cut off can simply be run again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, assert_never
 
 from buildkit_migrate.errors import CorruptDatabaseError, Error, JournalError, StorageError, UndoRefusedError
-from buildkit_migrate.files.directories import move, remove_if_empty, remove_tree
+from buildkit_migrate.files.directories import make_directory_like, move, remove_if_empty, remove_tree
 from buildkit_migrate.files.durable import aside_of, remove, remove_aside, rename, sync_directory
-from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.errors import exists, is_directory
 from buildkit_migrate.files.fingerprint import fingerprint
 from buildkit_migrate.files.locks import lock
 from buildkit_migrate.maintenance.disk import refuse_mounts
@@ -29,6 +29,7 @@ __all__ = [
     "KeptRepairs",
     "RepairUndone",
     "discard_entries",
+    "last_of",
     "refuse_mounted",
     "refuse_unfinished",
     "undo_entry",
@@ -40,7 +41,8 @@ _GIVE_UP: Final = "keep what is there; repair --discard-kept deletes the origina
 @dataclass(frozen=True)
 class RepairUndone:
     """Result of an undo. ``when``, ``classes``: of the repair that is taken back. ``changes``: what is put
-    back, in that order. ``obstacle``: why it would be refused.
+    back, in that order. ``databases``: those that were there at the repair. ``obstacle``: why it would be
+    refused.
     """
 
     root: Path
@@ -48,6 +50,7 @@ class RepairUndone:
     classes: tuple[str, ...]
     changes: tuple[Changed, ...]
     dry_run: bool
+    databases: frozenset[Path] = frozenset()
     obstacle: Error | None = None
 
     @property
@@ -125,29 +128,65 @@ class _PutBack(Changed):
         return "is as it was before the repair"
 
 
+def last_of(
+    entries: Sequence[Entry], is_named: Callable[[Path], bool], state: Path
+) -> tuple[list[Entry], UndoRefusedError | None]:
+    """These repairs, with the last one that changed what is named at the end; none if there is no such one.
+
+    Also why that one can't be taken back alone, if so: it changed more than that, or a later one knows its
+    files as they are now. Then ``state``, the directory of all, is to be named.
+    """
+    number = next((at for at in reversed(range(len(entries))) if _touches(entries[at], is_named)), None)
+    if number is None:
+        return [], None
+    entry, later = entries[number], entries[number + 1 :]
+    reasons = [f"it also changed {item.path}" for item in entry.items if not is_named(item.path)]
+    changed = {item.path for item in entry.items}
+    reasons += [
+        f"the later one of {one.when} depends on what it changed"
+        if one.phase is Phase.APPLIED
+        else f"the later one of {one.when} is not finished"
+        for one in later
+        if one.phase is not Phase.APPLIED or not changed.isdisjoint(one.known)
+    ]
+    chosen = [*entries[:number], *later, entry]
+    if not reasons:
+        return chosen, None
+    message = f"the repair of {entry.when} is not taken back alone: {'; '.join(reasons)}"
+    return chosen, UndoRefusedError(
+        message, reasons, hint=f"undo {state} takes back what was done last there"
+    )
+
+
+def _touches(entry: Entry, is_named: Callable[[Path], bool]) -> bool:
+    return any(is_named(item.path) for item in entry.items)
+
+
 def undo_entry(
     root: Path,
     journal: RepairJournal,
     entries: Sequence[Entry],
     held: contextlib.ExitStack,
+    obstacle: UndoRefusedError | None = None,
     *,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> RepairUndone:
     """Takes the last of these repairs back. The state directory must be locked.
 
-    ``held``: gets the locks of all files that are looked at. Raises UndoRefusedError, before anything is
-    changed, if any file was used since, or an original is gone; BusyError, StorageError.
+    ``held``: gets the locks of all files that are looked at. ``obstacle``: see `last_of`. Raises
+    UndoRefusedError, before anything is changed, if any file was used since, or an original is gone;
+    BusyError, StorageError.
     """
     tell = progress or silent
     *before, entry = entries
     _lock_all(entry, held, exclusive=not dry_run)
-    obstacle = None
-    if reasons := entry.reasons():
+    if obstacle is None and (reasons := entry.reasons()):
         obstacle = UndoRefusedError(
             f"the repair of {entry.when} is not taken back: {'; '.join(reasons)}", reasons, hint=_GIVE_UP
         )
-    result = RepairUndone(root, entry.when, entry.classes, _changes(entry.items), dry_run, obstacle)
+    changes = _changes(entry.items)
+    result = RepairUndone(root, entry.when, entry.classes, changes, dry_run, entry.databases, obstacle)
     if dry_run:
         return result
     if obstacle is not None:
@@ -201,17 +240,22 @@ def _put_back(item: Item) -> None:
         case Kind.MADE:
             remove_aside(item.path)
             remove(item.path)
-            sync_directory(item.path.parent)
+            if is_directory(item.path.parent):
+                sync_directory(item.path.parent)
         case Kind.MADE_DIRECTORY:
             remove_if_empty(aside_of(item.path))
             remove_if_empty(item.path)
-        case Kind.MOVED | Kind.REMOVED:
+        case Kind.MOVED:
             assert item.kept is not None
             if item.has_original:
+                rename(item.kept, item.path)
+        case Kind.REMOVED:
+            assert item.kept is not None
+            if item.has_original:
+                make_directory_like(item.path.parent, item.kept.parent)  # nobody may need it any more
                 move(item.kept, item.path)
-            if item.kind is Kind.REMOVED:
-                remove_if_empty(aside_of(item.kept.parent))
-                remove_if_empty(item.kept.parent)
+            remove_if_empty(aside_of(item.kept.parent))
+            remove_if_empty(item.kept.parent)
         case _:
             assert_never(item.kind)
 

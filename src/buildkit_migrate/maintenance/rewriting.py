@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from buildkit_migrate._native.bolt import IN_TREE, count_check
 from buildkit_migrate.bolt import Database, Reader, rewrite, same_content, write
 from buildkit_migrate.errors import CorruptDatabaseError, DifferencesError, StorageError
-from buildkit_migrate.files.errors import is_link, storage_errors
+from buildkit_migrate.files.errors import is_link
 from buildkit_migrate.files.ownership import access_of
 
-__all__ = ["lacking_room", "refuse_link", "wants_free_list", "whole_trees", "write_like"]
+__all__ = ["refuse_link", "wants_free_list", "whole_trees", "write_like"]
 
 _CONTAINERDS: Final = "meta.db"
 """containerd's own database, the only one that a daemon writes without a free list."""
@@ -82,28 +80,3 @@ def refuse_link(path: Path, command: str) -> None:
             f"{path} is a symbolic link, which a rename would replace",
             hint=f"replace the link with the file itself, or {command} {os.path.realpath(path)}",
         )
-
-
-def lacking_room(new: Iterable[tuple[Path, int]], what: str, hint: str) -> StorageError | None:
-    """An error if new files do not fit beside the old ones, which stay. ``new``: their directories and sizes.
-
-    Raises StorageError.
-    """
-    needed: dict[int, int] = defaultdict(int)
-    places = {}
-    for directory, size in new:
-        with storage_errors(directory):
-            device = directory.stat().st_dev
-        needed[device] += size
-        places[device] = directory
-    for device, size in needed.items():
-        with storage_errors(places[device]):
-            space = os.statvfs(places[device])
-        free = space.f_bavail * space.f_frsize
-        if size > free:
-            return StorageError(
-                f"{places[device]}: no space left for {what}: {size} bytes are needed for the new files, "
-                f"{free} are free",
-                hint=hint,
-            )
-    return None

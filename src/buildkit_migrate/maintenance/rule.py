@@ -31,7 +31,7 @@ class Part(enum.Enum):
     SNAPSHOTS = "snapshots"
     """``WorkerFacts.backend``, and with it ``snapshots``: Docker's builder has neither."""
     LAYERS = "layers"
-    """``WorkerFacts.docker_kinds``: only Docker's builder has them."""
+    """``WorkerFacts.docker_snapshots``: only Docker's builder has them."""
     DIRECTORIES = "directories"
     """``WorkerStores.directories``."""
     FILES = "files"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ __all__ = ["DatabaseBytes", "Share", "StateBytes", "state_bytes"]
 
 _BLOCK: Final = 512  # bytes
 
+_KEPT: Final = re.compile(r"\.before-(v2|compact|repair)(?![a-z])")
+"""In names of files and directories that are kept beside what replaced them."""
+
 
 class Share(enum.Enum):
     """What bytes are used for, in the order of the table."""
@@ -44,6 +48,7 @@ class Share(enum.Enum):
     LEAKED = "leaked: held by leases that nobody owns"
     ORPHANS = "directories and files that no database names"
     BACKUPS = ".bak files of stores that were moved aside"
+    KEPT = "originals kept by migrate, compact and repair"
     OTHER_WORKERS = "directories that are no workers in use"
     UNKNOWN = "not known, as a database can't be read"
     REST = "all else"
@@ -103,6 +108,7 @@ def state_bytes(facts: Facts, loadings: dict[WorkerFacts, Loading], progress: Pr
     }
     shown = _Shown(found, facts, progress)
     seen: set[tuple[int, int]] = set()
+    homes = _homes(facts, databases)
     waiting = [(str(found.root.absolute()), Share.REST)]
     with storage_errors(found.root):
         found.shares[Share.REST] += found.root.stat().st_blocks * _BLOCK
@@ -120,11 +126,19 @@ def state_bytes(facts: Facts, loadings: dict[WorkerFacts, Loading], progress: Pr
                 _add_database(found, databases[entry.path], size)
                 continue
             own = choose(entry.name) if choose is not None else share
+            if place in homes and _KEPT.search(entry.name):
+                own = Share.KEPT
             found.shares[own] += size
             if stat.S_ISDIR(stats.st_mode):
                 waiting.append((entry.path, own))
     found.databases.sort()
     return found
+
+
+def _homes(facts: Facts, databases: Iterable[str]) -> frozenset[str]:
+    """Directories in which originals are kept: never one of somebody's data."""
+    states = (facts.stores.root.state, *(worker.stores.path for worker in facts.workers))
+    return frozenset((*(str(path.absolute()) for path in states), *map(os.path.dirname, databases)))
 
 
 class _Shown:

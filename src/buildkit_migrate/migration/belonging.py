@@ -87,7 +87,10 @@ def _wrong_place(source: Path, plan: Plan, place: Place, containerd: Containerd)
 
 def _asked(place: Place) -> str:
     if place.kind == "Docker":
-        return f"Docker's builder at {place.backend}, storage driver {place.storage_driver},"
+        driver = (
+            f"storage driver {place.storage_driver}" if place.storage_driver else "without a storage driver"
+        )
+        return f"Docker's builder at {place.backend}, {driver},"
     return f"containerd at {place.containerd}, namespace {place.namespace}, snapshotter {place.snapshotter},"
 
 

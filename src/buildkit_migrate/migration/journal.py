@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -23,8 +22,23 @@ from buildkit_migrate.files.durable import (
     reserve,
     sync_directory,
 )
-from buildkit_migrate.files.errors import is_directory, is_link, look, storage_errors
-from buildkit_migrate.files.fingerprint import fingerprint
+from buildkit_migrate.files.errors import is_directory, is_link, look
+from buildkit_migrate.migration.journal_state import (
+    APPLIED,
+    APPLYING,
+    EDIT,
+    NOTHING,
+    PUT_BACK,
+    REMOVE,
+    UNDOING,
+    UNREADABLE,
+    State,
+    decode,
+    encode,
+    had_no_database,
+    is_untouched,
+    kept_path,
+)
 from buildkit_migrate.model import Before, Resource
 
 if TYPE_CHECKING:
@@ -49,24 +63,6 @@ __all__ = [
     "read_state",
 ]
 
-APPLYING: Final = "applying"
-APPLIED: Final = "applied"
-"""Leases and labels are as planned; the switch is next, or done."""
-UNDOING: Final = "undoing"
-
-NOTHING: Final = "nothing"
-"""A way back: containerd's database is unchanged."""
-PUT_BACK: Final = "put-back"
-"""A way back: put the kept database back in place."""
-REMOVE: Final = "remove"
-"""A way back: delete containerd's database, as there was none."""
-EDIT: Final = "edit"
-"""A way back: restore labels and remove leases in the current database."""
-_WITHOUT_KEPT: Final = (NOTHING, PUT_BACK, REMOVE)
-"""Ways back after which the kept database may be missing."""
-
-_FORMAT: Final = 2
-_KNOWN_FORMATS: Final = (1, _FORMAT)
 _STATE: Final = b"\0"
 _LEASE: Final = b"L"
 _EXPIRING: Final = b"X"
@@ -74,7 +70,6 @@ _SNAPSHOT: Final = b"S"
 _BLOB: Final = b"B"
 _FINISHED: Final = b"F"
 
-_FINGERPRINTS: Final = ("v1", "kept", "containerd_after", "v2")
 _BATCH: Final = 96
 """How many leases may be written before they are noted; each costs the next run one question."""
 
@@ -83,81 +78,13 @@ _FIRST_MAP: Final = 1 << 20
 _OVERHEAD: Final = 64
 """Maximum overhead of an entry in bytes."""
 
-_DATA: Final = "data.mdb"
-_LOCK: Final = "lock.mdb"
-_LOCK_SIZE: Final = 8192
-"""Size in bytes that LMDB needs for its 126 readers."""
+FILES = _DATA, _LOCK = "data.mdb", "lock.mdb"
+_LOCK_SIZE: Final = 8192  # bytes that LMDB needs for its 126 readers
 _SIZE: Final = struct.Struct("<I")
-
-_UNREADABLE: Final = "restore the journal from a backup, or remove it: then there is no way back to v1"
-
-
-@dataclass(frozen=True)
-class State:
-    """What the journal is about, and the progress.
-
-    ``v1``: fingerprint of the v1 store. ``plan``: digest of the edits that make the new store.
-    ``containerd``: which one, see `Containerd.identity`. ``kept_path``: second name of its database, given
-    before it is replaced; ``kept``: its fingerprint, "" if it did not exist; ``kept_digest``: digest of all
-    of it, "" if the run did not get that far. ``containerd_after``: fingerprint of the database that replaces
-    it, noted right before that; "" until then. All of these are "" if containerd runs. ``v2``: fingerprint of
-    the new store, "" until it is complete. ``used``: others may have used the replaced database before a run
-    continued.
-    ``upstream_exact``: the new store has no sizes of blobs; before format 2 no store had them. ``previous``:
-    it was made from the state of v1 before its newest transaction. ``way_back``: how an undo that has begun
-    goes back; "" before that. ``lacking``: how many records lacked their snapshot then; None if labels tell
-    which snapshots there were.
-    """
-
-    v1: str
-    plan: str
-    containerd: Mapping[str, str]
-    phase: str = APPLYING
-    kept_path: str = ""
-    kept: str = ""
-    kept_digest: str = ""
-    containerd_after: str = ""
-    v2: str = ""
-    used: bool = False
-    upstream_exact: bool = True
-    previous: bool = False
-    way_back: str = ""
-    lacking: int | None = None
 
 
 def journal_path(v2: Path) -> Path:
     return v2.with_name(v2.name + ".journal")
-
-
-def kept_path(state: State, database: Path | None) -> Path:
-    """Path of the old database: beside the current one, which may have been moved together with it."""
-    kept = Path(state.kept_path)
-    return kept if database is None else database.with_name(kept.name)
-
-
-def had_no_database(state: State) -> bool:
-    """Whether containerd's database did not exist before the migration, which created it."""
-    return bool(state.kept_path) and not state.kept
-
-
-def is_untouched(state: State, database: Path | None) -> bool:
-    """Whether the database is still the one from before the migration, even if it was used since.
-
-    It gets its second name right before it is replaced. Until then both names belong to one file; or they are
-    equal, if they were copied since. If there was none, there still is none, or others have created one.
-    """
-    if not state.kept_path:
-        return False
-    kept = kept_path(state, database)
-    database = database or Path(state.containerd["place"])
-    now = fingerprint(database)
-    if now in ("", state.kept, state.containerd_after):
-        return now == state.kept
-    if had_no_database(state):
-        return not state.containerd_after  # others may have created one
-    with storage_errors(database), contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(kept.stat(), database.stat()) or fingerprint(kept) == now
-    return state.phase == APPLYING or (state.phase == UNDOING and state.way_back in _WITHOUT_KEPT)
 
 
 class Journal:
@@ -202,7 +129,7 @@ class Journal:
             failed.callback(environment.close)
 
             def fill(transaction: lmdb.Transaction[bytes]) -> None:
-                transaction.put(_STATE, _encode(state))
+                transaction.put(_STATE, encode(state))
                 numbers: dict[bytes, int] = {}
                 for kind, fields in entries:
                     number = numbers.get(kind, 0)
@@ -288,7 +215,7 @@ class Journal:
         return {fields[0]: fields[1] for fields in self._entries(kind)}
 
     def _note(self) -> None:
-        entries = {_STATE: _encode(self.state)}
+        entries = {_STATE: encode(self.state)}
         if self._unwritten:
             entries[_key(_FINISHED, self._batches)] = _pack(self._unwritten)
         self._put(entries)
@@ -365,12 +292,12 @@ def _refuse_link(place: Path) -> None:
 def _state_in(environment: lmdb.Environment, path: Path) -> State | None:
     with _errors(path), environment.begin() as transaction:
         stored = transaction.get(_STATE)
-    return None if stored is None else _decode(stored, path)
+    return None if stored is None else decode(stored, path)
 
 
 def discard(path: Path) -> None:
     """Deletes a journal, if there is one. Raises StorageError."""
-    discard_directory(path, (_DATA, _LOCK))
+    discard_directory(path, FILES)
 
 
 def _open(path: Path, *, map_size: int, create: bool = False) -> lmdb.Environment:
@@ -424,43 +351,12 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except CorruptDatabaseError as error:
-        raise JournalError(f"{error}", hint=_UNREADABLE) from error
+        raise JournalError(f"{error}", hint=UNREADABLE) from error
     except lmdb.Error as error:
         known = translate(error, path)
         if isinstance(known, CorruptDatabaseError):
-            raise JournalError(f"{known}", hint=_UNREADABLE) from error
+            raise JournalError(f"{known}", hint=UNREADABLE) from error
         raise known from error
-
-
-def _encode(state: State) -> bytes:
-    fields = asdict(state)
-    if state.lacking is None:
-        del fields["lacking"]  # older versions don't know it, and don't need it
-    return json.dumps({"format": _FORMAT, **fields}, sort_keys=True).encode()
-
-
-def _decode(stored: bytes, path: Path) -> State:
-    try:
-        fields = json.loads(stored)
-        if fields.pop("format") not in _KNOWN_FORMATS:
-            raise JournalError(
-                f"{path}: a journal of a newer version",
-                hint="use the version of buildkit-migrate that made it",
-            )
-        for name in _FINGERPRINTS:
-            fields[name] = _without_time(fields[name])
-        if fields["phase"] == UNDOING:
-            # Before this field existed, only a database that was put back, or not yet kept, could be missing.
-            fields.setdefault("way_back", PUT_BACK)
-        return State(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise JournalError(f"{path}: the journal's state can't be read", hint=_UNREADABLE) from error
-
-
-def _without_time(old: str) -> str:
-    """Old fingerprints had a modification time between size and digest, which copies don't preserve."""
-    parts = old.split(":")
-    return ":".join((parts[0], parts[-1])) if len(parts) == 3 else old
 
 
 def _key(kind: bytes, number: int) -> bytes:
@@ -482,7 +378,7 @@ def _unpack(stored: bytes, path: Path) -> list[bytes]:
         if at != len(stored):
             raise ValueError(at)
     except (struct.error, ValueError) as error:
-        raise JournalError(f"{path}: an entry of the journal is damaged", hint=_UNREADABLE) from error
+        raise JournalError(f"{path}: an entry of the journal is damaged", hint=UNREADABLE) from error
     return fields
 
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -19,10 +20,13 @@ from buildkit_migrate._native.plan import Plan
 from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import check_options
 from buildkit_migrate.containerd.services import Containerd, Service
-from buildkit_migrate.errors import BrokenRecordsError, BusyError, JournalError
+from buildkit_migrate.errors import BrokenRecordsError, BusyError, Error, JournalError
+from buildkit_migrate.files.beside import beside
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.fingerprint import digesting, fingerprint
+from buildkit_migrate.files.foreseeing import space_for
+from buildkit_migrate.files.openers import refuse_others
 from buildkit_migrate.files.ownership import (
     changed_access,
     is_read_only,
@@ -34,9 +38,10 @@ from buildkit_migrate.migration.newer import newer_records
 from buildkit_migrate.migration.plan import cautions_of, problems_of, read_records
 from buildkit_migrate.migration.previous import check_going_back, reporting_previous
 from buildkit_migrate.migration.report import Outcome, Report
-from buildkit_migrate.migration.resuming import check_is_the_same
+from buildkit_migrate.migration.resuming import check_is_the_same, foresee_journal
+from buildkit_migrate.migration.room import Room, refuse_lacking_room
 from buildkit_migrate.migration.target import target_at
-from buildkit_migrate.model import Problem
+from buildkit_migrate.model import Problem, Reason
 from buildkit_migrate.progress import Progress, reading, silent
 from buildkit_migrate.store.engines import Engine, write_store
 from buildkit_migrate.workspace.new_files import foresee_migration
@@ -103,6 +108,7 @@ def migrate_v2(
     ) as migration:
         if on_broken == "drop" or not dry_run:
             refuse_broken([migration], on_broken)
+        refuse_lacking_room([migration.room])
         if dry_run:
             return migration.report(Outcome.PLANNED)
         migration.prepare()
@@ -175,6 +181,8 @@ class Migration:
                 check_going_back(from_path)
             self._models = foresee_migration(from_path, to_path, self._containerd.database)
             self._journal = self._interrupted(exclusive)
+            if self._journal is None:
+                foresee_journal(journal.journal_path(to_path))
             with reporting_previous(from_path, previous=previous_transaction):
                 self.plan = self._make_plan()
         except BaseException:
@@ -182,13 +190,16 @@ class Migration:
             raise
 
     def _notes(self, outcome: Outcome) -> tuple[str, ...]:
-        """Notes on owners and modes that differ, or would; and on a read-only mount."""
+        """Notes on owners and modes that differ, or would; on a read-only mount; and on what nobody frees."""
         planned = outcome is Outcome.PLANNED
         notes = [
             note
             for path, (wanted, foreseen) in self._models.items()
             for note in changed_access(wanted, path, foreseen if planned else None)
         ]
+        dropped = [one.record for one in self.problems if one.reason is not Reason.REPAIRED]
+        if dropped and (left := self._containerd.left_behind(dropped)):
+            notes.append(left)
         directory = self._to_path.parent
         if planned and is_read_only(directory):
             notes.append(f"{directory}: mounted read-only, so that a migration will be refused")
@@ -221,16 +232,21 @@ class Migration:
         return Journal.open(path) if exclusive else None
 
     def _make_plan(self) -> Plan:
-        self._progress(reading(f"reading {self._from_path}", self._source.reader))
-        records = read_records(self._source.reader)
         finished: frozenset[bytes] = frozenset()
         if self._journal is not None and self._journal.state.phase == journal.APPLYING:
             finished = self._journal.finished_leases()
         identity = self._containerd.identity
-        doing = "asking" if identity["mode"] == "live" else "reading"
-        about = f"{doing} {identity.get('place', 'containerd')}"
-        self._progress(reading(about, *self._containerd.readers))
-        survey = self._containerd.survey(records, finished)
+        doing = ", asking" if identity["mode"] == "live" else " and"
+        about = f"reading {self._from_path}{doing} {identity.get('place', 'containerd')}"
+        self._progress(reading(about, self._source.reader, *self._containerd.readers))
+        with beside(lambda: read_records(self._source.reader)) as read:
+            try:
+                survey = self._containerd.survey(read, finished)
+            except Error:
+                read()  # what is wrong with v1 is said first
+                raise
+            records = read()
+        self.place = replace(self.place, storage_driver=self._containerd.storage_driver)
         self._progress(f"planning what becomes of {len(records):,} records")
         plan = Plan(records, survey, upstream_exact=self._upstream_exact)
         check_belonging(self._source, plan, self.place, self._containerd)
@@ -239,6 +255,11 @@ class Migration:
     @property
     def from_path(self) -> Path:
         return self._from_path
+
+    @property
+    def room(self) -> Room:
+        """What the new files need on disk."""
+        return Room(self._source, self._to_path, self._engine, self._containerd, self.plan)
 
     @property
     def problems(self) -> list[Problem]:
@@ -256,6 +277,7 @@ class Migration:
             notes=self._notes(outcome),
             engine=self._engine,
             place=self.place,
+            space=tuple(space_for(self.room.estimated())) if outcome is Outcome.PLANNED else (),
             seconds=time.perf_counter() - self._started,
             plan=self.plan,
         )
@@ -292,6 +314,7 @@ class Migration:
     def carry_out(self) -> Report:
         """The rest, after `prepare`: containerd's leases and labels, and the switch."""
         assert self._store is not None
+        refuse_others(self._from_path)  # a daemon that waits for v1 would go on with it
         goes_on = self._journal is not None
         written = self._note_what_will_be_replaced()
         self._progress(reading("writing leases and labels", *self._containerd.readers[:-1]))
@@ -339,6 +362,7 @@ class Migration:
                 upstream_exact=self._upstream_exact,
                 previous=self._previous,
                 lacking=self._count_lacking(),
+                lacking_records=self._lacking_records(),
             )
             self._journal = Journal.create(
                 journal.journal_path(self._to_path), state, before, like=self._from_path
@@ -350,6 +374,13 @@ class Migration:
         if self._containerd.has_root_labels:
             return None
         return self.plan.counts["snapshots_needed"] - self.plan.counts["snapshots_found"]
+
+    def _lacking_records(self) -> tuple[str, ...]:
+        """Those of them that were left out for that, as `State` has them."""
+        if self._containerd.has_root_labels:
+            return ()
+        lacking = (problem for problem in self.problems if problem.reason is Reason.NO_SNAPSHOT)
+        return tuple(problem.record.decode("latin-1") for problem in lacking)
 
     @contextlib.contextmanager
     def _digesting_old_database(self, state: State, goes_on: bool) -> Iterator[Callable[[], str]]:

@@ -15,6 +15,7 @@ from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.text import named_text
 
 if TYPE_CHECKING:
+    from buildkit_migrate.files.foreseeing import Space
     from buildkit_migrate.workspace.place import Place
 
 __all__ = ["COUNTS", "Outcome", "Report"]
@@ -71,7 +72,9 @@ class Report:
     newer_in_v1: int | None = None
     """For a store migrated already: number of v1 records created since; None if unknown."""
     notes: tuple[str, ...] = ()
-    """Notes about files: an owner or mode that could not be preserved."""
+    """Notes about files: an owner or mode that could not be preserved, or data that nobody will free."""
+    space: tuple[Space, ...] = ()
+    """Of a dry run: per file system the room for new files, estimated rather too high, and what is free."""
     seconds: float = 0.0
     plan: Plan | None = field(default=None, repr=False, compare=False)
     """The underlying plan, None if there was nothing to do."""
@@ -108,6 +111,7 @@ class Report:
                 {**named_text("record", record), "caution": str(caution)} for record, caution in self.cautions
             ],
             "notes": [os.fsencode(note).decode(errors="replace") for note in self.notes],
+            "space": [space.as_dict() for space in self.space],
             "seconds": self.seconds,
             **named_text("reason", self.reason or None),
         }

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from buildkit_migrate.errors import JournalError
-from buildkit_migrate.migration.journal import State
+from buildkit_migrate.errors import JournalError, StorageError
+from buildkit_migrate.files.errors import look, storage_errors
+from buildkit_migrate.migration.journal import FILES, State, is_untouched, journal_path, read_state
 
-__all__ = ["check_is_the_same"]
+__all__ = ["check_is_the_same", "foresee_journal", "noted_driver"]
 
 _UNDO = "take back what it did with buildkit-migrate undo"
 
@@ -69,8 +70,36 @@ def _differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tu
                 f"it was begun in the {what} {then.get(what)}, and this one is in {now[what]}",
                 f"with --{what} {then.get(what)}",
             )
+    # Journals of older versions don't name it, and it is not always needed.
+    drivers = then.get("storage_driver"), now.get("storage_driver")
+    if all(drivers) and drivers[0] != drivers[1]:
+        yield (
+            f"it was begun with the storage driver {drivers[0]}, and this one is with {drivers[1]}",
+            f"with --storage-driver {drivers[0]}",
+        )
 
 
 def _root_of(database: str) -> Path:
     """The root of the containerd with this database, ``<root>/io.containerd.metadata.v1.bolt/meta.db``."""
     return Path(database).parent.parent
+
+
+def foresee_journal(path: Path) -> None:
+    """Raises StorageError if no journal can be created here, as `Journal.create` will. Writes nothing."""
+    with storage_errors(path):
+        there = look(path, follow_symlinks=False)
+        others = set() if there is None else {entry.name for entry in path.iterdir()} - {*FILES}
+    if others:
+        raise StorageError(f"{path} has files of no journal: {min(others)}", hint="move it out of the way")
+
+
+def noted_driver(v2: Path, database: Path | None = None) -> str:
+    """Docker's storage driver, as the journal of the store at ``v2`` names it; "" if it does not.
+
+    ``database``: containerd's, for a run that may continue another one; "" if that has changed nothing yet.
+    Raises JournalError, StorageError.
+    """
+    state = read_state(journal_path(v2))
+    if state is None or (database is not None and is_untouched(state, database)):
+        return ""
+    return state.containerd.get("storage_driver", "")

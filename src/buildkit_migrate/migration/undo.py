@@ -26,9 +26,11 @@ from buildkit_migrate.errors import (
     JournalError,
     UndoRefusedError,
 )
+from buildkit_migrate.files.directories import move
 from buildkit_migrate.files.durable import remove, rename
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.fingerprint import digest, fingerprint
+from buildkit_migrate.files.foreseeing import foresee_moved, foresee_replaced
 from buildkit_migrate.migration import journal
 from buildkit_migrate.migration.changes import (
     count_lost,
@@ -187,6 +189,7 @@ class Undo:
             self.changes = tuple(self._changes)
             # An undo that has moved the new store is decided: finishing it loses nothing more.
             begun = self._state.phase == journal.UNDOING and not exists(to_path)
+            self._foresee()
             self.losses = () if begun else tuple(self._losses)
             self._held = held.pop_all()
 
@@ -224,6 +227,14 @@ class Undo:
                     f"{self._to_path}: the migration was one of {what} {then}, not {now}",
                     hint=f"give it with --{what} {then}",
                 )
+        noted, given = (
+            it.get("storage_driver") for it in (self._state.containerd, self._containerd.identity)
+        )
+        if noted and given and noted != given:
+            raise JournalError(
+                f"{self._to_path}: the migration was one of the storage driver {noted}, not {given}",
+                hint="omit --storage-driver",
+            )
 
     def _examine_new_store(self, held: contextlib.ExitStack, exclusive: bool) -> None:
         path = self._to_path
@@ -298,9 +309,11 @@ class Undo:
         if then is None or self._force or (self._way == NOTHING and not exists(self._to_path)):
             return
         needed = records_with_snapshot(BoltStore(self._source.root))
-        lacking = len(needed - self._containerd.state(needed).snapshots.keys()) - then
-        if lacking > 0:
-            self._note_what_is_gone(lacking, "snapshot")
+        known = {id.encode("latin-1") for id in self._state.lacking_records}
+        gone = needed - self._containerd.state(needed).snapshots.keys() - known
+        # Of records that were left out for another reason it is only known how many had none.
+        if len(gone) > then - len(known):
+            self._note_what_is_gone(len(gone) - (then - len(known)), "snapshot")
 
     def _names(self) -> tuple[str, str]:
         return self._state.containerd["namespace"], self._state.containerd["snapshotter"]
@@ -368,14 +381,26 @@ class Undo:
 
     def _note_what_is_gone(self, number: int, what: str) -> None:
         are = "is" if number == 1 else "are"
-        self._losses.append(
-            f"{self._from_path}: {counted(number, what)} of its records {are} gone from containerd"
-        )
+        place = " from containerd" if self._containerd.has_root_labels else ""
+        self._losses.append(f"{self._from_path}: {counted(number, what)} of its records {are} gone{place}")
 
     @property
     def coming(self) -> Database | None:
         """The database that will replace containerd's; None if nothing does."""
         return self._kept if self._way == PUT_BACK else None
+
+    def _foresee(self) -> None:
+        """Raises StorageError if the system will refuse to go back."""
+        if exists(self._to_path):
+            foresee_moved(self._to_path)
+        foresee_moved(self._journal.path)
+        database = self._containerd.database
+        if database is None or self._way == NOTHING or not exists(database):
+            return
+        if self._way == EDIT:
+            foresee_replaced(database)
+        else:
+            foresee_moved(database)
 
     # --- Reporting and carrying out
 
@@ -445,7 +470,7 @@ class Undo:
             remove(lock)
             return None
         moved = self._free_name()
-        rename(self._to_path, moved)
+        move(self._to_path, moved)
         if exists(lock, follow_symlinks=False):
             rename(lock, moved.with_name(moved.name + _LOCK_SUFFIX))
         return moved

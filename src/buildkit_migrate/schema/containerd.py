@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 from buildkit_migrate.bolt import Bucket
-from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts, chosen, equal_to, present
+from buildkit_migrate.schema.columns import Index, Integers, Mask, Texts, chosen, equal_to, present, take
 from buildkit_migrate.schema.tables import (
     Entries,
     Path,
@@ -71,16 +71,18 @@ def version(root: Bucket) -> int | None:
 class _Table:
     """Rows in key order. ``bucket``: None if it is missing, which is a table without rows.
 
-    ``_columns`` and ``_lists``: what is read in the first walk, as that is what takes time.
+    ``_columns`` and ``_lists``: what is read in the first walk, as that is what takes time. ``_keys_only``:
+    the lists without their values.
     """
 
     _columns: tuple[Path, ...] = ()
     _lists: tuple[tuple[Path, bytes], ...] = ()
+    _keys_only = False
 
     def __init__(self, bucket: Bucket | None, lists: tuple[tuple[Path, bytes], ...] = ()) -> None:
         self.bucket = bucket
         lists += self._lists
-        self.keys, columns, entries = read_table(bucket, self._columns, lists)
+        self.keys, columns, entries = read_table(bucket, self._columns, lists, keys_only=self._keys_only)
         self._values = dict(zip(self._columns, columns, strict=True))
         self._entries = dict(zip(lists, entries, strict=True))
 
@@ -171,12 +173,14 @@ class Blobs(_Table):
 
 class Marks(NamedTuple):
     """Of leases. ``temporary``: deleted at the next start. ``flat``: they keep no more than what they list,
-    and the parents of snapshots. ``expire``: times in text, None where there is none.
+    and the parents of snapshots. ``ending``: rows of those that say when they expire, type code "i";
+    ``times``: when, in text.
     """
 
     temporary: Mask
     flat: Mask
-    expire: Texts
+    ending: array[int]
+    times: Texts
 
 
 _MARKS: Final = (
@@ -196,12 +200,14 @@ class Leases(_Table):
 
     _columns = _MARKS  # with what they list in one walk: each has pages of its own
     _lists = (((b"content",), b""),)
+    _keys_only = True  # a resource has no value
 
     def __init__(self, bucket: Bucket | None, snapshotter: bytes | None = None) -> None:
         """``snapshotter``: whose snapshots are read in the first walk."""
         super().__init__(bucket, (((b"snapshots", snapshotter), b""),) if snapshotter is not None else ())
         temporary, flat, expire = (self._values.pop(path) for path in _MARKS)
-        self.marks = Marks(present(temporary), present(flat), expire)
+        ending = array("i", present(expire))
+        self.marks = Marks(present(temporary), present(flat), ending, take(expire, ending))
         """Labels about how long a lease stays and what it keeps."""
 
     @cached_property

@@ -176,6 +176,12 @@ class Records:
     def _others(self) -> cells.Cells:
         return self._read(KEYS.keys() - self._kept, unchecked=True)
 
+    def forget(self, keys: Set[bytes]) -> None:
+        """Gives back the memory of the values of these keys. If asked for again they are read anew."""
+        self._cells.drop(self._kept & keys)
+        self._kept -= keys
+        self.__dict__.pop("_others", None)
+
     def _with(self, key: bytes) -> cells.Cells:
         return self._cells if key in self._kept else self._others
 

@@ -8,7 +8,7 @@ from typing import Final
 from buildkit_migrate._native.bolt import items
 from buildkit_migrate._native.numbers import counters, links, small
 from buildkit_migrate.bolt import Bucket
-from buildkit_migrate.schema.columns import Index, Texts, column
+from buildkit_migrate.schema.columns import Index, Integers, Texts, column
 from buildkit_migrate.schema.tables import integers, read_table, read_times
 
 __all__ = ["ACTIVE", "COMMITTED", "UNKNOWN", "VIEW", "Backend", "ParentLinks", "counters"]
@@ -16,7 +16,7 @@ __all__ = ["ACTIVE", "COMMITTED", "UNKNOWN", "VIEW", "Backend", "ParentLinks", "
 UNKNOWN, VIEW, ACTIVE, COMMITTED = range(4)
 """Kinds of snapshots, as they are stored."""
 
-_PATHS: Final = (b"id", b"kind", b"parent", b"size", b"inodes", b"createdat", b"updatedat")
+_PATHS: Final = (b"id", b"kind", b"parent", b"createdat", b"updatedat")
 
 
 class Backend:
@@ -31,11 +31,10 @@ class Backend:
         bucket = root.bucket(b"v1", b"snapshots")
         self.sequence = bucket.sequence if bucket is not None else 0
         self.names, columns, _ = read_table(bucket, [(path,) for path in _PATHS], ())
-        id, kind, self.parent, size, inodes, created, updated = columns
+        id, kind, self.parent, created, updated = columns
         # Numbers take less memory than where they are.
         self.id = integers(id, signed=False)
         self.kind = small(kind, COMMITTED)
-        self.size, self.inodes = integers(size), integers(inodes)
         self.broken_times = read_times(created).broken | read_times(updated).broken
 
     def __len__(self) -> int:
@@ -46,8 +45,22 @@ class Backend:
         """Finds snapshots by name."""
         return Index(self.names)
 
+    # Not all rules ask for these.
+
     @cached_property
+    def size(self) -> Integers:
+        return self._integers(b"size")
+
+    @cached_property
+    def inodes(self) -> Integers:
+        return self._integers(b"inodes")
+
+    def _integers(self, key: bytes) -> Integers:
+        return integers(read_table(self._root.bucket(b"v1", b"snapshots"), [(key,)], ())[1][0])
+
+    @property
     def links(self) -> ParentLinks:
+        """Read anew each time."""
         return ParentLinks(self._root.bucket(b"v1", b"parents"))
 
 

@@ -19,7 +19,9 @@ SEPARATOR: Final = b"::"
 
 
 class SolverCache:
-    """Each bucket as its row names (``keys`` and the like) and the entries below them."""
+    """Each bucket as its row names (``keys`` and the like) and the entries below them, of which only those of
+    `results` have values.
+    """
 
     def __init__(self, root: Bucket) -> None:
         self._root = root
@@ -33,7 +35,8 @@ class SolverCache:
     def _read(self, name: bytes) -> tuple[Texts, Entries]:
         """Both in one walk."""
         if name not in self._tables:
-            names, _, (entries,) = read_table(self._root.bucket(name), (), [((), b"")])
+            bucket = self._root.bucket(name)
+            names, _, (entries,) = read_table(bucket, (), [((), b"")], keys_only=name != RESULTS)
             self._tables[name] = names, entries
         return self._tables[name]
 
@@ -42,6 +45,11 @@ class SolverCache:
 
     def _names(self, name: bytes) -> Texts:
         return self._read(name)[0]
+
+    def forget_mirrors(self) -> None:
+        """Gives back the memory of keys by result and backlinks. If asked for again they are read anew."""
+        for name in (BY_RESULT, BACKLINKS):
+            self._tables.pop(name, None)
 
     @cached_property
     def keys(self) -> Texts:
@@ -58,12 +66,12 @@ class SolverCache:
         """For each key its results: result id and the stored JSON."""
         return self._below(RESULTS)
 
-    @cached_property
+    @property
     def result_ids(self) -> Texts:
         """Result ids in ``_byresult``: rows of `by_result`."""
         return self._names(BY_RESULT)
 
-    @cached_property
+    @property
     def by_result(self) -> Entries:
         """For each result the ids of its keys."""
         return self._below(BY_RESULT)
@@ -83,24 +91,17 @@ class SolverCache:
         """For each key its links, ``<link>@<id of the target key>``."""
         return self._below(LINKS)
 
-    @cached_property
+    @property
     def link_parts(self) -> tuple[Texts, Texts]:
-        """Of each of `links` what it is, and the key that it leads to."""
+        """Of each of `links` what it is, and the key that it leads to: made anew each time."""
         return split_last(self.links.keys, b"@")
 
-    def forget_links(self) -> None:
-        """Gives back the memory of links and backlinks, which are read anew if they are asked for again."""
-        for name in (LINKS, BACKLINKS):
-            self._tables.pop(name, None)
-        for attribute in ("linked", "linked_index", "links", "link_parts", "targets", "backlinks"):
-            self.__dict__.pop(attribute, None)
-
-    @cached_property
+    @property
     def targets(self) -> Texts:
         """Key ids in ``_backlinks``: rows of `backlinks`."""
         return self._names(BACKLINKS)
 
-    @cached_property
+    @property
     def backlinks(self) -> Entries:
         """For each target the ids of the keys that link to it."""
         return self._below(BACKLINKS)

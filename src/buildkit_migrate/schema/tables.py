@@ -20,7 +20,8 @@ Path = tuple[bytes, ...]
 class Entries(NamedTuple):
     """The items of a bucket that each row of a table may have, as a table of its own.
 
-    ``rows``: the row that an item belongs to, ascending; type code "i". ``values``: None for a bucket.
+    ``rows``: the row that an item belongs to, ascending; type code "i". ``values``: None for a bucket; empty
+    if only the keys were read.
     """
 
     rows: array[int]
@@ -63,15 +64,20 @@ def below(bucket: Bucket | None, *path: bytes, prefix: bytes = b"") -> Entries:
 
 
 def read_table(
-    bucket: Bucket | None, values: Collection[Path], lists: Collection[tuple[Path, bytes]]
+    bucket: Bucket | None,
+    values: Collection[Path],
+    lists: Collection[tuple[Path, bytes]],
+    *,
+    keys_only: bool = False,
 ) -> tuple[Texts, list[Texts], list[Entries]]:
     """All of this in one walk: names of rows, columns of values at paths within a row, and items at paths,
-    with keys that start with a prefix. A table without rows for None.
+    with keys that start with a prefix. ``keys_only``: without the values of these items. A table without rows
+    for None.
     """
     if bucket is None:
         none = Entries(array("i"), column(()), column(()))
         return column(()), [column(()) for _ in values], [none for _ in lists]
-    names, columns, found = read(bucket, values, lists)
+    names, columns, found = read(bucket, values, lists, keys_only=keys_only)
     return names, list(columns), [Entries(*entries) for entries in found]
 
 

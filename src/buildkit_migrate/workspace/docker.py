@@ -1,4 +1,4 @@
-"""Docker Engine's data root: which storage driver the layers of its builder belong to.
+"""Docker Engine's data root: which storage driver the records of its builder belong to.
 
 ``image/`` has a directory for each driver that was ever used (spec docker-builder-layout, section 3).
 """
@@ -6,15 +6,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Final
 
+from buildkit_migrate.containerd.docker import Needed
+from buildkit_migrate.containerd.driver_store import DriverStore, layer_directory
 from buildkit_migrate.errors import ContainerdStateError, StorageError
 from buildkit_migrate.files.errors import exists, is_directory, storage_errors
 from buildkit_migrate.settings import Setting
 from buildkit_migrate.workspace.places import daemon_settings
 
-__all__ = ["data_root", "layers_of", "storage_driver"]
+__all__ = ["data_root", "storage_driver"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_USED_AGAIN: Final = ("aufs", "btrfs", "devicemapper", "fuse-overlayfs", "overlay", "overlay2", "zfs")
+"""Drivers that the engine uses again if they have data; vfs is not one of them."""
 
 
 def data_root(builder: Path) -> Path:
@@ -26,57 +34,78 @@ def data_root(builder: Path) -> Path:
     return beside if is_directory(beside / "image") else builder.resolve().parent
 
 
-def layers_of(data: Path, driver: Setting | None) -> Path | None:
-    """The directory of the driver's layers; None without a driver."""
-    return None if driver is None else data / "image" / driver.value / "layerdb"
-
-
 def storage_driver(
     data: Path,
     given: Setting | None,
-    mentioned: set[bytes],
+    needed: Needed,
     environ: Mapping[str, str] = os.environ,
 ) -> Setting | None:
-    """The storage driver that was in use when ``snapshots.db`` was written.
+    """The storage driver that the builder's records are of.
 
-    ``given``: by the user. ``mentioned``: the chain ids of layers in ``snapshots.db``. That is the driver
-    which has most of these layers. If several have as many, it is the one named in ``daemon.json``, or else
-    the only one whose data exists. None if it is not known and makes no difference, as none is mentioned.
+    ``given``: by the user. ``needed``: by the records. That is the driver which has most of it; if several
+    have as much, the one that the engine will use, or else the only one whose data exists. None if it is not
+    known and makes no difference, as nothing is needed.
 
-    Raises ContainerdStateError if the driver has no layers or can't be told, StorageError.
+    Raises ContainerdStateError if it can't be told, or the engine will use another one: then the records are
+    of no use to it, and an engine that migrates by itself does not start. Raises StorageError.
     """
-    found = _drivers(data)
+    found, engine = _drivers(data), _engines_driver(data, environ)
     if given is not None:
-        if given.value not in found:
+        if given.value not in found and (engine is None or given.value != engine.value):
             raise ContainerdStateError(
                 f"{data / 'image'} has no storage driver {given.value}, only: {', '.join(found) or 'none'}",
                 hint="give the one that was in use when the builder's records were written",
             )
         return given
-    if not mentioned:
-        return Setting(found[0], "the only one") if len(found) == 1 else None
+    if not needed.layers and not (needed.data and found):
+        return engine or (Setting(found[0], "the only one") if len(found) == 1 else None)
     if not found:
         raise ContainerdStateError(
-            f"{data / 'image'} has no storage driver, but the builder refers to {len(mentioned)} layers",
+            f"{data / 'image'} has no storage driver, but the builder's records need {len(needed.layers)} "
+            "layers",
             hint="restore all of Docker's data root from one backup; copies need image/, too",
         )
-    layers = {driver: len(_layers(data, driver) & mentioned) for driver in found}
-    best = [driver for driver in found if layers[driver] == max(layers.values())]
-    if len(found) == 1:
-        return Setting(found[0], "the only one")
-    if len(best) == 1:
-        others = ", ".join(f"{one} has {layers[one]}" for one in found if one != best[0])
-        return Setting(best[0], f"has {layers[best[0]]} of the builder's {len(mentioned)} layers; {others}")
-    return _configured(data, best, environ) or _with_data(data, best)
+    chosen = _with_most(data, found, needed, engine)
+    if engine is not None and engine.value != chosen.value:
+        raise ContainerdStateError(
+            f"the builder's records are of the storage driver {chosen}, but Docker Engine will use {engine}, "
+            "which does not have their data",
+            hint=f'if it is to use {chosen.value} again, set "storage-driver" in daemon.json; otherwise give '
+            f"--storage-driver {engine.value}; migrate --on-broken drop leaves out what that does not have",
+        )
+    return chosen
 
 
-def _configured(data: Path, drivers: Collection[str], environ: Mapping[str, str]) -> Setting | None:
-    for file, settings in daemon_settings(environ):
-        root = settings.get("data-root") or settings.get("graph") or "/var/lib/docker"
-        driver = settings.get("storage-driver")
-        if driver in drivers and isinstance(root, str) and _are_one(Path(root), data):
-            return Setting(str(driver), str(file))
-    return None
+def _with_most(data: Path, drivers: list[str], needed: Needed, engine: Setting | None) -> Setting:
+    """The driver that has most of what is needed."""
+    if len(drivers) == 1:
+        return Setting(drivers[0], "the only one")
+    layers = {driver: len(_layers(data, driver) & needed.layers) for driver in drivers}
+    stored = {
+        driver: len((DriverStore(data, Setting(driver)).ids or set()) & needed.data) for driver in drivers
+    }
+    score = {driver: layers[driver] + stored[driver] for driver in drivers}
+    best = [driver for driver in drivers if score[driver] == max(score.values())]
+    if len(best) > 1:
+        return engine if engine is not None and engine.value in best else _with_data(data, best)
+    have = layers if layers[best[0]] else stored
+    what = f"{len(needed.layers)} layers" if have is layers else f"{len(needed.data)} snapshots"
+    others = ", ".join(f"{one} has {have[one]}" for one in drivers if one != best[0])
+    return Setting(best[0], f"has {have[best[0]]} of the {what} that records need; {others}")
+
+
+def _engines_driver(data: Path, environ: Mapping[str, str]) -> Setting | None:
+    """The driver that the engine will use at its next start; None if it is not known.
+
+    That is the one in ``daemon.json``, or else the only one with data. (Options of the daemon are not seen.)
+    """
+    for settings in daemon_settings(environ):
+        driver = settings.content.get("storage-driver")
+        is_ours = settings.data_root is not None and _are_one(settings.data_root, data)
+        if is_ours and isinstance(driver, str) and _NAME.fullmatch(driver):
+            return Setting(driver, str(settings.path))
+    filled = [driver for driver in _USED_AGAIN if _is_filled(data / driver)]
+    return Setting(filled[0], "the only one with data") if len(filled) == 1 else None
 
 
 def _are_one(configured: Path, data: Path) -> bool:
@@ -106,7 +135,7 @@ def _drivers(data: Path) -> list[str]:
 
 
 def _layers(data: Path, driver: str) -> set[bytes]:
-    directory = data / "image" / driver / "layerdb" / "sha256"
+    directory = layer_directory(data, driver) / "sha256"
     with storage_errors(directory):
         try:
             return {b"sha256:" + os.fsencode(entry.name) for entry in os.scandir(directory)}

@@ -18,7 +18,7 @@ from buildkit_migrate.files.errors import is_directory, storage_errors
 from buildkit_migrate.settings import ARGUMENT
 from buildkit_migrate.workspace.copies import original_of
 from buildkit_migrate.workspace.names import is_identifier
-from buildkit_migrate.workspace.places import docker_builder
+from buildkit_migrate.workspace.places import docker_builder, is_remapped
 
 __all__ = [
     "CONTAINERD_WORKER",
@@ -84,6 +84,16 @@ class Root:
     skipped: tuple[Skipped, ...] = ()
     origin: str = ARGUMENT
 
+    @property
+    def skipped_inside(self) -> tuple[Skipped, ...]:
+        """Those in the state directory itself."""
+        return tuple(one for one in self.skipped if one.path.parent == self.path)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether ``workers`` are all that the state directory has."""
+        return self.path == self.state and not self.skipped_inside
+
 
 def root_at(path: Path) -> Root | None:
     """The state or worker directory at ``path``, None if it is neither. Raises StorageError.
@@ -113,8 +123,19 @@ def root_at(path: Path) -> Root | None:
 def _docker_root(path: Path, names: Sequence[str]) -> Root:
     """The root of Docker's builder. Its image store never had v1 records."""
     reason = "of Docker's containerd image store, which never had v1 records"
-    skipped = tuple(Skipped(directory, reason) for directory in _workers_in(path, names))
-    return Root(path, path, (Worker(path, DOCKER_BUILDER, DOCKER_SNAPSHOTTER),), skipped)
+    skipped = [Skipped(directory, reason) for directory in _workers_in(path, names)]
+    remapped = "another builder of Docker Engine, for remapped users: a root of its own"
+    skipped += [Skipped(directory, remapped) for directory in _remapped(path.absolute().parent)]
+    return Root(path, path, (Worker(path, DOCKER_BUILDER, DOCKER_SNAPSHOTTER),), tuple(skipped))
+
+
+def _remapped(data_root: Path) -> list[Path]:
+    """Builders of remapped users. What can't be listed has none: it is not what was asked for."""
+    try:
+        below = [data_root / entry.name for entry in os.scandir(data_root)]
+    except OSError:
+        return []
+    return sorted(it / "buildkit" for it in below if is_remapped(it.name) and docker_builder(it / "buildkit"))
 
 
 def with_image_store(root: Root) -> Root:
@@ -123,10 +144,11 @@ def with_image_store(root: Root) -> Root:
     Raises RootNotFoundError as `root_at` does.
     """
     builder = [worker for worker in root.workers if worker.kind == DOCKER_BUILDER]
-    if not builder or not root.skipped:
+    if not builder or not root.skipped_inside:
         return root
-    inside = _sorted_out(root.path, [skipped.path for skipped in root.skipped])
-    return replace(root, workers=(*builder, *inside.workers), skipped=inside.skipped)
+    inside = _sorted_out(root.path, [skipped.path for skipped in root.skipped_inside])
+    elsewhere = (skipped for skipped in root.skipped if skipped not in root.skipped_inside)
+    return replace(root, workers=(*builder, *inside.workers), skipped=(*inside.skipped, *elsewhere))
 
 
 def _workers_in(path: Path, names: Sequence[str]) -> list[Path]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from buildkit_migrate.containerd.offline import NEW_MODE
 from buildkit_migrate.files.access import Access
 from buildkit_migrate.files.errors import exists
-from buildkit_migrate.files.ownership import access_of, predict_access, predict_replaced_access, usable_mode
+from buildkit_migrate.files.foreseeing import foresee_new, foresee_replaced
+from buildkit_migrate.files.ownership import access_of, usable_mode
 
 __all__ = ["foresee_migration"]
 
@@ -21,12 +22,12 @@ def foresee_migration(
     ``database``: containerd's, if it will be replaced or created. Raises StorageError if a file can't be
     created, or its owner could not use it.
     """
-    new = predict_access(to_path, from_path, usable_mode(from_path))
+    new = foresee_new(to_path, from_path, usable_mode(from_path))
     found = {to_path: (access_of(from_path), new)}
     if database is not None:
         if exists(database):
-            found[database] = (access_of(database), predict_replaced_access(database))
+            found[database] = (access_of(database), foresee_replaced(database))
         else:
             wanted = replace(access_of(from_path), mode=NEW_MODE)
-            found[database] = (wanted, predict_access(database, from_path, NEW_MODE))
+            found[database] = (wanted, foresee_new(database, from_path, NEW_MODE))
     return found

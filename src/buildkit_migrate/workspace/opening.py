@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from buildkit_migrate.bolt import Database
-from buildkit_migrate.containerd.docker import DOCKER_NAMESPACE, DockerBuilder, chain_ids
-from buildkit_migrate.containerd.layers import LayerStore
+from buildkit_migrate.bolt import Bucket, Database
+from buildkit_migrate.containerd.docker import DOCKER_NAMESPACE, DockerBuilder, needed_by
+from buildkit_migrate.containerd.driver_store import DriverStore
 from buildkit_migrate.containerd.offline import (
     KEPT_SUFFIX,
     MetadataDatabase,
@@ -26,12 +26,12 @@ from buildkit_migrate.errors import (
     Error,
     StorageError,
 )
-from buildkit_migrate.files.errors import exists
+from buildkit_migrate.files.errors import exists, is_link
 from buildkit_migrate.files.locks import lock
 from buildkit_migrate.files.ownership import model_for, predict_access
 from buildkit_migrate.progress import Progress
 from buildkit_migrate.settings import DEFAULT, DEFAULT_NAMESPACE, Setting
-from buildkit_migrate.workspace.docker import data_root, layers_of, storage_driver
+from buildkit_migrate.workspace.docker import data_root, storage_driver
 from buildkit_migrate.workspace.layout import (
     CONTAINERD_WORKER,
     DOCKER_BUILDER,
@@ -59,6 +59,7 @@ __all__ = [
     "about_docker",
     "containerd_place",
     "foresee_files",
+    "foresee_lock",
     "lock_out_daemon",
     "lock_state",
     "metadata_database",
@@ -104,7 +105,7 @@ def lock_out_daemon(root: Root, held: contextlib.ExitStack, *, exclusive: bool) 
     The file is left behind, because removing it could pull it from under a daemon that is about to start.
     Daemons remove it themselves when they stop. Docker has no such file.
     """
-    create = exclusive and root.path == root.state and not docker_builder(root.state)
+    create = exclusive and _makes_lock(root)
     _lock_if_there(root.state / LOCK_FILE, held, exclusive=exclusive, create=create, like=_any_store(root))
 
 
@@ -180,10 +181,7 @@ def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None
 
     Raises EventLoopError if a running containerd can't be called here.
     """
-    path = root.state / LOCK_FILE
-    creates = root.path == root.state and not docker_builder(root.state)
-    if creates and not exists(path, follow_symlinks=False):
-        predict_access(path, *model_for(path, _any_store(root)))
+    foresee_lock(root)
     for worker in workers:
         place = opener.place(worker)
         if not place.backend:
@@ -192,6 +190,21 @@ def foresee_files(root: Root, workers: Iterable[Worker], opener: Opener) -> None
         # A missing one is created for Docker; otherwise opening it will say so.
         there = database is not None and (worker.kind == DOCKER_BUILDER or exists(database))
         foresee_migration(worker.v1, worker.v2, database if there else None)
+
+
+def foresee_lock(root: Root) -> None:
+    """Raises StorageError if ``buildkitd.lock`` can't be made where `lock_out_daemon` does that."""
+    path = root.state / LOCK_FILE
+    if not _makes_lock(root):
+        return
+    if is_link(path):
+        raise StorageError(f"{path} is a symbolic link", hint="remove it, if no daemon uses the root")
+    if not exists(path):
+        predict_access(path, *model_for(path, _any_store(root)))
+
+
+def _makes_lock(root: Root) -> bool:
+    return root.path == root.state and not docker_builder(root.state)
 
 
 def _any_store(root: Root) -> Path | None:
@@ -290,7 +303,6 @@ class Opener:
         self._progress = progress
         self._stopped: MetadataDatabase | None = None
         self._running: Connection | None = None
-        self._driver: Setting | None = None
 
     def content(self, worker: Worker) -> Path:
         """The directory of the content store."""
@@ -306,7 +318,7 @@ class Opener:
     def place(self, worker: Worker) -> Place:
         """Where the worker's containerd is, and the origin of each setting.
 
-        Docker's storage driver is known when the services are open.
+        Docker's storage driver is not known before the services needed it.
         """
         root = Setting(str(self._root.path), self._root.origin)
         if worker.kind == DOCKER_BUILDER:
@@ -317,7 +329,6 @@ class Opener:
                 Setting(DOCKER_NAMESPACE, "fixed"),
                 Setting(worker.snapshotter, "fixed"),
                 str(worker.path / "snapshots.db"),
-                self._driver,
             )
         named = Setting(worker.snapshotter, "name of the directory")
         if worker.kind == OCI_WORKER:
@@ -341,8 +352,12 @@ class Opener:
         below = path.parent / "snapshotter" / path.name
         return str(below if not exists(path) and exists(below) else path)
 
-    def containerd(self, worker: Worker) -> AnyContainerd:
-        """Opens the worker's containerd. Raises ContainerdStateError with a hint for this kind of worker."""
+    def containerd(self, worker: Worker, noted_driver: str = "") -> AnyContainerd:
+        """Opens the worker's containerd. Raises ContainerdStateError with a hint for this kind of worker.
+
+        ``noted_driver``: Docker's storage driver when the worker was migrated, which is used unless another
+        one was given; "" if that is not known.
+        """
         place = self.place(worker)
         snapshotter, namespace = place.snapshotter.value, place.namespace.value
         if not place.backend:
@@ -350,7 +365,7 @@ class Opener:
         metadata, backend = Path(place.containerd.value), Path(place.backend)
         try:
             if worker.kind == DOCKER_BUILDER:
-                return self._docker(worker, metadata, self._database(backend))
+                return self._docker(worker, metadata, self._database(backend), noted_driver)
             if worker.kind == OCI_WORKER:
                 return OfflineContainerd(
                     self._metadata(metadata), self._database(backend), namespace, snapshotter
@@ -370,12 +385,20 @@ class Opener:
                 error.hint = _STOP_CONTAINERD
             raise
 
-    def _docker(self, worker: Worker, metadata: Path, snapshots: Database) -> DockerBuilder:
-        data, mentioned = data_root(worker.path), chain_ids(snapshots.root)
-        self._driver = storage_driver(data, self._place.storage_driver, mentioned)
+    def _docker(
+        self, worker: Worker, metadata: Path, snapshots: Database, noted_driver: str
+    ) -> DockerBuilder:
+        given = self._place.storage_driver
+        is_noted = bool(noted_driver) and (given is None or given.value == noted_driver)
+        named = Setting(noted_driver, "noted by the migration") if is_noted else given
+
+        def choose(root: Bucket, ids: Collection[bytes]) -> DriverStore:
+            data = data_root(worker.path)
+            return DriverStore(data, named if is_noted else storage_driver(data, given, needed_by(root, ids)))
+
         database = MetadataDatabase(metadata, exclusive=self._exclusive, like=worker.v1)
         self._held.enter_context(contextlib.closing(database))
-        return DockerBuilder(database, snapshots, LayerStore(layers_of(data, self._driver)))
+        return DockerBuilder(database, snapshots, choose, named)
 
     def _live(self, snapshotter: str) -> LiveContainerd:
         # gRPC is only loaded when needed.

@@ -10,14 +10,18 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+from buildkit_migrate.workspace.names import TELLING, is_docker_builder
 
 __all__ = [
     "SYSTEM_ROOT",
+    "DaemonSettings",
     "Places",
     "daemon_settings",
     "default_places",
     "docker_builder",
+    "is_remapped",
     "more_places",
     "rootless_place",
     "volumes",
@@ -104,40 +108,64 @@ def volumes(directory: Path, found: Places) -> Iterator[Path]:
 
 
 def docker_builder(path: Path) -> bool:
-    """Whether this is the directory of the builder inside Docker Engine: its records are directly in it."""
-    if _exists(path / "snapshots.db"):
-        return True
-    has_records = any(_exists(path / name) for name in ("metadata.db", "metadata_v2.db"))
-    return has_records and (_exists(path / "cache.db") or _is_dir(path.absolute().parent / "image"))
+    """Whether this is the directory of the builder inside Docker Engine."""
+    names = _names(path)
+    # Its name may be "..", and it may be a link to another disk.
+    return bool(names) and is_docker_builder(names, _names(path.absolute().parent) | _names(path / ".."))
+
+
+def _names(directory: Path) -> set[str]:
+    """The names in it; of a directory that can't be listed those that tell Docker's builder."""
+    try:
+        return {entry.name for entry in os.scandir(directory)}
+    except OSError:
+        return {name for name in TELLING if _exists(directory / name)}
 
 
 def _docker_data(environ: Mapping[str, str], top: Path, homes: list[Path], found: Places) -> Iterator[Path]:
     """Docker's data roots, each also for remapped users, without duplicates."""
     roots = [_below(top, path) for path in _DOCKER] + [home / "docker" for home in homes]
-    for _, settings in daemon_settings(environ, top):
-        values = (settings.get(key) for key in ("data-root", "graph"))
-        roots += [_below(top, Path(one)) for one in values if isinstance(one, str) and one.startswith("/")]
+    roots += [_below(top, it.data_root) for it in daemon_settings(environ, top) if it.data_root is not None]
     for root in dict.fromkeys(roots):
         yield root
-        for entry in _entries(root, found):
-            uid, dot, gid = entry.name.partition(".")
-            if dot and uid.isdigit() and gid.isdigit():
-                yield entry
+        yield from (entry for entry in _entries(root, found) if is_remapped(entry.name))
 
 
-def daemon_settings(
-    environ: Mapping[str, str], top: Path = Path("/")
-) -> Iterator[tuple[Path, dict[str, object]]]:
-    """Docker's ``daemon.json`` of the host and of the user, as far as they exist and can be read."""
-    config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", ""), ".config"))
-    for settings in (Path("/etc/docker/daemon.json"), Path(config, "docker/daemon.json")):
+def is_remapped(name: str) -> bool:
+    """Whether a directory in a data root of Docker's is that of remapped users: ``<uid>.<gid>``."""
+    uid, _, gid = name.partition(".")
+    return uid.isdigit() and gid.isdigit()
+
+
+class DaemonSettings(NamedTuple):
+    """A ``daemon.json`` of Docker's. ``data_root``: of the engine that it is for; None if that is unknown."""
+
+    path: Path
+    content: dict[str, object]
+    data_root: Path | None
+
+
+def daemon_settings(environ: Mapping[str, str], top: Path = Path("/")) -> Iterator[DaemonSettings]:
+    """Those of the host and of the user's rootless engine, as far as they exist and can be read."""
+    home = Path(environ.get("HOME", ""))
+    data_home = Path(environ.get("XDG_DATA_HOME") or home / ".local/share")
+    config_home = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    for settings, default in (
+        (Path("/etc/docker/daemon.json"), _DOCKER[0]),
+        (config_home / "docker/daemon.json", data_home / "docker"),
+    ):
         path = _below(top, settings)
         try:
             content = json.loads(path.read_bytes()) if path.is_file() else {}
         except (OSError, ValueError, RecursionError):
             continue
         if isinstance(content, dict):
-            yield settings, content
+            yield DaemonSettings(settings, content, _data_root(content, default))
+
+
+def _data_root(content: dict[str, object], default: Path) -> Path | None:
+    given = next((content[key] for key in ("data-root", "graph") if content.get(key)), os.fspath(default))
+    return Path(given) if isinstance(given, str) and given.startswith("/") else None
 
 
 def _entries(directory: Path, found: Places) -> list[Path]:

@@ -89,7 +89,7 @@ class WorkerStores:
     ``kind``: OCI_WORKER, CONTAINERD_WORKER or DOCKER_BUILDER. ``containerd``: containerd's metadata database.
     ``snapshots``: the snapshotter's own; for Docker's builder ``snapshots.db``, which has another layout.
     ``worker_id``: b"" if the file is empty, None if it is missing. ``old``: the v1 store, if that is the only
-    one; it is not one of ``stores``.
+    one; it is not one of ``stores``. ``storage_driver``: of Docker, if one was given.
     """
 
     path: Path
@@ -102,6 +102,7 @@ class WorkerStores:
     snapshots: Store
     content: Path | None
     old: Store | None = None
+    storage_driver: Setting | None = None
 
     @property
     def stores(self) -> tuple[Store, Store, Store]:
@@ -208,7 +209,7 @@ def _worker(
     worker: Worker, root: Root, place: ContainerdPlace, opener: Opener, opened: _Opened
 ) -> WorkerStores:
     if worker.kind == DOCKER_BUILDER:
-        return _docker_builder(worker, opened)
+        return _docker_builder(worker, opened, place.storage_driver)
     found = opener.place(worker)
     namespace = found.namespace
     if worker.kind != OCI_WORKER and docker_builder(root.state) and place.namespace.origin == DEFAULT:
@@ -235,7 +236,7 @@ def _old(worker: Worker, opened: _Opened) -> Store | None:
     return None if store.fault is Fault.MISSING else store
 
 
-def _docker_builder(worker: Worker, opened: _Opened) -> WorkerStores:
+def _docker_builder(worker: Worker, opened: _Opened, storage_driver: Setting | None) -> WorkerStores:
     id = _text(worker.path.parent / "engine-id")
     return WorkerStores(
         worker.path,
@@ -248,6 +249,7 @@ def _docker_builder(worker: Worker, opened: _Opened) -> WorkerStores:
         opened.store(worker.path / "snapshots.db"),
         worker.path / "content",
         _old(worker, opened),
+        storage_driver,
     )
 
 

@@ -36,7 +36,9 @@ def chain_ids(facts: WorkerFacts) -> Iterator[Mend]:
         above = {1: "", 2: ", and those of a record on it"}
         does = "clears its chain ids" + above.get(len(rows), f", and those of {len(rows) - 1} records on it")
         change = EditStore(store, {keys.MAIN_BUCKET: values, keys.INDEX_BUCKET: entries})
-        yield Mend("C22", RepairClass.PROTECT, path_of(store), subject(id), does, (change,), record=id)
+        yield Mend(
+            "C22", RepairClass.PROTECT, path_of(store), subject(id), does, (change,), record=(facts, id)
+        )
 
 
 REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (chain_ids,)

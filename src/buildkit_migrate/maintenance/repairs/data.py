@@ -99,7 +99,7 @@ def _mend(facts: WorkerFacts, rule: str, row: int, does: str, *changes: EditStor
     assert facts.data is not None
     id = facts.data.records.ids[row] or b""
     file = path_of(facts.stores.containerd)
-    return Mend(rule, RepairClass.PROTECT, file, subject(id), does, changes, record=id)
+    return Mend(rule, RepairClass.PROTECT, file, subject(id), does, changes, record=(facts, id))
 
 
 REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (extracted_again, protected)

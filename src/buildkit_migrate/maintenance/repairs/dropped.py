@@ -71,7 +71,7 @@ def _drop(facts: WorkerFacts, finding: Finding, rows: tuple[int, ...], loses: st
         f"drops {what}",
         tuple(DropRecord(facts, row) for row in rows),
         loses,
-        record=facts.records.ids[rows[0]] if len(rows) == 1 else None,
+        record=(facts, facts.records.ids[rows[0]] or b"") if len(rows) == 1 else None,
     )
 
 

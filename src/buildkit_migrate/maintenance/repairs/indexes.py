@@ -61,8 +61,8 @@ def _mend(
     facts: WorkerFacts, rule: str, name: bytes, does: str, edits: Edits, record: bytes | None = None
 ) -> Mend:
     store = facts.stores.records
-    change = EditStore(store, edits)
-    return Mend(rule, RepairClass.PROTECT, path_of(store), subject(name), does, (change,), record=record)
+    change, of = EditStore(store, edits), None if record is None else (facts, record)
+    return Mend(rule, RepairClass.PROTECT, path_of(store), subject(name), does, (change,), record=of)
 
 
 REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (matching, named, external_data)

@@ -15,9 +15,9 @@ __all__ = ["REPAIRS"]
 
 @worker_repair("C60", needs=(Part.RECORDS,))
 def run_state(facts: WorkerFacts) -> Iterator[Mend]:
-    """Run bundles and mount points are removed, unless something is mounted there."""
+    """Run bundles and mount points are removed where they can be moved away."""
     for left in left_by_containers(facts.stores):
-        if not left.mounted:
+        if not left.fixed:
             change = RemoveDirectory(left.place / left.name)
             yield Mend("C60", RepairClass.PROTECT, left.place, left.name, "removes the directory", (change,))
 

@@ -1,4 +1,4 @@
-"""Repairs of database files as such (C1, C4): what is whole of a file becomes a new one.
+"""Repairs of database files as such (C1, C3, C4): what is whole of a file becomes a new one.
 
 A file that has grown (C5) is no fault of its content: `compact` makes it small.
 """
@@ -12,18 +12,19 @@ from buildkit_migrate.maintenance.facts import Facts
 from buildkit_migrate.maintenance.mend import Mend, Repair, RepairClass, RewriteStore, root_repair
 from buildkit_migrate.maintenance.rules.pages import has_broken_trees, whole_before
 from buildkit_migrate.maintenance.rules.wording import path_of
+from buildkit_migrate.workspace.stores import Fault
 
 __all__ = ["REPAIRS"]
 
 
-@root_repair("C1", "C4", needs=())
+@root_repair("C1", "C3", "C4", needs=())
 def whole_files(facts: Facts) -> Iterator[Mend]:
     """Whole trees get a new free list; where the newest transaction is torn, the one before comes back."""
     for store in facts.stores.all:
-        if store.database is None:
+        if store.database is None and store.fault is not Fault.CORRUPT:
             continue
         file = path_of(store)
-        if store not in facts.unsound or not has_broken_trees(store.database):
+        if store.database is not None and not (store in facts.unsound and has_broken_trees(store.database)):
             does = "copies the trees into a new file, and makes its free list"
             for rule in ("C1", "C4"):
                 yield Mend(rule, RepairClass.PROTECT, file, "", does, (RewriteStore(store),))
@@ -31,7 +32,8 @@ def whole_files(facts: Facts) -> Iterator[Mend]:
             does = f"goes back to transaction {transaction}, the one before the newest"
             loses = "what the newest transaction changed"
             change = RewriteStore(store, previous=True)
-            yield Mend("C1", RepairClass.PROTECT, file, "", does, (change,), loses)
+            for rule in ("C1", "C3"):
+                yield Mend(rule, RepairClass.PROTECT, file, "", does, (change,), loses)
 
 
 REPAIRS: Final[tuple[Repair[Facts], ...]] = (whole_files,)

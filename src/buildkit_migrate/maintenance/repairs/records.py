@@ -24,7 +24,9 @@ def finished(facts: WorkerFacts) -> Iterator[Mend]:
         id = facts.records.ids[row] or b""
         change = EditStore(store, {keys.MAIN_BUCKET: {id: {keys.EQUAL_MUTABLE: b""}}})
         does = "clears cache.equalMutable"
-        yield Mend("C12", RepairClass.PROTECT, path_of(store), subject(id), does, (change,), record=id)
+        yield Mend(
+            "C12", RepairClass.PROTECT, path_of(store), subject(id), does, (change,), record=(facts, id)
+        )
 
 
 REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (finished,)

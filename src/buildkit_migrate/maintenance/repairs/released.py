@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from buildkit_migrate.bolt.edits import below
-from buildkit_migrate.files.errors import is_directory
-from buildkit_migrate.maintenance.disk import has_mounts, mount_points, number_of
+from buildkit_migrate.maintenance.disk import mount_points, number_of, why_immovable
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.leases import (
     Orphan,
@@ -57,7 +56,7 @@ def leases_of_builds(facts: Facts) -> Iterator[Mend]:
 def _are_known(owners: Owners, facts: Facts) -> bool:
     """Whether all is known of the root that could own a lease. Of other roots nobody here can know."""
     root = facts.stores.root
-    whole = root.path == root.state and not root.skipped
+    whole = root.is_whole
     return owners.reset is None and (whole or not owners.shared)
 
 
@@ -92,9 +91,8 @@ def directories(facts: WorkerFacts) -> Iterator[Mend]:
         place = found.path / finding.subject
         if (
             finding.rule == "C45"
-            and is_directory(place, follow_symlinks=False)
             and not (_lost_some(facts) and number_of(finding.subject) is not None)
-            and not has_mounts(place, points)
+            and not why_immovable(place, found.path.parent, points)
         ):
             change = RemoveDirectory(place)
             yield Mend(

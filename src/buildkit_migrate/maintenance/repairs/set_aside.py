@@ -32,14 +32,14 @@ def unreadable(facts: Facts) -> Iterator[Mend]:
         **dict.fromkeys(
             stores.histories,
             f"the list of builds ({builds} have a lease): "
-            "what they hold stays on disk until `repair --release-leaks` frees it",
+            "what they hold stays on disk until `repair --release-leaks` gives up those leases",
         ),
     }
     for store, loses in costs.items():
         is_damaged = store in facts.unsound and store.fault in (None, Fault.CORRUPT)
         if store.path is None or not is_damaged:
             continue
-        if store.database is not None and whole_before(store.path) is not None:
+        if whole_before(store.path) is not None:
             continue  # `repair` goes back to that
         for rule in ("C1", "C3"):
             does = "moves the file aside, as a new daemon would"

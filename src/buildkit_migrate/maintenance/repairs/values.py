@@ -55,7 +55,7 @@ def _mend(facts: WorkerFacts, rule: str, row: int, key: bytes, value: bytes, doe
     assert facts.records is not None
     store, id = facts.stores.records, facts.records.ids[row] or b""
     change = EditStore(store, {keys.MAIN_BUCKET: {id: {key: value}}})
-    return Mend(rule, RepairClass.PROTECT, path_of(store), subject(id), does, (change,), record=id)
+    return Mend(rule, RepairClass.PROTECT, path_of(store), subject(id), does, (change,), record=(facts, id))
 
 
 REPAIRS: Final[tuple[Repair[WorkerFacts], ...]] = (descriptive, sizes)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildkit_migrate.bolt import Database
 from buildkit_migrate.choices import SNAPSHOTTERS_WITH_DATABASE
-from buildkit_migrate.errors import CorruptDatabaseError, Error
+from buildkit_migrate.errors import CorruptDatabaseError
 from buildkit_migrate.files.errors import exists, storage_errors
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
@@ -127,21 +126,22 @@ def _not_migrated(stores: Stores) -> Iterator[Lost]:
         v1 = worker.path / "metadata.db"
         if worker.records.fault is Fault.MISSING and exists(v1):
             message, repair = "it was not migrated: there is no metadata_v2.db", None
-            if _is_v2(v1):
+            if worker.old is not None and _is_v2(worker.old):
                 message = "it is a v2 store under the name of a v1 store"
                 repair = "`repair` does nothing: give it its name metadata_v2.db back."
             yield Finding("C7", Severity.START, v1, "", message, repair=repair), worker.records, "is missing"
 
 
-def _is_v2(path: Path) -> bool:
-    """Whether any record has a key that v1 does not know."""
+def _is_v2(store: Store) -> bool:
+    """Whether any record has a key that v1 does not know. Raises StorageError if it can't be read."""
     try:
-        with Database.open(path) as database:
-            records = Records(database.root)
-            return any(records.has(key) for key in (keys.SNAPSHOT, keys.COMMITTED))
-    except Error as error:
-        if not isinstance(error, CorruptDatabaseError):
-            raise
+        if store.error is not None:
+            raise store.error
+        if store.root is None:
+            return False
+        records = Records(store.root)
+        return any(records.has(key) for key in (keys.SNAPSHOT, keys.COMMITTED))
+    except CorruptDatabaseError:
         return False
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from buildkit_migrate.files.errors import look
-from buildkit_migrate.maintenance.disk import directories_in, has_mounts, mount_points, usage
+from buildkit_migrate.maintenance.disk import directories_in, mount_points, usage, why_immovable
 from buildkit_migrate.maintenance.facts import Facts, WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.rule import Part, RootRule, WorkerRule, root_rule, worker_rule
@@ -21,9 +21,9 @@ __all__ = ["ROOT_RULES", "WORKER_RULES", "left_by_containers"]
 def run_state(facts: WorkerFacts) -> Iterator[Finding]:
     """Nothing is left of containers that ran: no bundle, and no mount point of a cache mount."""
     for left in left_by_containers(facts.stores):
-        if left.mounted:
-            message = "a container that is gone left it, and something is still mounted there"
-            repair = "`repair` does nothing: unmount it first."
+        if left.fixed:
+            message = "a container that is gone left it"
+            repair = f"`repair` leaves it: {left.fixed}."
             yield Finding("C60", left.severity, left.place, left.name, message, repair=repair)
             continue
         measured = usage(left.place / left.name)
@@ -33,11 +33,11 @@ def run_state(facts: WorkerFacts) -> Iterator[Finding]:
 
 
 class Left(NamedTuple):
-    """The directory ``name`` in ``place``. ``mounted``: whether something is, in it or below."""
+    """The directory ``name`` in ``place``. ``fixed``: why it can't be moved away, "" if it can be."""
 
     place: Path
     name: str
-    mounted: bool
+    fixed: str
     severity: Severity
     fate: str
 
@@ -50,8 +50,8 @@ def left_by_containers(worker: WorkerStores) -> Iterator[Left]:
         ("cachemounts", Severity.HARMLESS, "the next start removes it"),
     ):
         for directory in directories_in(worker.path / name):
-            mounted = has_mounts(worker.path / name / directory, points)
-            yield Left(worker.path / name, directory, mounted, severity, fate)
+            fixed = why_immovable(worker.path / name / directory, worker.path, points)
+            yield Left(worker.path / name, directory, fixed, severity, fate)
 
 
 @root_rule("C61", needs=())

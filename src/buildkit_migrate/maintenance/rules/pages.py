@@ -94,9 +94,11 @@ def _that_did_not_open(path: Path, error: Exception | None, role: Role) -> Store
     if isinstance(error, CorruptDatabaseError) and (error.rule == TRUNCATED or _was_longer(path, error)):
         # Reading behind the end kills the daemon, also one that needs the file later.
         severity = Severity.HARMLESS if role is Role.MOVED_ASIDE else Severity.START
-        return _unusable(Finding("C3", severity, path, "", error.rule), "is cut short")
-    message = _with_page(error.page, error.rule) if isinstance(error, CorruptDatabaseError) else str(error)
-    return _unusable(Finding("C1", _NOT_OPENED[role], path, "", message), "is damaged")
+        return _unusable(_torn("C3", severity, path, error.rule), "is cut short")
+    if not isinstance(error, CorruptDatabaseError):
+        return _unusable(Finding("C1", _NOT_OPENED[role], path, "", str(error)), "is damaged")
+    message = _with_page(error.page, error.rule)
+    return _unusable(_torn("C1", _NOT_OPENED[role], path, message), "is damaged")
 
 
 def _was_longer(path: Path, error: CorruptDatabaseError) -> bool:
@@ -115,7 +117,8 @@ def _of_open(path: Path, database: Database, role: Role) -> StorePages:
     reader = database.reader
     found, counts, used, _ = count_check(reader)
     if counts[IN_TREE]:
-        return _unusable(_broken_trees(path, role, _texts(found, IN_TREE), counts[IN_TREE]), "is damaged")
+        message = _listed(_texts(found, IN_TREE), counts[IN_TREE])
+        return _unusable(_torn("C1", _BROKEN[role], path, message), "is damaged")
     findings = []
     damage = ""
     if number := counts[IN_FREE_LIST]:
@@ -150,12 +153,13 @@ def has_broken_trees(database: Database) -> bool:
     return count_check(database.reader)[1][IN_TREE] > 0
 
 
-def _broken_trees(path: Path, role: Role, texts: Sequence[str], number: int) -> Finding:
-    message, repair = _listed(texts, number), None
-    if transaction := whole_before(path):
+def _torn(rule: str, severity: Severity, path: Path, message: str) -> Finding:
+    """What the newest transaction lacks; it may be that the one before it is whole."""
+    repair = None
+    if (transaction := whole_before(path)) is not None:
         message += f"; the transaction before it ({transaction}) is whole"
         repair = _BY_GOING_BACK
-    return Finding("C1", _BROKEN[role], path, "", message, repair=repair)
+    return Finding(rule, severity, path, "", message, repair=repair)
 
 
 def _texts(found: Sequence[tuple[int, int, str]], part: int) -> list[str]:
@@ -172,7 +176,11 @@ def _with_page(page: int, text: str) -> str:
 
 
 def whole_before(path: Path) -> int | None:
-    """Number of the transaction before the newest one if no rule of the format is broken in it, else None."""
+    """Number of the transaction before the newest one, else None.
+
+    Only if all of its pages are within the file, both meta pages have the right checksums, and no rule of the
+    format is broken in it.
+    """
     with suppress(CorruptDatabaseError), readable(path) as fd, storage_errors(path):
         data = mmap.mmap(fd, os.fstat(fd).st_size, access=mmap.ACCESS_READ)
         reader = Reader(data, str(path), previous=True)

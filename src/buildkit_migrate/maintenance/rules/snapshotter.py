@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from buildkit_migrate.files.errors import is_directory
-from buildkit_migrate.maintenance.disk import usage
+from buildkit_migrate.maintenance.disk import mount_points, usage, why_immovable
 from buildkit_migrate.maintenance.facts import WorkerFacts
 from buildkit_migrate.maintenance.finding import Finding, Severity
 from buildkit_migrate.maintenance.record_data import key_in, referred, there
@@ -344,10 +344,13 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
         return  # it can't be told whose a directory is
     numbers = {*ids.values, *_in_the_way(facts, backend.sequence)}
     known = {str(number) for number in (*numbers, *_left_by_lost_ones(facts, found.numbers - numbers))}
+    points = mount_points()
     for name in found.names:
         if name not in known:
-            measured = usage(found.path / name)
-            what = "this directory" if is_directory(found.path / name, follow_symlinks=False) else "this file"
+            place = found.path / name
+            measured, is_tree = usage(place), is_directory(place, follow_symlinks=False)
+            what = "this directory" if is_tree else "this file"
+            fixed = why_immovable(place, found.path.parent, points) if is_tree and found.plain else ""
             yield Finding(
                 "C45",
                 Severity.LEAK,
@@ -356,6 +359,7 @@ def directories(facts: WorkerFacts) -> Iterator[Finding]:
                 f"{what} belongs to no snapshot"
                 + (", and this snapshotter never removes it" if found.plain else ""),
                 bytes=measured.bytes if measured is not None else None,
+                repair=f"`repair` leaves it: {fixed}." if fixed else None,
             )
 
 
