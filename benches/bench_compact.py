@@ -88,5 +88,9 @@ def test_compaction(
         x_floor=f"{min(ours) / min(copied[False]):.2f}",
         direct_s=f"{min(copied[True]):.3f}",
     )
+    at = f"{content}\n{before / 1e6:,.0f} MB, {path.stat().st_size / 1e6:,.1f} MB left"
+    report.add_point("compact", "buildkit-migrate", at, min(ours), min(ours) / min(copied[False]))
+    report.add_point("compact", "bbolt for Go", at, min(bbolt), min(bbolt) / min(copied[False]))
+    report.add_point("compact", "copying what is left: floor", at, min(copied[False]))
     for file in (path, theirs, path.with_name(path.name + ".before-compact")):
         file.unlink()

@@ -107,3 +107,6 @@ def test_docker(
         engine=f"{theirs:.2f} s",
         times_faster=f"{theirs / ours:.0f}",
     )
+    if layers:
+        report.add_point("cost", "Docker's builder: migration", records, ours, ours / theirs)
+        report.add_point("cost", "Docker's builder: dockerd 20.10 itself", records, theirs)

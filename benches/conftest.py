@@ -1,13 +1,18 @@
-"""Options of the benches, and the tables of results printed at the end."""
+"""Options of the benches, the tables of results printed at the end, and the report of ``--report``."""
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentTypeError
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from buildkit_migrate.bench.points import SLOWER, Point, Run, changes, read
 from buildkit_migrate.bench.results import Result, aligned, machine, table
+from page import write_report
 
 
 def _sizes(text: str) -> list[int]:
@@ -27,6 +32,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="another migration to race: gets a copy of the v1 store and a world file, prints its seconds",
     )
+    parser.addoption(
+        "--report",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help="write pictures, index.html and results.json; adds to the results that are there",
+    )
+    parser.addoption(
+        "--compare",
+        metavar="OLD.json",
+        type=Path,
+        default=None,
+        help="results.json of an earlier run: tell which ratios to floors and baselines grew",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -35,9 +54,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Report:
-    """The tables printed at the end, by title."""
+    """The tables printed at the end, by title, and the points of the pictures."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.points: list[Point] = []
         self._rows: dict[str, list[dict[str, str]]] = {}
         self._results: dict[str, list[Result]] = {}
 
@@ -47,6 +68,12 @@ class Report:
 
     def add_result(self, title: str, result: Result) -> None:
         self._results.setdefault(title, []).append(result)
+
+    def add_point(
+        self, picture: str, series: str, at: float | str, value: float, ratio: float | None = None
+    ) -> None:
+        """See `buildkit_migrate.bench.points.Point`."""
+        self.points.append(Point(picture, series, at, value, ratio, self.run))
 
     def results(self, title: str) -> list[Result]:
         return self._results.get(title, [])
@@ -62,10 +89,25 @@ class Report:
 _REPORT = pytest.StashKey[Report]()
 
 
+def _command(arguments: Iterable[str]) -> str:
+    """The command to measure the same again: without places on this machine, and how much is printed."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        option = argument.partition("=")[0]
+        if option in ("--report", "--compare", "--directory", "-p", "--rootdir"):
+            if option == argument:
+                next(rest, None)
+        elif option not in ("-q", "-v", "-s", "-x"):
+            kept.append(argument)
+    return shlex.join(["pytest", *kept])
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.option.benchmark_quiet = True  # its table has no ratios, and includes process startup
-    config.stash[_REPORT] = Report()
+    run = Run(_command(config.invocation_params.args), machine(), f"{datetime.now(UTC):%Y-%m-%d}")
+    config.stash[_REPORT] = Report(run)
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +131,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(title)
         for line in lines:
             terminalreporter.write_line(f"  {line}")
+    before: Path | None = config.getoption("--compare")
+    if before is not None:
+        terminalreporter.section(f"compared with {before}")
+        for line in _compared(before, config.stash[_REPORT].points):
+            terminalreporter.write_line(line)
+    directory: Path | None = config.getoption("--report")
+    if directory is not None:
+        write_report(directory, config.stash[_REPORT].points)
+        terminalreporter.write_line(f"report: {directory / 'index.html'}")
+
+
+def _compared(before: Path, points: list[Point]) -> Iterator[str]:
+    found = list(changes(read(before), points))
+    slower = [change for change in found if change.now > SLOWER * change.before]
+    yield f"{len(found)} ratios compared, {len(slower)} grew by more than {SLOWER - 1:.0%}"
+    yield from (change.line() for change in slower)

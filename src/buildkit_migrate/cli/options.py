@@ -222,9 +222,11 @@ def add_skip_unreachable(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser, *more: str) -> None:
+    """``more``: formats of this command alone."""
     add = parser.add_argument
-    add("--format", choices=("text", "json"), default="text", help="format of the result on stdout")
+    formats = ("text", "json", *more)
+    add("--format", choices=formats, default="text", help="format of the result on stdout")
     add("--debug", action="store_true", help="show the traceback of an error")
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Lazily",
     "answer",
     "emit",
+    "emit_bytes",
     "emit_json",
     "json_text",
     "progress",
@@ -68,6 +69,13 @@ def emit(lines: Iterable[str]) -> None:
     with _writing_output():
         for line in lines:
             sys.stdout.buffer.write(line.encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def emit_bytes(document: bytes) -> None:
+    """Prints a document of another form, like `emit`."""
+    with _writing_output():
+        sys.stdout.buffer.write(document)
         sys.stdout.buffer.flush()
 
 
