@@ -163,7 +163,8 @@ def test_pages(benchmark: BenchmarkFixture, report: Report, root: Root, go: judg
         bbolt_milliseconds=f"{min(theirs) * 1e3:.2f}",
         ratio=f"{min(theirs) / min(ours):.1f}",
     )
-    at = f"{name.removeprefix('runc-overlayfs/').removesuffix('.db')}\n{path.stat().st_size / 1e6:,.1f} MB"
+    short = name.removeprefix("runc-overlayfs/").removesuffix("/metadata.db").removesuffix(".db")
+    at = f"{short}\n{path.stat().st_size / 1e6:,.1f} MB"
     report.add_point("pages", "buildkit-migrate", at, min(ours) * 1e3, min(ours) / min(theirs))
     report.add_point("pages", "bbolt for Go", at, min(theirs) * 1e3)
     benchmark.extra_info.update(records=root.stats.records, ratio=min(theirs) / min(ours))

@@ -80,7 +80,7 @@ def test_each_stage_is_drawn_with_its_floor(stage: str) -> None:
 def test_stages_are_stacked_in_the_order_of_a_migration() -> None:
     chart = stages_chart(dict.fromkeys(STAGES, RESULT), RUN)
     assert [series.name for series in chart.series] == [stage.title for stage in list(STAGES.values())[:5]]
-    assert all(list(series.values) == ["1,000 records", "1,000 records:\nfloor"] for series in chart.series)
+    assert all(list(series.values) == ["1,000", "1,000\nfloor"] for series in chart.series)
     assert chart.notes == ["pytest benches  (a processor, 2 CPUs; 2026-01-02)"]
 
 

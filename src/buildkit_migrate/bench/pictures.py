@@ -33,7 +33,7 @@ FLOOR: Final = "floor"
 
 PICTURES: Final = {
     "cost": Picture("Cost of a migration", "lines", "records", "seconds", True, (FLOOR,)),
-    "stages": Picture("Stages of an offline migration", "stack", "", "microseconds for a record"),
+    "stages": Picture("Stages of an offline migration", "stack", "records", "microseconds for a record"),
     "kernels": Picture(
         "SHA-256, kernels alone", "lines", "messages side by side", "ns for a block", True, ("hashlib",)
     ),
@@ -60,10 +60,10 @@ def stage_points(stage: str, result: Result, run: Run) -> Iterator[Point]:
     if stage == "migrate" and result.floor is not None:
         yield Point("cost", f"migration: {FLOOR}", result.records, result.floor, None, run)
     if stage in _PARTS:
-        series, at, per = STAGES[stage].title, f"{result.records:,} records", 1e6 / result.records
+        series, at, per = STAGES[stage].title, f"{result.records:,}", 1e6 / result.records
         yield Point("stages", series, at, result.seconds * per, result.over_floor, run)
         if result.floor is not None:
-            yield Point("stages", series, f"{at}:\n{FLOOR}", result.floor * per, None, run)
+            yield Point("stages", series, f"{at}\n{FLOOR}", result.floor * per, None, run)
 
 
 def stages_chart(results: Mapping[str, Result], run: Run) -> Chart:
