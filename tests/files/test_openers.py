@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from buildkit_migrate.errors import BusyError
-from buildkit_migrate.files import openers
+from buildkit_migrate.files import durable, openers
 from buildkit_migrate.files.directories import move
 from buildkit_migrate.files.durable import keep, rename
 from buildkit_migrate.files.locks import Lock, lock, readable, using_own_locks
@@ -128,6 +131,62 @@ def test_a_process_in_another_namespace_is_noticed(path: Path, monkeypatch: pyte
     monkeypatch.setattr(openers, "_processes", lambda: iter([own]))
     unseen = pytest.raises(BusyError, match="a process that can't be seen from here")
     with lock(path, exclusive=True), opened_by_another(path, os.O_RDWR), unseen:
+        replace_and_keep(path)
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("release", ["5.2.21", "4.18.0-553.el8_10.x86_64", "none"])
+def test_on_old_systems_no_lease_says_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, release: str
+) -> None:
+    """There a second name of the file is enough for none; who has it open is looked for all the same."""
+    monkeypatch.setattr(openers.os, "uname", lambda: SimpleNamespace(release=release))
+    with lock(path, exclusive=True) as held, opened_by_another(path, os.O_RDWR) as number:
+        assert f"process {number}" in openers.others_with(held.fd)
+        monkeypatch.setattr(openers, "_processes", lambda: iter(()))
+        assert openers.others_with(held.fd) == ""
+
+
+def test_file_systems_of_a_network_refuse_leases_for_their_own_reasons(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openers, "_LOCAL", frozenset({b"a disk"}))
+    monkeypatch.setattr(openers, "_processes", lambda: iter(()))
+    with lock(path, exclusive=True) as held, opened_by_another(path, os.O_RDWR):
+        assert openers.others_with(held.fd) == ""
+
+
+def test_a_mapping_without_a_descriptor_is_no_danger(path: Path) -> None:
+    code = (
+        "import ctypes, os, sys; fd = os.open(sys.argv[1], os.O_RDONLY); libc = ctypes.CDLL(None)\n"
+        "libc.mmap.restype = ctypes.c_void_p\n"
+        "libc.mmap(None, ctypes.c_size_t(3), 1, 1, fd, ctypes.c_long(0))\n"
+        "os.close(fd); print(flush=True); sys.stdin.read()"
+    )
+    with (
+        lock(path, exclusive=True) as held,
+        subprocess.Popen([sys.executable, "-c", code, path], stdin=-1, stdout=-1) as mapping,
+    ):
+        assert mapping.stdin is not None and mapping.stdout is not None
+        mapping.stdout.readline()
+        assert openers._has_lease(held.fd) is not True
+        assert openers.others_with(held.fd) == ""
+        mapping.stdin.close()
+
+
+def test_without_processes_to_look_at_nothing_is_known(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a rescue system without /proc, for example."""
+    monkeypatch.setattr(openers, "Path", lambda *parts: Path("/nowhere", *(str(part)[1:] for part in parts)))
+    with lock(path, exclusive=True) as held, opened_by_another(path, os.O_RDWR):
+        assert openers.others_with(held.fd) == ""
+
+
+def test_an_interrupt_of_the_look_puts_the_old_file_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: int) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(durable, "others_with", interrupted)
+    with lock(path, exclusive=True), pytest.raises(KeyboardInterrupt):
         replace_and_keep(path)
     assert path.read_bytes() == b"old"
 

@@ -17,6 +17,7 @@ import containerd_daemon
 import fault_points
 import fixtures
 import ondisk
+from buildkit_migrate import discard_kept_repairs, repair_root
 from buildkit_migrate.api import root_status, undo_root
 from buildkit_migrate.bolt.edits import Edits
 from buildkit_migrate.errors import BusyError
@@ -408,3 +409,19 @@ def test_status_looks_at_the_given_containerd(tmp_path: Path) -> None:
 def test_status_of_a_worker_of_its_own_ignores_containerd_root(root: OnDisk, tmp_path: Path) -> None:
     root.migrate_here()
     assert root_status(root.root, containerd_root=tmp_path / "nowhere") == root_status(root.root)
+
+
+def test_undo_after_an_undo_of_the_migration_does_not_bring_the_new_store_back(root: OnDisk) -> None:
+    """The migration was undone by force, as the repaired store had been used; its leases are gone."""
+    root.migrate_here()
+    ondisk.edit(root.v2, {b"_index": {b"stray:x::nothing": b""}})
+    assert repair_root(root.root).changes
+    ondisk.edit(root.v2, {b"_index": {b"other:x::nothing": b""}})
+    assert undo(root, "--force")[0] == 0
+    assert not root.v2.exists()
+    code, document = undo(root)
+    assert code != 0, document
+    assert not root.v2.exists()
+    assert discard_kept_repairs(root.root).discarded
+    assert undo(root)[0] == 0, "nothing is left to be undone"
+    assert not root.v2.exists()

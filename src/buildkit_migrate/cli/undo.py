@@ -99,11 +99,14 @@ def _of_maintenance(
     from buildkit_migrate.cli import compact, repair
     from buildkit_migrate.maintenance.repair_root import undo_maintenance
     from buildkit_migrate.maintenance.repair_undo import RepairUndone
-    from buildkit_migrate.migration.journal import journal_path, read_state
+    from buildkit_migrate.migration.journal import UNDOING, journal_path, read_state
 
     told = {**shared.containerd_arguments(options), "progress": progress}
     del told["containerd"]  # a running containerd is not needed
-    migrated = [worker.v2 for worker in root.workers if read_state(journal_path(worker.v2)) is not None]
+    states = {worker.v2: read_state(journal_path(worker.v2)) for worker in root.workers}
+    if any(state is not None and state.phase == UNDOING for state in states.values()):
+        return None  # that of the migration has begun
+    migrated = [path for path, state in states.items() if state is not None]
     if migrated:
         planned = undo_maintenance(root.path, **told, dry_run=True)
         if isinstance(planned, RepairUndone) and not planned.databases.issuperset(_absolute(migrated)):

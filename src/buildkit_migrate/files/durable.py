@@ -193,11 +193,17 @@ def rename(path: Path, target: Path, kept: Path | None = None) -> None:
     refuse_others(target)
     replaced = own_lock(target)
     with storage_errors(target):
+        old = kept if replaced is not None and kept is not None and own_lock(kept) == replaced else None
         path.rename(target)
-        found = "" if replaced is None else others_with(replaced)
-        is_back = bool(found) and kept is not None and own_lock(kept) == replaced
-        if is_back and kept is not None:
-            kept.rename(target)
+        try:
+            found = "" if replaced is None else others_with(replaced)
+        except BaseException:  # an interrupt: nobody has looked
+            if old is not None:
+                old.rename(target)
+            raise
+        is_back = bool(found) and old is not None
+        if is_back and old is not None:
+            old.rename(target)
         _sync_directory(target.parent)
     if is_back:
         raise BusyError(f"{target} was opened by {found} just when it was replaced; the old file is back")

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,6 +21,7 @@ from buildkit_migrate.files.ownership import copy_access, model_for
 __all__ = ["Lock", "check_not_replaced", "lock", "readable", "take_lock", "using_own_locks"]
 
 _NOT_WRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ETXTBSY)
+_TRIES: Final = 20
 _KINDS: Final = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a named pipe",
@@ -118,10 +120,19 @@ def _open_to_lock(path: Path, exclusive: bool, flags: int) -> int:
     return _open_regular(path, flags)
 
 
+def _open(path: Path, flags: int) -> int:
+    """Another run may have a lease on the file, for microseconds (see openers)."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            return os.open(path, flags)
+        time.sleep(0.001)
+    return os.open(path, flags)
+
+
 def _open_regular(path: Path, flags: int = 0) -> int:
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     try:
-        fd = os.open(path, os.O_CLOEXEC | os.O_NONBLOCK | flags)
+        fd = _open(path, os.O_CLOEXEC | os.O_NONBLOCK | flags)
     except OSError as error:
         if error.errno not in (errno.ENXIO, errno.EISDIR):  # a socket, a directory
             raise

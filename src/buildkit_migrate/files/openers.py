@@ -6,7 +6,8 @@ its name nobody can open it any more, so it is enough to look before the locks g
 
 The kernel knows all who have a file open, and refuses a lease on it if there are any (fcntl(2), F_SETLEASE).
 Their names are in /proc: for root those of all processes, but never those outside of one's own PID namespace.
-Where leases are impossible (NFS, a file of another owner), nobody is found but those in /proc.
+Where leases are impossible (a file of another owner), or are refused for other reasons as well (NFS and other
+file systems of a network, Linux before 5.3), nobody is found but those in /proc.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from buildkit_migrate.files.holders import own_lock
 __all__ = ["others_with", "refuse_others"]
 
 _UNSEEN = "a process that can't be seen from here"
+
+_SINCE = (5, 3)
+"""Before this version of Linux a second name of the file is enough for no lease."""
+_LOCAL = frozenset({b"ext2", b"ext3", b"ext4", b"xfs", b"f2fs", b"tmpfs"})
+"""File systems that refuse a lease only on a file that is open."""
 
 
 def refuse_others(path: Path) -> None:
@@ -54,27 +60,53 @@ def others_with(fd: int) -> str:
                 writing.append(process)
     if writing:
         return ", ".join(f"{_name(process)} (process {process})" for process in writing)
+    if alone is None or is_explained or any(_has_mapped(process, file) for process in _processes()):
+        return ""
     # Meanwhile a reader here may have gone, such as one that waited for the collection of garbage.
-    return _UNSEEN if alone is False and not is_explained and _has_lease(fd) is False else ""
+    return _UNSEEN if _has_lease(fd) is False else ""
 
 
 def _has_lease(fd: int) -> bool | None:
-    """Whether a lease is granted: nobody else has the file open. None if there are no leases on it."""
+    """Whether a lease is granted: nobody else has the file open. None if that can't be told."""
     try:
         # Should anybody open the file just now, the kernel sends a signal: one that does nothing.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     except BlockingIOError:
-        return False
+        return False if _is_told_by_leases(os.fstat(fd)) else None
     except OSError:
         return None
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return True
 
 
+def _is_told_by_leases(file: os.stat_result) -> bool:
+    """Whether no lease means that somebody has the file open."""
+    version = os.uname().release.split(".")[:2]
+    if not all(part.isdecimal() for part in version) or tuple(map(int, version)) < _SINCE:
+        return False
+    device = f"{os.major(file.st_dev)}:{os.minor(file.st_dev)}".encode()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+            mount, _, kind = line.partition(b" - ")
+            if mount.split()[2:3] == [device]:
+                return kind.split()[0] in _LOCAL
+    return False
+
+
 def _own() -> str:
-    """Number of this process in the PID namespace of /proc."""
-    return Path("/proc/self").readlink().name
+    """Number of this process in the PID namespace of /proc; "" if that is of another one, or missing."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/self").readlink().name
+    return ""
+
+
+def _has_mapped(process: str, file: os.stat_result) -> bool:
+    """Whether a process has mapped the file, perhaps without a descriptor: no daemon writes so."""
+    wanted = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x} {file.st_ino} "
+    with contextlib.suppress(OSError):
+        return wanted in Path("/proc", process, "maps").read_text(errors="replace")
+    return False
 
 
 def _processes() -> Iterator[str]:
@@ -89,13 +121,19 @@ def _descriptors(process: str, file: os.stat_result) -> Iterator[str]:
             with contextlib.suppress(OSError):
                 is_named = os.fspath(descriptor.readlink()).startswith("/")  # not a socket, pipe and the like
                 if is_named and os.path.samestat(descriptor.stat(), file):
-                    yield _told_of(process, descriptor.name)
+                    told = _told_of(process, descriptor.name)
+                    if told is not None:
+                        yield told
 
 
-def _told_of(process: str, number: str) -> str:
-    with contextlib.suppress(OSError):
+def _told_of(process: str, number: str) -> str | None:
+    """None if it was closed meanwhile."""
+    try:
         return Path("/proc", process, "fdinfo", number).read_text()
-    return ""
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
 
 
 def _is_harmless(opened: str) -> bool:

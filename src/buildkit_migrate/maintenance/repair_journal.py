@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import glob
 import json
 import os
 import re
@@ -69,6 +70,11 @@ class Item:
     def has_original(self) -> bool:
         return self.kept is not None and exists(self.kept, follow_symlinks=False)
 
+    @property
+    def went_back(self) -> bool:
+        """Whether an undo of the migration has taken the repaired database away."""
+        return not exists(self.path) and any(self.path.parent.glob(f"{glob.escape(self.path.name)}.undone*"))
+
     def why_not(self) -> str:
         """Why the original can't be put back without a loss; "" if it can be, or is. Raises StorageError.
 
@@ -88,6 +94,8 @@ class Item:
             return ""
         if now and now not in self.after:
             return f"{self.path} was used since it was repaired"
+        if self.went_back:
+            return f"{self.path} was taken away by an undo of the migration"
         return "" if self.kind is Kind.MADE else self._why_not_kept()
 
     def _why_not_back(self) -> str:

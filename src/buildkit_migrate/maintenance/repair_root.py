@@ -306,7 +306,9 @@ def discard_kept_repairs(
 def _refuse_unsound(stores: Stores, entries: Sequence[Entry]) -> None:
     """Raises the error of a repaired database in use that is missing or not sound."""
     open_ones = {store.path.absolute(): store for store in stores.all if store.path is not None}
-    items = (item for entry in entries for item in entry.items if item.kind is Kind.REPLACED)
+    items = (
+        item for entry in entries for item in entry.items if item.kind is Kind.REPLACED and not item.went_back
+    )
     for path in dict.fromkeys(item.path for item in items):
         if path in open_ones and (fault := fault_of(open_ones[path], _KEEP)) is not None:
             raise fault
