@@ -13,7 +13,11 @@ from test_repair_faults import tree
 
 from buildkit_migrate import discard_kept_repairs, repair_root, repairs_kept, undo_maintenance
 from buildkit_migrate.errors import Error, UndoRefusedError
+from buildkit_migrate.files.fingerprint import fingerprint
 from buildkit_migrate.maintenance import repair_root as functions
+from buildkit_migrate.maintenance.repair_journal import Item
+from buildkit_migrate.maintenance.repair_places import Kind
+from dicts import file_of
 from ondisk import OnDisk
 
 pytestmark = pytest.mark.slow
@@ -83,3 +87,12 @@ def test_a_directory_without_any_place_is_refused_before_anything_is_changed(pla
         undo_maintenance(planted.root)
     assert str(planted.worker / "gone") in raised.value.reasons[0]
     assert tree(planted) == before
+
+
+def test_a_new_file_that_an_undo_of_the_migration_took_away_is_not_lost(tmp_path: Path) -> None:
+    kept = tmp_path / "metadata_v2.db.before-repair"
+    kept.write_bytes(file_of({}))
+    item = Item(Kind.REPLACED, tmp_path / "metadata_v2.db", kept, fingerprint(kept))
+    assert item.why_not() == "", "lost: all that is left then is the original"
+    (tmp_path / "metadata_v2.db.undone").touch()
+    assert "was taken away by an undo of the migration" in item.why_not()
