@@ -107,6 +107,8 @@ def test_migration_without_room_is_refused_and_one_with_just_enough_is_not(
             migrate_root(root.root, dry_run=dry_run)
         assert content(root) == before
     full_disk(monkeypatch, needed)
+    (report,) = migrate_root(root.root, dry_run=True)
+    assert [(space.needed, space.free) for space in report.space] == [(needed, needed)]
     migrate_root(root.root)
     root.verify_here()
 

@@ -25,7 +25,6 @@ from buildkit_migrate.files.beside import beside
 from buildkit_migrate.files.durable import Aside
 from buildkit_migrate.files.errors import exists
 from buildkit_migrate.files.fingerprint import digesting, fingerprint
-from buildkit_migrate.files.foreseeing import space_for
 from buildkit_migrate.files.openers import refuse_others
 from buildkit_migrate.files.ownership import (
     changed_access,
@@ -277,7 +276,7 @@ class Migration:
             notes=self._notes(outcome),
             engine=self._engine,
             place=self.place,
-            space=tuple(space_for(self.room.estimated())) if outcome is Outcome.PLANNED else (),
+            space=self.room.space() if outcome is Outcome.PLANNED else (),
             seconds=time.perf_counter() - self._started,
             plan=self.plan,
         )

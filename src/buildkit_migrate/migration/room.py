@@ -12,7 +12,7 @@ from buildkit_migrate.bolt import Bucket, Database, compacted_size
 from buildkit_migrate.containerd.services import Containerd
 from buildkit_migrate.files.durable import aside_of
 from buildkit_migrate.files.errors import look
-from buildkit_migrate.files.foreseeing import lacking_room, space_for
+from buildkit_migrate.files.foreseeing import Space, lacking_room, space_for
 from buildkit_migrate.store.engines import Engine
 from buildkit_migrate.values.times import stored_time, text_time
 
@@ -74,6 +74,11 @@ class Room:
             size = compacted_size(root, edits) - _taken(aside_of(self._containerd.database))
             new.append((self._directory, size))
         return new
+
+    def space(self) -> tuple[Space, ...]:
+        """As estimated, or exact where the estimate would not fit. Raises StorageError."""
+        found = space_for(self.estimated())
+        return tuple(found if all(one.is_enough for one in found) else space_for(self.exact()))
 
     @property
     def _directory(self) -> Path:
