@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import glob
 import json
 import os
 import re
@@ -73,7 +72,7 @@ class Item:
     @property
     def went_back(self) -> bool:
         """Whether an undo of the migration has taken the repaired database away."""
-        return not exists(self.path) and any(self.path.parent.glob(f"{glob.escape(self.path.name)}.undone*"))
+        return not exists(self.path) and exists(self.path.with_name(f"{self.path.name}.undone"))
 
     def why_not(self) -> str:
         """Why the original can't be put back without a loss; "" if it can be, or is. Raises StorageError.
