@@ -395,6 +395,7 @@ def test_write_that_ends_within_a_sector_is_continued(
 
 def test_failed_write_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even while the error is handled, so that a full disk has its space back."""
+    gc.collect()  # what other tests left
     before = open_descriptors()
     refuse_writes(monkeypatch, full_at(2))
     gc.disable()
