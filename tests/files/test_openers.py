@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from buildkit_migrate.errors import BusyError
-from buildkit_migrate.files import durable, openers
+from buildkit_migrate.files import durable, mounts, openers
 from buildkit_migrate.files.directories import move
 from buildkit_migrate.files.durable import keep, rename
 from buildkit_migrate.files.locks import Lock, lock, readable, using_own_locks
@@ -77,19 +77,19 @@ def test_a_file_that_was_opened_at_the_last_moment_is_back(
     assert not path.with_name("kept").exists() and not path.with_name("moved").exists()
 
 
-@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm")
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no file system in memory")
 def test_a_file_below_dev_is_like_any_other() -> None:
     """A second descriptor of this process, for reading, says why there is no lease."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         path = Path(directory, "db")
         path.write_bytes(b"old")
-        with lock(path, exclusive=True), path.open("rb"):
+        with lock(path, exclusive=True) as held, path.open("rb"), readable(path):
             openers.refuse_others(path)
-            with (
-                opened_by_another(path, os.O_RDWR) as number,
-                pytest.raises(BusyError, match=f"process {number}"),
-            ):
-                openers.refuse_others(path)
+            assert openers.others_with(held.fd) == ""
+            with opened_by_another(path, os.O_RDWR) as number:
+                assert f"(process {number})" in openers.others_with(held.fd)
+                with pytest.raises(BusyError, match=f"process {number}"):
+                    openers.refuse_others(path)
 
 
 def test_whoever_holds_a_file_without_a_name_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,17 +107,6 @@ def test_what_writes_nothing_is_no_danger(way: Callable[[Path], None], flags: in
     with lock(path, exclusive=True), readable(path), opened_by_another(path, flags):
         way(path)
     assert not path.exists() or path.read_bytes() == b"new"
-
-
-@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no file system in memory")
-def test_a_file_among_devices_is_a_file_too() -> None:
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
-        path = Path(directory) / "old.db"
-        path.write_bytes(b"old")
-        with lock(path, exclusive=True) as held, readable(path):
-            assert openers.others_with(held.fd) == ""
-            with opened_by_another(path, os.O_RDWR) as number:
-                assert f"(process {number})" in openers.others_with(held.fd)
 
 
 def test_own_descriptors_alone_are_no_danger(path: Path) -> None:
@@ -150,7 +139,7 @@ def test_on_old_systems_no_lease_says_nothing(
 def test_file_systems_of_a_network_refuse_leases_for_their_own_reasons(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openers, "_LOCAL", frozenset({b"a disk"}))
+    monkeypatch.setattr(openers, "_LOCAL", frozenset({"a disk"}))
     monkeypatch.setattr(openers, "_processes", lambda: iter(()))
     with lock(path, exclusive=True) as held, opened_by_another(path, os.O_RDWR):
         assert openers.others_with(held.fd) == ""
@@ -176,7 +165,10 @@ def test_a_mapping_without_a_descriptor_is_no_danger(path: Path) -> None:
 
 def test_without_processes_to_look_at_nothing_is_known(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a rescue system without /proc, for example."""
-    monkeypatch.setattr(openers, "Path", lambda *parts: Path("/nowhere", *(str(part)[1:] for part in parts)))
+    for module in (openers, mounts):
+        monkeypatch.setattr(
+            module, "Path", lambda *parts: Path("/nowhere", *(str(part)[1:] for part in parts))
+        )
     with lock(path, exclusive=True) as held, opened_by_another(path, os.O_RDWR):
         assert openers.others_with(held.fd) == ""
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from buildkit_migrate.errors import BusyError
 from buildkit_migrate.files.holders import own_lock
+from buildkit_migrate.files.mounts import file_system
 
 __all__ = ["others_with", "refuse_others"]
 
@@ -28,7 +29,7 @@ _UNSEEN = "a process that can't be seen from here"
 
 _SINCE = (5, 3)
 """Before this version of Linux a second name of the file is enough for no lease."""
-_LOCAL = frozenset({b"ext2", b"ext3", b"ext4", b"xfs", b"f2fs", b"tmpfs"})
+_LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs"})
 """File systems that refuse a lease only on a file that is open."""
 
 
@@ -85,13 +86,7 @@ def _is_told_by_leases(file: os.stat_result) -> bool:
     version = os.uname().release.split(".")[:2]
     if not all(part.isdecimal() for part in version) or tuple(map(int, version)) < _SINCE:
         return False
-    device = f"{os.major(file.st_dev)}:{os.minor(file.st_dev)}".encode()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-            mount, _, kind = line.partition(b" - ")
-            if mount.split()[2:3] == [device]:
-                return kind.split()[0] in _LOCAL
-    return False
+    return file_system(file.st_dev) in _LOCAL
 
 
 def _own() -> str:

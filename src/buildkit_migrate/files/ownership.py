@@ -18,6 +18,7 @@ from typing import Final
 from buildkit_migrate.errors import StorageError
 from buildkit_migrate.files.access import Access, changes, keeps_out, packed, unpacked, without_acl
 from buildkit_migrate.files.errors import is_file, storage_errors
+from buildkit_migrate.files.mounts import file_system
 
 __all__ = [
     "access_of",
@@ -251,7 +252,7 @@ def predict_access(path: Path, model: Path, mode: int) -> Access:
     wanted = replace(access_of(model), mode=mode)
     directory = path.parent
     refuse_unwritable(directory)
-    if _file_system(directory) in _OWNED_BY_MOUNT:
+    if file_system(directory.stat().st_dev) in _OWNED_BY_MOUNT:
         return wanted
     with storage_errors(directory):
         info = directory.stat()
@@ -296,15 +297,3 @@ def refuse_unwritable(directory: Path) -> None:
             f"{directory}: can't create files here: {os.strerror(errno.EACCES)}",
             hint="run the command as root, or as the owner of the files",
         )
-
-
-def _file_system(directory: Path) -> str:
-    """Type of the file system, "" if unknown."""
-    number = directory.stat().st_dev
-    device = f"{os.major(number)}:{os.minor(number)}"
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
-            fields = line.split()
-            if fields[2] == device:
-                return fields[fields.index("-") + 1]
-    return ""
