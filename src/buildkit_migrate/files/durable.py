@@ -201,11 +201,10 @@ def rename(path: Path, target: Path, kept: Path | None = None) -> None:
             if old is not None:
                 old.rename(target)
             raise
-        is_back = bool(found) and old is not None
-        if is_back and old is not None:
+        if found and old is not None:
             old.rename(target)
         _sync_directory(target.parent)
-    if is_back:
+    if found and old is not None:
         raise BusyError(f"{target} was opened by {found} just when it was replaced; the old file is back")
     if found:
         raise BusyError(
